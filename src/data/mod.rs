@@ -1,0 +1,71 @@
+//! # data — rows on disk to rows in memory
+//!
+//! In:    HDF5 files (or arrays), and which rows are wanted.
+//! Out:   [`Block`]s of rows, the [`Schema`] of a table, sums that merge (moments, digests).
+//! Talks: never.
+//! Never: ranks (except as numbers, in [`partition`]), losses, models.
+
+use crate::error::Result;
+use std::ops::Range;
+
+/// What a column holds, as stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum ColumnKind {
+    /// A number that f32 holds exactly (8 and 16-bit integers, bool, float16, float32).
+    Narrow,
+    /// A number that f32 may round (32 and 64-bit integers, float64).
+    Wide,
+    /// A string: a category.
+    Text,
+}
+
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Column {
+    /// `X[3]`, or the dataset's name for 1-D columns, or the name from the dataset's attribute.
+    pub name: String,
+    pub kind: ColumnKind,
+}
+
+/// How the target is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum TargetKind { Integer, Bool, Float, Text }
+
+/// What is known of a table before any row is read.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Schema {
+    pub n_rows: u64,
+    pub columns: Vec<Column>,
+    /// None for a table that is only predicted on.
+    pub target: Option<TargetKind>,
+    pub has_weight: bool,
+    pub has_offset: bool,
+}
+
+/// Values of the numeric columns of some rows, row-major (rows, numeric columns).
+#[derive(Clone, Debug, PartialEq)]
+pub enum Values { F32(Vec<f32>), F64(Vec<f64>) }
+
+/// Targets of some rows, as stored.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Targets { None, Number(Vec<f64>), Text(Vec<String>) }
+
+/// A run of rows as the source stores them; reused from read to read.
+#[derive(Clone, Debug)]
+pub struct Block {
+    pub first_row: u64,
+    pub n_rows: usize,
+    /// −0 is +0 and there is one NaN. `F64` when any numeric column is [`ColumnKind::Wide`].
+    pub values: Values,
+    /// Per text column (in the schema's order), one string a row.
+    pub text: Vec<Vec<String>>,
+    pub target: Targets,
+    pub weight: Option<Vec<f64>>,
+    pub offset: Option<Vec<f64>>,
+}
+
+/// A table that can be read by rows. Implemented over HDF5 files and over arrays.
+pub trait DataSource: Send {
+    fn schema(&self) -> &Schema;
+    /// Replaces `into` with these global rows. Not collective. Errors name file and dataset.
+    fn read(&mut self, rows: Range<u64>, into: &mut Block) -> Result<()>;
+}
