@@ -1,0 +1,73 @@
+//! # objective — loss, gradient and curvature of rows
+//!
+//! In:    targets, weights and scores of some rows.
+//! Out:   sums of losses; per-row derivatives by the scores.
+//! Talks: never.
+//! Never: ranks, files, parameters.
+
+mod hinge;
+mod logistic;
+mod poisson;
+mod softmax;
+mod squared;
+
+pub use hinge::SquaredHinge;
+pub use logistic::Logistic;
+pub use poisson::Poisson;
+pub use softmax::Softmax;
+pub use squared::Squared;
+
+/// A loss that is a sum over rows, convex in the scores. Scores are (rows, n_scores), row-major.
+pub trait Objective: Send + Sync {
+    fn name(&self) -> &'static str;
+
+    /// 1, or the number of classes.
+    fn n_scores(&self) -> usize;
+
+    /// Overwrites `scores` with w·∂loss/∂score and returns Σ w·loss. Rows of weight 0 add nothing, whatever they hold.
+    fn gradients(&self, y: &[f64], weight: &[f64], scores: &mut [f64]) -> f64;
+
+    /// Overwrites `curvature` with w·∂²loss/∂score∂score of one row, (n_scores, n_scores), symmetric.
+    fn curvature(&self, y: f64, weight: f64, scores: &[f64], curvature: &mut [f64]);
+
+    /// A typical ∂²loss/∂score² at the start: how long the first step of a quasi-Newton solver may be.
+    fn typical_curvature(&self) -> f64;
+
+    /// Scores that minimise the loss of a model without features, from Σw and, per score, Σ w·y (for classes: the weight of the class).
+    fn start_scores(&self, weight: f64, weighted_y: &[f64]) -> Vec<f64>;
+
+    /// Inverse link, in place: scores (rows, n_scores) become predictions.
+    fn to_prediction(&self, scores: &mut [f64]);
+
+    /// Why `y` cannot be a target of this loss, if so.
+    fn refuses(&self, _y: f64) -> Option<&'static str> {
+        None
+    }
+}
+
+/// Central differences of the loss and of the gradient against what the objective says, at one row.
+#[cfg(test)]
+pub(crate) fn check_derivatives(objective: &dyn Objective, y: f64, scores: &[f64]) {
+    let k = scores.len();
+    let weight = 1.7;
+    let gradient = |s: &[f64]| {
+        let mut s = s.to_vec();
+        let loss = objective.gradients(&[y], &[weight], &mut s);
+        (loss, s)
+    };
+    let (_, analytic) = gradient(scores);
+    let mut curvature = vec![0.0; k * k];
+    objective.curvature(y, weight, scores, &mut curvature);
+    let step = 1e-5;
+    for j in 0..k {
+        let (mut up, mut down) = (scores.to_vec(), scores.to_vec());
+        up[j] += step;
+        down[j] -= step;
+        let ((loss_up, grad_up), (loss_down, grad_down)) = (gradient(&up), gradient(&down));
+        approx::assert_relative_eq!(analytic[j], (loss_up - loss_down) / (2.0 * step), epsilon = 1e-7, max_relative = 1e-6);
+        for i in 0..k {
+            let difference = (grad_up[i] - grad_down[i]) / (2.0 * step);
+            approx::assert_relative_eq!(curvature[i * k + j], difference, epsilon = 1e-6, max_relative = 1e-5);
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! ½(score − y)².
+
+use super::Objective;
+
+#[derive(Clone, Copy, Debug)]
+pub struct Squared;
+
+impl Objective for Squared {
+    fn name(&self) -> &'static str {
+        "squared"
+    }
+
+    fn n_scores(&self) -> usize {
+        1
+    }
+
+    fn gradients(&self, y: &[f64], weight: &[f64], scores: &mut [f64]) -> f64 {
+        let mut loss = 0.0;
+        for ((score, y), w) in scores.iter_mut().zip(y).zip(weight) {
+            let residual = *score - y;
+            loss += w * (0.5 * residual * residual);
+            *score = w * residual;
+        }
+        loss
+    }
+
+    fn curvature(&self, _y: f64, weight: f64, _scores: &[f64], curvature: &mut [f64]) {
+        curvature[0] = weight;
+    }
+
+    fn typical_curvature(&self) -> f64 {
+        1.0
+    }
+
+    fn start_scores(&self, weight: f64, weighted_y: &[f64]) -> Vec<f64> {
+        vec![if weight > 0.0 { weighted_y[0] / weight } else { 0.0 }]
+    }
+
+    fn to_prediction(&self, _scores: &mut [f64]) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn derivatives_match_differences() {
+        for score in [-3.0, 0.0, 2.5] {
+            super::super::check_derivatives(&Squared, 0.7, &[score]);
+        }
+    }
+}
