@@ -1,0 +1,216 @@
+//! Linear scores of standardised rows, and what full-batch and mini-batch solvers need of them.
+
+use super::kernels::{TILE, Tile, add_outer_products, add_scaled_rows, tile_scores};
+use crate::objective::Objective;
+
+/// `score_c = intercept_c + Σ_j coefficient_c[j]·z_j`, z standardised.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LinearModel {
+    pub n_features: usize,
+    pub n_scores: usize,
+    /// (n_scores, n_features + 1), row-major, intercept last.
+    pub params: Vec<f64>,
+}
+
+/// Rows with what belongs to them; the unit that [`LinearModel`]'s sums take.
+#[derive(Clone, Copy)]
+pub struct Rows<'a> {
+    pub n_features: usize,
+    /// Standardised values of the whole table in memory, (rows, n_features).
+    pub x: &'a [f32],
+    pub y: &'a [f64],
+    pub weight: &'a [f64],
+    /// Added to every score of the row.
+    pub offset: Option<&'a [f64]>,
+}
+
+impl<'a> Rows<'a> {
+    pub fn row(&self, i: usize) -> &'a [f32] {
+        &self.x[i * self.n_features..(i + 1) * self.n_features]
+    }
+
+    pub fn len(&self) -> usize {
+        self.y.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.y.is_empty()
+    }
+}
+
+/// Buffers of one thread; made once per block or lane.
+pub struct Work {
+    scores: Vec<f64>,
+    curvature: Vec<f64>,
+    y: [f64; TILE],
+    weight: [f64; TILE],
+}
+
+impl LinearModel {
+    pub fn zeros(n_features: usize, n_scores: usize) -> LinearModel {
+        LinearModel { n_features, n_scores, params: vec![0.0; n_scores * (n_features + 1)] }
+    }
+
+    /// Parameters of one score: features, then the intercept.
+    pub fn stride(&self) -> usize {
+        self.n_features + 1
+    }
+
+    pub fn work(n_scores: usize) -> Work {
+        Work {
+            scores: vec![0.0; TILE * n_scores],
+            curvature: vec![0.0; n_scores * n_scores],
+            y: [0.0; TILE],
+            weight: [0.0; TILE],
+        }
+    }
+
+    /// Scores of standardised rows, (rows, n_scores). Not collective.
+    pub fn scores(&self, rows: &[f32], scores: &mut [f64]) {
+        let mut of_tile = vec![0.0; TILE * self.n_scores];
+        // A model without features has rows of no values: the tile is made from empty slices.
+        let n_rows = scores.len() / self.n_scores;
+        for first in (0..n_rows).step_by(TILE) {
+            let last = (first + TILE).min(n_rows);
+            let tile = Tile::new((first..last).map(|i| &rows[i * self.n_features..(i + 1) * self.n_features]));
+            tile_scores(&tile, &self.params, self.n_scores, &mut of_tile);
+            scores[first * self.n_scores..last * self.n_scores]
+                .copy_from_slice(&of_tile[..(last - first) * self.n_scores]);
+        }
+    }
+}
+
+/// Adds `Σ w·∂loss/∂params` of the rows numbered `which` to `grad` and returns Σ w·loss. Not collective.
+///
+/// * `params`, `grad`: (n_scores, n_features + 1), as [`LinearModel::params`].
+/// * Rows enter in the order of `which`, [`TILE`] at a time: that order is part of the answer.
+pub fn add_gradient(
+    rows: &Rows<'_>,
+    which: impl ExactSizeIterator<Item = usize>,
+    params: &[f64],
+    objective: &dyn Objective,
+    work: &mut Work,
+    grad: &mut [f64],
+) -> f64 {
+    let k = objective.n_scores();
+    let stride = rows.n_features + 1;
+    let mut loss = 0.0;
+    for_each_tile(rows, which, params, k, work, |tile, work| {
+        let n = tile.n_rows;
+        loss += objective.gradients(&work.y[..n], &work.weight[..n], &mut work.scores[..n * k]);
+        for c in 0..k {
+            let factor: [f64; TILE] = std::array::from_fn(|i| if i < n { work.scores[i * k + c] } else { 0.0 });
+            let (coefficients, intercept) = grad[c * stride..(c + 1) * stride].split_at_mut(stride - 1);
+            add_scaled_rows(tile, &factor, coefficients);
+            for f in factor {
+                intercept[0] += f;
+            }
+        }
+    });
+    loss
+}
+
+/// Adds the lower triangle of `Σ w·∂²loss/∂params²` of the rows numbered `which` to `hessian`. Not collective.
+///
+/// `hessian`: (n_params, n_params), row-major; within a pair of scores only entries (j, l) with j ≥ l are filled: the
+/// caller mirrors them.
+pub fn add_hessian(
+    rows: &Rows<'_>,
+    which: impl ExactSizeIterator<Item = usize>,
+    params: &[f64],
+    objective: &dyn Objective,
+    work: &mut Work,
+    blocks: &mut [Vec<f64>],
+) {
+    let k = objective.n_scores();
+    for_each_tile(rows, which, params, k, work, |tile, work| {
+        let mut curvatures = [const { Vec::new() }; TILE];
+        for i in 0..tile.n_rows {
+            let scores = &work.scores[i * k..(i + 1) * k];
+            objective.curvature(work.y[i], work.weight[i], scores, &mut work.curvature);
+            curvatures[i] = work.curvature.clone();
+        }
+        let mut pair = 0;
+        for a in 0..k {
+            for b in 0..=a {
+                let factor: [f64; TILE] =
+                    std::array::from_fn(|i| if i < tile.n_rows { curvatures[i][a * k + b] } else { 0.0 });
+                if factor.iter().any(|f| *f != 0.0) {
+                    add_outer_products(tile, &factor, rows.n_features, &mut blocks[pair]);
+                }
+                pair += 1;
+            }
+        }
+    });
+}
+
+/// Visits the rows tile by tile, with scores (offset included), targets and weights in `work`.
+fn for_each_tile(
+    rows: &Rows<'_>,
+    mut which: impl ExactSizeIterator<Item = usize>,
+    params: &[f64],
+    n_scores: usize,
+    work: &mut Work,
+    mut visit: impl FnMut(&Tile<'_>, &mut Work),
+) {
+    let mut numbers = [0usize; TILE];
+    while which.len() > 0 {
+        let n = which.len().min(TILE);
+        for number in numbers.iter_mut().take(n) {
+            *number = which.next().expect("len() rows are left");
+        }
+        let tile = Tile::new(numbers[..n].iter().map(|&i| rows.row(i)));
+        tile_scores(&tile, params, n_scores, &mut work.scores);
+        for (slot, &i) in numbers[..n].iter().enumerate() {
+            work.y[slot] = rows.y[i];
+            work.weight[slot] = rows.weight[i];
+            if let Some(offset) = rows.offset {
+                for score in &mut work.scores[slot * n_scores..(slot + 1) * n_scores] {
+                    *score += offset[i];
+                }
+            }
+        }
+        visit(&tile, work);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::objective::{Logistic, Poisson, Softmax, SquaredHinge};
+    use crate::rng::{Draws, Stream};
+
+    /// Loss and gradient of `objective` on a small table against central differences in every parameter.
+    fn check_gradient(objective: &dyn Objective, classes: u64) {
+        let (n, d, k) = (19, 5, objective.n_scores());
+        let draws = Draws::new(11, Stream::Synthetic);
+        let x: Vec<f32> = (0..n * d).map(|i| draws.normal(i as u64, 0) as f32).collect();
+        let y: Vec<f64> = (0..n).map(|i| draws.below(classes, i as u64, 1) as f64).collect();
+        let weight: Vec<f64> = (0..n).map(|i| draws.uniform(i as u64, 2)).collect();
+        let offset: Vec<f64> = (0..n).map(|i| 0.1 * draws.normal(i as u64, 3)).collect();
+        let rows = Rows { n_features: d, x: &x, y: &y, weight: &weight, offset: Some(&offset) };
+        let params: Vec<f64> = (0..k * (d + 1)).map(|i| 0.3 * draws.normal(i as u64, 4)).collect();
+        let at = |params: &[f64]| {
+            let mut grad = vec![0.0; params.len()];
+            let loss = add_gradient(&rows, 0..n, params, objective, &mut LinearModel::work(k), &mut grad);
+            (loss, grad)
+        };
+        let (_, grad) = at(&params);
+        let step = 1e-5;
+        for j in 0..params.len() {
+            let (mut up, mut down) = (params.clone(), params.clone());
+            up[j] += step;
+            down[j] -= step;
+            let difference = (at(&up).0 - at(&down).0) / (2.0 * step);
+            approx::assert_relative_eq!(grad[j], difference, epsilon = 1e-7, max_relative = 1e-6);
+        }
+    }
+
+    #[test]
+    fn gradient_matches_differences() {
+        check_gradient(&Logistic, 2);
+        check_gradient(&Poisson, 5);
+        check_gradient(&Softmax { n_classes: 3 }, 3);
+        check_gradient(&SquaredHinge { n_classes: 4 }, 4);
+    }
+}
