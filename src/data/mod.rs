@@ -5,6 +5,9 @@
 //! Talks: never.
 //! Never: ranks (except as numbers, in [`partition`]), losses, models.
 
+pub mod names;
+pub mod partition;
+
 use crate::error::Result;
 use std::ops::Range;
 

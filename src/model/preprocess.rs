@@ -1,0 +1,163 @@
+//! From stored values to the standardised float32 rows a model sees, the same at training and at prediction.
+
+use crate::data::{Block, ColumnKind, Schema, Values};
+use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// What a missing value (NaN) becomes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Missing {
+    /// The column's mean over training rows that have a value.
+    #[default]
+    Mean,
+    /// The number 0, also in the column's moments.
+    Zero,
+    /// An error that names the row and the column.
+    Error,
+}
+
+/// One stored column and what it becomes: itself, or one 0/1 column a category.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ColumnCode {
+    pub name: String,
+    pub kind: ColumnKind,
+    /// Sorted bytewise; empty for numbers. A category that is not here becomes all zeros.
+    pub categories: Vec<String>,
+}
+
+/// How rows are encoded and standardised; part of the model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Preprocess {
+    pub columns: Vec<ColumnCode>,
+    pub missing: Missing,
+    /// Per feature: (stored value − mean)·inverse_scale, in float64, rounded once to float32.
+    pub mean: Vec<f64>,
+    /// 1/standard deviation (of the population); 0 for a constant or empty column, which so has no weight.
+    pub inverse_scale: Vec<f64>,
+}
+
+impl Preprocess {
+    /// Columns without categories or moments yet.
+    pub fn unfitted(schema: &Schema, missing: Missing) -> Preprocess {
+        let code = |c: &crate::data::Column| ColumnCode { name: c.name.clone(), kind: c.kind, categories: Vec::new() };
+        Preprocess {
+            columns: schema.columns.iter().map(code).collect(),
+            missing,
+            mean: Vec::new(),
+            inverse_scale: Vec::new(),
+        }
+    }
+
+    /// Features after encoding.
+    pub fn n_features(&self) -> usize {
+        self.columns.iter().map(|c| if c.kind == ColumnKind::Text { c.categories.len() } else { 1 }).sum()
+    }
+
+    /// Names after encoding: the column's own, or `column=category`.
+    pub fn feature_names(&self) -> Vec<String> {
+        let mut names = Vec::with_capacity(self.n_features());
+        for column in &self.columns {
+            match column.kind {
+                ColumnKind::Text => names.extend(column.categories.iter().map(|c| format!("{}={c}", column.name))),
+                _ => names.push(column.name.clone()),
+            }
+        }
+        names
+    }
+
+    pub fn has_text(&self) -> bool {
+        self.columns.iter().any(|c| c.kind == ColumnKind::Text)
+    }
+
+    /// Row `i` of `block` as numbers, before standardising: text as 0/1, missing values as the setting says
+    /// (NaN stays NaN under [`Missing::Mean`]). `out`: (n_features,).
+    pub fn encode_row(&self, block: &Block, i: usize, out: &mut [f64]) -> Result<()> {
+        let n_numeric = self.columns.len() - block.text.len();
+        let (mut numeric, mut text, mut at) = (0, 0, 0);
+        for column in &self.columns {
+            if column.kind == ColumnKind::Text {
+                let here = &block.text[text][i];
+                text += 1;
+                let codes = &mut out[at..at + column.categories.len()];
+                codes.fill(0.0);
+                if let Ok(category) = column.categories.binary_search(here) {
+                    codes[category] = 1.0;
+                }
+                at += column.categories.len();
+                continue;
+            }
+            let value = match &block.values {
+                Values::F32(v) => f64::from(v[i * n_numeric + numeric]),
+                Values::F64(v) => v[i * n_numeric + numeric],
+            };
+            numeric += 1;
+            out[at] = match self.missing {
+                Missing::Zero if value.is_nan() => 0.0,
+                Missing::Error if value.is_nan() => {
+                    return Err(Error::data(format!(
+                        "row {} has no value (NaN) in column '{}'; choose --missing mean or --missing zero",
+                        block.first_row + i as u64,
+                        column.name
+                    )));
+                }
+                _ => value,
+            };
+            at += 1;
+        }
+        Ok(())
+    }
+
+    /// Standardised rows of `block`, (rows, n_features) float32 into `out`. Not collective.
+    pub fn standardise(&self, block: &Block, out: &mut [f32]) -> Result<()> {
+        let d = self.n_features();
+        let mut encoded = vec![0.0; d];
+        for (i, row) in out.chunks_exact_mut(d.max(1)).enumerate().take(block.n_rows) {
+            self.encode_row(block, i, &mut encoded)?;
+            for (z, (x, (mean, scale))) in
+                row.iter_mut().zip(encoded.iter().zip(self.mean.iter().zip(&self.inverse_scale)))
+            {
+                *z = standardised(*x, *mean, *scale);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// (x − mean)·inverse_scale, rounded once; a missing value is the mean, that is 0. Values that no float32
+/// can hold are clamped to its range: they are that far off.
+#[inline]
+pub fn standardised(x: f64, mean: f64, inverse_scale: f64) -> f32 {
+    let z = (x - mean) * inverse_scale;
+    if z.is_nan() { 0.0 } else { z.clamp(f64::from(f32::MIN), f64::from(f32::MAX)) as f32 }
+}
+
+/// How targets become numbers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum TargetCoding {
+    /// A number, as stored.
+    Number,
+    /// Class c is the c-th of these integers (ascending).
+    Integers(Vec<i64>),
+    /// Class c is the c-th of these strings (bytewise ascending).
+    Strings(Vec<String>),
+}
+
+impl TargetCoding {
+    pub fn n_classes(&self) -> usize {
+        match self {
+            TargetCoding::Number => 0,
+            TargetCoding::Integers(classes) => classes.len(),
+            TargetCoding::Strings(classes) => classes.len(),
+        }
+    }
+
+    /// Class names for people.
+    pub fn names(&self) -> Vec<String> {
+        match self {
+            TargetCoding::Number => Vec::new(),
+            TargetCoding::Integers(classes) => classes.iter().map(i64::to_string).collect(),
+            TargetCoding::Strings(classes) => classes.clone(),
+        }
+    }
+}
