@@ -41,14 +41,14 @@ impl<'a> Tile<'a> {
 /// * `params`: (n_scores, n_features + 1), intercept last; `scores`: at least `TILE·n_scores`.
 /// * Element j goes to accumulator j mod 8; the eight are added as a tree, then the intercept.
 #[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
-pub fn tile_scores(tile: &Tile<'_>, params: &[f64], n_scores: usize, scores: &mut [f64]) {
+pub fn tile_scores(tile: &[&[f32]; TILE], params: &[f64], n_scores: usize, scores: &mut [f64]) {
     let stride = params.len() / n_scores;
     let d = stride - 1;
     for c in 0..n_scores {
         let of_class = &params[c * stride..(c + 1) * stride];
         let (coefficients, intercept) = (&of_class[..d], of_class[d]);
         for half in 0..2 {
-            let rows: [&[f32]; 4] = std::array::from_fn(|i| &tile.rows[half * 4 + i][..d]);
+            let rows: [&[f32]; 4] = std::array::from_fn(|i| &tile[half * 4 + i][..d]);
             let mut sums = [[0.0f64; ACCUMULATORS]; 4];
             let whole = d - d % ACCUMULATORS;
             let mut j = 0;
@@ -78,9 +78,9 @@ pub fn tile_scores(tile: &Tile<'_>, params: &[f64], n_scores: usize, scores: &mu
 
 /// `sum[j] += Σ_i factor[i]·x_i[j]` for j below `sum.len()`, over the tile's rows in order.
 #[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
-pub fn add_scaled_rows(tile: &Tile<'_>, factor: &[f64; TILE], sum: &mut [f64]) {
+pub fn add_scaled_rows(tile: &[&[f32]; TILE], factor: &[f64; TILE], sum: &mut [f64]) {
     let d = sum.len();
-    let [r0, r1, r2, r3, r4, r5, r6, r7] = tile.rows.map(|row| &row[..d]);
+    let [r0, r1, r2, r3, r4, r5, r6, r7] = tile.map(|row| &row[..d]);
     for j in 0..d {
         let mut s = sum[j];
         s += factor[0] * f64::from(r0[j]);
@@ -100,10 +100,10 @@ pub fn add_outer_products(tile: &Tile<'_>, factor: &[f64; TILE], d: usize, sum: 
     let stride = d + 1;
     for a in 0..d {
         let scaled: [f64; TILE] = std::array::from_fn(|i| factor[i] * f64::from(tile.rows[i][a]));
-        add_scaled_rows(tile, &scaled, &mut sum[a * stride..a * stride + a + 1]);
+        add_scaled_rows(&tile.rows, &scaled, &mut sum[a * stride..a * stride + a + 1]);
     }
     let last = &mut sum[d * stride..];
-    add_scaled_rows(tile, factor, &mut last[..d]);
+    add_scaled_rows(&tile.rows, factor, &mut last[..d]);
     for f in factor {
         last[d] += f;
     }
@@ -125,7 +125,7 @@ mod tests {
             let x = rows(n, d);
             let params: Vec<f64> = rows(k, d + 1).iter().map(|v| f64::from(*v)).collect();
             let mut scores = vec![0.0; TILE * k];
-            tile_scores(&Tile::new(x.chunks(d)), &params, k, &mut scores);
+            tile_scores(&Tile::new(x.chunks(d)).rows, &params, k, &mut scores);
             for i in 0..n {
                 for c in 0..k {
                     let of_class = &params[c * (d + 1)..(c + 1) * (d + 1)];

@@ -73,7 +73,7 @@ impl LinearModel {
         for first in (0..n_rows).step_by(TILE) {
             let last = (first + TILE).min(n_rows);
             let tile = Tile::new((first..last).map(|i| &rows[i * self.n_features..(i + 1) * self.n_features]));
-            tile_scores(&tile, &self.params, self.n_scores, &mut of_tile);
+            tile_scores(&tile.rows, &self.params, self.n_scores, &mut of_tile);
             scores[first * self.n_scores..last * self.n_scores]
                 .copy_from_slice(&of_tile[..(last - first) * self.n_scores]);
         }
@@ -101,7 +101,7 @@ pub fn add_gradient(
         for c in 0..k {
             let factor: [f64; TILE] = std::array::from_fn(|i| if i < n { work.scores[i * k + c] } else { 0.0 });
             let (coefficients, intercept) = grad[c * stride..(c + 1) * stride].split_at_mut(stride - 1);
-            add_scaled_rows(tile, &factor, coefficients);
+            add_scaled_rows(&tile.rows, &factor, coefficients);
             for f in factor {
                 intercept[0] += f;
             }
@@ -160,7 +160,7 @@ fn for_each_tile(
             *number = which.next().expect("len() rows are left");
         }
         let tile = Tile::new(numbers[..n].iter().map(|&i| rows.row(i)));
-        tile_scores(&tile, params, n_scores, &mut work.scores);
+        tile_scores(&tile.rows, params, n_scores, &mut work.scores);
         for (slot, &i) in numbers[..n].iter().enumerate() {
             work.y[slot] = rows.y[i];
             work.weight[slot] = rows.weight[i];

@@ -5,6 +5,10 @@
 //! Talks: yes; the only room that combines ranks with data and models.
 //! Never: flags, printing (an [`Observer`] does that), file names other than the inputs'.
 
+pub mod full_batch;
+pub mod sums;
+pub mod table;
+
 use crate::comm::{Communicator, Traffic};
 use crate::data::names::TableNames;
 use crate::error::Result;
