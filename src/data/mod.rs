@@ -5,6 +5,7 @@
 //! Talks: never.
 //! Never: ranks (except as numbers, in [`partition`]), losses, models.
 
+pub mod moments;
 pub mod names;
 pub mod partition;
 

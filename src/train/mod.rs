@@ -6,6 +6,8 @@
 //! Never: flags, printing (an [`Observer`] does that), file names other than the inputs'.
 
 pub mod full_batch;
+pub mod lbfgs;
+pub mod prepare;
 pub mod sums;
 pub mod table;
 
