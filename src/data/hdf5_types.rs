@@ -1,0 +1,489 @@
+//! The calls into the HDF5 C library that the safe crate does not offer: what type the elements of a
+//! dataset have, and reading rows of it into a buffer the caller owns. The `unsafe` of `data` is here.
+
+use crate::error::{Error, InContext, Result};
+use hdf5::{Dataset, Datatype, File, Group};
+use hdf5_sys::h5d::{H5Dopen2, H5Dread, H5Dvlen_reclaim};
+use hdf5_sys::h5i::hid_t;
+use hdf5_sys::h5p::{H5P_DEFAULT, H5Pclose, H5Pcreate, H5Pget_filter2, H5Pget_nfilters, H5Pset_chunk_cache};
+use hdf5_sys::h5s::{H5S_seloper_t, H5Sselect_hyperslab};
+use hdf5_sys::h5t::{
+    H5T_class_t, H5T_sign_t, H5T_str_t, H5Tget_class, H5Tget_member_name, H5Tget_nmembers, H5Tget_order,
+    H5Tget_precision, H5Tget_sign, H5Tget_strpad, H5Tis_variable_str,
+};
+use hdf5_sys::h5z::{H5Z_filter_t, H5Zfilter_avail};
+use std::ffi::{CStr, CString};
+use std::ops::Range;
+use std::os::raw::{c_char, c_void};
+use std::path::Path;
+
+/// What one element of a dataset is, and so how it is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Element {
+    /// `bytes` is the width in memory (1, 2, 4, 8): the stored width rounded up.
+    Integer { bytes: usize, signed: bool },
+    /// HDF5 enum FALSE/TRUE, as h5py writes it.
+    Bool,
+    /// A bit field of one byte, as PyTables writes booleans.
+    Bits,
+    /// `bytes` is the width in memory: 4 for float16 and float32, 8 for wider ones.
+    Float { bytes: usize },
+    /// Strings of a fixed number of bytes.
+    FixedText { bytes: usize, padded_with_spaces: bool },
+    /// Strings of any length.
+    Text,
+}
+
+impl Element {
+    /// The element type of `dtype`, or why it cannot be a column and what to do about it.
+    pub(crate) fn of(dtype: &Datatype) -> Result<Element> {
+        let class = hdf5::h5lock!(H5Tget_class(dtype.id()));
+        let size = dtype.size();
+        match class {
+            H5T_class_t::H5T_INTEGER => integer(dtype.id(), size),
+            H5T_class_t::H5T_ENUM => match dtype.to_descriptor() {
+                Ok(hdf5::types::TypeDescriptor::Boolean) => Ok(Element::Bool),
+                Ok(hdf5::types::TypeDescriptor::Enum(of)) => {
+                    Ok(Element::Integer { bytes: of.size as usize, signed: of.signed })
+                }
+                _ => Err(unsupported("is an enumeration over an odd integer", "store it as int64")),
+            },
+            H5T_class_t::H5T_FLOAT => {
+                let order = hdf5::h5lock!(H5Tget_order(dtype.id()));
+                if order == hdf5_sys::h5t::H5T_order_t::H5T_ORDER_VAX {
+                    return Err(unsupported("has VAX byte order", "store it as float64"));
+                }
+                Ok(Element::Float { bytes: if size == 2 || size == 4 { 4 } else { 8 } })
+            }
+            H5T_class_t::H5T_BITFIELD if size == 1 => Ok(Element::Bits),
+            H5T_class_t::H5T_STRING if hdf5::h5lock!(H5Tis_variable_str(dtype.id())) > 0 => Ok(Element::Text),
+            H5T_class_t::H5T_STRING => {
+                let padding = hdf5::h5lock!(H5Tget_strpad(dtype.id()));
+                Ok(Element::FixedText { bytes: size, padded_with_spaces: padding == H5T_str_t::H5T_STR_SPACEPAD })
+            }
+            H5T_class_t::H5T_COMPOUND if member_names(dtype) == ["r", "i"] => {
+                Err(unsupported("holds complex numbers", "store the real and imaginary parts as two datasets"))
+            }
+            H5T_class_t::H5T_COMPOUND => Err(unsupported(
+                &format!("is compound (fields {})", member_names(dtype).join(", ")),
+                "store each field as a dataset of its own",
+            )),
+            H5T_class_t::H5T_BITFIELD => Err(unsupported("is a bit field wider than a byte", "store it as integers")),
+            H5T_class_t::H5T_REFERENCE => {
+                Err(unsupported("holds references", "name the datasets that they point to with --features"))
+            }
+            H5T_class_t::H5T_OPAQUE => Err(unsupported("is opaque", "store it as numbers or strings")),
+            H5T_class_t::H5T_VLEN => {
+                Err(unsupported("has a list of another length in each row", "store a fixed number of columns"))
+            }
+            H5T_class_t::H5T_ARRAY => {
+                Err(unsupported("has arrays as elements", "store it as a dataset with one more dimension"))
+            }
+            H5T_class_t::H5T_TIME => Err(unsupported("has HDF5's time type", "store seconds as float64")),
+            _ => Err(unsupported("has a type that HDF5 does not name", "store it as numbers or strings")),
+        }
+    }
+
+    pub(crate) fn is_text(self) -> bool {
+        matches!(self, Element::Text | Element::FixedText { .. })
+    }
+
+    /// Bytes an element takes in memory while it is read.
+    pub(crate) fn memory_bytes(self) -> usize {
+        match self {
+            Element::Integer { bytes, .. } | Element::Float { bytes } | Element::FixedText { bytes, .. } => bytes,
+            Element::Bool | Element::Bits => 1,
+            Element::Text => std::mem::size_of::<*mut c_char>(),
+        }
+    }
+}
+
+/// A short name of a type for people: `float32 big-endian`, `uint8`, `string (var len)`.
+pub(crate) fn type_name(dtype: &Datatype) -> String {
+    let class = hdf5::h5lock!(H5Tget_class(dtype.id()));
+    let bits = dtype.size() * 8;
+    let mut name = match class {
+        H5T_class_t::H5T_INTEGER if hdf5::h5lock!(H5Tget_sign(dtype.id())) == H5T_sign_t::H5T_SGN_NONE => {
+            format!("uint{bits}")
+        }
+        H5T_class_t::H5T_INTEGER => format!("int{bits}"),
+        H5T_class_t::H5T_FLOAT => format!("float{bits}"),
+        H5T_class_t::H5T_BITFIELD => format!("bits{bits}"),
+        H5T_class_t::H5T_OPAQUE => format!("opaque ({} bytes)", dtype.size()),
+        H5T_class_t::H5T_COMPOUND => format!("compound ({})", member_names(dtype).join(", ")),
+        H5T_class_t::H5T_TIME => "time".to_string(),
+        H5T_class_t::H5T_VLEN => "list of any length".to_string(),
+        H5T_class_t::H5T_ARRAY => "array".to_string(),
+        H5T_class_t::H5T_REFERENCE => "reference".to_string(),
+        _ => dtype.to_descriptor().map(|of| of.to_string()).unwrap_or_else(|_| "unknown type".to_string()),
+    };
+    let is_number = matches!(class, H5T_class_t::H5T_INTEGER | H5T_class_t::H5T_FLOAT);
+    if is_number && dtype.byte_order() == hdf5::datatype::ByteOrder::BigEndian && bits > 8 {
+        name.push_str(" big-endian");
+    }
+    name
+}
+
+fn integer(id: hid_t, size: usize) -> Result<Element> {
+    let signed = hdf5::h5lock!(H5Tget_sign(id)) != H5T_sign_t::H5T_SGN_NONE;
+    if size == 0 || size > 8 || hdf5::h5lock!(H5Tget_precision(id)) > 64 {
+        return Err(unsupported("has integers wider than 64 bits", "store it as float64 or int64"));
+    }
+    Ok(Element::Integer { bytes: size.next_power_of_two(), signed })
+}
+
+fn unsupported(what: &str, instead: &str) -> Error {
+    Error::data(format!("{what}, which cannot be a column; {instead}, or leave it out with --features"))
+}
+
+fn member_names(dtype: &Datatype) -> Vec<String> {
+    let n_members = hdf5::h5lock!(H5Tget_nmembers(dtype.id())).max(0) as u32;
+    let mut names = Vec::new();
+    for member in 0..n_members {
+        hdf5::h5lock!({
+            let name = H5Tget_member_name(dtype.id(), member);
+            if !name.is_null() {
+                names.push(CStr::from_ptr(name).to_string_lossy().into_owned());
+                hdf5_sys::h5::H5free_memory(name.cast());
+            }
+        });
+    }
+    names
+}
+
+/// The last words of HDF5's own error stack, for the end of a message.
+pub(crate) fn reason(error: &hdf5::Error) -> String {
+    let text = error.to_string();
+    match text.rsplit_once(": ") {
+        Some((_, last)) if !last.is_empty() => last.to_string(),
+        _ => text,
+    }
+}
+
+/// Opens a file to read only, without taking a lock. Not collective. Needs HDF5 1.10.7 or newer.
+pub(crate) fn open_to_read(path: &Path) -> Result<File> {
+    open_unplaced(path).in_file(path)
+}
+
+fn open_unplaced(path: &Path) -> Result<File> {
+    match std::fs::metadata(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(Error::data("no such file")),
+        Err(e) => return Err(Error::data(format!("cannot open: {e}"))),
+        Ok(found) if found.is_dir() => {
+            return Err(Error::data("is a folder, not an HDF5 file; name the files in it"));
+        }
+        Ok(_) => {}
+    }
+    std::fs::File::open(path).map_err(|e| Error::data(format!("cannot open: {e}")))?;
+    File::with_options().with_fapl(|access| access.file_locking(false)).open(path).map_err(|e| {
+        if is_hdf5(path) {
+            Error::data(format!("cannot open this HDF5 file: {}", reason(&e)))
+        } else {
+            Error::data("not an HDF5 file; `consort convert` makes one of csv, libsvm and idx files")
+        }
+    })
+}
+
+/// Whether HDF5's signature is at one of the places where it may be.
+fn is_hdf5(path: &Path) -> bool {
+    use std::io::{Read, Seek, SeekFrom};
+    let Ok(mut file) = std::fs::File::open(path) else { return false };
+    let mut at = 0;
+    for _ in 0..16 {
+        let mut found = [0; 8];
+        if file.seek(SeekFrom::Start(at)).is_err() || file.read_exact(&mut found).is_err() {
+            return false;
+        }
+        if found == *b"\x89HDF\r\n\x1a\n" {
+            return true;
+        }
+        at = if at == 0 { 512 } else { at * 2 };
+    }
+    false
+}
+
+/// Opens a dataset whose decoded chunks are kept up to `cache_bytes`.
+pub(crate) fn open_dataset(group: &Group, name: &str, cache_bytes: usize) -> hdf5::Result<Dataset> {
+    let name = CString::new(name).map_err(|_| hdf5::Error::from("a name with a zero byte"))?;
+    // SAFETY: `name` outlives the call, the access list is closed after use, and the id that H5Dopen2
+    // returns is checked before it becomes a handle that closes it.
+    unsafe {
+        hdf5::sync::sync(|| {
+            let access = hdf5::h5check(H5Pcreate(*hdf5::globals::H5P_DATASET_ACCESS))?;
+            let set = hdf5::h5check(H5Pset_chunk_cache(access, 521, cache_bytes, 1.0));
+            let opened = set.and_then(|_| hdf5::h5check(H5Dopen2(group.id(), name.as_ptr(), access)));
+            H5Pclose(access);
+            hdf5::from_id(opened?)
+        })
+    }
+}
+
+/// A filter of a dataset's pipeline.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct FilterUse {
+    /// HDF5's registered number of the filter.
+    pub id: i32,
+    /// Its name, such as `deflate`.
+    pub name: String,
+    /// Whether this machine can decode it.
+    pub available: bool,
+}
+
+/// The filters of a dataset in the order they were applied.
+pub(crate) fn filters_of(dataset: &Dataset) -> Result<Vec<FilterUse>> {
+    let create = dataset.dcpl().map_err(|e| Error::data(format!("cannot read how it is stored: {}", reason(&e))))?;
+    let n_filters = hdf5::h5lock!(H5Pget_nfilters(create.id())).max(0) as u32;
+    let mut filters = Vec::new();
+    for index in 0..n_filters {
+        let mut name = [0 as c_char; 64];
+        let (mut flags, mut n_values, mut config) = (0, 0, 0);
+        let id: H5Z_filter_t = hdf5::h5lock!(H5Pget_filter2(
+            create.id(),
+            index,
+            &mut flags,
+            &mut n_values,
+            std::ptr::null_mut(),
+            name.len() - 1,
+            name.as_mut_ptr(),
+            &mut config,
+        ));
+        // SAFETY: the last byte is zero and was kept out of HDF5's reach above.
+        let stored = unsafe { CStr::from_ptr(name.as_ptr()) }.to_string_lossy().into_owned();
+        let available = hdf5::h5lock!(H5Zfilter_avail(id)) > 0;
+        filters.push(FilterUse { id, name: filter_name(id, stored), available });
+    }
+    Ok(filters)
+}
+
+fn filter_name(id: H5Z_filter_t, stored: String) -> String {
+    let known = match id {
+        1 => "deflate",
+        2 => "shuffle",
+        3 => "fletcher32",
+        4 => "szip",
+        5 => "nbit",
+        6 => "scaleoffset",
+        307 => "bzip2",
+        32000 => "lzf",
+        32001 => "blosc",
+        32004 => "lz4",
+        32008 => "bitshuffle",
+        32013 => "zfp",
+        32015 => "zstd",
+        32026 => "blosc2",
+        _ => return if stored.is_empty() { format!("filter {id}") } else { stored },
+    };
+    known.to_string()
+}
+
+/// A number type that HDF5 can deliver: its memory type, and what becomes of it.
+pub(crate) trait Native: bytemuck::Pod {
+    fn memory_type() -> hid_t;
+    fn to_f32(self) -> f32;
+    fn to_f64(self) -> f64;
+}
+
+macro_rules! native {
+    ($($number:ty: $id:ident),*) => {$(
+        impl Native for $number {
+            fn memory_type() -> hid_t { *hdf5::globals::$id }
+            fn to_f32(self) -> f32 { self as f32 }
+            fn to_f64(self) -> f64 { self as f64 }
+        }
+    )*};
+}
+
+native!(
+    i8: H5T_NATIVE_INT8, u8: H5T_NATIVE_UINT8, i16: H5T_NATIVE_INT16, u16: H5T_NATIVE_UINT16,
+    i32: H5T_NATIVE_INT32, u32: H5T_NATIVE_UINT32, i64: H5T_NATIVE_INT64, u64: H5T_NATIVE_UINT64,
+    f32: H5T_NATIVE_FLOAT, f64: H5T_NATIVE_DOUBLE
+);
+
+/// A byte of eight flags: HDF5 does not convert bit fields to integers.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(crate) struct BitByte(u8);
+
+// SAFETY: a transparent wrapper of u8, of which every bit pattern is valid.
+unsafe impl bytemuck::Zeroable for BitByte {}
+unsafe impl bytemuck::Pod for BitByte {}
+
+impl Native for BitByte {
+    fn memory_type() -> hid_t {
+        *hdf5::globals::H5T_NATIVE_B8
+    }
+    fn to_f32(self) -> f32 {
+        f32::from(self.0)
+    }
+    fn to_f64(self) -> f64 {
+        f64::from(self.0)
+    }
+}
+
+/// Reads whole rows of `dataset` into `into`, converted to `T`.
+///
+/// * `shape`: the dataset's; `into`: (rows, product of the trailing axes).
+///
+/// # Panics
+/// If `into` does not have that length.
+pub(crate) fn read_rows<T: Native>(
+    dataset: &Dataset,
+    shape: &[u64],
+    rows: Range<u64>,
+    into: &mut [T],
+) -> hdf5::Result<()> {
+    assert_eq!(into.len() as u64, (rows.end - rows.start) * shape[1..].iter().product::<u64>());
+    // SAFETY: the length was just checked, and every bit pattern is a `T` (it is `Pod`).
+    unsafe { read_into(dataset, shape, rows, T::memory_type(), into.as_mut_ptr().cast()) }
+}
+
+/// Reads whole rows of a dataset of fixed strings: (rows, trailing axes, `bytes`).
+pub(crate) fn read_fixed_text(
+    dataset: &Dataset,
+    shape: &[u64],
+    rows: Range<u64>,
+    bytes: usize,
+    into: &mut [u8],
+) -> Result<()> {
+    let n_elements = (rows.end - rows.start) * shape[1..].iter().product::<u64>();
+    assert_eq!(into.len() as u64, n_elements * bytes as u64);
+    let dtype = dataset.dtype().map_err(|e| Error::data(reason(&e)))?;
+    if dtype.size() != bytes {
+        return Err(Error::data("its type changed while it was read"));
+    }
+    // SAFETY: the element size and the length were just checked.
+    unsafe { read_into(dataset, shape, rows, dtype.id(), into.as_mut_ptr().cast()) }
+        .map_err(|e| Error::data(reason(&e)))
+}
+
+/// Reads whole rows of a dataset of strings of any length as bytes, one call of `each` per element.
+pub(crate) fn read_text(
+    dataset: &Dataset,
+    shape: &[u64],
+    rows: Range<u64>,
+    mut each: impl FnMut(usize, &[u8]) -> Result<()>,
+) -> Result<()> {
+    let failed = |e: hdf5::Error| Error::data(reason(&e));
+    let n_elements = (rows.end - rows.start) * shape[1..].iter().product::<u64>();
+    let dtype = dataset.dtype().map_err(failed)?;
+    if Element::of(&dtype)? != Element::Text {
+        return Err(Error::data("its type changed while it was read"));
+    }
+    let mut pointers: Vec<*mut c_char> = vec![std::ptr::null_mut(); n_elements as usize];
+    // SAFETY: an element of this type is one pointer, and there are as many as elements.
+    unsafe { read_into(dataset, shape, rows.clone(), dtype.id(), pointers.as_mut_ptr().cast()) }.map_err(failed)?;
+    let mut result = Ok(());
+    for (index, &pointer) in pointers.iter().enumerate() {
+        // SAFETY: HDF5 made each pointer null or a string that ends with a zero byte.
+        let bytes = if pointer.is_null() { &[][..] } else { unsafe { CStr::from_ptr(pointer) }.to_bytes() };
+        result = each(index, bytes);
+        if result.is_err() {
+            break;
+        }
+    }
+    let space = hdf5::Dataspace::try_new(n_elements as usize).map_err(failed)?;
+    // SAFETY: the same type and the same buffer that H5Dread filled with default memory management.
+    unsafe {
+        hdf5::sync::sync(|| H5Dvlen_reclaim(dtype.id(), space.id(), H5P_DEFAULT, pointers.as_mut_ptr().cast()));
+    }
+    result
+}
+
+/// # Safety
+/// `buffer` must have room for the rows' elements in `memory_type`.
+unsafe fn read_into(
+    dataset: &Dataset,
+    shape: &[u64],
+    rows: Range<u64>,
+    memory_type: hid_t,
+    buffer: *mut c_void,
+) -> hdf5::Result<()> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let file_space = dataset.space()?;
+    let mut count: Vec<u64> = shape.to_vec();
+    let mut start = vec![0; shape.len()];
+    (start[0], count[0]) = (rows.start, rows.end - rows.start);
+    if file_space.ndim() != shape.len() {
+        return Err("its shape changed while it was read".into());
+    }
+    let memory_shape: Vec<usize> = count.iter().map(|&n| n as usize).collect();
+    let memory_space = hdf5::Dataspace::try_new(memory_shape)?;
+    // SAFETY: start and count have one entry per dimension (checked), rows outside the dataset make
+    // H5Dread fail, and the caller vouches for the buffer.
+    unsafe {
+        hdf5::sync::sync(|| {
+            hdf5::h5check(H5Sselect_hyperslab(
+                file_space.id(),
+                H5S_seloper_t::H5S_SELECT_SET,
+                start.as_ptr(),
+                std::ptr::null(),
+                count.as_ptr(),
+                std::ptr::null(),
+            ))?;
+            hdf5::h5check(H5Dread(dataset.id(), memory_type, memory_space.id(), file_space.id(), H5P_DEFAULT, buffer))
+        })
+    }
+    .map(|_| ())
+}
+
+/// The strings of an attribute, if it is there and holds strings.
+pub(crate) fn text_attribute(object: &hdf5::Location, name: &str) -> Option<Vec<String>> {
+    use hdf5_sys::h5a::H5Aread;
+    let attribute = object.attr(name).ok()?;
+    let dtype = attribute.dtype().ok()?;
+    let n_elements = attribute.size();
+    match Element::of(&dtype).ok()? {
+        Element::FixedText { bytes, padded_with_spaces } => {
+            let mut buffer = vec![0u8; n_elements.checked_mul(bytes)?];
+            // SAFETY: the buffer has the attribute's number of elements of the attribute's own type.
+            let read = unsafe { hdf5::sync::sync(|| H5Aread(attribute.id(), dtype.id(), buffer.as_mut_ptr().cast())) };
+            (read >= 0).then_some(())?;
+            buffer
+                .chunks(bytes.max(1))
+                .map(|text| std::str::from_utf8(trim_fixed(text, padded_with_spaces)).ok().map(str::to_string))
+                .collect()
+        }
+        Element::Text => {
+            let mut pointers: Vec<*mut c_char> = vec![std::ptr::null_mut(); n_elements];
+            let space = hdf5::Dataspace::try_new(n_elements).ok()?;
+            // SAFETY: one pointer per element, made null or a string by HDF5, copied and then given back.
+            unsafe {
+                let buffer: *mut c_void = pointers.as_mut_ptr().cast();
+                let read = hdf5::sync::sync(|| H5Aread(attribute.id(), dtype.id(), buffer));
+                (read >= 0).then_some(())?;
+                let names = pointers
+                    .iter()
+                    .map(|&text| match text.is_null() {
+                        true => Some(String::new()),
+                        false => CStr::from_ptr(text).to_str().ok().map(str::to_string),
+                    })
+                    .collect();
+                hdf5::sync::sync(|| H5Dvlen_reclaim(dtype.id(), space.id(), H5P_DEFAULT, buffer));
+                names
+            }
+        }
+        _ => None,
+    }
+}
+
+/// The number in an attribute of one element, if there is one.
+pub(crate) fn number_attribute(object: &hdf5::Location, name: &str) -> Option<f64> {
+    let attribute = object.attr(name).ok()?;
+    let element = Element::of(&attribute.dtype().ok()?).ok()?;
+    if attribute.size() != 1 || !matches!(element, Element::Integer { .. } | Element::Float { .. }) {
+        return None;
+    }
+    attribute.read_raw::<f64>().ok()?.first().copied()
+}
+
+/// A fixed string without its padding: up to the first zero byte, or without spaces at the end.
+pub(crate) fn trim_fixed(text: &[u8], padded_with_spaces: bool) -> &[u8] {
+    let end = text.iter().position(|&byte| byte == 0).unwrap_or(text.len());
+    let text = &text[..end];
+    match padded_with_spaces {
+        true => &text[..text.iter().rposition(|&byte| byte != b' ').map_or(0, |last| last + 1)],
+        false => text,
+    }
+}
