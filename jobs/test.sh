@@ -1,0 +1,112 @@
+#!/usr/bin/env bash
+# Runs every test, the fast ones first, under MPI too; installs what is missing.
+#
+# usage: jobs/test.sh [--long]        --long: more shapes, seeds and tables, and the build without MPI
+#   CONSORT_EXTRA_DATA=FOLDER         more real tables; tests that want them skip without it, saying so
+# Goes on after a failure. Ends with the line 'N passed, M failed' about its own steps (`cargo test` counts its tests itself);
+# exit code 1 if any failed.
+set -uo pipefail
+# shellcheck source=jobs/setup.sh
+. "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+cd "$ROOT" || exit 70
+
+LONG=
+case ${1:-} in
+    --long) LONG=--long && export CONSORT_LONG=1 ;;
+    '') ;;
+    *) die 2 "usage: jobs/test.sh [--long]" ;;
+esac
+BEGIN=$(seconds)
+TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
+CONSORT=$TARGET/release/consort
+export CONSORT_REQUIRE_MPI=1 # a missing mpirun is a failure here, not a skipped test
+WORK=$(mktemp -d)
+trap 'rm -rf "$WORK"' EXIT
+
+step "set-up" set_up tests || exit
+# For the tests that start mpirun themselves, on more ranks than cores.
+mpi_environment 7 2
+
+# ---- Source -------------------------------------------------------------------------------------------------------------
+
+if "$CARGO" fmt --version >/dev/null 2>&1; then
+    step "formatting" "$CARGO" fmt --check
+else
+    skip_step "formatting" "no rustfmt beside $CARGO"
+fi
+if "$CARGO" clippy --version >/dev/null 2>&1; then
+    step "clippy" "$CARGO" clippy --locked --all-targets -- -D warnings
+    [ -z "$LONG" ] || step "clippy without MPI" "$CARGO" clippy --locked --no-default-features --all-targets -- -D warnings
+else
+    skip_step "clippy" "no clippy beside $CARGO"
+fi
+if have shellcheck; then
+    step "shellcheck" shellcheck -x -S warning jobs/*.sh jobs/*.sbatch .ci/run
+else
+    skip_step "shellcheck" "not installed"
+fi
+
+# ---- Rust tests: units, thread world, topics, real MPI, documentation -----------------------------------------------------
+
+step "cargo test" "$CARGO" test --locked --no-fail-fast
+[ -z "$LONG" ] || step "cargo test without MPI" "$CARGO" test --locked --no-fail-fast --no-default-features
+step "documentation" env RUSTDOCFLAGS="-D warnings" "$CARGO" doc --locked --no-deps --quiet
+
+# ---- The program ----------------------------------------------------------------------------------------------------------
+
+if ! step "build" "$CARGO" build --locked --release; then
+    say "$PASSED passed, $FAILED failed"
+    exit 1
+fi
+
+# The words of the program on two ranks, from a table to a metric.
+main_job() {
+    local accuracy
+    "$CONSORT" inspect data/digits.h5 &&
+        launch 2 1 "$CONSORT" doctor &&
+        launch 2 1 "$CONSORT" train logistic data/digits.h5 --group train -o "$WORK/model.h5" --threads 1 &&
+        launch 2 1 "$CONSORT" evaluate "$WORK/model.h5" data/digits.h5 --group test --threads 1 --json >"$WORK/metrics.json" &&
+        launch 3 1 "$CONSORT" predict "$WORK/model.h5" data/digits.h5 --group test -o "$WORK/predictions.h5" --threads 1 &&
+        [ -s "$WORK/predictions.h5" ] || return
+    accuracy=$(json_field accuracy <"$WORK/metrics.json")
+    say "test accuracy $accuracy"
+    awk -v a="$accuracy" 'BEGIN { exit !(a != "" && a + 0 >= 0.88) }'
+}
+
+# A bad input under mpirun: one message on rank 0, exit code 3, nothing written, nobody hangs.
+bad_input() {
+    local code=0
+    (mpi_environment 3 1 && timeout 30 "$MPIRUN" -n 3 "$CONSORT" train logistic "$WORK/no-such-file.h5" -o "$WORK/none.h5") \
+        >"$WORK/bad" 2>&1 || code=$?
+    cat "$WORK/bad"
+    [ "$code" -eq 3 ] || { say "exit code $code, not 3"; return 1; }
+    [ "$(grep -c '^consort: .*no-such-file' "$WORK/bad")" -eq 1 ] || { say "not exactly one message that names the file"; return 1; }
+    ! [ -e "$WORK/none.h5" ]
+}
+
+step "main job under mpirun" main_job
+step "bad input under mpirun" bad_input
+
+# ---- The same bits in every shape, under two MPIs -----------------------------------------------------------------------------
+
+# In a folder of its own, since cargo does not see that MPICC has changed.
+build_mpich() {
+    MPICC=$MPICC_MPICH "$CARGO" build --locked --release --bin consort --target-dir "$TARGET/mpich" || return
+    ! have ldd || ldd "$TARGET/mpich/release/consort" | grep libmpich || { say "not linked with MPICH"; return 1; }
+}
+if have "$MPICC_MPICH" && have "$MPIRUN_MPICH"; then
+    step "build with MPICH" build_mpich
+else
+    skip_step "build with MPICH" "no $MPICC_MPICH and $MPIRUN_MPICH"
+fi
+# shellcheck disable=SC2086 # empty or one flag
+step "same bits in every shape" env CONSORT="$CONSORT" CONSORT_MPICH="$TARGET/mpich/release/consort" jobs/equivalence.sh $LONG
+
+# ---- What a newcomer runs -----------------------------------------------------------------------------------------------------
+
+step "quick start" jobs/quickstart.sh "$WORK/quickstart"
+step "quick start again" jobs/quickstart.sh "$WORK/quickstart"
+
+say "=== all: $(since "$BEGIN")$([ "$SKIPPED" -eq 0 ] || say ", $SKIPPED skipped")"
+say "$PASSED passed, $FAILED failed"
+[ "$FAILED" -eq 0 ]
