@@ -7,12 +7,16 @@
 
 mod block;
 mod canonical;
+pub mod digest;
 pub mod hdf5;
 mod hdf5_find;
 mod hdf5_types;
+mod hdf5_write;
+pub mod memory;
 pub mod moments;
 pub mod names;
 pub mod partition;
+pub mod synthetic;
 
 use crate::error::Result;
 use std::ops::Range;
