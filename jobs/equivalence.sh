@@ -91,7 +91,7 @@ DIFFERENT=0
 compare() { # compare MPICH? FLAGS…
     local with_mpich=$1 first='' name from shape shapes found bad='' n=0
     shift
-    name="train $*"
+    name="train ${*//"$ROOT/"/}"
     from=$(seconds)
     shapes=$(for shape in $SHAPES; do say "openmpi:$shape"; done)
     if [ -n "$CONSORT_MPICH" ] && [ -n "$with_mpich" ]; then
@@ -143,7 +143,7 @@ compare_all() { # compare_all LIST FOLDER
 }
 
 say "$(flavour "$MPIRUN") from $MPIRUN, shapes (ranks x threads) $SHAPES; $(cores) cores"
-compare_all "$MODELS" .
+compare_all "$MODELS" "$ROOT"
 
 if [ -d "${CONSORT_EXTRA_DATA:-}" ]; then
     gzip -dc "$CONSORT_EXTRA_DATA/higgs-subset/binary.train.gz" >"$WORK/higgs.tsv"

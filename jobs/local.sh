@@ -39,4 +39,7 @@ case $(flavour "$MPIRUN") in
         [ $((RANKS * THREADS)) -gt "$(cores)" ] || bind=(-bind-to "core:$THREADS")
         ;;
 esac
-exec "$MPIRUN" -n "$RANKS" "${bind[@]}" "$CONSORT" "$@" --threads "$THREADS"
+case $1 in
+    train | evaluate | predict | verify) set -- "$@" --threads "$THREADS" ;;
+esac
+exec "$MPIRUN" -n "$RANKS" "${bind[@]}" "$CONSORT" "$@"

@@ -39,13 +39,29 @@ msrv() { sed -n 's/^rust-version *= *"\(.*\)"/\1/p' "$ROOT/Cargo.toml"; }
 have_hdf5() {
     [ -n "${HDF5_DIR:-}" ] || have h5cc || { have pkg-config && { pkg-config --exists hdf5 || pkg-config --exists hdf5-serial; }; }
 }
+# True if any of these patterns names a file.
+any_file() {
+    local pattern
+    for pattern in "$@"; do
+        if compgen -G "$pattern" >/dev/null; then return 0; fi
+    done
+    return 1
+}
+# True if a folder of LIBRARY_PATH or LD_LIBRARY_PATH, as modules and conda set them, holds such a file.
+in_library_path() {
+    local dir dirs
+    IFS=: read -ra dirs <<<"${LIBRARY_PATH:-}:${LD_LIBRARY_PATH:-}"
+    for dir in "${dirs[@]}"; do
+        if [ -n "$dir" ] && any_file "$dir/$1"; then return 0; fi
+    done
+    return 1
+}
 have_openblas() {
-    { have pkg-config && pkg-config --exists openblas; } || ls /usr/lib*/libopenblas.so /usr/lib/*/libopenblas.so >/dev/null 2>&1 ||
-        printf '%s' "${LIBRARY_PATH:-}:${LD_LIBRARY_PATH:-}" | tr : '\n' | while read -r d; do [ -n "$d" ] && ls "$d"/libopenblas.so 2>/dev/null; done | grep -q .
+    { have pkg-config && pkg-config --exists openblas; } || any_file '/usr/lib*/libopenblas.so' '/usr/lib/*/libopenblas.so' || in_library_path libopenblas.so
 }
 have_libclang() {
-    [ -n "${LIBCLANG_PATH:-}" ] || ls /usr/lib/llvm-*/lib/libclang*.so* /usr/lib*/libclang.so* /usr/lib/*/libclang*.so* >/dev/null 2>&1 ||
-        { have llvm-config && ls "$(llvm-config --libdir)"/libclang.so* >/dev/null 2>&1; }
+    [ -n "${LIBCLANG_PATH:-}" ] || any_file '/usr/lib/llvm-*/lib/libclang*.so*' '/usr/lib*/libclang.so*' '/usr/lib/*/libclang*.so*' ||
+        { have llvm-config && any_file "$(llvm-config --libdir)/libclang.so*"; } || in_library_path 'libclang.so*'
 }
 
 # Prints the Debian packages for what is not here, one a line; with `tests`, also MPICH.

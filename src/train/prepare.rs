@@ -1,0 +1,678 @@
+//! From a data source to this rank's table in memory: classes and categories agreed, moments exact, rows standardised.
+//!
+//! Passes over this rank's rows: one for the dictionaries of text columns, if there are any; one for everything
+//! else; and one more for tables that float32 cannot hold as stored, so that they are standardised from the stored
+//! values. The passes and their results do not depend on ranks: only on the table and the settings.
+
+use super::sums::{Total, sum_blocks, sum_scalars};
+use super::table::Table;
+use super::{ClassWeight, Kind, Observer, Solver, TrainConfig};
+use crate::comm::Communicator;
+use crate::data::digest::InputDigest;
+use crate::data::moments::{BlockMoments, standardisation};
+use crate::data::partition::{Partition, RowPlan, default_lanes};
+use crate::data::{Block, DataSource, TargetKind, Targets};
+use crate::error::{Error, Result};
+use crate::exact::scale::{from_order_key, order_key};
+use crate::exact::{BlockSums, ExactSum};
+use crate::model::preprocess::standardised;
+use crate::model::{Preprocess, TargetCoding};
+use crate::objective::Objective;
+use crate::rng::{Draws, Stream};
+use rayon::prelude::*;
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::time::Instant;
+
+/// Values read at a time, over all columns: whole blocks, at least one.
+const BATCH_VALUES: u64 = 4 << 20;
+/// More distinct targets than this are not classes.
+const MOST_CLASSES: usize = 1000;
+/// More distinct strings than this are not categories.
+const MOST_CATEGORIES: usize = 10_000;
+
+/// A table ready to train on, with what was learned on the way; the same on every rank but for the rows.
+pub struct Prepared {
+    pub table: Table,
+    pub preprocess: Preprocess,
+    pub target: TargetCoding,
+    pub input_digest: InputDigest,
+    /// Σw per class, or Σw·y.
+    pub weighted_y: Vec<f64>,
+    /// True for local rows that were held out; empty when no fold was asked for.
+    pub held_out: Vec<bool>,
+    /// Row weights as stored, before folds and class weights.
+    pub stored_weight: Vec<f64>,
+    pub read_s: f64,
+    /// Moments and standardisation.
+    pub prepare_s: f64,
+}
+
+/// Rows that a fold holds out: those whose hash falls on `fold` of `folds`.
+#[derive(Clone, Copy, Debug)]
+pub struct Fold {
+    pub fold: u64,
+    pub folds: u64,
+    pub seed: u64,
+}
+
+impl Fold {
+    pub fn holds_out(&self, row: u64) -> bool {
+        Draws::new(self.seed, Stream::Fold).below(self.folds, row, 0) == self.fold
+    }
+}
+
+/// Lanes and blocks for this table and these settings.
+pub fn plan(n_rows: u64, n_columns: usize, config: &TrainConfig) -> RowPlan {
+    match config.solver {
+        Solver::Sgd | Solver::Adam => {
+            let lanes = config.lanes.unwrap_or_else(|| default_lanes(n_rows, config.global_batch));
+            RowPlan::lanes(n_rows, n_columns, lanes)
+        }
+        _ => RowPlan::full_batch(n_rows, n_columns),
+    }
+}
+
+/// Reads, encodes and standardises this rank's rows. Collective.
+pub fn prepare(
+    comm: &Communicator,
+    source: &mut dyn DataSource,
+    config: &TrainConfig,
+    fold: Option<Fold>,
+    watch: &mut dyn Observer,
+) -> Result<Prepared> {
+    let schema = source.schema().clone();
+    let plan = plan(schema.n_rows, schema.columns.len(), config);
+    let units = Partition::new(plan.n_units(), comm.size()).units_of(comm.rank());
+    let mut reader = Reader::new(source, &plan, units.clone());
+    let mut preprocess = Preprocess::unfitted(&schema, config.missing);
+
+    if preprocess.has_text() {
+        let local = local_categories(&mut reader, preprocess.columns.iter().filter(|c| is_text(c)).count());
+        agree_categories(comm, local, &mut preprocess)?;
+    }
+    let shift = agree_shift(comm, &mut reader, &plan, &preprocess)?;
+    let keep_raw = schema.columns.iter().all(|c| c.kind != crate::data::ColumnKind::Wide);
+    let gathered = gather(&mut reader, &preprocess, &shift, config, fold, keep_raw);
+    let mut gathered = comm.agree(gathered)?;
+
+    let target = agree_target(comm, config.kind, schema.target, &mut gathered)?;
+    let began = Instant::now();
+    let peak = fit_standardisation(comm, &plan, &gathered, &shift, &mut preprocess, watch)?;
+    let d = preprocess.n_features();
+    let mut x = std::mem::take(&mut gathered.x);
+    if keep_raw {
+        standardise_in_place(&mut x, &preprocess);
+    }
+    let mut prepare_s = gathered.moments_s + began.elapsed().as_secs_f64();
+    if !keep_raw {
+        let filled = fill(&mut reader, &preprocess, gathered.y.len());
+        let (rows, seconds) = comm.agree(filled)?;
+        x = rows;
+        prepare_s += seconds;
+    }
+
+    let digest = comm.all_gather(&gathered.digest.words)?;
+    let mut input_digest = InputDigest::default();
+    for words in digest.values.chunks_exact(4) {
+        input_digest.merge(&InputDigest { words: [words[0], words[1], words[2], words[3]] });
+    }
+
+    let stored_weight = gathered.weight.clone();
+    let mut weight = gathered.weight;
+    for (w, out) in weight.iter_mut().zip(&gathered.held_out) {
+        if *out {
+            *w = 0.0;
+        }
+    }
+    if config.class_weight == ClassWeight::Balanced {
+        balance(comm, target.n_classes(), &gathered.y, &mut weight)?;
+    }
+    let (total_weight, weighted_y) = totals(comm, target.n_classes(), &gathered.y, &weight)?;
+    if total_weight <= 0.0 {
+        return Err(Error::data("all rows have weight 0: nothing is left to train on"));
+    }
+    let first_row = plan.rows(units.clone()).start;
+    let table = Table {
+        plan,
+        units,
+        first_row,
+        n_features: d,
+        x,
+        y: gathered.y,
+        weight,
+        offset: gathered.offset,
+        total_weight,
+        peak,
+    };
+    Ok(Prepared {
+        table,
+        preprocess,
+        target,
+        input_digest,
+        weighted_y,
+        held_out: gathered.held_out,
+        stored_weight,
+        read_s: reader.read_s,
+        prepare_s,
+    })
+}
+
+fn is_text(column: &crate::model::ColumnCode) -> bool {
+    column.kind == crate::data::ColumnKind::Text
+}
+
+/// Reads this rank's rows in runs of whole blocks.
+struct Reader<'a> {
+    source: &'a mut dyn DataSource,
+    blocks: Vec<Range<u64>>,
+    batch: Block,
+    n_columns: usize,
+    read_s: f64,
+}
+
+impl<'a> Reader<'a> {
+    fn new(source: &'a mut dyn DataSource, plan: &RowPlan, units: Range<u64>) -> Reader<'a> {
+        let n_columns = source.schema().columns.len();
+        Reader { source, blocks: plan.blocks(units), batch: Block::empty(), n_columns, read_s: 0.0 }
+    }
+
+    fn n_rows(&self) -> usize {
+        self.blocks.iter().map(|rows| (rows.end - rows.start) as usize).sum()
+    }
+
+    /// One pass: `visit` sees batches of rows in order, with their blocks as ranges inside the batch.
+    fn pass(&mut self, mut visit: impl FnMut(&Block, &[Range<usize>]) -> Result<()>) -> Result<()> {
+        let mut at = 0;
+        while at < self.blocks.len() {
+            let first = self.blocks[at].start;
+            let mut next = at + 1;
+            while next < self.blocks.len()
+                && (self.blocks[next].end - first) * self.n_columns as u64 <= BATCH_VALUES
+            {
+                next += 1;
+            }
+            let began = Instant::now();
+            self.source.read(first..self.blocks[next - 1].end, &mut self.batch)?;
+            self.read_s += began.elapsed().as_secs_f64();
+            let inside: Vec<Range<usize>> = self.blocks[at..next]
+                .iter()
+                .map(|rows| (rows.start - first) as usize..(rows.end - first) as usize)
+                .collect();
+            visit(&self.batch, &inside)?;
+            at = next;
+        }
+        Ok(())
+    }
+}
+
+/// Distinct strings of every text column here, sorted.
+fn local_categories(reader: &mut Reader<'_>, n_text: usize) -> Result<Vec<BTreeSet<String>>> {
+    let mut found = vec![BTreeSet::new(); n_text];
+    reader.pass(|batch, _| {
+        for (set, column) in found.iter_mut().zip(&batch.text) {
+            for value in column {
+                if !set.contains(value) {
+                    set.insert(value.clone());
+                }
+            }
+            if set.len() > MOST_CATEGORIES {
+                break;
+            }
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// The union of all ranks' categories, column by column. Collective.
+fn agree_categories(
+    comm: &Communicator,
+    local: Result<Vec<BTreeSet<String>>>,
+    preprocess: &mut Preprocess,
+) -> Result<()> {
+    let local = comm.agree(local)?;
+    for (column, mine) in preprocess.columns.iter_mut().filter(|c| is_text(c)).zip(local) {
+        let union = union_of_strings(comm, &mine)?;
+        if union.len() > MOST_CATEGORIES {
+            return Err(Error::data(format!(
+                "text column '{}' has more than {MOST_CATEGORIES} distinct values; leave it out with --features",
+                column.name
+            )));
+        }
+        column.categories = union.into_iter().collect();
+    }
+    Ok(())
+}
+
+/// Collective.
+fn union_of_strings(comm: &Communicator, mine: &BTreeSet<String>) -> Result<BTreeSet<String>> {
+    let mut bytes = Vec::new();
+    for value in mine {
+        bytes.extend_from_slice(&(value.len() as u64).to_le_bytes());
+        bytes.extend_from_slice(value.as_bytes());
+    }
+    let gathered = comm.all_gather_bytes(&bytes)?;
+    let mut union = BTreeSet::new();
+    let mut rest = gathered.values.as_slice();
+    while let Some((len, tail)) = rest.split_first_chunk::<8>() {
+        let (value, tail) = tail.split_at(u64::from_le_bytes(*len) as usize);
+        union.insert(String::from_utf8_lossy(value).into_owned());
+        rest = tail;
+    }
+    Ok(union)
+}
+
+/// Column means of the table's first block: a point near the data, from which moments are taken. Collective.
+fn agree_shift(
+    comm: &Communicator,
+    reader: &mut Reader<'_>,
+    plan: &RowPlan,
+    preprocess: &Preprocess,
+) -> Result<Vec<f64>> {
+    let d = preprocess.n_features();
+    let partition = Partition::new(plan.n_units(), comm.size());
+    let owner = (0..comm.size()).find(|&rank| partition.units_of(rank).contains(&0)).unwrap_or(0);
+    let local = if comm.rank() == owner { first_means(reader, preprocess) } else { Ok(vec![0.0; d]) };
+    let mut shift = comm.agree(local)?;
+    comm.broadcast(&mut shift, owner)?;
+    Ok(shift)
+}
+
+fn first_means(reader: &mut Reader<'_>, preprocess: &Preprocess) -> Result<Vec<f64>> {
+    let d = preprocess.n_features();
+    let first = reader.blocks.first().cloned().unwrap_or(0..0);
+    reader.source.read(first, &mut reader.batch)?;
+    let mut moments = BlockMoments::new(d);
+    let mut row = vec![0.0; d];
+    for i in 0..reader.batch.n_rows {
+        preprocess.encode_row(&reader.batch, i, &mut row)?;
+        moments.add_row(&row, 1.0, &vec![0.0; d]);
+    }
+    let mean = |j: usize| {
+        let (n, sum) = (moments.sums[j], moments.sums[d + j]);
+        let mean = sum / n;
+        if n > 0.0 && mean.is_finite() { mean } else { 0.0 }
+    };
+    Ok((0..d).map(mean).collect())
+}
+
+/// What the main pass collects.
+struct Gathered {
+    /// Encoded, not yet standardised rows, when they are kept.
+    x: Vec<f32>,
+    y: Vec<f64>,
+    weight: Vec<f64>,
+    offset: Option<Vec<f64>>,
+    held_out: Vec<bool>,
+    /// Text targets as met here; `y` holds positions in it until all ranks agree.
+    strings: Vec<String>,
+    moments: Vec<BlockMoments>,
+    digest: InputDigest,
+    moments_s: f64,
+}
+
+fn gather(
+    reader: &mut Reader<'_>,
+    preprocess: &Preprocess,
+    shift: &[f64],
+    config: &TrainConfig,
+    fold: Option<Fold>,
+    keep_raw: bool,
+) -> Result<Gathered> {
+    let n = reader.n_rows();
+    let d = preprocess.n_features();
+    let schema = reader.source.schema().clone();
+    let mut out = Gathered {
+        x: Vec::with_capacity(if keep_raw { n * d } else { 0 }),
+        y: Vec::with_capacity(n),
+        weight: Vec::with_capacity(n),
+        offset: (schema.has_offset && config.kind == Kind::Poisson).then(|| Vec::with_capacity(n)),
+        held_out: Vec::with_capacity(if fold.is_some() { n } else { 0 }),
+        strings: Vec::new(),
+        moments: Vec::new(),
+        digest: InputDigest::default(),
+        moments_s: 0.0,
+    };
+    let mut positions = std::collections::BTreeMap::new();
+    reader.pass(|batch, blocks| {
+        match &batch.target {
+            Targets::None => return Err(Error::data("has no target; name it with --target")),
+            Targets::Number(values) => out.y.extend_from_slice(values),
+            Targets::Text(values) => {
+                for value in values {
+                    let next = positions.len();
+                    let position = *positions.entry(value.clone()).or_insert(next);
+                    if position == out.strings.len() {
+                        out.strings.push(value.clone());
+                    }
+                    out.y.push(position as f64);
+                }
+            }
+        }
+        let first = out.weight.len();
+        match &batch.weight {
+            Some(weight) => out.weight.extend_from_slice(weight),
+            None => out.weight.resize(first + batch.n_rows, 1.0),
+        }
+        if let (Some(all), Some(offset)) = (&mut out.offset, &batch.offset) {
+            all.extend_from_slice(offset);
+        }
+        if let Some(fold) = fold {
+            out.held_out.extend((0..batch.n_rows).map(|i| fold.holds_out(batch.first_row + i as u64)));
+        }
+        let began = Instant::now();
+        let weights: Vec<f64> = out.weight[first..]
+            .iter()
+            .enumerate()
+            .map(|(i, w)| if fold.is_some() && out.held_out[first + i] { 0.0 } else { *w })
+            .collect();
+        let start = out.x.len();
+        if keep_raw {
+            out.x.resize(start + batch.n_rows * d, 0.0);
+        }
+        let kept = cut(&mut out.x[start..], blocks, if keep_raw { d } else { 0 });
+        let moments: Result<Vec<BlockMoments>> = blocks
+            .par_iter()
+            .zip(kept)
+            .map(|(block, kept)| block_moments(batch, block.clone(), preprocess, &weights, shift, kept))
+            .collect();
+        out.moments.extend(moments?);
+        out.moments_s += began.elapsed().as_secs_f64();
+        out.digest.add_rows(batch.first_row, batch);
+        Ok(())
+    })?;
+    Ok(out)
+}
+
+/// The rows of each block, (rows, width), out of those of a batch.
+fn cut<'x>(mut rows: &'x mut [f32], blocks: &[Range<usize>], width: usize) -> Vec<&'x mut [f32]> {
+    let mut parts = Vec::with_capacity(blocks.len());
+    for block in blocks {
+        let (part, rest) = rows.split_at_mut(block.len() * width);
+        parts.push(part);
+        rows = rest;
+    }
+    parts
+}
+
+/// Moments of one block; its encoded rows go to `kept`, unless that is empty.
+fn block_moments(
+    batch: &Block,
+    block: Range<usize>,
+    preprocess: &Preprocess,
+    weight: &[f64],
+    shift: &[f64],
+    kept: &mut [f32],
+) -> Result<BlockMoments> {
+    let d = shift.len();
+    let mut moments = BlockMoments::new(d);
+    let mut row = vec![0.0; d];
+    for (slot, i) in block.enumerate() {
+        preprocess.encode_row(batch, i, &mut row)?;
+        moments.add_row(&row, weight[i], shift);
+        if !kept.is_empty() {
+            for (k, x) in kept[slot * d..(slot + 1) * d].iter_mut().zip(&row) {
+                *k = *x as f32;
+            }
+        }
+    }
+    Ok(moments)
+}
+
+/// Exact moments over all ranks → mean and scale; returns the largest |standardised value| of each feature. Collective.
+fn fit_standardisation(
+    comm: &Communicator,
+    plan: &RowPlan,
+    gathered: &Gathered,
+    shift: &[f64],
+    preprocess: &mut Preprocess,
+    watch: &mut dyn Observer,
+) -> Result<Vec<f64>> {
+    let d = shift.len();
+    let mut sums = BlockSums::new(3 * d, plan.n_blocks());
+    // Order keys: minima first, then negated maxima, so that one MIN serves both.
+    let mut keys = vec![order_key(f64::INFINITY); 2 * d];
+    for block in &gathered.moments {
+        for j in 0..d {
+            keys[j] = keys[j].min(order_key(block.min[j]));
+            keys[d + j] = keys[d + j].min(order_key(-block.max[j]));
+        }
+        sums.push(block.sums.clone());
+    }
+    comm.all_reduce_min(&mut keys)?;
+    let min: Vec<f64> = keys[..d].iter().map(|&k| from_order_key(k)).collect();
+    let max: Vec<f64> = keys[d..].iter().map(|&k| -from_order_key(k)).collect();
+    let names = preprocess.feature_names();
+    let too_large = |j: usize| {
+        Error::data(format!(
+            "column '{}' holds values up to {:e}: too large to standardise in float64; rescale it",
+            names[j],
+            if max[j] > -min[j] { max[j] } else { min[j] }
+        ))
+    };
+    let total = match sum_blocks(comm, &sums)? {
+        Total::Finite(total) => total,
+        Total::NonFinite => {
+            let widest = (0..d).max_by(|&a, &b| {
+                let span = |j: usize| order_key((max[j] - min[j]).abs());
+                span(a).cmp(&span(b)).then(b.cmp(&a))
+            });
+            return Err(too_large(widest.unwrap_or(0)));
+        }
+    };
+    let (mean, inverse_scale) = standardisation(&total, &min, &max, shift).map_err(too_large)?;
+    let constant: Vec<&str> =
+        (0..d).filter(|&j| inverse_scale[j] == 0.0).map(|j| names[j].as_str()).collect();
+    if !constant.is_empty() {
+        let (shown, more) = (constant.len().min(5), constant.len().saturating_sub(5));
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        watch.warning(&format!("constant or empty columns have weight 0: '{}'{more}", constant[..shown].join("', '")));
+    }
+    let peak = (0..d)
+        .map(|j| {
+            let ends = [min[j], max[j]].map(|x| {
+                let x = if x.is_finite() { x } else { mean[j] };
+                f64::from(standardised(x, mean[j], inverse_scale[j])).abs()
+            });
+            if ends[0] > ends[1] { ends[0] } else { ends[1] }
+        })
+        .collect();
+    preprocess.mean = mean;
+    preprocess.inverse_scale = inverse_scale;
+    Ok(peak)
+}
+
+fn standardise_in_place(x: &mut [f32], preprocess: &Preprocess) {
+    let d = preprocess.n_features();
+    if d == 0 {
+        return;
+    }
+    let (mean, scale) = (&preprocess.mean, &preprocess.inverse_scale);
+    x.par_chunks_mut(d * 1024).for_each(|rows| {
+        for row in rows.chunks_exact_mut(d) {
+            for ((x, mean), scale) in row.iter_mut().zip(mean).zip(scale) {
+                *x = standardised(f64::from(*x), *mean, *scale);
+            }
+        }
+    });
+}
+
+/// Second reading of a table that float32 cannot hold as stored. Returns rows and seconds of standardising.
+fn fill(reader: &mut Reader<'_>, preprocess: &Preprocess, n_rows: usize) -> Result<(Vec<f32>, f64)> {
+    let d = preprocess.n_features();
+    let mut x = vec![0.0f32; n_rows * d];
+    let (mut at, mut seconds) = (0, 0.0);
+    reader.pass(|batch, blocks| {
+        let began = Instant::now();
+        let parts = cut(&mut x[at * d..(at + batch.n_rows) * d], blocks, d);
+        let done: Result<Vec<()>> = blocks
+            .par_iter()
+            .zip(parts)
+            .map(|(block, part)| {
+                let mut row = vec![0.0; d];
+                for (slot, i) in block.clone().enumerate() {
+                    preprocess.encode_row(batch, i, &mut row)?;
+                    for j in 0..d {
+                        part[slot * d + j] = standardised(row[j], preprocess.mean[j], preprocess.inverse_scale[j]);
+                    }
+                }
+                Ok(())
+            })
+            .collect();
+        done?;
+        at += batch.n_rows;
+        seconds += began.elapsed().as_secs_f64();
+        Ok(())
+    })?;
+    Ok((x, seconds))
+}
+
+/// Classes, or proof that the targets are numbers that the objective takes; `y` becomes class numbers. Collective.
+fn agree_target(
+    comm: &Communicator,
+    kind: Kind,
+    stored: Option<TargetKind>,
+    gathered: &mut Gathered,
+) -> Result<TargetCoding> {
+    let is_text = stored == Some(TargetKind::Text);
+    match kind {
+        Kind::Linear | Kind::Poisson => {
+            if is_text {
+                return Err(Error::data(format!(
+                    "the target holds strings, but {} wants numbers; use train logistic or train svm",
+                    if kind == Kind::Linear { "linear" } else { "poisson" }
+                )));
+            }
+            let negative = gathered.y.iter().position(|y| kind == Kind::Poisson && *y < 0.0);
+            comm.agree(match negative {
+                Some(row) => Err(Error::data(format!(
+                    "the target is {} in local row {row}: poisson wants counts that are not negative",
+                    gathered.y[row]
+                ))),
+                None => Ok(()),
+            })?;
+            Ok(TargetCoding::Number)
+        }
+        Kind::Logistic | Kind::Svm if is_text => {
+            let mine: BTreeSet<String> = gathered.strings.iter().cloned().collect();
+            let classes: Vec<String> = union_of_strings(comm, &mine)?.into_iter().collect();
+            check_classes(&classes)?;
+            let positions: Vec<f64> = gathered
+                .strings
+                .iter()
+                .map(|s| classes.binary_search(s).map_or(-1.0, |position| position as f64))
+                .collect();
+            for y in &mut gathered.y {
+                *y = positions[*y as usize];
+            }
+            Ok(TargetCoding::Strings(classes))
+        }
+        Kind::Logistic | Kind::Svm => {
+            let mine = comm.agree(local_integers(&gathered.y))?;
+            let all: BTreeSet<i64> = comm.all_gather(&mine)?.values.into_iter().collect();
+            let classes: Vec<i64> = all.into_iter().collect();
+            check_classes(&classes.iter().map(i64::to_string).collect::<Vec<_>>())?;
+            for y in &mut gathered.y {
+                *y = classes.binary_search(&(*y as i64)).map_or(-1.0, |position| position as f64);
+            }
+            Ok(TargetCoding::Integers(classes))
+        }
+    }
+}
+
+/// Distinct whole numbers among the targets; more than [`MOST_CLASSES`] are cut off, which is enough to refuse them.
+fn local_integers(y: &[f64]) -> Result<Vec<i64>> {
+    let mut found = BTreeSet::new();
+    let mut last = f64::NAN;
+    for &y in y {
+        if y == last {
+            continue;
+        }
+        last = y;
+        if y.trunc() != y || y.abs() > 9e15 {
+            return Err(Error::data(format!(
+                "the target holds {y}, which is not a class; classes are whole numbers or strings (train linear for numbers)"
+            )));
+        }
+        found.insert(y as i64);
+        if found.len() > MOST_CLASSES {
+            break;
+        }
+    }
+    Ok(found.into_iter().collect())
+}
+
+fn check_classes(classes: &[String]) -> Result<()> {
+    match classes {
+        [] | [_] => Err(Error::data(format!(
+            "the target has one class ({}): at least two are needed to learn anything",
+            classes.first().map_or("none", |c| c.as_str())
+        ))),
+        _ if classes.len() > MOST_CLASSES => Err(Error::data(format!(
+            "the target has more than {MOST_CLASSES} distinct values: these are not classes; use train linear for numbers"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Multiplies weights so that every class has the same total. Collective.
+fn balance(comm: &Communicator, n_classes: usize, y: &[f64], weight: &mut [f64]) -> Result<()> {
+    let (total, of_class) = totals(comm, n_classes, y, weight)?;
+    let present = of_class.iter().filter(|w| **w > 0.0).count() as f64;
+    let factor: Vec<f64> =
+        of_class.iter().map(|w| if *w > 0.0 { total / (present * w) } else { 0.0 }).collect();
+    for (w, y) in weight.iter_mut().zip(y) {
+        *w *= factor[*y as usize];
+    }
+    Ok(())
+}
+
+/// Σw, and Σw of every class or Σw·y; exact. Collective.
+fn totals(comm: &Communicator, n_classes: usize, y: &[f64], weight: &[f64]) -> Result<(f64, Vec<f64>)> {
+    let mut sums = vec![ExactSum::new(); 1 + n_classes.max(1)];
+    for (y, w) in y.iter().zip(weight) {
+        sums[0].add(*w);
+        if n_classes > 0 {
+            sums[1 + *y as usize].add(*w);
+        } else if *w > 0.0 {
+            sums[1].add_product(*w, *y);
+        }
+    }
+    let mut values = Vec::with_capacity(sums.len());
+    for sum in sums {
+        let [total] = sum_scalars(comm, &[sum])?;
+        values.push(total.value().ok_or_else(|| Error::data("weights or targets are not finite"))?);
+    }
+    let total = values.remove(0);
+    Ok((total, values))
+}
+
+/// The objective of a kind with these classes.
+pub fn objective(kind: Kind, n_classes: usize) -> Box<dyn Objective> {
+    use crate::objective::{Logistic, Poisson, Softmax, Squared, SquaredHinge};
+    match kind {
+        Kind::Linear => Box::new(Squared),
+        Kind::Poisson => Box::new(Poisson),
+        Kind::Svm => Box::new(SquaredHinge { n_classes }),
+        Kind::Logistic if n_classes == 2 => Box::new(Logistic),
+        Kind::Logistic => Box::new(Softmax { n_classes }),
+    }
+}
+
+/// Starting parameters: no coefficients, intercepts that fit the targets' totals.
+pub fn start(objective: &dyn Objective, prepared: &Prepared) -> Vec<f64> {
+    let weighted_y = match (&prepared.target, prepared.target.n_classes()) {
+        (TargetCoding::Number, _) => prepared.weighted_y.clone(),
+        (_, 2) => vec![prepared.weighted_y[1]],
+        _ => prepared.weighted_y.clone(),
+    };
+    let stride = prepared.table.n_features + 1;
+    let mut params = vec![0.0; objective.n_scores() * stride];
+    let starts = objective.start_scores(prepared.table.total_weight, &weighted_y);
+    for (of_score, start) in params.chunks_exact_mut(stride).zip(starts) {
+        of_score[stride - 1] = start;
+    }
+    params
+}
+

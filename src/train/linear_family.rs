@@ -1,0 +1,197 @@
+//! The linear family from open files to a model: prepare, solve, cross-validate, digest.
+
+use super::full_batch::FullBatch;
+use super::prepare::{Fold, Prepared, objective, prepare, start};
+use super::table::Fit;
+use super::{
+    Inputs, Kind, Model, Observer, Solver, TrainConfig, TrainReport, coordinate_descent, data_parallel, evaluate, lbfgs,
+    least_squares, newton, tsqr,
+};
+use crate::comm::Communicator;
+use crate::data::hdf5::Hdf5Source;
+use crate::data::names::{Need, TableNames};
+use crate::data::{DataSource, Schema};
+use crate::error::{Error, InContext, Result};
+use crate::model::LinearModel;
+use std::time::Instant;
+
+/// Opens the inputs on every rank and makes sure that all see the same table. Collective.
+pub fn open(comm: &Communicator, inputs: &Inputs, need: Need) -> Result<Hdf5Source> {
+    let source = comm.agree(Hdf5Source::open(&inputs.paths, &inputs.names, need))?;
+    agree_schema(comm, source.schema()).in_file(inputs.paths.first().cloned().unwrap_or_default())?;
+    Ok(source)
+}
+
+/// Collective.
+fn agree_schema(comm: &Communicator, schema: &Schema) -> Result<()> {
+    let text = serde_json::to_vec(schema).map_err(|e| Error::internal(e.to_string()))?;
+    let hash = blake3::hash(&text);
+    let mut ends = [0i64; 2];
+    let first = hash.as_bytes().first_chunk::<8>().map_or(0, |bytes| i64::from_le_bytes(*bytes) >> 1);
+    (ends[0], ends[1]) = (first, -first);
+    comm.all_reduce_max(&mut ends)?;
+    if ends[0] != -ends[1] {
+        let rows = comm.all_gather(&[schema.n_rows, schema.columns.len() as u64])?;
+        let seen: Vec<String> = (0..comm.size())
+            .map(|rank| (rank, rows.of_rank(rank)))
+            .map(|(rank, shape)| format!("rank {rank}: {} rows, {} columns", shape[0], shape[1]))
+            .collect();
+        return Err(Error::data(format!(
+            "ranks see different tables under this name ({}); make every node see the same files",
+            seen.join("; ")
+        )));
+    }
+    Ok(())
+}
+
+/// Trains one model of the linear family. Collective; the same model on every rank.
+///
+/// `config` must be [resolved](TrainConfig::resolved).
+pub fn train(
+    comm: &Communicator,
+    inputs: &Inputs,
+    config: &TrainConfig,
+    watch: &mut dyn Observer,
+) -> Result<(Model, TrainReport)> {
+    let mut source = open(comm, inputs, Need::Train)?;
+    let names = source.names().relative();
+    let file = inputs.paths.first().cloned().unwrap_or_default();
+    let (mut model, mut report) = train_source(comm, &mut source, &names, config, watch).in_file(file)?;
+    model.names = names;
+    report.traffic = comm.traffic();
+    Ok((model, report))
+}
+
+/// The same from any table. Collective.
+pub fn train_source(
+    comm: &Communicator,
+    source: &mut dyn DataSource,
+    names: &TableNames,
+    config: &TrainConfig,
+    watch: &mut dyn Observer,
+) -> Result<(Model, TrainReport)> {
+    let mut folds: Vec<(String, Vec<f64>)> = Vec::new();
+    for fold in 0..config.folds {
+        let held_out = Fold { fold, folds: config.folds, seed: config.seed };
+        let prepared = prepare(comm, source, config, Some(held_out), watch)?;
+        let objective = objective(config.kind, prepared.target.n_classes());
+        let fit = solve(comm, &prepared, objective.as_ref(), config, watch)?;
+        let metrics = held_out_metrics(comm, &prepared, config.kind, &fit)?;
+        for (name, value) in metrics {
+            match folds.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, values)) => values.push(value),
+                None => folds.push((name, vec![value])),
+            }
+        }
+    }
+
+    let prepared = prepare(comm, source, config, None, watch)?;
+    let objective = objective(config.kind, prepared.target.n_classes());
+    let began = Instant::now();
+    let fit = solve(comm, &prepared, objective.as_ref(), config, watch)?;
+    let solve_s = began.elapsed().as_secs_f64();
+
+    let n_features = prepared.table.n_features;
+    let report = TrainReport {
+        rows: prepared.table.plan.n_rows(),
+        features: n_features,
+        read_s: prepared.read_s,
+        train_s: prepared.prepare_s + solve_s,
+        epoch_s: median(&fit.seconds),
+        iterations: fit.iterations,
+        converged: fit.converged,
+        stop_value: fit.stop_values.last().copied().unwrap_or(0.0),
+        loss: fit.losses.last().copied().unwrap_or(f64::NAN),
+        folds,
+        traffic: comm.traffic(),
+    };
+    let linear = LinearModel { n_features, n_scores: objective.n_scores(), params: fit.params };
+    let mut model = Model {
+        config: config.clone(),
+        names: names.clone(),
+        n_rows: report.rows,
+        input_digest: prepared.input_digest.to_hex(),
+        preprocess: prepared.preprocess,
+        target: prepared.target,
+        linear,
+        history: vec![("loss".to_string(), fit.losses), ("stop_value".to_string(), fit.stop_values)],
+        digest: String::new(),
+    };
+    model.digest = digest(&model)?;
+    Ok((model, report))
+}
+
+/// One solver call. Collective.
+fn solve(
+    comm: &Communicator,
+    prepared: &Prepared,
+    objective: &dyn crate::objective::Objective,
+    config: &TrainConfig,
+    watch: &mut dyn Observer,
+) -> Result<Fit> {
+    let table = &prepared.table;
+    let start = start(objective, prepared);
+    match config.solver {
+        Solver::Lbfgs => {
+            let problem = FullBatch { comm, table, objective, l2: config.l2 };
+            lbfgs::solve(&problem, config, start, watch)
+        }
+        Solver::Newton => newton::solve(comm, table, objective, config, start, watch),
+        Solver::Cholesky => least_squares::solve(comm, table, objective, config, start, watch),
+        Solver::Qr => tsqr::solve(comm, table, objective, config, start, watch),
+        Solver::Cd => coordinate_descent::solve(comm, table, objective, config, start, watch),
+        Solver::Sgd | Solver::Adam => data_parallel::train(comm, table, objective, config, start, watch),
+        Solver::Auto => Err(Error::internal("the solver was not resolved before training")),
+    }
+}
+
+/// Metrics of the rows that a fold held out. Collective.
+fn held_out_metrics(comm: &Communicator, prepared: &Prepared, kind: Kind, fit: &Fit) -> Result<Vec<(String, f64)>> {
+    let objective = objective(kind, prepared.target.n_classes());
+    let k = objective.n_scores();
+    let table = &prepared.table;
+    let model = LinearModel { n_features: table.n_features, n_scores: k, params: fit.params.clone() };
+    let mut scores = vec![0.0; table.y.len() * k];
+    for block in table.blocks() {
+        let rows = &table.x[block.start * table.n_features..block.end * table.n_features];
+        model.scores(rows, &mut scores[block.start * k..block.end * k]);
+    }
+    if let Some(offset) = &table.offset {
+        for (scores, offset) in scores.chunks_exact_mut(k).zip(offset) {
+            for score in scores {
+                *score += offset;
+            }
+        }
+    }
+    let weight: Vec<f64> =
+        prepared.stored_weight.iter().zip(&prepared.held_out).map(|(w, out)| if *out { *w } else { 0.0 }).collect();
+    evaluate::metrics_of(comm, kind, prepared.target.n_classes(), &table.y, &weight, &scores)
+}
+
+/// BLAKE3 of the parameters, of every setting that can change them, and of the input values. Not collective.
+///
+/// Names, paths and the shape of the job are left out: the same values under other names give the same digest.
+pub fn digest(model: &Model) -> Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    let settings = serde_json::to_vec(&model.config).map_err(|e| Error::internal(e.to_string()))?;
+    hasher.update(b"consort model 1\n");
+    for part in [&settings[..], model.input_digest.as_bytes()] {
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part);
+    }
+    hasher.update(&model.n_rows.to_le_bytes());
+    let preprocess = &model.preprocess;
+    for numbers in [&preprocess.mean, &preprocess.inverse_scale, &model.linear.params] {
+        hasher.update(&(numbers.len() as u64).to_le_bytes());
+        for number in numbers {
+            hasher.update(&number.to_bits().to_le_bytes());
+        }
+    }
+    Ok(hasher.finalize().to_hex().to_string())
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(0.0)
+}
