@@ -1,0 +1,343 @@
+//! The words of the command line, exactly as typed. What they mean together is settled in [`resolve`](super::resolve).
+
+use crate::comm::World;
+use crate::model::Missing;
+use crate::train::{ClassWeight, Kind, Schedule, Solver};
+use clap::{Args, Parser, Subcommand};
+use serde::de::{DeserializeOwned, IntoDeserializer, value::Error as WordError};
+use std::ops::Range;
+use std::path::PathBuf;
+
+/// Train models on HDF5 tables with any number of MPI ranks: the number of ranks never changes the answer.
+///
+/// The same words work alone, under mpirun and under srun. Exit codes: 0 done, 2 words or settings, 3 data or model file,
+/// 4 communication or a peer, 70 a bug of consort.
+#[derive(Debug, Parser)]
+#[command(name = "consort", version, max_term_width = 110, arg_required_else_help = true)]
+pub struct Words {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Train(Box<TrainFlags>),
+    Predict(PredictFlags),
+    Evaluate(EvaluateFlags),
+    Inspect(InspectFlags),
+    Verify(VerifyFlags),
+    Doctor(DoctorFlags),
+    Convert(ConvertFlags),
+}
+
+impl Command {
+    /// The flags that every command has.
+    pub fn run(&self) -> &RunFlags {
+        match self {
+            Command::Train(flags) => &flags.run,
+            Command::Predict(flags) => &flags.run,
+            Command::Evaluate(flags) => &flags.run,
+            Command::Inspect(flags) => &flags.run,
+            Command::Verify(flags) => &flags.run,
+            Command::Doctor(flags) => &flags.run,
+            Command::Convert(flags) => &flags.run,
+        }
+    }
+}
+
+/// How the program runs; none of it changes a result.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Run")]
+pub struct RunFlags {
+    /// Threads of each rank. Default: the cores this rank may use ÷ the ranks that share them, at most SLURM_CPUS_PER_TASK.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub threads: Option<u32>,
+    /// Where ranks come from: auto (MPI when a launcher started us, else one rank), mpi, solo, or threads:N (N ranks as
+    /// threads of this process).
+    #[arg(long, default_value = "auto", value_parser = str::parse::<World>)]
+    pub world: World,
+    /// Print one JSON object per line on stdout, `event` first, instead of text.
+    #[arg(long)]
+    pub json: bool,
+    /// Take flags from a TOML file: `global-batch = 4096`. Every flag and argument is a key; flags typed here win.
+    #[arg(long, value_name = "JOB.toml")]
+    pub config: Option<PathBuf>,
+}
+
+/// Which datasets are the table. Names are relative to `--group`.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Table")]
+pub struct TableFlags {
+    /// Datasets (or groups of 1-D datasets) that are the features, in this order. Default: X, features or data.
+    #[arg(long, value_name = "PATH,…", value_delimiter = ',')]
+    pub features: Vec<String>,
+    /// Dataset of targets. Default: y, target, labels or label.
+    #[arg(long, value_name = "PATH")]
+    pub target: Option<String>,
+    /// Dataset of row weights, 0 or more. Default: every row counts 1.
+    #[arg(long, value_name = "PATH")]
+    pub weight: Option<String>,
+    /// Dataset added to each row's score, such as the logarithm of an exposure (poisson only). Default: 0.
+    #[arg(long, value_name = "PATH")]
+    pub offset: Option<String>,
+    /// Group that the other names start from. Default: the root, or the one group that has them.
+    #[arg(long, value_name = "G")]
+    pub group: Option<String>,
+}
+
+/// Train a model: linear, logistic, svm or poisson.
+///
+/// The last line of the output is `digest` and 64 hex digits: a hash of parameters, settings and input values, the same for
+/// every number of ranks and threads.
+#[derive(Debug, Args)]
+#[command(arg_required_else_help = true)]
+pub struct TrainFlags {
+    /// linear, logistic, svm or poisson.
+    #[arg(value_name = "KIND", value_parser = word::<Kind>)]
+    pub kind: Option<Kind>,
+    /// HDF5 files; their rows follow one another in this order.
+    #[arg(value_name = "DATA")]
+    pub data: Vec<PathBuf>,
+    /// The model file to write.
+    #[arg(short, long, value_name = "MODEL.h5")]
+    pub output: Option<PathBuf>,
+    #[command(flatten)]
+    pub table: TableFlags,
+    #[command(flatten)]
+    pub settings: SettingFlags,
+    /// Replace an output that consort did not write.
+    #[arg(long)]
+    pub force: bool,
+    /// Print the settings as they were resolved, and stop.
+    #[arg(long)]
+    pub print_config: bool,
+    #[command(flatten)]
+    pub run: RunFlags,
+}
+
+/// Settings that can change the model; all are stored in it.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Settings")]
+pub struct SettingFlags {
+    /// linear: cholesky, qr, cd, lbfgs, sgd, adam. Others: lbfgs, newton, sgd, adam. Default auto: cholesky (cd with --l1)
+    /// for linear, lbfgs for the others.
+    #[arg(long, value_parser = word::<Solver>)]
+    pub solver: Option<Solver>,
+    /// λ₁‖w‖₁ is added to the mean weighted loss, w on standardised features. Default 0.
+    #[arg(long, value_name = "LAMBDA", allow_negative_numbers = true)]
+    pub l1: Option<f64>,
+    /// λ₂/2·‖w‖² is added to the mean weighted loss (scikit-learn's C is 1/(nλ₂)). Default 3e-4.
+    #[arg(long, value_name = "LAMBDA", allow_negative_numbers = true)]
+    pub l2: Option<f64>,
+    /// Stop when the largest element of the gradient is this much smaller than at the start; 0 never stops early.
+    /// Default 1e-5.
+    #[arg(long, value_name = "RATIO", allow_negative_numbers = true)]
+    pub tolerance: Option<f64>,
+    /// Iterations of full-batch solvers (newton, lbfgs, cd). Default 1000.
+    #[arg(long, value_name = "N")]
+    pub max_iterations: Option<u64>,
+    /// Passes over the table of sgd and adam. Default 10.
+    #[arg(long, value_name = "N")]
+    pub epochs: Option<u64>,
+    /// Length of a step of sgd (default 0.1) and adam (default 0.01).
+    #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
+    pub learning_rate: Option<f64>,
+    /// Learning rate over the steps of sgd and adam: constant, cosine (to 0 at the end) or inverse (1/(1 + epoch)).
+    /// Default cosine.
+    #[arg(long, value_parser = word::<Schedule>)]
+    pub schedule: Option<Schedule>,
+    /// Rows per step of sgd and adam, over all lanes. Default 1024.
+    #[arg(long, value_name = "ROWS")]
+    pub global_batch: Option<u64>,
+    /// Row streams that a batch is taken from; more ranks than lanes are idle. Default: the largest power of two ≤ 64,
+    /// global batch ÷ 128 and rows ÷ 256, at least 1.
+    #[arg(long, value_name = "N")]
+    pub lanes: Option<u64>,
+    /// Momentum of sgd, 0 to below 1. Default 0.9.
+    #[arg(long, value_name = "M", allow_negative_numbers = true)]
+    pub momentum: Option<f64>,
+    /// Momentum of sgd without Nesterov's look-ahead.
+    #[arg(long)]
+    pub no_nesterov: bool,
+    /// Lanes of sgd and adam take this many steps of their own before an exact average (local SGD), where communication is
+    /// dear. Default: gradients are summed every step.
+    #[arg(long, value_name = "STEPS", conflicts_with = "sync")]
+    pub sync_every: Option<u64>,
+    /// step: gradients are summed every step (the default); once: lanes train alone and are averaged at the end.
+    #[arg(long, value_name = "WHEN", value_parser = ["step", "once"])]
+    pub sync: Option<String>,
+    /// What a missing value (NaN) becomes: mean (of the column), zero, or error. Default mean.
+    #[arg(long, value_parser = word::<Missing>)]
+    pub missing: Option<Missing>,
+    /// none, or balanced: every class gets the same total weight. Default none.
+    #[arg(long, value_parser = word::<ClassWeight>)]
+    pub class_weight: Option<ClassWeight>,
+    /// Also train and measure K times on all rows but a K-th, chosen by a hash of the row number. Default 0: do not.
+    #[arg(long, value_name = "K")]
+    pub folds: Option<u64>,
+    /// Key of every random draw. Default 0; never the clock.
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+}
+
+/// Write predictions for every row of a table.
+///
+/// PRED.h5 gets `prediction`, `probability` (logistic; columns in the order of `classes`) or `score` (svm), and `row`. Each
+/// rank writes its own rows; the file is the same for any number of ranks.
+#[derive(Debug, Args)]
+#[command(arg_required_else_help = true)]
+pub struct PredictFlags {
+    /// A model file of `consort train`.
+    #[arg(value_name = "MODEL")]
+    pub model: Option<PathBuf>,
+    /// HDF5 files with the model's columns; a target is not needed.
+    #[arg(value_name = "DATA")]
+    pub data: Vec<PathBuf>,
+    /// The predictions file to write.
+    #[arg(short, long, value_name = "PRED.h5")]
+    pub output: Option<PathBuf>,
+    /// Carry this 1-D dataset over to the output, row for row (relative to --group). May be repeated.
+    #[arg(long, value_name = "PATH")]
+    pub copy: Vec<String>,
+    /// Only the rows A to B − 1.
+    #[arg(long, value_name = "A..B", value_parser = rows)]
+    pub rows: Option<Range<u64>>,
+    #[command(flatten)]
+    pub table: TableFlags,
+    /// Replace an output that consort did not write.
+    #[arg(long)]
+    pub force: bool,
+    #[command(flatten)]
+    pub run: RunFlags,
+}
+
+/// Measure a model on a table whose targets are known.
+#[derive(Debug, Args)]
+#[command(arg_required_else_help = true)]
+pub struct EvaluateFlags {
+    /// A model file of `consort train`.
+    #[arg(value_name = "MODEL")]
+    pub model: Option<PathBuf>,
+    /// HDF5 files with the model's columns and the target.
+    #[arg(value_name = "DATA")]
+    pub data: Vec<PathBuf>,
+    /// Only the rows A to B − 1.
+    #[arg(long, value_name = "A..B", value_parser = rows)]
+    pub rows: Option<Range<u64>>,
+    #[command(flatten)]
+    pub table: TableFlags,
+    #[command(flatten)]
+    pub run: RunFlags,
+}
+
+/// Say what is in data or model files, and how they would be read.
+#[derive(Debug, Args)]
+#[command(arg_required_else_help = true)]
+pub struct InspectFlags {
+    /// HDF5 tables, models or predictions.
+    #[arg(value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    #[command(flatten)]
+    pub run: RunFlags,
+}
+
+/// Train a model again under other numbers of ranks and threads, and compare digests.
+#[derive(Debug, Args)]
+#[command(arg_required_else_help = true)]
+pub struct VerifyFlags {
+    /// A model file of `consort train`.
+    #[arg(value_name = "MODEL")]
+    pub model: Option<PathBuf>,
+    /// The table it was trained on. Default: the files named in the model.
+    #[arg(value_name = "DATA")]
+    pub data: Vec<PathBuf>,
+    /// Group that the model's names start from. Default: as it was trained.
+    #[arg(long, value_name = "G")]
+    pub group: Option<String>,
+    #[command(flatten)]
+    pub run: RunFlags,
+}
+
+/// Look at this machine: MPI, ranks, cores, threads, HDF5, memory.
+#[derive(Debug, Args)]
+pub struct DoctorFlags {
+    #[command(flatten)]
+    pub run: RunFlags,
+}
+
+/// Turn csv, libsvm, idx or npy files into HDF5.
+#[derive(Debug, Args)]
+#[command(arg_required_else_help = true)]
+pub struct ConvertFlags {
+    /// The files to convert, then the HDF5 file to write.
+    #[arg(value_name = "IN… OUT.h5")]
+    pub files: Vec<PathBuf>,
+    /// Group that the datasets go to. Default: the root.
+    #[arg(long, value_name = "G", default_value = "")]
+    pub group: String,
+    /// Add to a file that is there, so that `train` and `test` land in one.
+    #[arg(long)]
+    pub append: bool,
+    /// Target column of a csv file: its name or number (−1 is the last). Default: y, target, labels or label.
+    #[arg(long, value_name = "COLUMN", allow_hyphen_values = true)]
+    pub target: Option<String>,
+    /// Field separator of a csv file, one character. Default: tab, semicolon or comma, whichever the first line has.
+    #[arg(long, value_name = "CHAR")]
+    pub separator: Option<char>,
+    /// The first line of a csv file names the columns. Default: if no field of it is a number.
+    #[arg(long)]
+    pub header: bool,
+    /// The first line of a csv file is a row.
+    #[arg(long, conflicts_with = "header")]
+    pub no_header: bool,
+    /// Columns of a libsvm table, if more than its largest index says.
+    #[arg(long, value_name = "N")]
+    pub n_features: Option<usize>,
+    /// Replace a file that is there.
+    #[arg(long)]
+    pub force: bool,
+    #[command(flatten)]
+    pub run: RunFlags,
+}
+
+/// One of the words that a setting's type has in the model file.
+fn word<T: DeserializeOwned>(word: &str) -> Result<T, WordError> {
+    T::deserialize(word.into_deserializer())
+}
+
+/// `A..B`, `..B` with A = 0.
+fn rows(words: &str) -> Result<Range<u64>, String> {
+    let wrong = || format!("'{words}' is no range of rows; write A..B with A below B, such as 0..1000");
+    let (first, end) = words.split_once("..").ok_or_else(wrong)?;
+    let number = |text: &str| text.trim().replace('_', "").parse::<u64>().map_err(|_| wrong());
+    let first = if first.trim().is_empty() { 0 } else { number(first)? };
+    let end = number(end)?;
+    if first < end { Ok(first..end) } else { Err(wrong()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_words_fit_together() {
+        Words::command().debug_assert();
+    }
+
+    #[test]
+    fn ranges_of_rows() {
+        assert_eq!(rows("10..1_000"), Ok(10..1000));
+        assert_eq!(rows("..5"), Ok(0..5));
+        for wrong in ["5", "5..5", "7..3", "a..b", "1...", "-1..4", "3.."] {
+            assert!(rows(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_setting_has_the_words_of_the_model_file() {
+        assert_eq!(word::<Kind>("svm"), Ok(Kind::Svm));
+        let message = word::<Solver>("newto").unwrap_err().to_string();
+        assert!(message.contains("`newton`"), "{message}");
+    }
+}

@@ -1,0 +1,263 @@
+//! Checks of [`TrainConfig`]: which solver fits which kind, what must divide what. Messages name the flag.
+
+use super::{ClassWeight, Kind, Solver, Sync, TrainConfig};
+use crate::data::partition::default_lanes;
+use crate::error::{Error, Result};
+
+impl Kind {
+    /// The word typed after `train`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Linear => "linear",
+            Kind::Logistic => "logistic",
+            Kind::Svm => "svm",
+            Kind::Poisson => "poisson",
+        }
+    }
+
+    /// Whether targets are classes.
+    pub fn is_classifier(self) -> bool {
+        matches!(self, Kind::Logistic | Kind::Svm)
+    }
+
+    /// Solvers that can train it.
+    pub fn solvers(self) -> &'static [Solver] {
+        match self {
+            Kind::Linear => &[Solver::Cholesky, Solver::Qr, Solver::Cd, Solver::Lbfgs, Solver::Sgd, Solver::Adam],
+            _ => &[Solver::Lbfgs, Solver::Newton, Solver::Sgd, Solver::Adam],
+        }
+    }
+}
+
+impl Solver {
+    /// The word of `--solver`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Solver::Auto => "auto",
+            Solver::Cholesky => "cholesky",
+            Solver::Qr => "qr",
+            Solver::Cd => "cd",
+            Solver::Newton => "newton",
+            Solver::Lbfgs => "lbfgs",
+            Solver::Sgd => "sgd",
+            Solver::Adam => "adam",
+        }
+    }
+
+    /// Whether it takes steps on mini-batches of lanes rather than on all rows.
+    pub fn is_mini_batch(self) -> bool {
+        matches!(self, Solver::Sgd | Solver::Adam)
+    }
+
+    /// Whether it can hold parameters at exactly 0 (`--l1`).
+    fn knows_l1(self) -> bool {
+        matches!(self, Solver::Cd | Solver::Lbfgs)
+    }
+}
+
+impl TrainConfig {
+    /// Checked, with `auto` settled, and with the settings that this solver does not look at back at their defaults, so
+    /// that they cannot change the digest. Not collective; the same on every rank. Resolving twice changes nothing.
+    ///
+    /// # Errors
+    /// `Usage`, naming the flag and what to do.
+    pub fn resolved(&self) -> Result<TrainConfig> {
+        let mut config = self.clone();
+        config.check_numbers()?;
+        config.solver = config.settle_solver()?;
+        if config.class_weight != ClassWeight::None && !config.kind.is_classifier() {
+            return Err(Error::usage(format!(
+                "--class-weight balances classes, but '{}' predicts numbers; leave it out, or weigh rows with --weight",
+                config.kind.name()
+            )));
+        }
+        let default = TrainConfig::default();
+        if config.solver.is_mini_batch() {
+            config.check_batch()?;
+            config.learning_rate.get_or_insert(if config.solver == Solver::Sgd { 0.1 } else { 0.01 });
+            config.max_iterations = default.max_iterations;
+            if config.solver == Solver::Adam {
+                (config.momentum, config.nesterov) = (default.momentum, default.nesterov);
+            }
+        } else {
+            config.learning_rate = None;
+            config.epochs = default.epochs;
+            config.schedule = default.schedule;
+            config.global_batch = default.global_batch;
+            config.lanes = None;
+            (config.momentum, config.nesterov) = (default.momentum, default.nesterov);
+            config.sync = default.sync;
+        }
+        if matches!(config.solver, Solver::Cholesky | Solver::Qr) {
+            config.tolerance = default.tolerance;
+            config.max_iterations = default.max_iterations;
+        }
+        Ok(config)
+    }
+
+    /// Lanes of a mini-batch solver for a table of this many rows: `--lanes`, or the default rule.
+    pub fn n_lanes(&self, n_rows: u64) -> u64 {
+        self.lanes.unwrap_or_else(|| default_lanes(n_rows, self.global_batch))
+    }
+
+    fn check_numbers(&self) -> Result<()> {
+        let not_negative = [("--l1", self.l1), ("--l2", self.l2), ("--tolerance", self.tolerance)];
+        for (flag, value) in not_negative {
+            if !(value >= 0.0 && value.is_finite()) {
+                return Err(Error::usage(format!("{flag} {value} is not a number of 0 or more")));
+            }
+        }
+        if let Some(rate) = self.learning_rate
+            && !(rate > 0.0 && rate.is_finite())
+        {
+            return Err(Error::usage(format!("--learning-rate {rate} is not a number above 0")));
+        }
+        if !(0.0..1.0).contains(&self.momentum) {
+            return Err(Error::usage(format!("--momentum {} is not from 0 to below 1", self.momentum)));
+        }
+        let at_least_1 =
+            [("--max-iterations", self.max_iterations), ("--epochs", self.epochs), ("--global-batch", self.global_batch)];
+        for (flag, value) in at_least_1 {
+            if value == 0 {
+                return Err(Error::usage(format!("{flag} 0: at least 1 is needed")));
+            }
+        }
+        if self.folds == 1 {
+            return Err(Error::usage("--folds 1 leaves nothing to train on; use 2 or more, or 0 for none"));
+        }
+        match self.sync {
+            Sync::Every(0) => Err(Error::usage("--sync-every 0: at least 1 step is needed")),
+            _ => Ok(()),
+        }
+    }
+
+    fn settle_solver(&self) -> Result<Solver> {
+        let solver = match (self.solver, self.kind) {
+            (Solver::Auto, Kind::Linear) if self.l1 > 0.0 => Solver::Cd,
+            (Solver::Auto, Kind::Linear) => Solver::Cholesky,
+            (Solver::Auto, _) => Solver::Lbfgs,
+            (chosen, _) => chosen,
+        };
+        let known = self.kind.solvers();
+        let words = |of: &mut dyn Iterator<Item = &Solver>| of.map(|s| s.name()).collect::<Vec<_>>().join(", ");
+        if !known.contains(&solver) {
+            return Err(Error::usage(format!(
+                "--solver {} does not train '{}'; choose one of {}",
+                solver.name(),
+                self.kind.name(),
+                words(&mut known.iter())
+            )));
+        }
+        if self.l1 > 0.0 && !solver.knows_l1() {
+            return Err(Error::usage(format!(
+                "--solver {} cannot hold parameters at zero as --l1 {} asks; choose --solver {}, or leave --l1 out",
+                solver.name(),
+                self.l1,
+                words(&mut known.iter().filter(|s| s.knows_l1())).replace(", ", " or ")
+            )));
+        }
+        Ok(solver)
+    }
+
+    /// The batch is dealt to lanes in equal parts. The default rule is looked at for a long table: a shorter one has a
+    /// smaller power of two, which divides too.
+    fn check_batch(&self) -> Result<()> {
+        let lanes = self.n_lanes(u64::MAX);
+        if lanes == 0 {
+            return Err(Error::usage("--lanes 0: at least 1 is needed"));
+        }
+        if self.global_batch % lanes == 0 {
+            return Ok(());
+        }
+        let above = self.global_batch.next_multiple_of(lanes);
+        let use_instead = match above - lanes {
+            0 => above.to_string(),
+            below => format!("{below} or {above}"),
+        };
+        Err(Error::usage(format!(
+            "--global-batch {} does not divide by {lanes} lanes; use {use_instead}, or set --lanes",
+            self.global_batch
+        )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(kind: Kind) -> TrainConfig {
+        TrainConfig { kind, ..TrainConfig::default() }
+    }
+
+    fn refusal(config: TrainConfig) -> String {
+        let error = config.resolved().unwrap_err();
+        assert_eq!(error.kind().exit_code(), 2);
+        error.to_string()
+    }
+
+    #[test]
+    fn auto_is_settled_by_kind_and_penalty() {
+        let solver = |config: TrainConfig| config.resolved().unwrap().solver;
+        assert_eq!(solver(of(Kind::Linear)), Solver::Cholesky);
+        assert_eq!(solver(TrainConfig { l1: 0.1, ..of(Kind::Linear) }), Solver::Cd);
+        for kind in [Kind::Logistic, Kind::Svm, Kind::Poisson] {
+            assert_eq!(solver(TrainConfig { l1: 0.1, ..of(kind) }), Solver::Lbfgs);
+        }
+    }
+
+    #[test]
+    fn a_batch_that_lanes_do_not_divide_is_refused_with_the_next_that_they_do() {
+        let sgd = TrainConfig { solver: Solver::Sgd, ..of(Kind::Logistic) };
+        let message = refusal(TrainConfig { global_batch: 1000, lanes: Some(64), ..sgd.clone() });
+        assert_eq!(message, "--global-batch 1000 does not divide by 64 lanes; use 960 or 1024, or set --lanes");
+        let message = refusal(TrainConfig { global_batch: 3, lanes: Some(7), ..sgd.clone() });
+        assert_eq!(message, "--global-batch 3 does not divide by 7 lanes; use 7, or set --lanes");
+        for global_batch in [1, 100, 256, 1000, 1024, 4096] {
+            let config = TrainConfig { global_batch, ..sgd.clone() }.resolved().unwrap();
+            for n_rows in [1, 300, 5_000, 1 << 20] {
+                assert_eq!(global_batch % config.n_lanes(n_rows), 0, "batch {global_batch}, {n_rows} rows");
+            }
+        }
+    }
+
+    #[test]
+    fn a_solver_that_does_not_fit_is_refused_with_those_that_do() {
+        let message = refusal(TrainConfig { solver: Solver::Newton, ..of(Kind::Linear) });
+        assert_eq!(
+            message,
+            "--solver newton does not train 'linear'; choose one of cholesky, qr, cd, lbfgs, sgd, adam"
+        );
+        let message = refusal(TrainConfig { solver: Solver::Qr, l1: 0.5, ..of(Kind::Linear) });
+        assert!(message.contains("choose --solver cd or lbfgs"), "{message}");
+        let message = refusal(TrainConfig { solver: Solver::Adam, l1: 0.5, ..of(Kind::Svm) });
+        assert!(message.contains("choose --solver lbfgs,"), "{message}");
+    }
+
+    #[test]
+    fn numbers_out_of_range_name_their_flag() {
+        let base = || of(Kind::Logistic);
+        for (config, flag) in [
+            (TrainConfig { l1: -1.0, ..base() }, "--l1 -1"),
+            (TrainConfig { l2: f64::NAN, ..base() }, "--l2 NaN"),
+            (TrainConfig { tolerance: -0.5, ..base() }, "--tolerance"),
+            (TrainConfig { learning_rate: Some(0.0), ..base() }, "--learning-rate"),
+            (TrainConfig { momentum: 1.0, ..base() }, "--momentum"),
+            (TrainConfig { folds: 1, ..base() }, "--folds"),
+            (TrainConfig { sync: Sync::Every(0), ..base() }, "--sync-every"),
+            (TrainConfig { class_weight: ClassWeight::Balanced, ..of(Kind::Poisson) }, "--class-weight"),
+        ] {
+            assert!(refusal(config).starts_with(flag), "{flag}");
+        }
+    }
+
+    #[test]
+    fn what_the_solver_does_not_look_at_goes_back_to_its_default_and_twice_is_once() {
+        let odd = TrainConfig { epochs: 3, lanes: Some(5), momentum: 0.1, learning_rate: Some(7.0), ..of(Kind::Poisson) };
+        let resolved = odd.resolved().unwrap();
+        assert_eq!(resolved, TrainConfig { solver: Solver::Lbfgs, ..of(Kind::Poisson) });
+        assert_eq!(resolved.resolved().unwrap(), resolved);
+        let adam = TrainConfig { solver: Solver::Adam, epochs: 3, ..of(Kind::Linear) }.resolved().unwrap();
+        assert_eq!((adam.learning_rate, adam.epochs), (Some(0.01), 3));
+        assert_eq!(adam.resolved().unwrap(), adam);
+    }
+}
