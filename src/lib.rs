@@ -1,10 +1,17 @@
+pub mod blas;
+pub mod cli;
 pub mod comm;
 pub mod data;
+pub mod doctor;
 pub mod error;
 pub mod exact;
 pub mod functions;
+pub mod metric;
 pub mod model;
 pub mod objective;
+pub mod predict;
+pub mod report;
 pub mod rng;
+pub mod store;
 pub mod train;
-use ndarray_linalg as _;
+pub mod verify;
