@@ -7,6 +7,8 @@
 
 mod block;
 mod canonical;
+pub mod convert;
+pub mod describe;
 pub mod digest;
 pub mod hdf5;
 mod hdf5_find;

@@ -57,9 +57,9 @@ pub fn mixture(n_rows: usize, n_features: usize, n_classes: usize, seed: u64) ->
 pub fn poisson(n_rows: usize, n_features: usize, seed: u64) -> Result<MemorySource> {
     let draws = Draws::new(seed, Stream::Synthetic);
     let x = normals(draws, n_rows, n_features);
-    let target = scores(&x, n_features).enumerate().map(|(row, score)| {
-        count(libm::exp(0.5 + 0.5 * score), draws.uniform(row as u64, NOISE))
-    });
+    let target = scores(&x, n_features)
+        .enumerate()
+        .map(|(row, score)| count(libm::exp(0.5 + 0.5 * score), draws.uniform(row as u64, NOISE)));
     let target = target.collect();
     MemorySource::from_f32(x, n_features)?.with_target(target, TargetKind::Integer)
 }
