@@ -12,7 +12,7 @@ const PARAMETERS: u64 = 1 << 41;
 
 /// The coefficient of feature `j` in [`linear`], [`logistic`] and [`poisson`]: (−1)ʲ/(j + 1).
 pub fn coefficient(feature: usize) -> f64 {
-    let sign = if feature % 2 == 0 { 1.0 } else { -1.0 };
+    let sign = if feature.is_multiple_of(2) { 1.0 } else { -1.0 };
     sign / (feature as f64 + 1.0)
 }
 

@@ -133,7 +133,10 @@ fn a_file_that_is_there_stays_unless_told_otherwise() {
     let folder = tempfile::tempdir().unwrap();
     let out = input(folder.path(), "out.h5", b"precious");
     let path = input(folder.path(), "t.csv", b"a,y\n1,2\n");
-    assert_eq!(convert(&[path.clone()], &out, &ConvertOptions::default()).unwrap_err().kind().exit_code(), 2);
+    assert_eq!(
+        convert(std::slice::from_ref(&path), &out, &ConvertOptions::default()).unwrap_err().kind().exit_code(),
+        2
+    );
     let bad = input(folder.path(), "bad.csv", b"a,y\n1,2\n3\n");
     let replace = ConvertOptions { replace: true, ..Default::default() };
     assert!(convert(&[bad], &out, &replace).is_err());
