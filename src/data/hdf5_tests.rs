@@ -1,4 +1,6 @@
+use super::super::hdf5_types::{BitByte, Native};
 use super::*;
+use ::hdf5::File;
 use std::path::PathBuf;
 
 /// A folder that is removed at the end, and a file in it made by `write`.

@@ -11,6 +11,7 @@ pub mod convert;
 pub mod describe;
 pub mod digest;
 pub mod hdf5;
+mod hdf5_field;
 mod hdf5_find;
 mod hdf5_types;
 mod hdf5_write;
