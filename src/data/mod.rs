@@ -7,8 +7,11 @@
 
 mod block;
 mod canonical;
+pub mod convert;
+pub mod describe;
 pub mod digest;
 pub mod hdf5;
+mod hdf5_field;
 mod hdf5_find;
 mod hdf5_types;
 mod hdf5_write;
