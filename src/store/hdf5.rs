@@ -387,6 +387,12 @@ impl Reader {
     }
 }
 
+/// Version of the HDF5 library, such as `1.10.8`.
+pub fn hdf5_version() -> String {
+    let (major, minor, release) = ::hdf5::library_version();
+    format!("{major}.{minor}.{release}")
+}
+
 fn numbers<T: H5Type>(dataset: &Dataset) -> Result<Vec<T>> {
     dataset.read_raw().map_err(|e| failed("cannot read the values", &e))
 }

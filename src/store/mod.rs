@@ -25,12 +25,13 @@
 //! The same model gives the same bytes: no time stamps.
 
 mod hdf5;
+pub mod model;
 mod output;
 pub mod predictions;
 
 use std::path::Path;
 
-pub use self::hdf5::{Array, Cell, Reader, Writer};
+pub use self::hdf5::{Array, Cell, Reader, Writer, hdf5_version};
 pub use self::output::{PartialFile, check_output};
 use crate::error::{Error, InContext, Result};
 

@@ -5,6 +5,8 @@
 //! Talks: yes; the only room that combines ranks with data and models.
 //! Never: flags, printing (an [`Observer`] does that), file names other than the inputs'.
 
+pub mod config;
+pub mod evaluate;
 pub mod full_batch;
 pub mod lbfgs;
 pub mod prepare;

@@ -1,0 +1,209 @@
+//! # cli — words typed by a person to one library call
+//!
+//! In:    the arguments of the process.
+//! Out:   text or JSON lines on stdout, errors on stderr, an exit code.
+//! Talks: starts the world; each command's library call talks.
+//! Never: arithmetic, training, HDF5.
+
+mod flags;
+mod print;
+mod resolve;
+
+use crate::comm::{Communicator, run_world};
+use crate::data::{convert, describe};
+use crate::error::{Error, ErrorKind, InContext, Result};
+use crate::predict::load_model;
+use crate::report::{Reporter, print_line};
+use crate::train::evaluate::evaluate;
+use crate::train::Inputs;
+use crate::{blas, doctor, predict, store, train, verify};
+use clap::Parser;
+use flags::{Command, InspectFlags, VerifyFlags, Words};
+use print::{Printer, TrainCosts};
+use resolve::{Problem, TrainJob};
+use std::ffi::OsString;
+use std::path::Path;
+use std::time::Instant;
+
+/// The whole program: parses, starts the world, makes one library call; the exit code.
+///
+/// Nothing heavy happens before the words are understood, and no world starts for `--help`, `--version` or wrong words.
+pub fn run(words: Vec<OsString>) -> i32 {
+    let command = match understand(words) {
+        Ok(command) => command,
+        Err(problem) => return refuse(&problem),
+    };
+    if let Err(error) = blas::use_one_thread() {
+        return refuse(&Problem::Settings(error));
+    }
+    let run = command.run();
+    let threads = run.threads.map_or_else(|| doctor::default_threads(run.world), |n| n as usize);
+    match checked(&command) {
+        Ok(Some(job)) => run_world(run.world, threads, |comm| carry_out(comm, &job, run.json)),
+        Ok(None) => 0,
+        Err(error) => refuse(&Problem::Settings(error)),
+    }
+}
+
+fn understand(words: Vec<OsString>) -> std::result::Result<Command, Problem> {
+    let words = resolve::with_config(words)?;
+    Ok(Words::try_parse_from(words)?.command)
+}
+
+/// Says what is wrong with the words: once, if a launcher started several of us.
+fn refuse(problem: &Problem) -> i32 {
+    let rank = ["OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID"].iter().find_map(|name| std::env::var(name).ok());
+    let speaks = rank.is_none_or(|rank| rank == "0");
+    match problem {
+        Problem::Words(error) => {
+            if speaks {
+                let _ = error.print();
+            }
+            if error.use_stderr() { ErrorKind::Usage.exit_code() } else { 0 }
+        }
+        Problem::Settings(error) => {
+            if speaks {
+                eprintln!("consort: {error}");
+            }
+            error.kind().exit_code()
+        }
+    }
+}
+
+/// A command whose words are checked as far as they can be without a world.
+enum Job<'a> {
+    Train(TrainJob),
+    Predict(std::path::PathBuf, predict::PredictConfig),
+    Evaluate(std::path::PathBuf, Inputs, Option<std::ops::Range<u64>>),
+    Inspect(&'a InspectFlags),
+    Verify(std::path::PathBuf, &'a VerifyFlags),
+    Doctor,
+    Convert(Vec<std::path::PathBuf>, std::path::PathBuf, convert::ConvertOptions),
+}
+
+/// None: there was only something to print.
+fn checked(command: &Command) -> Result<Option<Job<'_>>> {
+    Ok(Some(match command {
+        Command::Train(flags) => {
+            let job = resolve::train(flags)?;
+            if flags.print_config {
+                print_line(store::model::settings_text(&job.config, &job.inputs.names)?.trim_end());
+                return Ok(None);
+            }
+            Job::Train(job)
+        }
+        Command::Predict(flags) => {
+            let (model, config) = resolve::predict(flags)?;
+            Job::Predict(model, config)
+        }
+        Command::Evaluate(flags) => {
+            let (model, inputs) = resolve::evaluate(flags)?;
+            Job::Evaluate(model, inputs, flags.rows.clone())
+        }
+        Command::Inspect(flags) => Job::Inspect(flags),
+        Command::Verify(flags) => Job::Verify(resolve::verify(flags)?, flags),
+        Command::Doctor(_) => Job::Doctor,
+        Command::Convert(flags) => {
+            let (inputs, out, options) = resolve::convert(flags)?;
+            Job::Convert(inputs, out, options)
+        }
+    }))
+}
+
+/// One arm, one call. Collective.
+fn carry_out(comm: &Communicator, job: &Job<'_>, json: bool) -> Result<i32> {
+    let printer = Printer { speaks: comm.is_root(), json };
+    match job {
+        Job::Train(job) => run_train(comm, job, &printer),
+        Job::Predict(model, config) => run_predict(comm, model, config, &printer),
+        Job::Evaluate(model, inputs, rows) => {
+            let model = load_model(comm, model)?;
+            let inputs = Inputs { names: resolve::names_for(&model, &inputs.names), ..inputs.clone() };
+            printer.evaluation(&model, &evaluate(comm, &model, &inputs, rows.clone())?);
+            Ok(0)
+        }
+        Job::Inspect(flags) => on_root(comm, || flags.files.iter().try_for_each(|path| inspect(path, &printer))),
+        Job::Verify(model, flags) => run_verify(comm, model, flags, &printer),
+        Job::Doctor => {
+            printer.diagnosis(&doctor::diagnose(comm)?);
+            Ok(0)
+        }
+        Job::Convert(inputs, out, options) => on_root(comm, || {
+            printer.converted(&convert::convert(inputs, out, options)?, out);
+            Ok(())
+        }),
+    }
+}
+
+/// Work that one rank does while the others wait. Collective.
+fn on_root(comm: &Communicator, work: impl FnOnce() -> Result<()>) -> Result<i32> {
+    comm.agree(if comm.is_root() { work() } else { Ok(()) })?;
+    Ok(0)
+}
+
+fn run_train(comm: &Communicator, job: &TrainJob, printer: &Printer) -> Result<i32> {
+    on_root(comm, || store::check_output(&job.output, job.force))?;
+    let threads = rayon::current_num_threads();
+    printer.train_start(job, comm.size(), threads);
+    let mut reporter = Reporter::new(printer.speaks, printer.json);
+    let trained = train::train(comm, &job.inputs, &job.config, &mut reporter);
+    reporter.finish();
+    let (model, report) = trained?;
+    let began = Instant::now();
+    on_root(comm, || store::save(&job.output, &store::model::to_file(&model, &job.inputs.paths)?, job.force))?;
+    let write_s = began.elapsed().as_secs_f64();
+    let mut peak = [doctor::peak_memory_bytes() as i64];
+    comm.all_reduce_max(&mut peak)?;
+    let costs = TrainCosts { ranks: comm.size(), threads, write_s, peak_memory_bytes: peak[0] as u64 };
+    printer.train_done(&model, &report, &costs, &job.output);
+    Ok(0)
+}
+
+fn run_predict(comm: &Communicator, model: &Path, config: &predict::PredictConfig, printer: &Printer) -> Result<i32> {
+    on_root(comm, || store::check_output(&config.output, config.force))?;
+    let model = load_model(comm, model)?;
+    let names = resolve::names_for(&model, &config.inputs.names);
+    let config = predict::PredictConfig { inputs: Inputs { names, ..config.inputs.clone() }, ..config.clone() };
+    printer.predicted(&predict::predict(comm, &model, &config)?, &config.output);
+    Ok(0)
+}
+
+fn inspect(path: &Path, printer: &Printer) -> Result<()> {
+    // What is not HDF5, or not there, is described (that is, refused) as data.
+    if store::format_of(path).unwrap_or(None).as_deref() == Some(store::MODEL_FORMAT) {
+        let file = store::load(path)?;
+        let model = store::model::from_file(&file).in_file(path)?;
+        printer.model(path, &file, &model);
+    } else {
+        printer.description(&describe::describe(path)?);
+    }
+    Ok(())
+}
+
+fn run_verify(comm: &Communicator, path: &Path, flags: &VerifyFlags, printer: &Printer) -> Result<i32> {
+    let loaded = store::load(path).and_then(|file| {
+        let model = store::model::from_file(&file).in_file(path)?;
+        Ok((model, store::model::inputs_of(&file)))
+    });
+    let (model, stored) = comm.agree(loaded)?;
+    let paths = if flags.data.is_empty() { stored } else { flags.data.clone() };
+    if paths.is_empty() {
+        return Err(Error::usage("names no files it was trained on; name them: verify MODEL DATA…")).in_file(path);
+    }
+    let mut names = model.names.clone();
+    if flags.group.is_some() {
+        names = names.relative();
+        names.group.clone_from(&flags.group);
+    }
+    let done = verify::verify(comm, &model, &Inputs { paths, names }, |shape| printer.shape(shape))?;
+    printer.verified(&done);
+    if done.holds() {
+        return Ok(0);
+    }
+    let why = if done.same_inputs {
+        "the same inputs gave another digest; was it trained by another version or on another kind of processor?"
+    } else {
+        "the inputs hold other values than those the model was trained on"
+    };
+    Err(Error::data(why)).in_file(path)
+}

@@ -1,0 +1,357 @@
+//! What people and programs read: tables for the ones, one JSON object per line (`event` first) for the others.
+
+use super::resolve::TrainJob;
+use crate::comm::Traffic;
+use crate::data::convert::ConvertReport;
+use crate::data::describe::Description;
+use crate::doctor::{Diagnosis, list_cores};
+use crate::metric::Metrics;
+use crate::predict::PredictReport;
+use crate::report::print_line;
+use crate::store::ModelFile;
+use crate::train::evaluate::Evaluation;
+use crate::train::{Model, TrainReport};
+use crate::verify::{Shape, Verification};
+use serde_json::{Map, Value, json};
+use std::path::{Path, PathBuf};
+
+/// Larger confusion matrices are printed as JSON only.
+const MOST_SHOWN_CLASSES: usize = 20;
+
+/// Speaks on the root, in one of two languages.
+#[derive(Clone, Copy, Debug)]
+pub struct Printer {
+    pub speaks: bool,
+    pub json: bool,
+}
+
+/// What `done` of `train` says beyond the report.
+pub struct TrainCosts {
+    pub ranks: usize,
+    pub threads: usize,
+    pub write_s: f64,
+    pub peak_memory_bytes: u64,
+}
+
+impl Printer {
+    fn say(&self, text: impl FnOnce() -> String, value: impl FnOnce() -> Value) {
+        match (self.speaks, self.json) {
+            (false, _) => {}
+            (true, true) => print_line(&value().to_string()),
+            (true, false) => print_line(&text()),
+        }
+    }
+
+    pub fn train_start(&self, job: &TrainJob, ranks: usize, threads: usize) {
+        let (kind, solver) = (job.config.kind.name(), job.config.solver.name());
+        self.say(
+            || format!("train {kind} with {solver} | {} | {}", count(ranks, "rank"), count(threads, "thread")),
+            || {
+                json!({"event": "start", "command": "train", "kind": kind, "solver": solver, "data": names(&job.inputs.paths),
+                       "ranks": ranks, "threads": threads, "resumed_step": 0, "version": env!("CARGO_PKG_VERSION")})
+            },
+        );
+    }
+
+    pub fn train_done(&self, model: &Model, report: &TrainReport, costs: &TrainCosts, output: &Path) {
+        self.folds(report);
+        let text = || {
+            let ended = if report.converged { "converged" } else { "stopped" };
+            let total = report.traffic.total();
+            format!(
+                "{} × {} | loss {:.6} | {ended} after {}, stop value {:.1e}\n\
+                 read {:.2} s | train {:.2} s ({:.2e} s each) | write {:.2} s | peak memory {} | {}, {}\n\
+                 model {}\n\
+                 digest {}",
+                count(report.rows, "row"),
+                count(report.features, "feature"),
+                report.loss,
+                count(report.iterations, if model.config.solver.is_mini_batch() { "epoch" } else { "iteration" }),
+                report.stop_value,
+                report.read_s,
+                report.train_s,
+                report.epoch_s,
+                costs.write_s,
+                size_text(costs.peak_memory_bytes),
+                count(total.calls, "message"),
+                size_text(total.bytes),
+                output.display(),
+                model.digest
+            )
+        };
+        let value = || {
+            json!({"event": "done", "digest": model.digest, "rows": report.rows, "features": report.features,
+                   "ranks": costs.ranks, "threads": costs.threads, "read_s": report.read_s, "train_s": report.train_s,
+                   "epoch_s": report.epoch_s, "write_s": costs.write_s, "peak_memory_bytes": costs.peak_memory_bytes,
+                   "traffic": traffic(&report.traffic), "loss": report.loss, "iterations": report.iterations,
+                   "converged": report.converged, "stop_value": report.stop_value, "output": output.display().to_string()})
+        };
+        self.say(text, value);
+    }
+
+    /// Metrics of each fold, and their mean.
+    fn folds(&self, report: &TrainReport) {
+        let n_folds = report.folds.iter().map(|(_, values)| values.len()).max().unwrap_or(0);
+        for fold in 0..n_folds {
+            let mut metrics = Metrics::new();
+            for (name, values) in &report.folds {
+                metrics.push_option(name.as_str(), values.get(fold).copied());
+            }
+            self.say(|| format!("fold {fold} | {metrics}"), || event("metrics", [("fold", json!(fold))], &metrics));
+        }
+        if n_folds > 0 {
+            let mean = report.mean_of_folds();
+            self.say(|| format!("mean of {n_folds} folds | {mean}"), || event("metrics", [("fold", json!("mean"))], &mean));
+        }
+    }
+
+    pub fn predicted(&self, report: &PredictReport, output: &Path) {
+        self.say(
+            || format!("{} | {} | {}", count(report.rows, "row"), report.datasets.join(", "), output.display()),
+            || json!({"event": "done", "command": "predict", "rows": report.rows, "datasets": report.datasets,
+                      "output": output.display().to_string()}),
+        );
+    }
+
+    pub fn evaluation(&self, model: &Model, measured: &Evaluation) {
+        let classes = model.target.names();
+        let text = || {
+            let mut text = format!("{} | {}", count(measured.rows, "row"), measured.metrics);
+            if !measured.confusion.is_empty() && classes.len() <= MOST_SHOWN_CLASSES {
+                text.push_str("\nrows of each true class (down) by predicted class (across):\n");
+                text.push_str(&confusion_table(&classes, &measured.confusion));
+            }
+            text
+        };
+        let value = || {
+            let mut value = event("metrics", [("rows", json!(measured.rows)), ("weight", json!(measured.weight))], &measured.metrics);
+            if let (Value::Object(fields), false) = (&mut value, measured.confusion.is_empty()) {
+                fields.insert("classes".to_string(), json!(classes));
+                fields.insert("confusion".to_string(), json!(measured.confusion));
+            }
+            value
+        };
+        self.say(text, value);
+    }
+
+    pub fn model(&self, path: &Path, file: &ModelFile, model: &Model) {
+        let text = || {
+            let features = model.preprocess.feature_names();
+            let mut lines = vec![
+                format!("{}: a {} model of consort {}", path.display(), file.kind, file.program_version),
+                format!("  trained on {}", count(model.n_rows, "row")),
+                format!("  features ({}): {}", features.len(), shortened(&features)),
+            ];
+            if model.target.n_classes() > 0 {
+                let classes = model.target.names();
+                lines.push(format!("  classes ({}): {}", classes.len(), shortened(&classes)));
+            }
+            lines.push("  settings:".to_string());
+            lines.extend(file.config.lines().filter(|line| !line.is_empty()).map(|line| format!("    {line}")));
+            lines.push(format!("  digest {}", file.digest));
+            lines.join("\n")
+        };
+        let value = || {
+            json!({"event": "model", "file": path.display().to_string(), "kind": file.kind, "rows": model.n_rows,
+                   "features": model.preprocess.feature_names(), "classes": model.target.names(), "settings": file.config,
+                   "input_digest": model.input_digest, "digest": file.digest, "version": file.program_version})
+        };
+        self.say(text, value);
+    }
+
+    pub fn description(&self, found: &Description) {
+        let text = || {
+            let mut lines = vec![format!("{}: {}", found.file, size_text(found.file_bytes))];
+            let width = found.objects.iter().map(|object| object.path.chars().count()).max().unwrap_or(0);
+            for object in &found.objects {
+                let mut line = format!("  {:width$}  {}", object.path, object.kind);
+                if !object.element_type.is_empty() {
+                    let shape: Vec<String> = object.shape.iter().map(u64::to_string).collect();
+                    line.push_str(&format!("  {} [{}]", object.element_type, shape.join(" × ")));
+                }
+                if let Some(chunk) = &object.chunk {
+                    let chunk: Vec<String> = chunk.iter().map(u64::to_string).collect();
+                    line.push_str(&format!("  chunks of {}", chunk.join(" × ")));
+                }
+                for filter in &object.filters {
+                    line.push_str(&format!(" {}", filter.name));
+                }
+                lines.push(line);
+                for (name, value) in &object.attributes {
+                    lines.push(format!("  {:width$}    @{name} = {value}", ""));
+                }
+            }
+            if let Some(table) = &found.table {
+                let names = &table.names;
+                let group = names.group.as_deref().map(|group| format!(" of group {group}")).unwrap_or_default();
+                let target = names.target.as_deref().map_or("no target".to_string(), |target| format!("target {target}"));
+                lines.push(format!(
+                    "  would be read as {} × {}: {}, {target}{group}",
+                    count(table.schema.n_rows, "row"),
+                    count(table.schema.columns.len(), "column"),
+                    names.features.join(", ")
+                ));
+            }
+            lines.extend(found.why_not.iter().map(|why| format!("  cannot be trained on as it stands: {why}")));
+            lines.join("\n")
+        };
+        let value = || {
+            let mut fields = Map::new();
+            fields.insert("event".to_string(), json!("data"));
+            if let Ok(Value::Object(found)) = serde_json::to_value(found) {
+                fields.extend(found);
+            }
+            Value::Object(fields)
+        };
+        self.say(text, value);
+    }
+
+    pub fn converted(&self, report: &ConvertReport, output: &Path) {
+        let text = || {
+            let target = report.target.as_deref().map_or("no target".to_string(), |target| format!("target {target}"));
+            let (rows, columns) = (count(report.n_rows, "row"), count(report.n_columns, "column"));
+            format!("{rows} × {columns}: {}, {target} | {}", report.features.join(", "), output.display())
+        };
+        self.say(text, || {
+            json!({"event": "done", "command": "convert", "rows": report.n_rows, "columns": report.n_columns,
+                   "format": report.format, "features": report.features, "target": report.target,
+                   "output": output.display().to_string()})
+        });
+    }
+
+    pub fn shape(&self, shape: &Shape) {
+        let (ranks, threads) = (count(shape.ranks, "rank"), count(shape.threads, "thread"));
+        self.say(
+            || format!("{ranks} × {threads} | digest {} | {}", shape.digest, if shape.same { "ok" } else { "differs" }),
+            || json!({"event": "shape", "ranks": shape.ranks, "threads": shape.threads, "digest": shape.digest, "same": shape.same}),
+        );
+    }
+
+    pub fn verified(&self, done: &Verification) {
+        self.say(
+            || {
+                let ok = done.shapes.iter().filter(|shape| shape.same).count();
+                format!("{ok} of {} gave the digest of the model\ndigest {}", count(done.shapes.len(), "shape"), done.digest)
+            },
+            || json!({"event": "done", "command": "verify", "digest": done.digest, "same_inputs": done.same_inputs, "holds": done.holds()}),
+        );
+    }
+
+    pub fn diagnosis(&self, found: &Diagnosis) {
+        let text = || {
+            let mut lines = vec![
+                format!("consort {} | {} | {}", found.version, count(found.size, "rank"), found.transport),
+                format!("MPI       {}", found.mpi_library.as_deref().unwrap_or("not built in")),
+                match &found.launcher {
+                    Some((size, name)) => format!("launcher  {name}={size}"),
+                    None => "launcher  none".to_string(),
+                },
+                format!("HDF5      {} | HDF5_USE_FILE_LOCKING {} (tables are opened without locks)", found.hdf5_version, found.hdf5_locking),
+                format!("BLAS      {}", found.blas),
+                String::new(),
+                "rank  node                  threads  memory  cores".to_string(),
+            ];
+            for rank in &found.ranks {
+                let (node, memory) = (&rank.node, size_text(rank.memory_bytes));
+                lines.push(format!("{:>4}  {node:<20}  {:>7}  {memory:>6}  {}", rank.rank, rank.threads, list_cores(&rank.cores)));
+            }
+            lines.push(String::new());
+            for time in &found.all_reduce {
+                let (bytes, fastest, median) = (size_text(time.bytes as u64), seconds(time.fastest_s), seconds(time.median_s));
+                lines.push(format!("all-reduce of {bytes:>6}: {fastest} (median {median})"));
+            }
+            lines.extend(found.advice.iter().map(|advice| format!("advice: {advice}")));
+            lines.join("\n")
+        };
+        self.say(text, || {
+            let mut fields = Map::new();
+            fields.insert("event".to_string(), json!("doctor"));
+            if let Ok(Value::Object(found)) = serde_json::to_value(found) {
+                fields.extend(found);
+            }
+            Value::Object(fields)
+        });
+    }
+}
+
+fn event<const N: usize>(name: &str, first: [(&str, Value); N], metrics: &Metrics) -> Value {
+    let mut fields = Map::new();
+    fields.insert("event".to_string(), json!(name));
+    fields.extend(first.map(|(name, value)| (name.to_string(), value)));
+    fields.extend(metrics.to_json());
+    Value::Object(fields)
+}
+
+fn traffic(traffic: &Traffic) -> Value {
+    let kind = |(name, of): &(&str, crate::comm::TrafficOf)| {
+        (name.to_string(), json!({"calls": of.calls, "bytes": of.bytes, "seconds": of.seconds}))
+    };
+    Value::Object(traffic.kinds.iter().map(kind).collect())
+}
+
+fn names(paths: &[PathBuf]) -> Vec<String> {
+    paths.iter().map(|path| path.display().to_string()).collect()
+}
+
+fn count(n: impl std::fmt::Display, what: &str) -> String {
+    let n = n.to_string();
+    if n == "1" { format!("1 {what}") } else { format!("{n} {what}s") }
+}
+
+fn shortened(words: &[String]) -> String {
+    match words {
+        [first @ .., last] if words.len() > 12 => format!("{}, …, {last}", first[..10].join(", ")),
+        _ => words.join(", "),
+    }
+}
+
+/// `512 B`, `4.0K`, `31M`, `1.5G`: powers of 1024.
+fn size_text(bytes: u64) -> String {
+    let units = [(1u64 << 30, "G"), (1 << 20, "M"), (1 << 10, "K")];
+    match units.iter().find(|(unit, _)| bytes >= *unit) {
+        None => format!("{bytes} B"),
+        Some((unit, name)) => {
+            let size = bytes as f64 / *unit as f64;
+            if size < 10.0 { format!("{size:.1}{name}") } else { format!("{size:.0}{name}") }
+        }
+    }
+}
+
+fn seconds(s: f64) -> String {
+    match s {
+        s if s < 1e-3 => format!("{:.1} µs", s * 1e6),
+        s if s < 1.0 => format!("{:.2} ms", s * 1e3),
+        s => format!("{s:.2} s"),
+    }
+}
+
+fn confusion_table(classes: &[String], confusion: &[Vec<u64>]) -> String {
+    let cells = confusion.iter().flatten().map(|n| n.to_string().len());
+    let names = classes.iter().map(|class| class.chars().count());
+    let width = cells.chain(names).max().unwrap_or(1);
+    let head: Vec<String> = classes.iter().map(|class| format!("{class:>width$}")).collect();
+    let mut lines = vec![format!("{:width$}  {}", "", head.join("  "))];
+    for (class, row) in classes.iter().zip(confusion) {
+        let row: Vec<String> = row.iter().map(|n| format!("{n:>width$}")).collect();
+        lines.push(format!("{class:>width$}  {}", row.join("  ")));
+    }
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_and_sizes() {
+        assert_eq!((count(1, "rank"), count(0, "rank")), ("1 rank".into(), "0 ranks".into()));
+        assert_eq!([0, 4096, 31 << 20, 3 << 29].map(size_text), ["0 B", "4.0K", "31M", "1.5G"]);
+        assert_eq!([5e-7, 2.2e-4, 0.0399, 2.0].map(seconds), ["0.5 µs", "220.0 µs", "39.90 ms", "2.00 s"]);
+    }
+
+    #[test]
+    fn a_confusion_matrix_is_aligned() {
+        let table = confusion_table(&["e".into(), "muon".into()], &[vec![1, 20000], vec![3, 4]]);
+        assert_eq!(table, "           e   muon\n    e      1  20000\n muon      3      4");
+    }
+}

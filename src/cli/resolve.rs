@@ -1,0 +1,287 @@
+//! From words to checked jobs, before any rank talks to another. Messages name the flag.
+
+use super::flags::{ConvertFlags, EvaluateFlags, PredictFlags, SettingFlags, TableFlags, TrainFlags, VerifyFlags, Words};
+use crate::data::convert::ConvertOptions;
+use crate::data::names::TableNames;
+use crate::error::{Error, InContext, Result};
+use crate::predict::PredictConfig;
+use crate::train::{Inputs, Kind, Model, Sync, TrainConfig};
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, CommandFactory};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+/// A checked `train`.
+#[derive(Clone, Debug)]
+pub struct TrainJob {
+    pub inputs: Inputs,
+    pub config: TrainConfig,
+    pub output: PathBuf,
+    pub force: bool,
+}
+
+pub fn train(flags: &TrainFlags) -> Result<TrainJob> {
+    let kind = flags.kind.ok_or_else(|| Error::usage("train needs a KIND: linear, logistic, svm or poisson"))?;
+    let names = names(&flags.table);
+    if names.offset.is_some() && kind != Kind::Poisson {
+        return Err(Error::usage(format!("--offset is for poisson only; '{}' has none", kind.name())));
+    }
+    let config = settings(kind, &flags.settings)?;
+    let output = match &flags.output {
+        Some(output) => output.clone(),
+        None if flags.print_config => PathBuf::new(),
+        None => return Err(Error::usage("train needs an output: -o MODEL.h5")),
+    };
+    if !flags.print_config {
+        check_files("train", &flags.data, Some(&output))?;
+    }
+    Ok(TrainJob { inputs: Inputs { paths: flags.data.clone(), names }, config, output, force: flags.force })
+}
+
+fn settings(kind: Kind, flags: &SettingFlags) -> Result<TrainConfig> {
+    let mut config = TrainConfig { kind, ..TrainConfig::default() };
+    macro_rules! take {
+        ($($field:ident)*) => { $(if let Some(value) = flags.$field { config.$field = value; })* };
+    }
+    take!(solver l1 l2 tolerance max_iterations epochs schedule global_batch momentum missing class_weight folds seed);
+    config.learning_rate = flags.learning_rate;
+    config.lanes = flags.lanes;
+    config.nesterov = !flags.no_nesterov;
+    config.sync = match (flags.sync_every, flags.sync.as_deref()) {
+        (Some(steps), _) => Sync::Every(steps),
+        (None, Some("once")) => Sync::Once,
+        (None, _) => Sync::Step,
+    };
+    let config = config.resolved()?;
+    check_words_fit(&config, flags)?;
+    Ok(config)
+}
+
+/// A flag that the solver would not look at is a misunderstanding.
+fn check_words_fit(config: &TrainConfig, flags: &SettingFlags) -> Result<()> {
+    let solver = config.solver;
+    let mini_batch = [
+        ("--epochs", flags.epochs.is_some()),
+        ("--learning-rate", flags.learning_rate.is_some()),
+        ("--schedule", flags.schedule.is_some()),
+        ("--global-batch", flags.global_batch.is_some()),
+        ("--lanes", flags.lanes.is_some()),
+        ("--sync-every", flags.sync_every.is_some()),
+        ("--sync", flags.sync.is_some()),
+        ("--momentum", flags.momentum.is_some()),
+        ("--no-nesterov", flags.no_nesterov),
+    ];
+    let typed = |(_, typed): &&(&str, bool)| *typed;
+    if !solver.is_mini_batch()
+        && let Some((flag, _)) = mini_batch.iter().find(typed)
+    {
+        let instead = if *flag == "--epochs" { " (its passes are --max-iterations)" } else { "" };
+        return Err(Error::usage(format!(
+            "{flag} is for --solver sgd and adam, but the solver here is {}{instead}",
+            solver.name()
+        )));
+    }
+    if solver.is_mini_batch() && flags.max_iterations.is_some() {
+        return Err(Error::usage(format!(
+            "--max-iterations is for full-batch solvers; {} makes passes: --epochs",
+            solver.name()
+        )));
+    }
+    if solver == crate::train::Solver::Adam && (flags.momentum.is_some() || flags.no_nesterov) {
+        return Err(Error::usage("--momentum and --no-nesterov are for --solver sgd; adam has its own"));
+    }
+    Ok(())
+}
+
+/// A checked `predict`; the rest follows from the model.
+pub fn predict(flags: &PredictFlags) -> Result<(PathBuf, PredictConfig)> {
+    let model = model(&flags.model, "predict")?;
+    let output = flags.output.clone().ok_or_else(|| Error::usage("predict needs an output: -o PRED.h5"))?;
+    check_files("predict", &flags.data, Some(&output))?;
+    if same_file(&model, &output) {
+        return Err(Error::usage(format!("-o {} is the model itself; choose another output", output.display())));
+    }
+    let config = PredictConfig {
+        inputs: Inputs { paths: flags.data.clone(), names: names(&flags.table) },
+        output,
+        rows: flags.rows.clone(),
+        copy: flags.copy.clone(),
+        force: flags.force,
+    };
+    Ok((model, config))
+}
+
+pub fn evaluate(flags: &EvaluateFlags) -> Result<(PathBuf, Inputs)> {
+    let model = model(&flags.model, "evaluate")?;
+    check_files("evaluate", &flags.data, None)?;
+    Ok((model, Inputs { paths: flags.data.clone(), names: names(&flags.table) }))
+}
+
+pub fn verify(flags: &VerifyFlags) -> Result<PathBuf> {
+    model(&flags.model, "verify")
+}
+
+pub fn convert(flags: &ConvertFlags) -> Result<(Vec<PathBuf>, PathBuf, ConvertOptions)> {
+    let Some((out, inputs)) = flags.files.split_last().filter(|(_, inputs)| !inputs.is_empty()) else {
+        return Err(Error::usage("convert needs at least one input, then the output: convert IN… OUT.h5"));
+    };
+    if let Some(input) = inputs.iter().find(|input| same_file(input, out)) {
+        return Err(Error::usage(format!("the output {} is one of the inputs", input.display())));
+    }
+    let separator = match flags.separator {
+        Some(char) => Some(u8::try_from(char).map_err(|_| Error::usage("one ASCII character is wanted")).for_flag("--separator")?),
+        None => None,
+    };
+    let options = ConvertOptions {
+        group: flags.group.clone(),
+        append: flags.append,
+        replace: flags.force,
+        target: flags.target.clone(),
+        separator,
+        header: if flags.header { Some(true) } else { flags.no_header.then_some(false) },
+        n_features: flags.n_features,
+        ..ConvertOptions::default()
+    };
+    Ok((inputs.to_vec(), out.clone(), options))
+}
+
+/// The names to read another table by: the model's, relative to any group, where nothing else was typed.
+pub fn names_for(model: &Model, typed: &TableNames) -> TableNames {
+    let stored = model.names.relative();
+    // An empty name says: none.
+    let name = |typed: &Option<String>, stored: Option<String>| match typed.as_deref() {
+        Some("") => None,
+        Some(name) => Some(name.to_string()),
+        None => stored,
+    };
+    TableNames {
+        features: if typed.features.is_empty() { stored.features } else { typed.features.clone() },
+        target: name(&typed.target, stored.target),
+        weight: name(&typed.weight, stored.weight),
+        offset: name(&typed.offset, stored.offset),
+        group: typed.group.clone(),
+    }
+}
+
+fn names(flags: &TableFlags) -> TableNames {
+    TableNames {
+        features: flags.features.clone(),
+        target: flags.target.clone(),
+        weight: flags.weight.clone(),
+        offset: flags.offset.clone(),
+        group: flags.group.clone(),
+    }
+}
+
+fn model(path: &Option<PathBuf>, command: &str) -> Result<PathBuf> {
+    path.clone().ok_or_else(|| Error::usage(format!("{command} needs a model: {command} MODEL.h5 …")))
+}
+
+fn check_files(command: &str, data: &[PathBuf], output: Option<&Path>) -> Result<()> {
+    if data.is_empty() {
+        return Err(Error::usage(format!("{command} needs at least one data file")));
+    }
+    match output.filter(|output| data.iter().any(|input| same_file(input, output))) {
+        Some(output) => Err(Error::usage(format!("-o {} is one of the inputs; choose another output", output.display()))),
+        None => Ok(()),
+    }
+}
+
+fn same_file(a: &Path, b: &Path) -> bool {
+    match (a.canonicalize(), b.canonicalize()) {
+        (Ok(a), Ok(b)) => a == b,
+        _ => false,
+    }
+}
+
+/// The words with those of `--config` added: keys that were not typed become flags and arguments.
+///
+/// A key is a long flag without its dashes, or the name of an argument (`kind`, `data`, `model`, `files`); `_` stands for `-` too.
+pub fn with_config(mut words: Vec<OsString>) -> std::result::Result<Vec<OsString>, Problem> {
+    let command = Words::command();
+    let matches = command.clone().try_get_matches_from(&words)?;
+    let Some((name, typed)) = matches.subcommand() else { return Ok(words) };
+    let Some(file) = typed.get_one::<PathBuf>("config") else { return Ok(words) };
+    let text = std::fs::read_to_string(file).map_err(|e| Error::usage(format!("cannot read it: {e}")));
+    let text = text.in_file(file).for_flag("--config")?;
+    let table: toml::Table = text.parse().map_err(|e: toml::de::Error| Error::usage(e.to_string())).in_file(file)?;
+    let mut built = command.find_subcommand(name).cloned().unwrap_or_default();
+    built.build();
+    let mut places: Vec<(usize, OsString)> = Vec::new();
+    for (key, value) in &table {
+        let added = words_of(&built, typed, key, value).in_file(file)?;
+        match added {
+            Added::Flags(flags) => words.extend(flags),
+            Added::Arguments(index, values) => places.extend(values.into_iter().map(|value| (index, value))),
+            Added::Nothing => {}
+        }
+    }
+    places.sort_by_key(|(index, _)| *index);
+    words.extend(places.into_iter().map(|(_, value)| value));
+    Ok(words)
+}
+
+/// Why words cannot be taken: in clap's words or in ours.
+pub enum Problem {
+    Words(clap::Error),
+    Settings(Error),
+}
+
+impl From<clap::Error> for Problem {
+    fn from(error: clap::Error) -> Problem {
+        Problem::Words(error)
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Problem {
+        Problem::Settings(error)
+    }
+}
+
+enum Added {
+    Flags(Vec<OsString>),
+    /// The position of the argument, and its values.
+    Arguments(usize, Vec<OsString>),
+    Nothing,
+}
+
+fn words_of(command: &clap::Command, typed: &ArgMatches, key: &str, value: &toml::Value) -> Result<Added> {
+    let flag = key.replace('_', "-");
+    let known = |arg: &&Arg| {
+        let is_key = arg.get_long() == Some(flag.as_str()) || (arg.is_positional() && arg.get_id().as_str() == flag);
+        is_key && !["config", "help", "version"].contains(&arg.get_id().as_str())
+    };
+    let Some(arg) = command.get_arguments().find(known) else {
+        let word = command.get_name();
+        return Err(Error::usage(format!("'{key}' is no flag of `consort {word}`; `consort {word} --help` lists them")));
+    };
+    if typed.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine) {
+        return Ok(Added::Nothing);
+    }
+    let values = match value {
+        toml::Value::Array(values) => values.iter().map(|value| plain(key, value)).collect::<Result<Vec<_>>>()?,
+        value => vec![plain(key, value)?],
+    };
+    if let Some(index) = arg.get_index() {
+        return Ok(Added::Arguments(index, values.into_iter().map(OsString::from).collect()));
+    }
+    if let ArgAction::SetTrue = arg.get_action() {
+        return match value {
+            toml::Value::Boolean(true) => Ok(Added::Flags(vec![format!("--{flag}").into()])),
+            toml::Value::Boolean(false) => Ok(Added::Nothing),
+            _ => Err(Error::usage(format!("'{key}' is true or false"))),
+        };
+    }
+    Ok(Added::Flags(values.into_iter().map(|value| format!("--{flag}={value}").into()).collect()))
+}
+
+fn plain(key: &str, value: &toml::Value) -> Result<String> {
+    match value {
+        toml::Value::String(text) => Ok(text.clone()),
+        toml::Value::Integer(number) => Ok(number.to_string()),
+        toml::Value::Float(number) => Ok(number.to_string()),
+        toml::Value::Boolean(flag) => Ok(flag.to_string()),
+        _ => Err(Error::usage(format!("'{key}' is a number, a text, true or false, or a list of these"))),
+    }
+}

@@ -1,0 +1,131 @@
+//! Progress for the person or program that waits: a bar on a terminal, else one plain line (or JSON object) per
+//! interval. Only the root speaks.
+
+use crate::train::{Observer, Progress};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::{Value, json};
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+/// Between two plain lines.
+const INTERVAL: Duration = Duration::from_secs(2);
+
+/// Prints progress and warnings.
+pub struct Reporter {
+    speaks: bool,
+    json: bool,
+    began: Instant,
+    printed: Option<Instant>,
+    /// Seen but not printed yet.
+    pending: Option<Progress>,
+    bar: Option<ProgressBar>,
+}
+
+impl Reporter {
+    /// `speaks`: whether this is the root.
+    pub fn new(speaks: bool, json: bool) -> Reporter {
+        let bar = (speaks && !json && std::io::stderr().is_terminal()).then(|| {
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+            let style = ProgressStyle::with_template("{wide_bar} {msg} | {elapsed}");
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            bar
+        });
+        Reporter { speaks, json, began: Instant::now(), printed: None, pending: None, bar }
+    }
+
+    /// Prints the last progress if it was not printed, and takes the bar away.
+    pub fn finish(&mut self) {
+        if let Some(progress) = self.pending.take() {
+            self.print(&progress);
+        }
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn print(&mut self, progress: &Progress) {
+        self.printed = Some(Instant::now());
+        let elapsed_s = self.began.elapsed().as_secs_f64();
+        if self.json {
+            print_line(&as_json(progress, elapsed_s).to_string());
+        } else {
+            print_line(&format!("{} | {elapsed_s:.1} s", as_text(progress)));
+        }
+    }
+}
+
+impl Observer for Reporter {
+    fn progress(&mut self, progress: &Progress) {
+        if !self.speaks {
+            return;
+        }
+        if let Some(bar) = &self.bar {
+            bar.set_length(progress.of_steps);
+            bar.set_position(progress.step);
+            bar.set_message(as_text(progress));
+            return;
+        }
+        if self.printed.is_none_or(|at| at.elapsed() >= INTERVAL) {
+            self.pending = None;
+            self.print(progress);
+        } else {
+            self.pending = Some(progress.clone());
+        }
+    }
+
+    fn warning(&mut self, message: &str) {
+        if !self.speaks {
+            return;
+        }
+        if self.json {
+            print_line(&json!({"event": "warning", "message": message}).to_string());
+            return;
+        }
+        let print = || eprintln!("consort: warning: {message}");
+        match &self.bar {
+            Some(bar) => bar.suspend(print),
+            None => print(),
+        }
+    }
+}
+
+/// `step 12/1000 | loss 0.48213 | gradient 3.0e-3 | learning_rate 1.0e-1`
+fn as_text(progress: &Progress) -> String {
+    let mut text = format!("step {}/{} | loss {:.5}", progress.step, progress.of_steps, progress.loss);
+    for (name, value) in [("gradient", progress.gradient), ("learning_rate", progress.learning_rate)] {
+        if let Some(value) = value {
+            text.push_str(&format!(" | {name} {value:.1e}"));
+        }
+    }
+    text
+}
+
+fn as_json(progress: &Progress, elapsed_s: f64) -> Value {
+    json!({
+        "event": "progress",
+        "step": progress.step,
+        "of_steps": progress.of_steps,
+        "loss": progress.loss,
+        "gradient": progress.gradient,
+        "learning_rate": progress.learning_rate,
+        "elapsed_s": elapsed_s,
+    })
+}
+
+/// A line on stdout. A reader that has gone away (`| head`) is no reason to stop.
+pub fn print_line(line: &str) {
+    let _ = writeln!(std::io::stdout().lock(), "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_and_json_say_the_same() {
+        let progress = Progress { step: 12, of_steps: 1000, loss: 0.482134, gradient: Some(3e-3), learning_rate: None };
+        assert_eq!(as_text(&progress), "step 12/1000 | loss 0.48213 | gradient 3.0e-3");
+        let json = as_json(&progress, 1.5).to_string();
+        assert!(json.starts_with(r#"{"event":"progress","step":12,"of_steps":1000,"loss":0.482134"#), "{json}");
+    }
+}

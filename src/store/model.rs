@@ -1,0 +1,269 @@
+//! A [`Model`] as the inert values of a [`ModelFile`], and back: bit for bit.
+//!
+//! | in the file | what it is |
+//! |---|---|
+//! | `params/coefficients` | (scores, features), on standardised features |
+//! | `params/intercepts` | (scores) |
+//! | `params/mean`, `params/inverse_scale` | (features): z = (x − mean)·inverse_scale |
+//! | `params/class_values` | integer classes, in order |
+//! | `features`, `classes` | names after encoding; class names |
+//! | `columns`, `column_kinds` | stored columns: `narrow`, `wide` or `text` |
+//! | `categories_N` | the dictionary of text column N |
+//! | `settings` | the TOML of the settings, and `[names]` of the datasets |
+
+use super::{Array, ModelFile};
+use crate::data::ColumnKind;
+use crate::data::names::TableNames;
+use crate::error::{Error, Result};
+use crate::model::{ColumnCode, LinearModel, Preprocess, TargetCoding};
+use crate::train::{Model, TrainConfig};
+use std::path::PathBuf;
+
+const COLUMN_KINDS: [(&str, ColumnKind); 3] =
+    [("narrow", ColumnKind::Narrow), ("wide", ColumnKind::Wide), ("text", ColumnKind::Text)];
+
+/// The model as a file holds it. `inputs`: where it was trained, for `verify`; no part of the digest.
+pub fn to_file(model: &Model, inputs: &[PathBuf]) -> Result<ModelFile> {
+    let (k, d) = (model.linear.n_scores, model.linear.n_features);
+    let of_scores = model.linear.params.chunks_exact(d + 1);
+    let coefficients = of_scores.clone().flat_map(|params| params[..d].iter().copied()).collect();
+    let intercepts = of_scores.map(|params| params[d]).collect();
+    let f64s = |shape: Vec<usize>, values: Vec<f64>| Array::F64 { shape, values };
+    let mut arrays = vec![
+        ("coefficients".to_string(), f64s(vec![k, d], coefficients)),
+        ("intercepts".to_string(), f64s(vec![k], intercepts)),
+        ("mean".to_string(), f64s(vec![d], model.preprocess.mean.clone())),
+        ("inverse_scale".to_string(), f64s(vec![d], model.preprocess.inverse_scale.clone())),
+    ];
+    let coding = match &model.target {
+        TargetCoding::Number => "number",
+        TargetCoding::Strings(_) => "strings",
+        TargetCoding::Integers(classes) => {
+            arrays.push(("class_values".to_string(), Array::I64 { shape: vec![classes.len()], values: classes.clone() }));
+            "integers"
+        }
+    };
+    let columns = &model.preprocess.columns;
+    let kind_of = |column: &ColumnCode| {
+        let word = COLUMN_KINDS.iter().find(|(_, kind)| *kind == column.kind).map_or("", |(word, _)| word);
+        word.to_string()
+    };
+    let mut strings = vec![
+        ("features".to_string(), model.preprocess.feature_names()),
+        ("classes".to_string(), model.target.names()),
+        ("columns".to_string(), columns.iter().map(|column| column.name.clone()).collect()),
+        ("column_kinds".to_string(), columns.iter().map(kind_of).collect()),
+    ];
+    for (i, column) in columns.iter().enumerate().filter(|(_, column)| column.kind == ColumnKind::Text) {
+        strings.push((format!("categories_{i}"), column.categories.clone()));
+    }
+    let inputs: Vec<String> = inputs.iter().map(|path| path.display().to_string()).collect();
+    let attributes = [
+        ("target_coding", coding.to_string()),
+        ("input_digest", model.input_digest.clone()),
+        ("n_rows", model.n_rows.to_string()),
+        ("inputs", serde_json::to_string(&inputs).map_err(|e| Error::internal(e.to_string()))?),
+    ];
+    Ok(ModelFile {
+        kind: model.config.kind.name().to_string(),
+        arrays,
+        strings,
+        config: settings_text(&model.config, &model.names)?,
+        attributes: attributes.map(|(name, value)| (name.to_string(), value)).into(),
+        history: model.history.clone(),
+        digest: model.digest.clone(),
+        program_version: env!("CARGO_PKG_VERSION").to_string(),
+    })
+}
+
+/// The model in a file. Everything is checked: the file is somebody's.
+pub fn from_file(file: &ModelFile) -> Result<Model> {
+    let (config, names) = settings_from(&file.config)?;
+    if file.kind != config.kind.name() {
+        return Err(Error::data(format!("is a '{}' model with the settings of a '{}' one", file.kind, config.kind.name())));
+    }
+    let (shape, coefficients) = file.f64("coefficients")?;
+    let &[k, d] = shape else { return Err(misfit("coefficients", "two axes")) };
+    let intercepts = vector(file, "intercepts", k)?;
+    let mut params = Vec::with_capacity(k * (d + 1));
+    for (score, intercept) in intercepts.iter().enumerate() {
+        params.extend_from_slice(&coefficients[score * d..(score + 1) * d]);
+        params.push(*intercept);
+    }
+    let preprocess = Preprocess {
+        columns: columns_from(file)?,
+        missing: config.missing,
+        mean: vector(file, "mean", d)?,
+        inverse_scale: vector(file, "inverse_scale", d)?,
+    };
+    if preprocess.n_features() != d {
+        return Err(misfit("coefficients", &format!("{} features, as the columns say", preprocess.n_features())));
+    }
+    let text = |name: &str| file.attribute(name).ok_or_else(|| Error::data(format!("lacks the attribute '{name}'")));
+    let target = match text("target_coding")? {
+        "number" => TargetCoding::Number,
+        "strings" => TargetCoding::Strings(ascending("classes", file.strings("classes")?)?),
+        "integers" => TargetCoding::Integers(ascending("class_values", file.i64("class_values")?.1)?),
+        other => return Err(Error::data(format!("codes its target as '{other}', which this program does not know"))),
+    };
+    let n_scores = match target.n_classes() {
+        n_classes if config.kind.is_classifier() != (n_classes > 0) || n_classes == 1 => {
+            return Err(misfit("classes", &format!("those of a '{}' model", file.kind)));
+        }
+        0 | 2 => 1,
+        n_classes => n_classes,
+    };
+    if k != n_scores {
+        return Err(misfit("coefficients", &format!("{n_scores} rows, as the classes say")));
+    }
+    let n_rows = text("n_rows")?;
+    Ok(Model {
+        names,
+        preprocess,
+        target,
+        linear: LinearModel { n_features: d, n_scores: k, params },
+        history: file.history.clone(),
+        digest: file.digest.clone(),
+        input_digest: text("input_digest")?.to_string(),
+        n_rows: n_rows.parse().map_err(|_| Error::data(format!("n_rows is '{n_rows}', not a number")))?,
+        config,
+    })
+}
+
+/// The files the model was trained on, as they were named then.
+pub fn inputs_of(file: &ModelFile) -> Vec<PathBuf> {
+    let words: Vec<String> = file.attribute("inputs").and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+    words.into_iter().map(PathBuf::from).collect()
+}
+
+/// The settings and names as one TOML text: what `--print-config` shows and the model stores.
+pub fn settings_text(config: &TrainConfig, names: &TableNames) -> Result<String> {
+    let failed = |e: toml::ser::Error| Error::internal(format!("settings as TOML: {e}"));
+    let mut table = toml::Table::try_from(config).map_err(failed)?;
+    table.insert("names".to_string(), toml::Value::Table(toml::Table::try_from(names).map_err(failed)?));
+    toml::to_string(&table).map_err(failed)
+}
+
+fn settings_from(text: &str) -> Result<(TrainConfig, TableNames)> {
+    let failed = |e: toml::de::Error| Error::data(format!("settings that this program cannot read: {}", e.message()));
+    let mut table: toml::Table = text.parse().map_err(failed)?;
+    let names = match table.remove("names") {
+        Some(names) => names.try_into().map_err(failed)?,
+        None => TableNames::default(),
+    };
+    Ok((toml::Value::Table(table).try_into().map_err(failed)?, names))
+}
+
+fn columns_from(file: &ModelFile) -> Result<Vec<ColumnCode>> {
+    let (names, kinds) = (file.strings("columns")?, file.strings("column_kinds")?);
+    if names.len() != kinds.len() {
+        return Err(misfit("column_kinds", &format!("{} entries", names.len())));
+    }
+    let column = |(i, (name, word)): (usize, (&String, &String))| {
+        let kind = COLUMN_KINDS.iter().find(|(known, _)| known == word).map(|(_, kind)| *kind);
+        let kind = kind.ok_or_else(|| Error::data(format!("column '{name}' is of the unknown kind '{word}'")))?;
+        let categories = match kind {
+            ColumnKind::Text => {
+                let name = format!("categories_{i}");
+                ascending(&name, file.strings(&name)?)?
+            }
+            _ => Vec::new(),
+        };
+        Ok(ColumnCode { name: name.clone(), kind, categories })
+    };
+    names.iter().zip(kinds).enumerate().map(column).collect()
+}
+
+fn vector(file: &ModelFile, name: &str, len: usize) -> Result<Vec<f64>> {
+    let (_, values) = file.f64(name)?;
+    if values.len() == len { Ok(values.to_vec()) } else { Err(misfit(name, &format!("{len} numbers"))) }
+}
+
+/// They are looked up by bisection.
+fn ascending<T: Ord + Clone>(name: &str, values: &[T]) -> Result<Vec<T>> {
+    if values.windows(2).all(|pair| pair[0] < pair[1]) { Ok(values.to_vec()) } else { Err(misfit(name, "rising order")) }
+}
+
+fn misfit(name: &str, expected: &str) -> Error {
+    Error::data(format!("damaged model: expected {expected}")).at(format!("'{name}'"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::{Kind, Solver, Sync};
+
+    pub(crate) fn model(kind: Kind) -> Model {
+        let (target, k) = match kind {
+            Kind::Logistic => (TargetCoding::Strings(vec!["e".into(), "µ".into(), "τ".into()]), 3),
+            Kind::Svm => (TargetCoding::Integers(vec![-1, 7]), 1),
+            _ => (TargetCoding::Number, 1),
+        };
+        let config = TrainConfig { kind, solver: Solver::Sgd, sync: Sync::Every(7), lanes: Some(3), l2: 0.1 + 0.2, ..TrainConfig::default() };
+        let code = |name: &str, kind, categories: &[&str]| ColumnCode {
+            name: name.into(),
+            kind,
+            categories: categories.iter().map(|c| c.to_string()).collect(),
+        };
+        let columns = vec![
+            code("pt", ColumnKind::Narrow, &[]),
+            code("site", ColumnKind::Text, &["", "a", "b/c"]),
+            code("t", ColumnKind::Wide, &[]),
+            code("none", ColumnKind::Text, &[]),
+        ];
+        let odd = |i: usize| if i == 1 { -0.0 } else { 5e-324 * (i as f64 + 1.0) + i as f64 / 3.0 };
+        Model {
+            names: TableNames { features: vec!["pt".into()], group: Some("train".into()), ..TableNames::default() },
+            preprocess: Preprocess {
+                columns,
+                missing: config.missing,
+                mean: (0..5).map(odd).collect(),
+                inverse_scale: (2..7).map(odd).collect(),
+            },
+            target,
+            linear: LinearModel { n_features: 5, n_scores: k, params: (0..6 * k).map(odd).collect() },
+            history: vec![("loss".into(), vec![1.0, 0.5]), ("gradient".into(), vec![])],
+            digest: "ab".repeat(32),
+            input_digest: "cd".repeat(32),
+            n_rows: 1_009,
+            config,
+        }
+    }
+
+    #[test]
+    fn a_model_comes_back_with_its_bits() {
+        let folder = tempfile::tempdir().unwrap();
+        for kind in [Kind::Linear, Kind::Logistic, Kind::Svm, Kind::Poisson] {
+            let before = model(kind);
+            let inputs = vec![PathBuf::from("a b.h5"), PathBuf::from("c\"d.h5")];
+            let path = folder.path().join(format!("{kind:?}.h5"));
+            crate::store::save(&path, &to_file(&before, &inputs).unwrap(), false).unwrap();
+            let file = crate::store::load(&path).unwrap();
+            let after = from_file(&file).unwrap();
+            assert_eq!(after, before);
+            let bits = |model: &Model| model.linear.params.iter().map(|p| p.to_bits()).collect::<Vec<_>>();
+            assert_eq!(bits(&after), bits(&before));
+            assert_eq!(inputs_of(&file), inputs);
+        }
+    }
+
+    #[test]
+    fn a_file_that_does_not_fit_together_is_refused() {
+        let good = to_file(&model(Kind::Logistic), &[]).unwrap();
+        assert!(from_file(&good).is_ok());
+        let broken: [fn(&mut ModelFile); 6] = [
+            |file| file.arrays[1].1 = Array::F64 { shape: vec![2], values: vec![0.0; 2] },
+            |file| file.arrays[2].1 = Array::F64 { shape: vec![4], values: vec![0.0; 4] },
+            |file| file.kind = "linear".into(),
+            |file| file.strings[1].1.truncate(2),
+            |file| file.strings[1].1.swap(0, 1),
+            |file| file.config = "kind = 'logistic'\nsolver = 'newton'\nspeed = 9".into(),
+        ];
+        for (i, spoil) in broken.iter().enumerate() {
+            let mut file = good.clone();
+            spoil(&mut file);
+            let error = from_file(&file).expect_err(&format!("case {i}"));
+            assert_eq!(error.kind(), crate::error::ErrorKind::Data, "case {i}: {error}");
+        }
+    }
+}
