@@ -1,0 +1,284 @@
+//! Statistics of predicted numbers: rmse, mae, r², mean Poisson deviance.
+
+use super::Metrics;
+use crate::exact::ExactSum;
+
+/// What is known of some rows whose number was predicted. Merges in any order.
+///
+/// Memory: 6 exact sums and 2 counts, whatever the number of rows.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RegressionStats {
+    n_rows: u64,
+    /// Rows for which the Poisson deviance is not defined (y < 0 or p ≤ 0).
+    n_not_poisson: u64,
+    sums: [ExactSum; 6],
+}
+
+/// Places in `RegressionStats::sums`.
+const W: usize = 0;
+const WY: usize = 1;
+const WYY: usize = 2;
+const SQUARED: usize = 3;
+const ABSOLUTE: usize = 4;
+const DEVIANCE: usize = 5;
+
+/// The finished numbers of [`RegressionStats`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Regression {
+    /// Rows with weight > 0.
+    pub n_rows: u64,
+    /// Σw.
+    pub weight: f64,
+    /// Root of the weighted mean of (y − p)², in units of the target.
+    pub rmse: f64,
+    /// Weighted mean of |y − p|, in units of the target.
+    pub mae: f64,
+    /// 1 − Σw(y−p)² / Σw(y−ȳ)², ȳ the weighted mean. `None` for fewer than two rows; for a constant target 1 when every
+    /// prediction is right and 0 otherwise (scikit-learn's `force_finite`).
+    pub r2: Option<f64>,
+    /// Weighted mean of 2·(y·ln(y/p) − y + p), nats. `None` if any target is negative or any prediction is not positive.
+    pub poisson_deviance: Option<f64>,
+}
+
+impl RegressionStats {
+    /// No rows yet.
+    pub fn new() -> RegressionStats {
+        RegressionStats::default()
+    }
+
+    /// Adds one row. Not collective. A row of `weight` 0 is not counted at all.
+    ///
+    /// Σw, Σwy and Σwy² are exact (nothing is rounded before [`finish`](Self::finish)), so that r² does not suffer when the
+    /// mean of the target is far larger than its spread. The others do not cancel: each row's term is rounded, their sum is not.
+    pub fn add(&mut self, target: f64, prediction: f64, weight: f64) {
+        if weight == 0.0 {
+            return;
+        }
+        self.n_rows += 1;
+        let error = target - prediction;
+        let (square, rest) = two_product(target, target);
+        self.sums[W].add(weight);
+        self.sums[WY].add_product(weight, target);
+        self.sums[WYY].add_product(weight, square);
+        self.sums[WYY].add_product(weight, rest);
+        self.sums[SQUARED].add(weight * (error * error));
+        self.sums[ABSOLUTE].add(weight * error.abs());
+        match row_poisson_deviance(target, prediction) {
+            Some(deviance) => self.sums[DEVIANCE].add(weight * deviance),
+            None => self.n_not_poisson += 1,
+        }
+    }
+
+    /// Adds the rows of `other`.
+    pub fn merge(&mut self, other: &RegressionStats) {
+        self.n_rows += other.n_rows;
+        self.n_not_poisson += other.n_not_poisson;
+        self.sums.iter_mut().zip(&other.sums).for_each(|(mine, theirs)| mine.merge(theirs));
+    }
+
+    /// Length of [`to_words`](Self::to_words).
+    pub const WORDS: usize = 2 + 6 * ExactSum::WORDS;
+
+    /// The statistic as integers; wrapping addition of the words of several ranks merges them.
+    pub fn to_words(&self) -> Vec<u64> {
+        let mut words = vec![self.n_rows, self.n_not_poisson];
+        self.sums.iter().for_each(|sum| words.extend(sum.to_words()));
+        words
+    }
+
+    /// The statistic that these words stand for.
+    ///
+    /// # Panics
+    /// If there are not [`WORDS`](Self::WORDS) of them.
+    pub fn from_words(words: &[u64]) -> RegressionStats {
+        assert_eq!(words.len(), RegressionStats::WORDS, "words of regression statistics");
+        let mut stats = RegressionStats { n_rows: words[0], n_not_poisson: words[1], ..Default::default() };
+        for (sum, words) in stats.sums.iter_mut().zip(words[2..].chunks_exact(ExactSum::WORDS)) {
+            *sum = ExactSum::from_words(words);
+        }
+        stats
+    }
+
+    /// The numbers for people; `None` when no row had weight. What met a NaN or an infinity is NaN.
+    pub fn finish(&self) -> Option<Regression> {
+        if self.n_rows == 0 {
+            return None;
+        }
+        let value = |which: usize| self.sums[which].value().unwrap_or(f64::NAN);
+        let weight = value(W);
+        let mean_of = |which: usize| value(which) / weight;
+        Some(Regression {
+            n_rows: self.n_rows,
+            weight,
+            rmse: mean_of(SQUARED).sqrt(),
+            mae: mean_of(ABSOLUTE),
+            r2: (self.n_rows > 1).then(|| self.r2()),
+            poisson_deviance: (self.n_not_poisson == 0).then(|| mean_of(DEVIANCE)),
+        })
+    }
+
+    /// 1 − Σw(y−p)²·Σw / (Σw·Σwy² − (Σwy)²).
+    ///
+    /// The difference loses everything in plain doubles when |mean| > 10⁸ spreads. So each exact sum is written
+    /// as a few doubles that do not overlap (about 53 more bits each), and the products of these are added exactly: what is
+    /// subtracted is right to 2⁻²⁰⁰ of Σw·Σwy².
+    fn r2(&self) -> f64 {
+        let (w, wy, wyy) = (expansion(&self.sums[W]), expansion(&self.sums[WY]), expansion(&self.sums[WYY]));
+        let mut spread = ExactSum::new();
+        for a in w {
+            wyy.iter().for_each(|b| spread.add_product(a, *b));
+        }
+        for a in wy {
+            wy.iter().for_each(|b| spread.add_product(-a, *b));
+        }
+        let Some(spread) = spread.value() else { return f64::NAN };
+        let squared = self.sums[SQUARED].value().unwrap_or(f64::NAN);
+        if spread <= 0.0 {
+            return if squared == 0.0 { 1.0 } else { 0.0 * squared };
+        }
+        1.0 - squared * (w[0] / spread)
+    }
+}
+
+impl Regression {
+    /// Appends `rmse`, `mae` and `r2`.
+    pub fn push_to(&self, metrics: &mut Metrics) {
+        metrics.push("rmse", self.rmse);
+        metrics.push("mae", self.mae);
+        metrics.push_option("r2", self.r2);
+    }
+
+    /// Appends `poisson_deviance`, for models of counts.
+    pub fn push_poisson_to(&self, metrics: &mut Metrics) {
+        metrics.push_option("poisson_deviance", self.poisson_deviance);
+    }
+}
+
+/// 2·(y·ln(y/p) − y + p), nats; `None` if y < 0 or p ≤ 0 (not defined); NaN for NaN.
+pub fn row_poisson_deviance(target: f64, prediction: f64) -> Option<f64> {
+    if target < 0.0 || prediction <= 0.0 {
+        return None;
+    }
+    let log_term = if target == 0.0 { 0.0 } else { target * libm::log(target / prediction) };
+    Some(2.0 * (log_term - target + prediction))
+}
+
+/// The exact sum as four doubles of falling size whose total differs from it by less than 2⁻²¹⁰ of it.
+fn expansion(sum: &ExactSum) -> [f64; 4] {
+    let mut rest = sum.clone();
+    let mut parts = [0.0; 4];
+    for part in &mut parts {
+        *part = rest.value().unwrap_or(f64::NAN);
+        rest.add(-*part);
+    }
+    parts
+}
+
+/// a·b as two doubles without error (Dekker's product with Veltkamp's split; no fma, so it is the same everywhere).
+/// Beyond about 10³⁰⁰ the second is 0: there the square overflows anyway.
+///
+/// Source: T. J. Dekker, "A floating-point technique for extending the available precision", Numer. Math. 18 (1971).
+fn two_product(a: f64, b: f64) -> (f64, f64) {
+    let split = |x: f64| {
+        let scaled = 134_217_729.0 * x; // 2²⁷ + 1
+        let high = scaled - (scaled - x);
+        (high, x - high)
+    };
+    let product = a * b;
+    let ((a_high, a_low), (b_high, b_low)) = (split(a), split(b));
+    let rest = ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low;
+    (product, if rest.is_finite() { rest } else { 0.0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metric::auc::tests::{Draws, add_words};
+
+    fn rows(n: usize, mean: f64) -> Vec<(f64, f64, f64)> {
+        let mut draws = Draws(11);
+        (0..n)
+            .map(|_| {
+                let y = mean + draws.unit();
+                let weight = if draws.unit() < 0.1 { 0.0 } else { draws.unit() };
+                (y, y + 0.1 * (draws.unit() - 0.5), weight)
+            })
+            .collect()
+    }
+
+    fn stats_of<'a>(rows: impl IntoIterator<Item = &'a (f64, f64, f64)>) -> RegressionStats {
+        let mut stats = RegressionStats::new();
+        rows.into_iter().for_each(|&(y, p, w)| stats.add(y, p, w));
+        stats
+    }
+
+    #[test]
+    fn small_table_has_the_values_found_by_hand() {
+        // scikit-learn's own example: y = [3, −0.5, 2, 7], p = [2.5, 0, 2, 8] → r² 0.948…, mae 0.5, mse 0.375
+        let found =
+            stats_of(&[(3.0, 2.5, 1.0), (-0.5, 0.0, 1.0), (2.0, 2.0, 1.0), (7.0, 8.0, 1.0), (1e9, 0.0, 0.0)]).finish();
+        let found = found.unwrap();
+        assert_eq!(found.n_rows, 4);
+        assert_eq!(found.mae, 0.5);
+        assert_eq!(found.rmse, 0.375_f64.sqrt());
+        assert!((found.r2.unwrap() - 0.9486081370449679).abs() < 1e-15);
+        assert_eq!(found.poisson_deviance, None, "a target is negative");
+    }
+
+    #[test]
+    fn poisson_deviance_is_that_of_the_formula() {
+        let found = stats_of(&[(2.0, 0.5, 1.0), (0.0, 0.5, 1.0), (1.0, 2.0, 1.0), (4.0, 2.0, 1.0)]).finish().unwrap();
+        // scikit-learn documents 1.4260… for y = [2, 0, 1, 4], p = [0.5, 0.5, 2, 2]
+        assert!((found.poisson_deviance.unwrap() - 1.4260299319482598).abs() < 1e-15, "{found:?}");
+        assert!(stats_of(&[(1.0, 0.0, 1.0)]).finish().unwrap().poisson_deviance.is_none());
+        assert_eq!(row_poisson_deviance(3.0, 3.0), Some(0.0));
+    }
+
+    #[test]
+    fn any_cut_of_the_rows_gives_the_same_bits() {
+        let rows = rows(1009, 3.0);
+        let whole = stats_of(&rows);
+        for n_cuts in [1, 2, 3, 7, 11] {
+            let mut merged = RegressionStats::new();
+            let mut words = vec![0; RegressionStats::WORDS];
+            for cut in 0..n_cuts {
+                let part = stats_of(rows.iter().skip(cut).step_by(n_cuts));
+                merged.merge(&part);
+                add_words(&mut words, &part.to_words());
+            }
+            assert_eq!(merged.finish(), whole.finish(), "{n_cuts} cuts merged");
+            assert_eq!(RegressionStats::from_words(&words).finish(), whole.finish(), "{n_cuts} cuts as words");
+        }
+    }
+
+    #[test]
+    fn r2_survives_a_mean_a_billion_times_the_spread() {
+        // 2⁴⁰ is added to targets and predictions that lie on a grid of 2⁻¹⁰: nothing is rounded, so r² may not move.
+        let grid = |x: f64| (x * 1024.0).round() / 1024.0;
+        let near: Vec<_> = rows(300, 0.0).iter().map(|&(y, p, _)| (grid(y), grid(p), 1.0)).collect();
+        let far: Vec<_> = near.iter().map(|&(y, p, w)| (y + 2.0_f64.powi(40), p + 2.0_f64.powi(40), w)).collect();
+        assert_eq!(stats_of(&near).finish().unwrap().r2, stats_of(&far).finish().unwrap().r2);
+        let mean = near.iter().map(|r| r.0).sum::<f64>() / 300.0;
+        let residual: f64 = near.iter().map(|r| (r.0 - r.1) * (r.0 - r.1)).sum();
+        let spread: f64 = near.iter().map(|r| (r.0 - mean) * (r.0 - mean)).sum();
+        let r2 = stats_of(&near).finish().unwrap().r2.unwrap();
+        assert!((r2 - (1.0 - residual / spread)).abs() < 1e-12, "{r2}");
+    }
+
+    #[test]
+    fn no_rows_one_row_constant_target_and_nan() {
+        assert_eq!(RegressionStats::new().finish(), None);
+        assert_eq!(stats_of(&[(1.0, 2.0, 1.0)]).finish().unwrap().r2, None);
+        assert_eq!(stats_of(&[(0.1, 0.1, 0.3), (0.1, 0.1, 0.7)]).finish().unwrap().r2, Some(1.0));
+        assert_eq!(stats_of(&[(0.1, 0.2, 0.3), (0.1, 0.1, 0.7)]).finish().unwrap().r2, Some(0.0));
+        let found = stats_of(&[(1.0, f64::NAN, 1.0), (2.0, 2.0, 1.0)]).finish().unwrap();
+        assert!(found.rmse.is_nan() && found.mae.is_nan() && found.r2.unwrap().is_nan());
+        assert_eq!(found.weight, 2.0);
+    }
+
+    #[test]
+    fn a_square_is_split_without_error() {
+        let (square, rest) = two_product(1.0 + 2.0_f64.powi(-30), 1.0 + 2.0_f64.powi(-30));
+        assert_eq!((square, rest), (1.0 + 2.0_f64.powi(-29), 2.0_f64.powi(-60)));
+    }
+}

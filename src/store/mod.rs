@@ -1,0 +1,278 @@
+//! # store — values that stay, in HDF5 files
+//!
+//! In:    a [`ModelFile`] (inert values), or predictions as bytes of rows.
+//! Out:   files that appear whole or not at all, and the same values again.
+//! Talks: never; the caller broadcasts [`Offsets`](predictions::Offsets) and [`agree`](crate::comm::Communicator::agree)s.
+//! Never: ranks, what a model is, training, tables to train on.
+//!
+//! A model file, as h5py sees it:
+//!
+//! ```python
+//! f = h5py.File("model.h5")
+//! weights, features = f["params/weights"][:], f["features"].asstr()[:]
+//! settings = tomllib.loads(f.attrs["settings"])
+//! ```
+//!
+//! | object | what it is |
+//! |---|---|
+//! | attributes `format`, `format_version` | `consort-model`, 1 |
+//! | attributes `kind`, `settings`, `digest`, `program_version` | kind of model, TOML, 64 hex digits, version that wrote it |
+//! | further string attributes | [`ModelFile::attributes`] |
+//! | `/params/NAME` | [`ModelFile::arrays`]: float32, float64, int64, uint64 |
+//! | `/features`, `/classes`, … | [`ModelFile::strings`]: UTF-8, variable length |
+//! | `/history/NAME` | [`ModelFile::history`]: float64 |
+//!
+//! The same model gives the same bytes: no time stamps.
+
+mod hdf5;
+mod output;
+pub mod predictions;
+
+use std::path::Path;
+
+pub use self::hdf5::{Array, Cell, Reader, Writer};
+pub use self::output::{PartialFile, check_output};
+use crate::error::{Error, InContext, Result};
+
+/// The `format` attribute of a model file.
+pub const MODEL_FORMAT: &str = "consort-model";
+/// The `format` attribute of a predictions file.
+pub const PREDICTIONS_FORMAT: &str = "consort-predictions";
+/// The newest layout of a model file that this program reads, and the one it writes.
+pub const MODEL_FORMAT_VERSION: u64 = 1;
+
+/// Root attributes that have their own field in [`ModelFile`].
+const RESERVED: [&str; 6] = ["format", "format_version", "kind", "settings", "digest", "program_version"];
+
+/// What a model file holds. The model room turns a model into this and back; nothing here knows what it means.
+///
+/// Names of arrays, strings and histories have no `/`; those of strings are not `params` or `history`; order is kept.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ModelFile {
+    /// The kind of model: `linear`, `boost`, …
+    pub kind: String,
+    /// Parameters and whatever else is needed to predict.
+    pub arrays: Vec<(String, Array)>,
+    /// Lists of names: `features`, `classes`, … No NUL inside.
+    pub strings: Vec<(String, Vec<String>)>,
+    /// The model settings, as TOML.
+    pub config: String,
+    /// Facts in words: target, units, seed, fingerprint of the processor, …
+    pub attributes: Vec<(String, String)>,
+    /// Losses and metrics, one number a step, epoch or round.
+    pub history: Vec<(String, Vec<f64>)>,
+    /// 64 hex digits; see `PROMISES` section 1.
+    pub digest: String,
+    /// Version of the program that trained the model.
+    pub program_version: String,
+}
+
+impl ModelFile {
+    /// The array of this name.
+    ///
+    /// # Errors
+    /// `Data`, naming the array: the file lacks something that its kind of model needs.
+    pub fn array(&self, name: &str) -> Result<&Array> {
+        let found = self.arrays.iter().find(|(known, _)| known == name).map(|(_, array)| array);
+        found.ok_or_else(|| Error::data("the model file lacks this array")).in_dataset(&format!("params/{name}"))
+    }
+
+    /// Shape and values of a float32 array. Errors as [`array`](Self::array), and for another type.
+    pub fn f32(&self, name: &str) -> Result<(&[usize], &[f32])> {
+        match self.array(name)? {
+            Array::F32 { shape, values } => Ok((shape, values)),
+            other => Err(wrong_type(name, "float32", other)),
+        }
+    }
+
+    /// Shape and values of a float64 array. Errors as [`array`](Self::array), and for another type.
+    pub fn f64(&self, name: &str) -> Result<(&[usize], &[f64])> {
+        match self.array(name)? {
+            Array::F64 { shape, values } => Ok((shape, values)),
+            other => Err(wrong_type(name, "float64", other)),
+        }
+    }
+
+    /// Shape and values of an int64 array. Errors as [`array`](Self::array), and for another type.
+    pub fn i64(&self, name: &str) -> Result<(&[usize], &[i64])> {
+        match self.array(name)? {
+            Array::I64 { shape, values } => Ok((shape, values)),
+            other => Err(wrong_type(name, "int64", other)),
+        }
+    }
+
+    /// Shape and values of a uint64 array. Errors as [`array`](Self::array), and for another type.
+    pub fn u64(&self, name: &str) -> Result<(&[usize], &[u64])> {
+        match self.array(name)? {
+            Array::U64 { shape, values } => Ok((shape, values)),
+            other => Err(wrong_type(name, "uint64", other)),
+        }
+    }
+
+    /// The list of this name. Errors as [`array`](Self::array).
+    pub fn strings(&self, name: &str) -> Result<&[String]> {
+        let found = self.strings.iter().find(|(known, _)| known == name).map(|(_, list)| list.as_slice());
+        found.ok_or_else(|| Error::data("the model file lacks this list")).in_dataset(name)
+    }
+
+    /// The further attribute of this name, if any.
+    pub fn attribute(&self, name: &str) -> Option<&str> {
+        self.attributes.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+}
+
+fn wrong_type(name: &str, expected: &str, found: &Array) -> Error {
+    let message = format!("expected {expected}, found {} of shape {:?}", found.type_name(), found.shape());
+    Error::data(message).at(format!("'params/{name}'"))
+}
+
+/// Writes a model file: beside, synchronised, renamed. Not collective; one rank calls it.
+///
+/// Replaces a file that Consort wrote; another one only with `force`. Call [`check_output`] before training with the same
+/// arguments, so that what is wrong with the place is known before hours of work.
+///
+/// # Errors
+/// `Usage` as [`check_output`]; `Data` when writing fails (a full disk). Then nothing is left behind, and what was at `path` is untouched.
+pub fn save(path: &Path, model: &ModelFile, force: bool) -> Result<()> {
+    check_names(model).in_file(path)?;
+    let partial = PartialFile::begin(path, force)?;
+    write_model(partial.path(), model)?;
+    partial.commit()
+}
+
+fn write_model(path: &Path, model: &ModelFile) -> Result<()> {
+    let writer = Writer::create(path)?;
+    writer.text_attribute("format", MODEL_FORMAT)?;
+    writer.number_attribute("format_version", MODEL_FORMAT_VERSION)?;
+    writer.text_attribute("kind", &model.kind)?;
+    writer.text_attribute("settings", &model.config)?;
+    writer.text_attribute("digest", &model.digest)?;
+    writer.text_attribute("program_version", &model.program_version)?;
+    for (name, value) in &model.attributes {
+        writer.text_attribute(name, value)?;
+    }
+    for (name, list) in &model.strings {
+        writer.strings(name, list)?;
+    }
+    writer.group("params")?;
+    for (name, array) in &model.arrays {
+        writer.array(&format!("params/{name}"), array)?;
+    }
+    writer.group("history")?;
+    for (name, values) in &model.history {
+        writer.array(&format!("history/{name}"), &Array::F64 { shape: vec![values.len()], values: values.clone() })?;
+    }
+    writer.finish()
+}
+
+/// A name that HDF5 would read as a path, or twice the same name, is a bug of the room that made the model.
+fn check_names(model: &ModelFile) -> Result<()> {
+    let groups: [(&str, Vec<&str>, &[&str]); 4] = [
+        ("array", model.arrays.iter().map(|(name, _)| name.as_str()).collect(), &[]),
+        ("strings", model.strings.iter().map(|(name, _)| name.as_str()).collect(), &["params", "history"]),
+        ("attribute", model.attributes.iter().map(|(name, _)| name.as_str()).collect(), &RESERVED),
+        ("history", model.history.iter().map(|(name, _)| name.as_str()).collect(), &[]),
+    ];
+    for (what, mut names, taken) in groups {
+        names.sort_unstable();
+        let twice = names.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0]);
+        let unfit = |name: &&str| name.is_empty() || *name == "." || name.contains(['/', '\0']) || taken.contains(name);
+        if let Some(name) = twice.or_else(|| names.into_iter().find(|name| unfit(name))) {
+            return Err(Error::internal(format!("'{name}' cannot be the name of a model's {what}")));
+        }
+    }
+    Ok(())
+}
+
+/// Reads a model file. Not collective.
+///
+/// # Errors
+/// `Data`, naming the file and: that it is missing, not HDF5, damaged, HDF5 of another sort (and what it holds), or written
+/// by a newer program (and by which version).
+pub fn load(path: &Path) -> Result<ModelFile> {
+    let reader = Reader::open(path)?;
+    check_format(&reader).in_file(path)?;
+    let text = |name: &str| reader.text_attribute(name)?.ok_or_else(|| lacks(name)).in_file(path);
+    let mut model = ModelFile {
+        kind: text("kind")?,
+        config: text("settings")?,
+        digest: text("digest")?,
+        program_version: text("program_version")?,
+        ..ModelFile::default()
+    };
+    for name in reader.attribute_names()?.into_iter().filter(|name| !RESERVED.contains(&name.as_str())) {
+        let value = text(&name)?;
+        model.attributes.push((name, value));
+    }
+    for name in reader.names("/")? {
+        if reader.is_text(&name)? {
+            let list = reader.strings(&name)?;
+            model.strings.push((name, list));
+        }
+    }
+    for name in reader.names("params")? {
+        let array = reader.array(&format!("params/{name}"))?;
+        model.arrays.push((name, array));
+    }
+    for name in reader.names("history")? {
+        let path_inside = format!("history/{name}");
+        match reader.array(&path_inside)? {
+            Array::F64 { values, .. } => model.history.push((name, values)),
+            other => {
+                let error = Error::data(format!("expected float64, found {}", other.type_name()));
+                return Err(error).in_dataset(&path_inside).in_file(path);
+            }
+        }
+    }
+    Ok(model)
+}
+
+/// The `format` attribute of an HDF5 file ([`MODEL_FORMAT`], [`PREDICTIONS_FORMAT`], …); `None` for a file of others. Not
+/// collective. Errors as [`load`] for what is not HDF5.
+pub fn format_of(path: &Path) -> Result<Option<String>> {
+    let reader = Reader::open(path)?;
+    // An attribute of this name that is not a string is somebody else's.
+    Ok(reader.text_attribute("format").unwrap_or(None))
+}
+
+fn check_format(reader: &Reader) -> Result<()> {
+    match reader.text_attribute("format").unwrap_or(None).as_deref() {
+        Some(MODEL_FORMAT) => {}
+        Some(PREDICTIONS_FORMAT) => return Err(Error::data("holds predictions written by consort, not a model")),
+        Some(other) if other.starts_with("consort-") => {
+            return Err(Error::data(format!("is a '{other}' file, not a model")));
+        }
+        _ => return Err(Error::data(format!("is HDF5 but not a consort model; it holds {}", list_of(reader)))),
+    }
+    let version = reader.number_attribute("format_version")?.ok_or_else(|| lacks("format_version"))?;
+    if version == 0 || version > MODEL_FORMAT_VERSION {
+        let writer = reader.text_attribute("program_version").unwrap_or(None);
+        let by = writer.map_or(String::new(), |version| format!(", written by consort {version}"));
+        return Err(Error::data(format!(
+            "has model format {version}{by}; this is consort {}, which reads formats up to {MODEL_FORMAT_VERSION}: use the newer program",
+            env!("CARGO_PKG_VERSION")
+        )));
+    }
+    Ok(())
+}
+
+fn lacks(attribute: &str) -> Error {
+    Error::data(format!("lacks the attribute '{attribute}' of a consort model"))
+}
+
+/// The first names in a file that is not ours, for its owner to recognise it.
+fn list_of(reader: &Reader) -> String {
+    const SHOWN: usize = 5;
+    match reader.names("/") {
+        Ok(names) if names.is_empty() => "nothing".to_owned(),
+        Ok(names) => {
+            let shown: Vec<_> = names.iter().take(SHOWN).map(|name| format!("'{name}'")).collect();
+            let more = if names.len() > SHOWN { format!(" and {} more", names.len() - SHOWN) } else { String::new() };
+            shown.join(", ") + &more
+        }
+        Err(_) => "nothing that can be listed".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
