@@ -33,7 +33,7 @@ impl InputDigest {
             bytes.clear();
             bytes.extend_from_slice(&(first_row + start as u64).to_le_bytes());
             bytes.extend_from_slice(&(rows.len() as u64).to_le_bytes());
-            let width = if block.n_rows == 0 { 0 } else { n_values(block) / block.n_rows };
+            let width = n_values(block).checked_div(block.n_rows).unwrap_or(0);
             let here = rows.start * width..rows.end * width;
             let values = match &block.values {
                 Values::F32(values) => &values[here],
@@ -161,7 +161,7 @@ mod tests {
     fn every_part_of_a_row_counts_and_its_place_too() {
         let base = || MemorySource::from_f32((0..40).map(|i| i as f32).collect(), 2).unwrap();
         let texts = |first: &str| (0..20).map(|i| if i == 0 { first.to_string() } else { String::new() }).collect();
-        let mut tables = vec![
+        let mut tables = [
             base(),
             MemorySource::from_f32((0..40).map(|i| (i ^ 1) as f32).collect(), 2).unwrap(),
             MemorySource::from_f32((0..40).map(|i| ((i + 32) % 40) as f32).collect(), 2).unwrap(),
@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn float64_values_that_are_equal_as_float32_hash_alike() {
         let mut narrow = MemorySource::from_f32(vec![0.1, -0.0, f32::NAN], 1).unwrap();
-        let mut wide = MemorySource::from_f64(vec![f64::from(0.1f32) + 1e-12, 1e-300 * -1.0, f64::NAN], 1).unwrap();
+        let mut wide = MemorySource::from_f64(vec![f64::from(0.1f32) + 1e-12, -1e-300, f64::NAN], 1).unwrap();
         assert_eq!(digest(&mut narrow, 16), digest(&mut wide, 16));
     }
 }

@@ -41,10 +41,11 @@ fn list_into(group: &Group, path: &str, depth: usize, entries: &mut Vec<Entry>) 
         let object = open_object(group, &name);
         let is_group = matches!(object, Object::Group);
         entries.push(Entry { path: path.clone(), object });
-        if is_group && depth < MAX_DEPTH {
-            if let Ok(inner) = group.group(&name) {
-                list_into(&inner, &path, depth + 1, entries);
-            }
+        if is_group
+            && depth < MAX_DEPTH
+            && let Ok(inner) = group.group(&name)
+        {
+            list_into(&inner, &path, depth + 1, entries);
         }
     }
 }
@@ -127,10 +128,8 @@ pub(crate) fn resolve(file: &File, names: &TableNames, need: Need) -> Result<Tab
             finder.must_be_dataset(&join(&group, name))?;
         }
     }
-    if with_target {
-        if let Some(target) = &found.target {
-            finder.must_be_dataset(&join(&group, target))?;
-        }
+    if with_target && let Some(target) = &found.target {
+        finder.must_be_dataset(&join(&group, target))?;
     }
     Ok(found)
 }

@@ -308,6 +308,12 @@ pub(crate) struct BitByte(u8);
 unsafe impl bytemuck::Zeroable for BitByte {}
 unsafe impl bytemuck::Pod for BitByte {}
 
+impl From<u8> for BitByte {
+    fn from(bits: u8) -> BitByte {
+        BitByte(bits)
+    }
+}
+
 impl Native for BitByte {
     fn memory_type() -> hid_t {
         *hdf5::globals::H5T_NATIVE_B8
@@ -486,4 +492,44 @@ pub(crate) fn trim_fixed(text: &[u8], padded_with_spaces: bool) -> &[u8] {
         true => &text[..text.iter().rposition(|&byte| byte != b' ').map_or(0, |last| last + 1)],
         false => text,
     }
+}
+
+/// A file of the HDF5 library, for rooms that do not name it.
+pub(crate) type OpenFile = File;
+
+/// [`type_name`] of a dataset's elements.
+pub(crate) fn type_name_of(dataset: &Dataset) -> String {
+    dataset.dtype().map(|of| type_name(&of)).unwrap_or_else(|e| format!("unknown type ({})", reason(&e)))
+}
+
+/// The chunk shape of a dataset. None where it is not chunked.
+pub(crate) fn chunk_of(dataset: &Dataset) -> Option<Vec<u64>> {
+    Some(dataset.chunk()?.iter().map(|&n| n as u64).collect())
+}
+
+/// Every attribute: its name, and its value if that is one number or a few strings, else its type and shape.
+pub(crate) fn attributes_of(object: &hdf5::Location) -> Vec<(String, String)> {
+    const SHOWN: usize = 60;
+    let mut names = object.attr_names().unwrap_or_default();
+    names.sort();
+    let value = |name: &String| {
+        if let Some(number) = number_attribute(object, name) {
+            return number.to_string();
+        }
+        if let Some(texts) = text_attribute(object, name) {
+            let text = texts.join(",");
+            if text.chars().count() <= SHOWN {
+                return format!("'{text}'");
+            }
+            return format!("'{}…'", text.chars().take(SHOWN).collect::<String>());
+        }
+        match object.attr(name) {
+            Ok(attribute) => {
+                let kind = attribute.dtype().map(|of| type_name(&of)).unwrap_or_else(|_| "unknown type".to_string());
+                format!("{kind} {:?}", attribute.shape())
+            }
+            Err(e) => format!("cannot be read: {}", reason(&e)),
+        }
+    };
+    names.into_iter().map(|name| (name.clone(), value(&name))).collect()
 }

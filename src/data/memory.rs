@@ -1,7 +1,7 @@
 //! A table in memory, for tests and small tables.
 
 use super::canonical::canonicalise;
-use super::hdf5::bad_weight;
+use super::hdf5_field::bad_weight;
 use super::{Block, Column, ColumnKind, DataSource, Schema, TargetKind, Targets, Values};
 use crate::error::{Error, Result};
 use std::ops::Range;
@@ -39,8 +39,7 @@ impl MemorySource {
         }
         let n_rows = n_values / n_columns;
         let columns = (0..n_columns).map(|column| Column { name: format!("X[{column}]"), kind }).collect();
-        let schema =
-            Schema { n_rows: n_rows as u64, columns, target: None, has_weight: false, has_offset: false };
+        let schema = Schema { n_rows: n_rows as u64, columns, target: None, has_weight: false, has_offset: false };
         Ok(MemorySource { schema, all: Block { n_rows, values, ..Block::empty() } })
     }
 

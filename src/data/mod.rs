@@ -7,8 +7,11 @@
 
 mod block;
 mod canonical;
+pub mod convert;
+pub mod describe;
 pub mod digest;
 pub mod hdf5;
+mod hdf5_field;
 mod hdf5_find;
 #[allow(unsafe_code)] // calls of the HDF5 library that its crate does not wrap
 mod hdf5_types;

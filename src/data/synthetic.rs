@@ -12,7 +12,7 @@ const PARAMETERS: u64 = 1 << 41;
 
 /// The coefficient of feature `j` in [`linear`], [`logistic`] and [`poisson`]: (−1)ʲ/(j + 1).
 pub fn coefficient(feature: usize) -> f64 {
-    let sign = if feature % 2 == 0 { 1.0 } else { -1.0 };
+    let sign = if feature.is_multiple_of(2) { 1.0 } else { -1.0 };
     sign / (feature as f64 + 1.0)
 }
 
@@ -57,9 +57,9 @@ pub fn mixture(n_rows: usize, n_features: usize, n_classes: usize, seed: u64) ->
 pub fn poisson(n_rows: usize, n_features: usize, seed: u64) -> Result<MemorySource> {
     let draws = Draws::new(seed, Stream::Synthetic);
     let x = normals(draws, n_rows, n_features);
-    let target = scores(&x, n_features).enumerate().map(|(row, score)| {
-        count(libm::exp(0.5 + 0.5 * score), draws.uniform(row as u64, NOISE))
-    });
+    let target = scores(&x, n_features)
+        .enumerate()
+        .map(|(row, score)| count(libm::exp(0.5 + 0.5 * score), draws.uniform(row as u64, NOISE)));
     let target = target.collect();
     MemorySource::from_f32(x, n_features)?.with_target(target, TargetKind::Integer)
 }
