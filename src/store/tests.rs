@@ -168,7 +168,7 @@ fn h5py_reads_a_model_in_three_lines() {
         print(f['params/weights'][:].shape, f['params/weights'][0, 0], list(f['features'].asstr()[:]))\n\
         print(repr(f.attrs['settings']), f.attrs['format_version'], f.attrs['units'], list(f['history/loss'][::2]))";
     let done = python().arg("-c").arg(script).arg(&path).env("PYTHONIOENCODING", "utf-8").output().unwrap();
-    let printed = String::from_utf8_lossy(&done.stdout).replace("np.float64(", "").replace(')', "").replace('(', "");
+    let printed = String::from_utf8_lossy(&done.stdout).replace("np.float64(", "").replace([')', '('], "");
     let expected = "2, 3 1.5 ['pT', 'η', '']\n'seed = 0\\nl2 = 3e-4\\n' 1 GeV² [0.7, 0.5]\n";
     assert_eq!(printed, expected, "{}", String::from_utf8_lossy(&done.stderr));
 }
