@@ -92,11 +92,11 @@ pub fn add_lane_64(sums: &mut [u64], g: &[f32], scale: f64, limit: f64) {
     }
 }
 
-/// `out[j] = sums[j]·unit` as f32, rounded once: the product in f64 is exact.
+/// `out[j] = sums[j]·unit` as f32, rounded once: the product in f64 is exact. Adding 0.0 makes −0 (a tiny negative) +0.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
 pub fn finish_32(out: &mut [f32], sums: &[u32], unit: f64) {
     for (out, &sum) in out.iter_mut().zip(sums) {
-        *out = (f64::from(sum as i32) * unit) as f32;
+        *out = (f64::from(sum as i32) * unit) as f32 + 0.0;
     }
 }
 
@@ -111,6 +111,6 @@ pub fn finish_64(out: &mut [f32], sums: &[u64], unit: f64) {
         let sum = sum as i64;
         let odd = (sum & !DROPPED) | (((sum & DROPPED).wrapping_add(DROPPED)) & (DROPPED + 1));
         let small = sum.wrapping_add(1 << 52) as u64 <= 1 << 53;
-        *out = ((if small { sum } else { odd }) as f64 * unit) as f32;
+        *out = ((if small { sum } else { odd }) as f64 * unit) as f32 + 0.0;
     }
 }

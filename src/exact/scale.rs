@@ -141,13 +141,26 @@ mod tests {
 
     #[test]
     fn order_keys_sort_as_the_numbers_do_and_return() {
-        let sorted = [f64::NEG_INFINITY, f64::MIN, -1.5, -1.0, -pow2(-1074), 0.0, pow2(-1074), 1e-300, 1.0, f64::MAX, f64::INFINITY];
+        let sorted = [
+            f64::NEG_INFINITY,
+            f64::MIN,
+            -1.5,
+            -1.0,
+            -pow2(-1074),
+            0.0,
+            pow2(-1074),
+            1e-300,
+            1.0,
+            f64::MAX,
+            f64::INFINITY,
+        ];
         assert!(sorted.windows(2).all(|w| order_key(w[0]) < order_key(w[1])));
         assert!(sorted.iter().all(|&x| from_order_key(order_key(x)).to_bits() == x.to_bits()));
         assert_eq!(order_key(-0.0), order_key(0.0));
         assert_eq!(from_order_key(order_key(-0.0)).to_bits(), 0);
         assert_eq!(order_key_f32(-0.0), order_key_f32(0.0));
-        let small: Vec<f32> = vec![f32::NEG_INFINITY, -2.0, -f32::from_bits(1), 0.0, f32::from_bits(1), 2.0, f32::INFINITY];
+        let small: Vec<f32> =
+            vec![f32::NEG_INFINITY, -2.0, -f32::from_bits(1), 0.0, f32::from_bits(1), 2.0, f32::INFINITY];
         assert!(small.windows(2).all(|w| order_key_f32(w[0]) < order_key_f32(w[1])));
         assert!(small.iter().all(|&x| from_order_key_f32(order_key_f32(x)).to_bits() == x.to_bits()));
     }

@@ -207,3 +207,31 @@ impl<'a> FromIterator<&'a f64> for ExactSum {
         values.into_iter().copied().collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn carries_are_passed_on_before_a_limb_overflows() {
+        for sign in [1.0, -1.0] {
+            // As after 2^30 − 1 additions of the worst pieces to every limb.
+            let mut sum = ExactSum::new();
+            sum.limbs[..LIMBS - 1].fill(sign as i64 * i64::from(MAX_PENDING - 1) * LIMB_MASK);
+            sum.pending = MAX_PENDING - 1;
+            let same = ExactSum::from_words(&sum.to_words());
+            let mut full = sum.clone();
+            full.add(sign * f64::MAX);
+            assert_eq!(full.pending, MAX_PENDING);
+            full.add(sign * f64::MAX);
+            assert_eq!(full.pending, 1, "the carries were passed on");
+            let mut merged = same.clone();
+            merged.merge(&sum);
+            merged.merge(&full);
+            full.add(-sign * f64::MAX);
+            full.add(-sign * f64::MAX);
+            assert_eq!(full, same);
+            assert!(merged.value().is_some());
+        }
+    }
+}
