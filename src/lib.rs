@@ -1,3 +1,26 @@
+//! Consort trains models on HDF5 tables of any size, on any number of MPI ranks, and the number of ranks
+//! never changes the answer: whatever is summed across blocks is an integer.
+//!
+//! ```text
+//!  file.h5 ──data::hdf5──► DataSource ──data::partition──► my rows ──train::prepare──► Table ──┐
+//!                                                                                               │ local, rayon
+//!    model.h5 ◄──store── Model ◄──solver's step── global gradient ◄──comm::all_reduce── integers ◄─┘ model × objective
+//!                                     └──predict: model.h5 + other.h5 → predictions.h5 (same blocks)
+//! ```
+//! *open → partition → read blocks → local sums → all-reduce → step → save → predict.*
+//!
+//! The rooms, from the bottom up; each opens with what goes in, what comes out and whether it talks:
+//!
+//! * `error` one error type; `rng` draws by global row; `functions` transcendentals with the same bits everywhere;
+//!   `exact` sums that do not depend on who adds first
+//! * `comm` ranks that talk; `data` rows on disk to rows in memory; `objective` losses; `metric` statistics that merge;
+//!   `optim` gradients to parameters
+//! * `model` inert values that predict
+//! * `store` models and predictions in HDF5
+//! * `train` the only room that combines all the others; `predict`, `verify`, `doctor` the other commands
+//! * `cli` words typed by a person; `report` what a person sees while waiting
+#![deny(unsafe_code)]
+
 pub mod blas;
 pub mod cli;
 pub mod comm;
@@ -15,3 +38,5 @@ pub mod rng;
 pub mod store;
 pub mod train;
 pub mod verify;
+
+use ndarray_linalg as _;

@@ -31,7 +31,7 @@ L2 = 3e-4  # Consort's default
 # ---- tables ----------------------------------------------------------------------------------------------------------
 
 def load(file, group=None):
-    """(features names, X float64, y as stored, further columns) of a table."""
+    """(feature names, X float64, y as stored, further columns) of a table."""
     with h5py.File(DATA / file) as f:
         g = f[group] if group else f
         if isinstance(g["X"], h5py.Group):
@@ -45,10 +45,13 @@ def load(file, group=None):
 
 
 class Standard:
-    """Population mean and deviation of every row alike; a constant column keeps scale 1 and so becomes zeros."""
+    """Population mean and deviation, with row weights; a constant column keeps scale 1 and so becomes zeros."""
 
-    def __init__(self, x):
-        self.mean, self.scale = x.mean(0), x.std(0)
+    def __init__(self, x, w):
+        self.mean = np.average(x, axis=0, weights=w)
+        self.scale = np.sqrt(np.average((x - self.mean) ** 2, axis=0, weights=w))
+        self.mean[x.min(0) == x.max(0)] = x[0, x.min(0) == x.max(0)]  # exactly
+        self.scale[x.min(0) == x.max(0)] = 0.0
         self.scale[self.scale == 0] = 1.0
 
     def __call__(self, x):
@@ -181,9 +184,10 @@ def reference(name, kind, file, peer, *, group=None, test=None, l1=0.0, l2=0.0, 
               close=1e-6):
     """Fits, compares, writes NAME.json. `peer(x, y, w, offset) -> (coef (k, d), intercept (k,), what it was)`."""
     names, raw, stored, more = load(file, group)
-    standard = Standard(raw)
-    x, n = standard(raw), len(raw)
+    n = len(raw)
     row_weight = more[weight].astype("f8") if weight else np.ones(n)
+    standard = Standard(raw, row_weight)
+    x = standard(raw)
     off = more[offset].astype("f8") if offset else np.zeros(n)
     classes = None
     if kind in ("logistic", "svm"):

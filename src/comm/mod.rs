@@ -7,7 +7,7 @@
 #![doc = include_str!("README.md")]
 
 mod call;
-#[cfg(feature = "mpi_not_yet")]
+#[cfg(feature = "mpi")]
 #[allow(unsafe_code, reason = "MPI is a C library: this file is the only door to it")]
 mod mpi;
 mod pending;
@@ -35,9 +35,9 @@ pub use threads::run_threads;
 pub use traffic::{Traffic, TrafficOf};
 pub use world::{World, launcher_size, mpi_library_version, run_world};
 
-#[cfg(feature = "mpi_not_yet")]
+#[cfg(feature = "mpi")]
 #[doc(hidden)]
-pub use mpi::bare_all_reduce_u64;
+pub use mpi::bare_all_reduce_u32;
 
 /// Numbers that travel. Sealed.
 pub trait Element: Erased {}

@@ -53,9 +53,9 @@ fn size_from(get: impl Fn(&str) -> Option<String>) -> Option<(usize, &'static st
 /// Name and version of the MPI library this program was built with, for `doctor`. Not collective.
 /// `None` without MPI.
 pub fn mpi_library_version() -> Option<String> {
-    #[cfg(feature = "mpi_not_yet")]
+    #[cfg(feature = "mpi")]
     return Some(super::mpi::library_version());
-    #[cfg(not(feature = "mpi_not_yet"))]
+    #[cfg(not(feature = "mpi"))]
     None
 }
 
@@ -86,7 +86,7 @@ fn choose(world: World, launcher: Option<(usize, &str)>, has_mpi: bool) -> Resul
 
 /// Is the world as large as the launcher says? Otherwise the program and the launcher speak different
 /// dialects of MPI, and each process believes to be alone.
-#[cfg_attr(not(feature = "mpi_not_yet"), allow(dead_code))]
+#[cfg_attr(not(feature = "mpi"), allow(dead_code))]
 fn check_size(size: usize, launcher: Option<(usize, &str)>, library: &str) -> Result<()> {
     match launcher {
         Some((expected, name)) if expected != size => Err(Error::comm(format!(
@@ -106,7 +106,7 @@ fn check_size(size: usize, launcher: Option<(usize, &str)>, library: &str) -> Re
 /// ends the job at once, so that no peer waits for it. A panic ends it with code 70.
 pub fn run_world(world: World, threads: usize, body: impl Fn(&Communicator) -> Result<i32> + Sync) -> i32 {
     let launcher = launcher_size();
-    let chosen = match choose(world, launcher, cfg!(feature = "mpi_not_yet")) {
+    let chosen = match choose(world, launcher, cfg!(feature = "mpi")) {
         Ok(chosen) => chosen,
         Err(error) => return refuse(&error),
     };
@@ -116,9 +116,9 @@ pub fn run_world(world: World, threads: usize, body: impl Fn(&Communicator) -> R
             let _hook = Hook::set(1, None);
             run_body(&Communicator::solo(), &body)
         }),
-        #[cfg(feature = "mpi_not_yet")]
+        #[cfg(feature = "mpi")]
         Chosen::Mpi => in_pool(threads, || run_on_mpi(launcher, &body)),
-        #[cfg(not(feature = "mpi_not_yet"))]
+        #[cfg(not(feature = "mpi"))]
         Chosen::Mpi => unreachable!("choose() knows what was built"),
     }
 }
@@ -194,7 +194,7 @@ fn run_body(comm: &Communicator, body: impl Fn(&Communicator) -> Result<i32>) ->
     comm.transport.abort(ErrorKind::Comm.exit_code())
 }
 
-#[cfg(feature = "mpi_not_yet")]
+#[cfg(feature = "mpi")]
 fn run_on_mpi(launcher: Option<(usize, &'static str)>, body: impl Fn(&Communicator) -> Result<i32>) -> i32 {
     use super::mpi;
     let world = match mpi::start() {
@@ -247,7 +247,7 @@ impl Hook {
     }
 
     /// All threads of this process work for one rank.
-    #[cfg(feature = "mpi_not_yet")]
+    #[cfg(feature = "mpi")]
     fn set_for_rank(rank: usize, size: usize, abort: Option<fn(i32) -> !>) -> Hook {
         Hook::install(Some(rank), size, abort)
     }
@@ -277,5 +277,61 @@ impl Drop for Hook {
         {
             std::panic::set_hook(former);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_of_world() {
+        assert_eq!("threads:3".parse(), Ok(World::Threads(3)));
+        assert_eq!("auto".parse(), Ok(World::Auto));
+        for wrong in ["threads:0", "threads:", "threads:x", "MPI", ""] {
+            assert_eq!(wrong.parse::<World>().unwrap_err().kind(), ErrorKind::Usage, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_batch_scripts_own_task_count_is_not_a_launcher() {
+        let get = |set: &'static [(&str, &str)]| {
+            move |name: &str| set.iter().find(|(n, _)| *n == name).map(|(_, value)| value.to_string())
+        };
+        assert_eq!(size_from(get(&[("SLURM_NTASKS", "8")])), None);
+        assert_eq!(size_from(get(&[("SLURM_STEP_NUM_TASKS", "8")])), Some((8, "SLURM_STEP_NUM_TASKS")));
+        let both = &[("SLURM_STEP_NUM_TASKS", "1"), ("OMPI_COMM_WORLD_SIZE", "4")];
+        assert_eq!(size_from(get(both)), Some((4, "OMPI_COMM_WORLD_SIZE")));
+        assert_eq!(size_from(get(&[("PMI_SIZE", "2")])), Some((2, "PMI_SIZE")));
+    }
+
+    #[test]
+    fn a_program_without_mpi_refuses_to_run_as_several_copies() {
+        let eight = Some((8, "PMI_SIZE"));
+        assert!(choose(World::Auto, eight, false).unwrap_err().to_string().contains("PMI_SIZE=8"));
+        assert_eq!(choose(World::Auto, Some((1, "PMI_SIZE")), false), Ok(Chosen::Solo));
+        assert_eq!(choose(World::Auto, None, true), Ok(Chosen::Solo));
+        assert_eq!(choose(World::Auto, eight, true), Ok(Chosen::Mpi));
+        assert_eq!(choose(World::Threads(3), eight, false), Ok(Chosen::Threads(3)));
+        assert_eq!(choose(World::Mpi, None, false).unwrap_err().kind(), ErrorKind::Usage);
+    }
+
+    #[test]
+    fn a_launcher_of_another_library_is_noticed() {
+        let error = check_size(1, Some((8, "PMI_SIZE")), "Open MPI v4.1.4").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Comm);
+        assert!(error.to_string().contains("another MPI library") && error.to_string().contains("Open MPI v4.1.4"));
+        assert_eq!(check_size(8, Some((8, "PMI_SIZE")), ""), Ok(()));
+        assert_eq!(check_size(1, None, ""), Ok(()));
+    }
+
+    #[test]
+    fn exit_codes_of_a_thread_world() {
+        let code = |body: fn(&Communicator) -> Result<i32>| run_world(World::Threads(3), 1, body);
+        assert_eq!(code(|_| Ok(0)), 0);
+        assert_eq!(code(|_| Ok(75)), 75);
+        assert_eq!(code(|comm| comm.agree(if comm.is_root() { Ok(0) } else { Err(Error::data("torn")) })), 3);
+        assert_eq!(code(|comm| if comm.rank() == 2 { Ok(0) } else { comm.barrier().map(|()| 0) }), 4);
+        assert_eq!(code(|comm| comm.send(&[1u8], 0, 0).map(|()| 0)), 4);
     }
 }

@@ -16,20 +16,20 @@ pub struct InputDigest {
 }
 
 impl InputDigest {
-    /// Adds the rows of a block. Not collective.
+    /// Adds these rows of a block. Not collective.
     ///
-    /// * `first_row`: the block's first global row.
-    /// * Values are hashed as float32 (the training type): −0 and +0, and all NaNs, alike.
+    /// Values are hashed as float32 (the training type): −0 and +0, and all NaNs, alike.
     ///
     /// # Panics
-    /// If `first_row` is not a multiple of 16: that is a bug in the caller. A block that ends elsewhere
+    /// If the first row's global number is not a multiple of 16: that is a bug in the caller. Rows that end elsewhere
     /// than at a multiple of 16 must be the last of the table, or the digest is another one.
-    pub fn add_rows(&mut self, first_row: u64, block: &Block) {
-        assert_eq!(first_row % GROUP_ROWS, 0, "blocks begin at multiples of {GROUP_ROWS} rows");
+    pub fn add_rows(&mut self, block: &Block, rows: std::ops::Range<usize>) {
+        let first_row = block.first_row;
+        assert_eq!((first_row + rows.start as u64) % GROUP_ROWS, 0, "runs begin at multiples of {GROUP_ROWS} rows");
         let mut numbers = Vec::new();
         let mut bytes = Vec::new();
-        for start in (0..block.n_rows).step_by(GROUP_ROWS as usize) {
-            let rows = start..(start + GROUP_ROWS as usize).min(block.n_rows);
+        for start in rows.clone().step_by(GROUP_ROWS as usize) {
+            let rows = start..(start + GROUP_ROWS as usize).min(rows.end);
             bytes.clear();
             bytes.extend_from_slice(&(first_row + start as u64).to_le_bytes());
             bytes.extend_from_slice(&(rows.len() as u64).to_le_bytes());
@@ -138,7 +138,7 @@ mod tests {
             let end = (at + block_rows).min(n_rows);
             source.read(at..end, &mut block).unwrap();
             let mut part = InputDigest::default();
-            part.add_rows(at, &block);
+            part.add_rows(&block, 0..block.n_rows);
             parts.push(part);
             at = end;
         }

@@ -13,6 +13,7 @@ pub mod digest;
 pub mod hdf5;
 mod hdf5_field;
 mod hdf5_find;
+#[allow(unsafe_code)] // calls of the HDF5 library that its crate does not wrap
 mod hdf5_types;
 mod hdf5_write;
 pub mod memory;

@@ -7,9 +7,9 @@ use super::scale::{ceil_log2, pow2};
 /// 16 and 8 bits, which travel as fields of u64 words and need error feedback, will be variants of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Width {
-    /// 8 bytes an element; error 2^(6−56) of a group's largest element at 64 lanes. For batch norm and checks.
+    /// 8 bytes an element; error at most 2^−49 of a group's largest element at 64 lanes. For batch norm and checks.
     W64,
-    /// 4 bytes an element, as float32 has; error at most 2^−17 of a group's largest element at 64 lanes. The default.
+    /// 4 bytes an element, as float32 has; error of the sum at most 2^−17 of a group's largest element at 64 lanes. The default.
     W32,
 }
 

@@ -23,7 +23,7 @@ pub fn order_key(score: f64) -> Option<i64> {
 ///
 /// Weights are thus rounded to 2⁻⁶⁰ of their total. A total that is not positive and finite gives 0.
 pub fn weight_scale(weighted: bool, global_weight: f64) -> i32 {
-    if !weighted || !(global_weight > 0.0 && global_weight.is_finite()) {
+    if !(weighted && global_weight > 0.0 && global_weight.is_finite()) {
         return 0;
     }
     // Σ round(w·2^k) ≤ 2^61 + n/2, and n < 2^60.

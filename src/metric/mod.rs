@@ -104,4 +104,55 @@ mod tests {
         assert_eq!(metrics.get("accuracy"), Some(0.75));
         assert_eq!(metrics.get("mae"), None);
     }
+
+    /// The numbers were found with scikit-learn 1.x on the same 60 weighted rows, by formula in both places.
+    #[test]
+    fn agrees_with_scikit_learn() {
+        let near = |found: Option<f64>, expected: f64| {
+            assert!((found.unwrap() - expected).abs() < 1e-14, "{found:?} {expected}")
+        };
+        let mut classes = classification::ClassStats::new(3);
+        let mut numbers = regression::RegressionStats::new();
+        let mut one_vs_rest = vec![auc::AucRows::new(); 3];
+        let mut weighted = auc::AucRows::new();
+        let mut total = 0.0;
+        for i in 0..60u32 {
+            let class = (i * i % 7 % 3) as usize;
+            let weight = f64::from(i % 5) * 0.5 + 0.25;
+            let raw = [1 + i * 3 % 11, 1 + i * 5 % 13, 1 + i * 7 % 17].map(f64::from);
+            let p = raw.map(|x| x / (raw[0] + raw[1] + raw[2]));
+            classes.add(class, &p, weight);
+            one_vs_rest.iter_mut().enumerate().for_each(|(k, rows)| rows.add(p[k], class == k, 1.0));
+            weighted.add(f64::from(i * 5 % 13), class == 1, weight);
+            total += weight;
+            let target = 100.0 + f64::from(i * i % 19) * 0.5;
+            numbers.add(target, target + (f64::from(i * 7 % 5) - 2.0) * 0.3, weight);
+        }
+        let auc_of = |rows: auc::AucRows, scale| {
+            let runs = rows.into_runs(scale);
+            let (positive, negative) = runs.weights();
+            auc::finish(auc::pairs_below(&runs, &runs), positive, negative)
+        };
+        let mut found = Metrics::new();
+        classes.finish().unwrap().push_to(&mut found);
+        let numbers = numbers.finish().unwrap();
+        numbers.push_to(&mut found);
+        numbers.push_poisson_to(&mut found);
+        let of_classes: Vec<_> = one_vs_rest.into_iter().map(|rows| auc_of(rows, 0)).collect();
+        found.push_option("auc", auc::macro_average(&of_classes));
+        found.push_option("auc_weighted", auc_of(weighted, auc::weight_scale(true, total)));
+        for (name, expected) in [
+            ("accuracy", 0.3233333333333333),
+            ("balanced_accuracy", 0.3070262137227674),
+            ("log_loss", 1.2127859781359023),
+            ("auc", 0.5622441516194366),
+            ("auc_weighted", 0.48736737996763174),
+            ("r2", 0.9806438532472516),
+            ("mae", 0.3359999999999968),
+            ("rmse", 0.37947331922020194),
+            ("poisson_deviance", 0.0013861178353988634),
+        ] {
+            near(found.get(name), expected);
+        }
+    }
 }

@@ -201,7 +201,7 @@ impl Writer {
     /// `name` are made. Its rows may be written by anybody once the file is finished. 0 for a dataset without values.
     pub fn allocate(&self, name: &str, cell: Cell, shape: &[usize]) -> Result<u64> {
         let allocate = || {
-            let builder = self.file().new_dataset_builder().empty_as(&cell.descriptor());
+            let builder = self.file().new_dataset_builder().empty_as(cell.descriptor());
             let builder = builder.alloc_time(Some(AllocTime::Early)).fill_time(FillTime::Never).shape(shape);
             let dataset = builder.create(name).map_err(|e| failed("cannot make the dataset", &e))?;
             match dataset.offset() {

@@ -152,6 +152,27 @@ fn a_string_that_cannot_be_stored_leaves_nothing_behind() {
     assert!(names_in(folder.path()).is_empty());
 }
 
+/// Runs where `$CONSORT_PYTHON` (default `python3`) has h5py; says so elsewhere.
+#[test]
+fn h5py_reads_a_model_in_three_lines() {
+    let python = || std::process::Command::new(std::env::var("CONSORT_PYTHON").unwrap_or_else(|_| "python3".into()));
+    if !python().args(["-c", "import h5py"]).output().is_ok_and(|done| done.status.success()) {
+        eprintln!("skipped: no python with h5py");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.h5");
+    save(&path, &model(), false).unwrap();
+    let script = "import sys, h5py\n\
+        f = h5py.File(sys.argv[1])\n\
+        print(f['params/weights'][:].shape, f['params/weights'][0, 0], list(f['features'].asstr()[:]))\n\
+        print(repr(f.attrs['settings']), f.attrs['format_version'], f.attrs['units'], list(f['history/loss'][::2]))";
+    let done = python().arg("-c").arg(script).arg(&path).env("PYTHONIOENCODING", "utf-8").output().unwrap();
+    let printed = String::from_utf8_lossy(&done.stdout).replace("np.float64(", "").replace([')', '('], "");
+    let expected = "2, 3 1.5 ['pT', 'η', '']\n'seed = 0\\nl2 = 3e-4\\n' 1 GeV² [0.7, 0.5]\n";
+    assert_eq!(printed, expected, "{}", String::from_utf8_lossy(&done.stderr));
+}
+
 /// A disk that fills up, without privileges: this test runs itself under a limit on the size of files (`ulimit -f`, with
 /// the signal ignored, so that writes fail with "File too large").
 #[test]
@@ -163,7 +184,7 @@ fn a_full_disk_leaves_the_old_file_and_no_other() {
     let folder = tempfile::tempdir().unwrap();
     save(&folder.path().join("model.h5"), &model(), false).unwrap();
     let before = std::fs::read(folder.path().join("model.h5")).unwrap();
-    let name = std::thread::current().name().unwrap_or_default().to_owned();
+    let name = "store::tests::a_full_disk_leaves_the_old_file_and_no_other";
     // 512-byte blocks in dash, 1024-byte blocks in bash: 128 or 256 KiB.
     let script = "trap '' XFSZ; ulimit -f 256; exec \"$0\" --exact \"$1\" --nocapture --test-threads=1";
     let mut run = std::process::Command::new("sh");

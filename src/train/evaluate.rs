@@ -1,7 +1,7 @@
 //! How good a model is on a table, exact and global: the same numbers on every rank and for any number of ranks.
 
 use super::linear_family::open;
-use super::{Inputs, Kind, Model};
+use super::{Inputs, Kind, Model, TrainReport};
 use crate::comm::Communicator;
 use crate::data::Targets;
 use crate::data::names::Need;
@@ -182,6 +182,19 @@ fn area_of_runs(comm: &Communicator, mine: &ScoreRuns) -> Result<Option<f64>> {
         return Ok(None);
     }
     Ok(auc::finish(auc::pairs_from_words(&sums[..4]), sums[4], sums[5]))
+}
+
+impl TrainReport {
+    /// The plain mean over folds of each metric, in the order of the folds.
+    pub fn mean_of_folds(&self) -> Metrics {
+        let mut means = Metrics::new();
+        for (name, values) in &self.folds {
+            let mut sum = 0.0;
+            values.iter().for_each(|value| sum += value);
+            means.push(name.as_str(), sum / values.len() as f64);
+        }
+        means
+    }
 }
 
 type Rows<'a> = (&'a [f64], &'a [f64], &'a [f64]);

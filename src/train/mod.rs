@@ -9,13 +9,15 @@ pub mod config;
 pub mod evaluate;
 pub mod full_batch;
 pub mod lbfgs;
+pub mod linear_family;
 pub mod prepare;
 pub mod sums;
 pub mod table;
 
-use crate::comm::{Communicator, Traffic};
+pub use linear_family::train;
+
+use crate::comm::Traffic;
 use crate::data::names::TableNames;
-use crate::error::Result;
 use crate::model::{LinearModel, Missing, Preprocess, TargetCoding};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -212,10 +214,4 @@ pub struct TrainReport {
     /// Metrics per fold and their mean, when folds were asked for: (name, values by fold).
     pub folds: Vec<(String, Vec<f64>)>,
     pub traffic: Traffic,
-}
-
-/// Trains one model of the linear family. Collective.
-pub fn train(comm: &Communicator, inputs: &Inputs, config: &TrainConfig, watch: &mut dyn Observer) -> Result<(Model, TrainReport)> {
-    let _ = (comm, inputs, config, watch);
-    todo!()
 }

@@ -8,15 +8,15 @@ use super::sums::{Total, sum_blocks, sum_scalars};
 use super::table::Table;
 use super::{ClassWeight, Kind, Observer, Solver, TrainConfig};
 use crate::comm::Communicator;
-use crate::data::digest::InputDigest;
+use crate::data::digest::{GROUP_ROWS, InputDigest};
 use crate::data::moments::{BlockMoments, standardisation};
 use crate::data::partition::{Partition, RowPlan, default_lanes};
-use crate::data::{Block, DataSource, TargetKind, Targets};
+use crate::data::{Block, DataSource, TargetKind, Targets, Values};
 use crate::error::{Error, Result};
 use crate::exact::scale::{from_order_key, order_key};
 use crate::exact::{BlockSums, ExactSum};
 use crate::model::preprocess::standardised;
-use crate::model::{Preprocess, TargetCoding};
+use crate::model::{Missing, Preprocess, TargetCoding};
 use crate::objective::Objective;
 use crate::rng::{Draws, Stream};
 use rayon::prelude::*;
@@ -310,6 +310,8 @@ struct Gathered {
     moments: Vec<BlockMoments>,
     digest: InputDigest,
     moments_s: f64,
+    /// Keeping and hashing rows, which is part of reading.
+    encode_s: f64,
 }
 
 fn gather(
@@ -333,6 +335,7 @@ fn gather(
         moments: Vec::new(),
         digest: InputDigest::default(),
         moments_s: 0.0,
+        encode_s: 0.0,
     };
     let mut positions = std::collections::BTreeMap::new();
     reader.pass(|batch, blocks| {
@@ -361,28 +364,91 @@ fn gather(
         if let Some(fold) = fold {
             out.held_out.extend((0..batch.n_rows).map(|i| fold.holds_out(batch.first_row + i as u64)));
         }
-        let began = Instant::now();
-        let weights: Vec<f64> = out.weight[first..]
-            .iter()
-            .enumerate()
-            .map(|(i, w)| if fold.is_some() && out.held_out[first + i] { 0.0 } else { *w })
-            .collect();
-        let start = out.x.len();
         if keep_raw {
-            out.x.resize(start + batch.n_rows * d, 0.0);
+            let began = Instant::now();
+            encode(batch, blocks, preprocess, &mut out.x)?;
+            out.encode_s += began.elapsed().as_secs_f64();
+        } else {
+            let began = Instant::now();
+            let weights = masked(&out.weight[first..], &out.held_out[first.min(out.held_out.len())..]);
+            let moments: Result<Vec<BlockMoments>> =
+                blocks.par_iter().map(|block| encoded_moments(batch, block.clone(), preprocess, &weights, shift)).collect();
+            out.moments.extend(moments?);
+            out.moments_s += began.elapsed().as_secs_f64();
         }
-        let kept = cut(&mut out.x[start..], blocks, if keep_raw { d } else { 0 });
-        let moments: Result<Vec<BlockMoments>> = blocks
-            .par_iter()
-            .zip(kept)
-            .map(|(block, kept)| block_moments(batch, block.clone(), preprocess, &weights, shift, kept))
-            .collect();
-        out.moments.extend(moments?);
-        out.moments_s += began.elapsed().as_secs_f64();
-        out.digest.add_rows(batch.first_row, batch);
+        let began = Instant::now();
+        out.digest.merge(&digest_of(batch));
+        out.encode_s += began.elapsed().as_secs_f64();
         Ok(())
     })?;
+    if keep_raw {
+        let began = Instant::now();
+        let weights = masked(&out.weight, &out.held_out);
+        let first_row = reader.blocks.first().map_or(0, |rows| rows.start);
+        out.moments = reader
+            .blocks
+            .par_iter()
+            .map(|rows| {
+                let rows = (rows.start - first_row) as usize..(rows.end - first_row) as usize;
+                kept_moments(&out.x[rows.start * d..rows.end * d], &weights[rows], shift)
+            })
+            .collect();
+        out.moments_s = began.elapsed().as_secs_f64();
+    }
+    reader.read_s += out.encode_s;
     Ok(out)
+}
+
+/// Weights of rows that take part: those held out have weight 0.
+fn masked(weight: &[f64], held_out: &[bool]) -> Vec<f64> {
+    let held_out = held_out.iter().copied().chain(std::iter::repeat(false));
+    weight.iter().zip(held_out).map(|(w, out)| if out { 0.0 } else { *w }).collect()
+}
+
+/// The digest of a batch, its runs of rows shared out to threads.
+fn digest_of(batch: &Block) -> InputDigest {
+    let groups = batch.n_rows.div_ceil(GROUP_ROWS as usize);
+    let parts = rayon::current_num_threads().min(groups).max(1);
+    let bound = |part: usize| (groups * part / parts * GROUP_ROWS as usize).min(batch.n_rows);
+    let digests: Vec<InputDigest> = (0..parts)
+        .into_par_iter()
+        .map(|part| {
+            let mut digest = InputDigest::default();
+            digest.add_rows(batch, bound(part)..bound(part + 1));
+            digest
+        })
+        .collect();
+    let mut all = InputDigest::default();
+    for digest in &digests {
+        all.merge(digest);
+    }
+    all
+}
+
+/// Appends the batch's encoded rows to `x`; each value is one that float32 holds exactly.
+fn encode(batch: &Block, blocks: &[Range<usize>], preprocess: &Preprocess, x: &mut Vec<f32>) -> Result<()> {
+    if let (Values::F32(values), false, Missing::Mean) = (&batch.values, preprocess.has_text(), preprocess.missing) {
+        x.extend_from_slice(values);
+        return Ok(());
+    }
+    let d = preprocess.n_features();
+    let start = x.len();
+    x.resize(start + batch.n_rows * d, 0.0);
+    let done: Result<Vec<()>> = blocks
+        .par_iter()
+        .zip(cut(&mut x[start..], blocks, d))
+        .map(|(block, part)| {
+            let mut row = vec![0.0; d];
+            for (slot, i) in block.clone().enumerate() {
+                preprocess.encode_row(batch, i, &mut row)?;
+                for (x, value) in part[slot * d..(slot + 1) * d].iter_mut().zip(&row) {
+                    *x = *value as f32;
+                }
+            }
+            Ok(())
+        })
+        .collect();
+    done.map(|_| ())
 }
 
 /// The rows of each block, (rows, width), out of those of a batch.
@@ -396,28 +462,35 @@ fn cut<'x>(mut rows: &'x mut [f32], blocks: &[Range<usize>], width: usize) -> Ve
     parts
 }
 
-/// Moments of one block; its encoded rows go to `kept`, unless that is empty.
-fn block_moments(
+/// Moments of one block that is not kept.
+fn encoded_moments(
     batch: &Block,
     block: Range<usize>,
     preprocess: &Preprocess,
     weight: &[f64],
     shift: &[f64],
-    kept: &mut [f32],
 ) -> Result<BlockMoments> {
+    let mut moments = BlockMoments::new(shift.len());
+    let mut row = vec![0.0; shift.len()];
+    for i in block {
+        preprocess.encode_row(batch, i, &mut row)?;
+        moments.add_row(&row, weight[i], shift);
+    }
+    Ok(moments)
+}
+
+/// Moments of one block of kept rows, (rows, features).
+fn kept_moments(x: &[f32], weight: &[f64], shift: &[f64]) -> BlockMoments {
     let d = shift.len();
     let mut moments = BlockMoments::new(d);
     let mut row = vec![0.0; d];
-    for (slot, i) in block.enumerate() {
-        preprocess.encode_row(batch, i, &mut row)?;
-        moments.add_row(&row, weight[i], shift);
-        if !kept.is_empty() {
-            for (k, x) in kept[slot * d..(slot + 1) * d].iter_mut().zip(&row) {
-                *k = *x as f32;
-            }
+    for (kept, w) in x.chunks_exact(d.max(1)).zip(weight) {
+        for (x, kept) in row.iter_mut().zip(kept) {
+            *x = f64::from(*kept);
         }
+        moments.add_row(&row, *w, shift);
     }
-    Ok(moments)
+    moments
 }
 
 /// Exact moments over all ranks → mean and scale; returns the largest |standardised value| of each feature. Collective.

@@ -169,7 +169,9 @@ fn what_is_beyond_its_bound_is_counted_not_added() {
         let words = Random::new(1).reduce(vec![sums.to_words(), there.to_words()]);
         assert_eq!(words[15], 1);
         assert_eq!(sums.finish(&words), None, "{bad}");
-        sums.merge(&BoundedSums::new(vec![0, 0, ZERO, 1023, NON_FINITE], 9));
+        let mut thread = sums.clone();
+        thread.merge(&there);
+        assert_eq!(thread.finish(&thread.to_words()), None, "{bad} of another thread");
     }
 }
 

@@ -1,6 +1,6 @@
 use super::super::fixed::{to_f64, to_fixed};
 use super::super::lanes::peak_exponent;
-use super::super::scale::pow2;
+use super::super::scale::{pow2, pow2_f32};
 use super::super::{Groups, LaneSums, ScaleWindow, Verdict, Width, judge, kernels};
 use super::*;
 
@@ -75,6 +75,17 @@ proptest! {
             prop_assert_eq!(exponent, last.iter().map(|&peak| peak_exponent(peak) + 2).max().unwrap_or(-96));
         }
     }
+}
+
+#[test]
+fn a_bit_below_the_doubles_breaks_the_tie_of_the_floats() {
+    // 2^60 + 2^36 is half way between two f32; as a double, 2^60 + 2^36 + 1 would be that tie again.
+    let tie = (1i64 << 60) + (1 << 36);
+    let words = [tie, tie + 1, tie - 1, -tie, -tie - 1, 3 * (1 << 36) + (1 << 60) - 1].map(|q| q as u64);
+    let mut out = [0.0; 6];
+    kernels::finish_64(&mut out, &words, 1.0);
+    let (at, next) = (pow2_f32(60), pow2_f32(60).next_up());
+    assert_eq!(out, [at, next, at, -at, -next, next]);
 }
 
 #[test]
