@@ -249,7 +249,7 @@ pub fn predict(comm: &Communicator, model: &Model, config: &PredictConfig) -> Re
     comm.broadcast_vec(&mut words, 0)?;
     let offsets = comm.agree(Offsets::from_words(&words))?;
 
-    let write = |copied: &mut [Copied]| -> Result<()> {
+    let mut write = |copied: &mut [Copied]| -> Result<()> {
         let writer = RowWriter::open(path, &offsets)?;
         for_each_batch(&mut source, &blocks, |batch| {
             let at = batch.first_row - rows.start;
