@@ -175,8 +175,8 @@ fn ways_to_end(tally: &mut Tally) {
     for (mode, code, words) in ways {
         let ended = launch(3, mode);
         tally.check(mode, &ended, code, words);
-        let once = words.len() != 1 || ended.text.matches("consort: ").count() == 1;
-        tally.note(&format!("{mode}: said once"), once, &ended.text, None);
+        let lines = ended.text.matches("consort: ").count();
+        tally.note(&format!("{mode}: said once"), lines == usize::from(!words.is_empty()), &ended.text, None);
         tally.note(&format!("{mode}: in time"), ended.took < LOSS_LIMIT, &ended.text, Some(ended.took));
     }
     let mut wrong = Command::new(std::env::current_exe().expect("this program has a path"));

@@ -314,6 +314,9 @@ impl Communicator {
     /// of the lowest failing rank. *Collective.* Costs one small all-reduce when all went well.
     #[track_caller]
     pub fn agree<V>(&self, local: Result<V>) -> Result<V> {
+        if local.as_ref().is_err_and(|error| self.reporter_of(error).is_some()) {
+            return local; // all ranks have it already, and all pass by here
+        }
         let call = self.next(Kind::Agree, "", Location::caller());
         let since = Instant::now();
         let flag = if local.is_err() { (self.size() - self.rank()) as i64 } else { 0 };

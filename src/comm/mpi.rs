@@ -28,6 +28,8 @@ const SEGMENT_BYTES: usize = 4 << 20;
 const BULK_BYTES: usize = 64 << 20;
 /// How long finished ranks wait for their last messages to be taken.
 const LAST_MESSAGES: Duration = Duration::from_secs(10);
+/// Pause before the job is ended: MPICH's launcher was seen to drop lines written just before.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// One rank of one MPI communicator.
 pub struct MpiRank {
@@ -104,6 +106,7 @@ pub fn finalize() {
 /// Ends all processes of the job at once. Not collective.
 pub fn abort_job(code: i32) -> ! {
     if is_running() {
+        std::thread::sleep(LAST_WORDS);
         // SAFETY: MPI is running (checked), so the world exists. This may be a thread other than the
         // one that talks (a panic in a parallel loop): outside the letter of *funneled*, but the
         // only thing left to do is to end, and both Open MPI and MPICH end the job from any thread.

@@ -395,5 +395,6 @@ fn target_text(kind: Option<TargetKind>) -> &'static str {
 }
 
 #[cfg(test)]
+#[allow(unsafe_code)] // odd types are written through calls of the HDF5 library that its crate does not wrap
 #[path = "hdf5_tests.rs"]
 mod tests;

@@ -12,59 +12,54 @@ pub const TILE: usize = 8;
 /// Accumulators of a dot product; part of the answer.
 const ACCUMULATORS: usize = 8;
 
-/// Up to [`TILE`] rows of equal length. Slots beyond the last row repeat it, and get weight 0.
-#[derive(Clone, Copy)]
-pub struct Tile<'a> {
-    pub rows: [&'a [f32]; TILE],
-    pub n_rows: usize,
+/// Copies up to [`TILE`] rows of `d` values to `tile`, (TILE, d), as float64; the slots left over become zero rows.
+///
+/// One pass in memory order, so that the processor streams the rows; all sums then read them from cache.
+pub fn fill_tile<'a>(rows: impl Iterator<Item = &'a [f32]>, d: usize, tile: &mut [f64]) {
+    let mut n = 0;
+    for row in rows {
+        widen(&row[..d], &mut tile[n * d..(n + 1) * d]);
+        n += 1;
+    }
+    tile[n * d..].fill(0.0);
 }
 
-impl<'a> Tile<'a> {
-    /// # Panics
-    /// If there are no rows, or more than [`TILE`].
-    pub fn new(rows: impl Iterator<Item = &'a [f32]>) -> Tile<'a> {
-        let mut tile = Tile { rows: [&[]; TILE], n_rows: 0 };
-        for row in rows {
-            tile.rows[tile.n_rows] = row;
-            tile.n_rows += 1;
-        }
-        assert!(tile.n_rows > 0, "a tile has at least one row");
-        for slot in tile.n_rows..TILE {
-            tile.rows[slot] = tile.rows[tile.n_rows - 1];
-        }
-        tile
+#[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
+fn widen(from: &[f32], to: &mut [f64]) {
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = f64::from(*from);
     }
 }
 
 /// `scores[i·k + c] = intercept_c + Σ_j x_i[j]·coefficient_c[j]`.
 ///
-/// * `params`: (n_scores, n_features + 1), intercept last; `scores`: at least `TILE·n_scores`.
+/// * `tile`: (TILE, n_features); `params`: (n_scores, n_features + 1), intercept last; `scores`: at least `TILE·n_scores`.
 /// * Element j goes to accumulator j mod 8; the eight are added as a tree, then the intercept.
 #[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
-pub fn tile_scores(tile: &[&[f32]; TILE], params: &[f64], n_scores: usize, scores: &mut [f64]) {
+pub fn tile_scores(tile: &[f64], params: &[f64], n_scores: usize, scores: &mut [f64]) {
     let stride = params.len() / n_scores;
     let d = stride - 1;
     for c in 0..n_scores {
         let of_class = &params[c * stride..(c + 1) * stride];
         let (coefficients, intercept) = (&of_class[..d], of_class[d]);
         for half in 0..2 {
-            let rows: [&[f32]; 4] = std::array::from_fn(|i| &tile[half * 4 + i][..d]);
+            let rows: [&[f64]; 4] = std::array::from_fn(|i| &tile[(half * 4 + i) * d..(half * 4 + i + 1) * d]);
             let mut sums = [[0.0f64; ACCUMULATORS]; 4];
             let whole = d - d % ACCUMULATORS;
             let mut j = 0;
             while j < whole {
                 let w: &[f64; ACCUMULATORS] = coefficients[j..j + ACCUMULATORS].try_into().expect("eight");
                 for i in 0..4 {
-                    let x: &[f32; ACCUMULATORS] = rows[i][j..j + ACCUMULATORS].try_into().expect("eight");
+                    let x: &[f64; ACCUMULATORS] = rows[i][j..j + ACCUMULATORS].try_into().expect("eight");
                     for l in 0..ACCUMULATORS {
-                        sums[i][l] += f64::from(x[l]) * w[l];
+                        sums[i][l] += x[l] * w[l];
                     }
                 }
                 j += ACCUMULATORS;
             }
             for l in 0..d - whole {
                 for i in 0..4 {
-                    sums[i][l] += f64::from(rows[i][whole + l]) * coefficients[whole + l];
+                    sums[i][l] += rows[i][whole + l] * coefficients[whole + l];
                 }
             }
             for i in 0..4 {
@@ -76,34 +71,36 @@ pub fn tile_scores(tile: &[&[f32]; TILE], params: &[f64], n_scores: usize, score
     }
 }
 
-/// `sum[j] += Σ_i factor[i]·x_i[j]` for j below `sum.len()`, over the tile's rows in order.
+/// `sum[j] += Σ_i factor[i]·x_i[j]` for j below `sum.len()` ≤ d, over the tile's rows in order.
+///
+/// `tile`: (TILE, d).
 #[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
-pub fn add_scaled_rows(tile: &[&[f32]; TILE], factor: &[f64; TILE], sum: &mut [f64]) {
-    let d = sum.len();
-    let [r0, r1, r2, r3, r4, r5, r6, r7] = tile.map(|row| &row[..d]);
-    for j in 0..d {
+pub fn add_scaled_rows(tile: &[f64], d: usize, factor: &[f64; TILE], sum: &mut [f64]) {
+    let n = sum.len();
+    let [r0, r1, r2, r3, r4, r5, r6, r7]: [&[f64]; TILE] = std::array::from_fn(|i| &tile[i * d..i * d + n]);
+    for j in 0..n {
         let mut s = sum[j];
-        s += factor[0] * f64::from(r0[j]);
-        s += factor[1] * f64::from(r1[j]);
-        s += factor[2] * f64::from(r2[j]);
-        s += factor[3] * f64::from(r3[j]);
-        s += factor[4] * f64::from(r4[j]);
-        s += factor[5] * f64::from(r5[j]);
-        s += factor[6] * f64::from(r6[j]);
-        s += factor[7] * f64::from(r7[j]);
+        s += factor[0] * r0[j];
+        s += factor[1] * r1[j];
+        s += factor[2] * r2[j];
+        s += factor[3] * r3[j];
+        s += factor[4] * r4[j];
+        s += factor[5] * r5[j];
+        s += factor[6] * r6[j];
+        s += factor[7] * r7[j];
         sum[j] = s;
     }
 }
 
 /// Adds the lower triangle of `Σ_i factor[i]·z_i z_iᵀ`, z = (x, 1), to `sum` (d + 1, d + 1), row-major.
-pub fn add_outer_products(tile: &Tile<'_>, factor: &[f64; TILE], d: usize, sum: &mut [f64]) {
+pub fn add_outer_products(tile: &[f64], factor: &[f64; TILE], d: usize, sum: &mut [f64]) {
     let stride = d + 1;
     for a in 0..d {
-        let scaled: [f64; TILE] = std::array::from_fn(|i| factor[i] * f64::from(tile.rows[i][a]));
-        add_scaled_rows(&tile.rows, &scaled, &mut sum[a * stride..a * stride + a + 1]);
+        let scaled: [f64; TILE] = std::array::from_fn(|i| factor[i] * tile[i * d + a]);
+        add_scaled_rows(tile, d, &scaled, &mut sum[a * stride..a * stride + a + 1]);
     }
     let last = &mut sum[d * stride..];
-    add_scaled_rows(&tile.rows, factor, &mut last[..d]);
+    add_scaled_rows(tile, d, factor, &mut last[..d]);
     for f in factor {
         last[d] += f;
     }
@@ -119,13 +116,19 @@ mod tests {
         (0..n * d).map(|i| draws.normal(i as u64, 0) as f32).collect()
     }
 
+    fn tile(x: &[f32], d: usize) -> Vec<f64> {
+        let mut tile = vec![f64::NAN; TILE * d];
+        fill_tile(x.chunks(d), d, &mut tile);
+        tile
+    }
+
     #[test]
     fn scores_match_the_plain_loop() {
         for (n, d, k) in [(1, 1, 1), (3, 7, 2), (8, 8, 1), (5, 17, 3), (8, 200, 4)] {
             let x = rows(n, d);
             let params: Vec<f64> = rows(k, d + 1).iter().map(|v| f64::from(*v)).collect();
             let mut scores = vec![0.0; TILE * k];
-            tile_scores(&Tile::new(x.chunks(d)).rows, &params, k, &mut scores);
+            tile_scores(&tile(&x, d), &params, k, &mut scores);
             for i in 0..n {
                 for c in 0..k {
                     let of_class = &params[c * (d + 1)..(c + 1) * (d + 1)];
@@ -148,7 +151,7 @@ mod tests {
                 *f = 0.5 + i as f64;
             }
             let mut sum = vec![0.0; (d + 1) * (d + 1)];
-            add_outer_products(&Tile::new(x.chunks(d)), &factor, d, &mut sum);
+            add_outer_products(&tile(&x, d), &factor, d, &mut sum);
             let z = |i: usize, j: usize| if j == d { 1.0 } else { f64::from(x[i * d + j]) };
             for a in 0..=d {
                 for b in 0..=a {

@@ -1,6 +1,6 @@
 //! Linear scores of standardised rows, and what full-batch and mini-batch solvers need of them.
 
-use super::kernels::{TILE, Tile, add_outer_products, add_scaled_rows, tile_scores};
+use super::kernels::{TILE, add_outer_products, add_scaled_rows, fill_tile, tile_scores};
 use crate::objective::Objective;
 
 /// `score_c = intercept_c + Σ_j coefficient_c[j]·z_j`, z standardised.
@@ -40,6 +40,9 @@ impl<'a> Rows<'a> {
 
 /// Buffers of one thread; made once per block or lane.
 pub struct Work {
+    /// (TILE, n_features), made at first use.
+    tile: Vec<f64>,
+    n_rows: usize,
     scores: Vec<f64>,
     curvature: Vec<f64>,
     y: [f64; TILE],
@@ -58,6 +61,8 @@ impl LinearModel {
 
     pub fn work(n_scores: usize) -> Work {
         Work {
+            tile: Vec::new(),
+            n_rows: 0,
             scores: vec![0.0; TILE * n_scores],
             curvature: vec![0.0; n_scores * n_scores],
             y: [0.0; TILE],
@@ -68,12 +73,13 @@ impl LinearModel {
     /// Scores of standardised rows, (rows, n_scores). Not collective.
     pub fn scores(&self, rows: &[f32], scores: &mut [f64]) {
         let mut of_tile = vec![0.0; TILE * self.n_scores];
-        // A model without features has rows of no values: the tile is made from empty slices.
+        let mut tile = vec![0.0; TILE * self.n_features];
         let n_rows = scores.len() / self.n_scores;
         for first in (0..n_rows).step_by(TILE) {
             let last = (first + TILE).min(n_rows);
-            let tile = Tile::new((first..last).map(|i| &rows[i * self.n_features..(i + 1) * self.n_features]));
-            tile_scores(&tile.rows, &self.params, self.n_scores, &mut of_tile);
+            let of_tile_rows = (first..last).map(|i| &rows[i * self.n_features..(i + 1) * self.n_features]);
+            fill_tile(of_tile_rows, self.n_features, &mut tile);
+            tile_scores(&tile, &self.params, self.n_scores, &mut of_tile);
             scores[first * self.n_scores..last * self.n_scores]
                 .copy_from_slice(&of_tile[..(last - first) * self.n_scores]);
         }
@@ -95,13 +101,13 @@ pub fn add_gradient(
     let k = objective.n_scores();
     let stride = rows.n_features + 1;
     let mut loss = 0.0;
-    for_each_tile(rows, which, params, k, work, |tile, work| {
-        let n = tile.n_rows;
+    for_each_tile(rows, which, params, k, work, |work| {
+        let n = work.n_rows;
         loss += objective.gradients(&work.y[..n], &work.weight[..n], &mut work.scores[..n * k]);
         for c in 0..k {
             let factor: [f64; TILE] = std::array::from_fn(|i| if i < n { work.scores[i * k + c] } else { 0.0 });
             let (coefficients, intercept) = grad[c * stride..(c + 1) * stride].split_at_mut(stride - 1);
-            add_scaled_rows(&tile.rows, &factor, coefficients);
+            add_scaled_rows(&work.tile, stride - 1, &factor, coefficients);
             for f in factor {
                 intercept[0] += f;
             }
@@ -123,9 +129,9 @@ pub fn add_hessian(
     blocks: &mut [Vec<f64>],
 ) {
     let k = objective.n_scores();
-    for_each_tile(rows, which, params, k, work, |tile, work| {
+    for_each_tile(rows, which, params, k, work, |work| {
         let mut curvatures = [const { Vec::new() }; TILE];
-        for i in 0..tile.n_rows {
+        for i in 0..work.n_rows {
             let scores = &work.scores[i * k..(i + 1) * k];
             objective.curvature(work.y[i], work.weight[i], scores, &mut work.curvature);
             curvatures[i] = work.curvature.clone();
@@ -134,9 +140,9 @@ pub fn add_hessian(
         for a in 0..k {
             for b in 0..=a {
                 let factor: [f64; TILE] =
-                    std::array::from_fn(|i| if i < tile.n_rows { curvatures[i][a * k + b] } else { 0.0 });
+                    std::array::from_fn(|i| if i < work.n_rows { curvatures[i][a * k + b] } else { 0.0 });
                 if factor.iter().any(|f| *f != 0.0) {
-                    add_outer_products(tile, &factor, rows.n_features, &mut blocks[pair]);
+                    add_outer_products(&work.tile, &factor, rows.n_features, &mut blocks[pair]);
                 }
                 pair += 1;
             }
@@ -151,16 +157,18 @@ fn for_each_tile(
     params: &[f64],
     n_scores: usize,
     work: &mut Work,
-    mut visit: impl FnMut(&Tile<'_>, &mut Work),
+    mut visit: impl FnMut(&mut Work),
 ) {
     let mut numbers = [0usize; TILE];
+    work.tile.resize(TILE * rows.n_features, 0.0);
     while which.len() > 0 {
         let n = which.len().min(TILE);
         for number in numbers.iter_mut().take(n) {
             *number = which.next().expect("len() rows are left");
         }
-        let tile = Tile::new(numbers[..n].iter().map(|&i| rows.row(i)));
-        tile_scores(&tile.rows, params, n_scores, &mut work.scores);
+        work.n_rows = n;
+        fill_tile(numbers[..n].iter().map(|&i| rows.row(i)), rows.n_features, &mut work.tile);
+        tile_scores(&work.tile, params, n_scores, &mut work.scores);
         for (slot, &i) in numbers[..n].iter().enumerate() {
             work.y[slot] = rows.y[i];
             work.weight[slot] = rows.weight[i];
@@ -170,7 +178,7 @@ fn for_each_tile(
                 }
             }
         }
-        visit(&tile, work);
+        visit(work);
     }
 }
 

@@ -52,6 +52,16 @@ pub fn train(
     config: &TrainConfig,
     watch: &mut dyn Observer,
 ) -> Result<(Model, TrainReport)> {
+    // What every rank finds wrong in the same reduced values is agreed on as well, so that it is said once.
+    comm.agree(open_and_train(comm, inputs, config, watch))
+}
+
+fn open_and_train(
+    comm: &Communicator,
+    inputs: &Inputs,
+    config: &TrainConfig,
+    watch: &mut dyn Observer,
+) -> Result<(Model, TrainReport)> {
     let mut source = open(comm, inputs, Need::Train)?;
     let names = source.names().relative();
     let file = inputs.paths.first().cloned().unwrap_or_default();

@@ -1,0 +1,171 @@
+//! The promise: the same bits for any number of ranks, threads, chunk shape, compression and number of files.
+//!
+//! Every solver is trained on the same values in other shapes; the digests (of parameters, settings and inputs)
+//! and the parameters themselves must be equal, bit for bit.
+
+use consort::comm::run_threads;
+use consort::data::names::TableNames;
+use consort::data::synthetic::{self, Storage};
+use consort::train::{ClassWeight, Inputs, Kind, Missing, Model, Silent, Solver, Sync, TrainConfig, train};
+use std::path::{Path, PathBuf};
+
+fn run(size: usize, threads: usize, inputs: &Inputs, config: &TrainConfig) -> Model {
+    let config = config.resolved().unwrap();
+    let models = run_threads(size, threads, |comm| Ok(train(comm, inputs, &config, &mut Silent)?.0)).unwrap();
+    for model in &models {
+        assert!(same_bits(model, &models[0]), "ranks of one world differ");
+    }
+    models.into_iter().next().unwrap()
+}
+
+fn same_bits(a: &Model, b: &Model) -> bool {
+    let bits = |v: &[f64]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+    a.digest == b.digest
+        && bits(&a.linear.params) == bits(&b.linear.params)
+        && bits(&a.preprocess.mean) == bits(&b.preprocess.mean)
+        && bits(&a.preprocess.inverse_scale) == bits(&b.preprocess.inverse_scale)
+}
+
+/// All shapes of job and storage for one table and one config.
+fn check(name: &str, tables: &[Inputs], config: &TrainConfig) {
+    let alone = run(1, 1, &tables[0], config);
+    assert!(alone.linear.params.iter().any(|p| *p != 0.0), "{name}: nothing was learned");
+    for (shape, inputs) in tables.iter().enumerate() {
+        for size in [1, 2, 3, 4, 7] {
+            for threads in [1, 2] {
+                let model = run(size, threads, inputs, config);
+                assert!(same_bits(&model, &alone), "{name}: {size} ranks, {threads} threads, storage {shape}");
+            }
+        }
+    }
+}
+
+fn solvers(kind: Kind) -> Vec<TrainConfig> {
+    let base = TrainConfig { kind, max_iterations: 12, epochs: 2, global_batch: 256, ..TrainConfig::default() };
+    let with = |solver, l1| TrainConfig { solver, l1, ..base.clone() };
+    let mut all = vec![
+        with(Solver::Lbfgs, 0.0),
+        with(Solver::Lbfgs, 0.01),
+        with(Solver::Sgd, 0.0),
+        with(Solver::Adam, 0.0),
+        TrainConfig { sync: Sync::Every(2), ..with(Solver::Sgd, 0.0) },
+        TrainConfig { sync: Sync::Once, lanes: Some(4), ..with(Solver::Adam, 0.0) },
+    ];
+    match kind {
+        Kind::Linear => all.extend([with(Solver::Cholesky, 0.0), with(Solver::Qr, 0.0), with(Solver::Cd, 0.01)]),
+        _ => all.push(with(Solver::Newton, 0.0)),
+    }
+    all
+}
+
+/// The same values as contiguous data, in awkward chunks, deflated, and cut into two files.
+fn tables(folder: &Path, name: &str, table: &consort::data::memory::MemorySource) -> Vec<Inputs> {
+    let storages = [(None, None), (Some(7), None), (Some(64), Some(1)), (Some(1000), Some(4))];
+    storages
+        .iter()
+        .enumerate()
+        .map(|(i, &(chunk_rows, deflate))| {
+            let path: PathBuf = folder.join(format!("{name}-{i}.h5"));
+            synthetic::write_hdf5(&path, "", table, Storage { chunk_rows, deflate }).unwrap();
+            Inputs { paths: vec![path], ..Inputs::default() }
+        })
+        .collect()
+}
+
+#[test]
+fn linear_has_the_same_bits_in_every_shape() {
+    let folder = tempfile::tempdir().unwrap();
+    let tables = tables(folder.path(), "linear", &synthetic::linear(1_009, 5, 0.1, 1).unwrap());
+    for config in solvers(Kind::Linear) {
+        check(&format!("{config:?}"), &tables, &config);
+    }
+}
+
+#[test]
+fn logistic_has_the_same_bits_in_every_shape() {
+    let folder = tempfile::tempdir().unwrap();
+    let tables = tables(folder.path(), "logistic", &synthetic::logistic(1_009, 5, 2).unwrap());
+    for config in solvers(Kind::Logistic) {
+        check(&format!("{config:?}"), &tables, &config);
+    }
+}
+
+#[test]
+fn softmax_and_svm_have_the_same_bits_in_every_shape() {
+    let folder = tempfile::tempdir().unwrap();
+    let tables = tables(folder.path(), "mixture", &synthetic::mixture(1_009, 5, 3, 3).unwrap());
+    for kind in [Kind::Logistic, Kind::Svm] {
+        for config in solvers(kind) {
+            check(&format!("{config:?}"), &tables, &config);
+        }
+    }
+}
+
+#[test]
+fn poisson_has_the_same_bits_in_every_shape() {
+    let folder = tempfile::tempdir().unwrap();
+    let tables = tables(folder.path(), "poisson", &synthetic::poisson(1_009, 5, 4).unwrap());
+    for config in solvers(Kind::Poisson) {
+        check(&format!("{config:?}"), &tables, &config);
+    }
+}
+
+#[test]
+fn a_table_cut_into_files_has_the_bits_of_the_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = synthetic::logistic(1_009, 5, 5).unwrap();
+    let block = whole.block().clone();
+    let part = |rows: std::ops::Range<usize>| {
+        let consort::data::Values::F32(x) = &block.values else { panic!("narrow") };
+        let consort::data::Targets::Number(y) = &block.target else { panic!("numbers") };
+        consort::data::memory::MemorySource::from_f32(x[rows.start * 5..rows.end * 5].to_vec(), 5)
+            .unwrap()
+            .with_target(y[rows].to_vec(), consort::data::TargetKind::Integer)
+            .unwrap()
+    };
+    let cuts = [0, 1, 333, 1_009];
+    let mut paths = Vec::new();
+    for (i, bounds) in cuts.windows(2).enumerate() {
+        let path = folder.path().join(format!("part-{i}.h5"));
+        synthetic::write_hdf5(&path, "", &part(bounds[0]..bounds[1]), Storage { chunk_rows: None, deflate: None }).unwrap();
+        paths.push(path);
+    }
+    let one = folder.path().join("one.h5");
+    synthetic::write_hdf5(&one, "", &whole, Storage { chunk_rows: None, deflate: None }).unwrap();
+    let tables = [Inputs { paths: vec![one], ..Inputs::default() }, Inputs { paths, ..Inputs::default() }];
+    for config in solvers(Kind::Logistic) {
+        check("files", &tables, &config);
+    }
+}
+
+#[test]
+fn real_tables_with_text_weights_offsets_and_folds_have_the_same_bits() {
+    let data = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("data").join(name);
+    let names = |group: &str, weight: &str, offset: &str| {
+        let word = |w: &str| (!w.is_empty()).then(|| w.to_string());
+        TableNames { group: word(group), weight: word(weight), offset: word(offset), ..TableNames::default() }
+    };
+    let base = TrainConfig { max_iterations: 8, epochs: 2, ..TrainConfig::default() };
+    let cancer = Inputs { paths: vec![data("breast_cancer.h5")], names: names("", "row_weight", ""), ..Inputs::default() };
+    let counts = Inputs { paths: vec![data("counts.h5")], names: names("groups", "", "offset"), ..Inputs::default() };
+    for solver in [Solver::Lbfgs, Solver::Newton, Solver::Sgd] {
+        for class_weight in [ClassWeight::None, ClassWeight::Balanced] {
+            let config = TrainConfig { solver, class_weight, folds: 3, missing: Missing::Zero, ..base.clone() };
+            check("breast cancer", std::slice::from_ref(&cancer), &config);
+        }
+        let config = TrainConfig { kind: Kind::Poisson, solver, ..base.clone() };
+        check("counts", std::slice::from_ref(&counts), &config);
+    }
+}
+
+#[test]
+fn another_seed_or_setting_gives_another_digest() {
+    let folder = tempfile::tempdir().unwrap();
+    let tables = tables(folder.path(), "seeds", &synthetic::logistic(500, 3, 6).unwrap());
+    let base = TrainConfig { solver: Solver::Sgd, epochs: 2, global_batch: 128, ..TrainConfig::default() };
+    let one = run(1, 1, &tables[0], &base);
+    let seed = run(1, 1, &tables[0], &TrainConfig { seed: 1, ..base.clone() });
+    assert!(one.digest != seed.digest && one.linear.params != seed.linear.params);
+    let l2 = run(1, 1, &tables[0], &TrainConfig { l2: 0.1, ..base });
+    assert_ne!(one.digest, l2.digest);
+}
