@@ -1,0 +1,1 @@
+//! Every collective against plain loops, on awkward sizes and lengths.
