@@ -5,6 +5,7 @@ pub mod exact;
 pub mod functions;
 pub mod model;
 pub mod objective;
+pub mod optim;
 pub mod rng;
 pub mod train;
 use ndarray_linalg as _;
