@@ -32,6 +32,7 @@ pub mod functions;
 pub mod metric;
 pub mod model;
 pub mod objective;
+pub mod optim;
 pub mod predict;
 pub mod report;
 pub mod rng;

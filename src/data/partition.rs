@@ -16,6 +16,8 @@ pub struct RowPlan {
     n_rows: u64,
     n_lanes: u64,
     block_rows: u64,
+    /// Whole lanes are dealt to ranks, else blocks.
+    deals_lanes: bool,
 }
 
 impl RowPlan {
@@ -26,13 +28,16 @@ impl RowPlan {
     pub fn full_batch(n_rows: u64, n_columns: usize) -> RowPlan {
         let by_size = ((1 << 19) / n_columns.max(1) as u64).clamp(512, 8192);
         let by_count = n_rows.div_ceil(64).max(32);
-        RowPlan { n_rows, n_lanes: 1, block_rows: by_size.min(by_count).next_multiple_of(ROW_ALIGN) }
+        let block_rows = by_size.min(by_count).next_multiple_of(ROW_ALIGN);
+        RowPlan { n_rows, n_lanes: 1, block_rows, deals_lanes: false }
     }
 
-    /// `n_lanes` equal runs of rows, each cut into blocks of its own.
+    /// `n_lanes` equal runs of rows, each cut into blocks of its own: the plan of mini-batch training. Ranks own whole
+    /// lanes, even if there is only one.
     pub fn lanes(n_rows: u64, n_columns: usize, n_lanes: u64) -> RowPlan {
         let mut plan = RowPlan::full_batch(n_rows, n_columns);
         plan.n_lanes = n_lanes;
+        plan.deals_lanes = true;
         plan
     }
 
@@ -63,9 +68,9 @@ impl RowPlan {
         (0..self.n_lanes).map(|lane| self.lane_rows(lane)).map(|rows| rows.end - rows.start).max().unwrap_or(0)
     }
 
-    /// Things that are dealt to ranks: lanes if there are several, else blocks.
+    /// Things that are dealt to ranks: lanes of mini-batch training, else blocks.
     pub fn n_units(&self) -> u64 {
-        if self.n_lanes > 1 { self.n_lanes } else { self.n_rows.div_ceil(self.block_rows) }
+        if self.deals_lanes { self.n_lanes } else { self.n_rows.div_ceil(self.block_rows) }
     }
 
     /// Number of blocks over all lanes: how many contributions a full sum has.
@@ -80,7 +85,7 @@ impl RowPlan {
             let end = rows.end;
             rows.step_by(step as usize).map(move |first| first..(first + step).min(end))
         };
-        if self.n_lanes > 1 {
+        if self.deals_lanes {
             units.flat_map(|lane| cut(self.lane_rows(lane))).collect()
         } else {
             cut(self.rows(units)).collect()
@@ -92,7 +97,7 @@ impl RowPlan {
         if units.is_empty() {
             return 0..0;
         }
-        if self.n_lanes > 1 {
+        if self.deals_lanes {
             self.lane_rows(units.start).start..self.lane_rows(units.end - 1).end
         } else {
             (units.start * self.block_rows).min(self.n_rows)..(units.end * self.block_rows).min(self.n_rows)
@@ -159,7 +164,8 @@ mod tests {
     #[test]
     fn ranks_differ_by_at_most_one_unit() {
         let partition = Partition::new(1_009, 7);
-        let counts: Vec<u64> = (0..7).map(|rank| partition.units_of(rank)).map(|units| units.end - units.start).collect();
+        let counts: Vec<u64> =
+            (0..7).map(|rank| partition.units_of(rank)).map(|units| units.end - units.start).collect();
         assert!(counts.iter().max().unwrap() - counts.iter().min().unwrap() <= 1, "{counts:?}");
     }
 

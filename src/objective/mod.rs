@@ -33,6 +33,12 @@ pub trait Objective: Send + Sync {
     /// A typical ∂²loss/∂score² at the start: how long the first step of a quasi-Newton solver may be.
     fn typical_curvature(&self) -> f64;
 
+    /// An upper bound of the eigenvalues of ∂²loss/∂score² of a row with target `y`, over the scores between `start` and a
+    /// good fit: how short a step on a few rows must be. Default: [`typical_curvature`](Self::typical_curvature).
+    fn largest_curvature(&self, _y: f64, _start: f64) -> f64 {
+        self.typical_curvature()
+    }
+
     /// Scores that minimise the loss of a model without features, from Σw and, per score, Σ w·y (for classes: the weight of the class).
     fn start_scores(&self, weight: f64, weighted_y: &[f64]) -> Vec<f64>;
 
@@ -64,7 +70,12 @@ pub(crate) fn check_derivatives(objective: &dyn Objective, y: f64, scores: &[f64
         up[j] += step;
         down[j] -= step;
         let ((loss_up, grad_up), (loss_down, grad_down)) = (gradient(&up), gradient(&down));
-        approx::assert_relative_eq!(analytic[j], (loss_up - loss_down) / (2.0 * step), epsilon = 1e-7, max_relative = 1e-6);
+        approx::assert_relative_eq!(
+            analytic[j],
+            (loss_up - loss_down) / (2.0 * step),
+            epsilon = 1e-7,
+            max_relative = 1e-6
+        );
         for i in 0..k {
             let difference = (grad_up[i] - grad_down[i]) / (2.0 * step);
             approx::assert_relative_eq!(curvature[i * k + j], difference, epsilon = 1e-6, max_relative = 1e-5);

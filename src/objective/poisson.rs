@@ -36,6 +36,12 @@ impl Objective for Poisson {
         1.0
     }
 
+    /// The rate: at the start exp(start), and y is what a good fit makes of it on average.
+    fn largest_curvature(&self, y: f64, start: f64) -> f64 {
+        let rate = libm::exp(start);
+        if y > rate { y } else { rate }
+    }
+
     fn start_scores(&self, weight: f64, weighted_y: &[f64]) -> Vec<f64> {
         let mean = if weight > 0.0 { weighted_y[0] / weight } else { 0.0 };
         vec![if mean > 0.0 { libm::log(mean) } else { 0.0 }]

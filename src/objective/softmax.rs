@@ -64,9 +64,18 @@ impl Objective for Softmax {
         1.0 / self.n_classes as f64
     }
 
+    /// diag(p) − ppᵀ has eigenvalues up to ½ (two classes at ½ each), never more.
+    fn largest_curvature(&self, _y: f64, _start: f64) -> f64 {
+        0.5
+    }
+
     fn start_scores(&self, weight: f64, weighted_y: &[f64]) -> Vec<f64> {
         // Classes of weight 0 start as if they had half of the smallest share, so that all starts are finite.
-        let smallest = weighted_y.iter().copied().filter(|w| *w > 0.0).fold(weight.max(f64::MIN_POSITIVE), |a, b| if b < a { b } else { a });
+        let smallest = weighted_y
+            .iter()
+            .copied()
+            .filter(|w| *w > 0.0)
+            .fold(weight.max(f64::MIN_POSITIVE), |a, b| if b < a { b } else { a });
         let logs: Vec<f64> = weighted_y.iter().map(|w| libm::log(if *w > 0.0 { *w } else { 0.5 * smallest })).collect();
         let mut mean = 0.0;
         for log in &logs {

@@ -6,14 +6,19 @@
 //! Never: flags, printing (an [`Observer`] does that), file names other than the inputs'.
 
 pub mod config;
+pub mod data_parallel;
 pub mod evaluate;
 pub mod full_batch;
+mod lanes;
 pub mod lbfgs;
+mod learning_rate;
 pub mod linear_family;
+mod local_sgd;
 pub mod prepare;
 pub mod sums;
 pub mod table;
 
+pub use crate::optim::Schedule;
 pub use linear_family::train;
 
 use crate::comm::Traffic;
@@ -64,18 +69,6 @@ pub enum Sync {
     Once,
 }
 
-/// Learning rate over time, as a factor of `learning_rate`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Schedule {
-    Constant,
-    /// Half a cosine from 1 to 0 over all steps.
-    #[default]
-    Cosine,
-    /// 1/(1 + epoch).
-    Inverse,
-}
-
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ClassWeight {
@@ -101,7 +94,8 @@ pub struct TrainConfig {
     pub max_iterations: u64,
     /// Passes of mini-batch solvers. Default 10.
     pub epochs: u64,
-    /// Of mini-batch solvers. Default 0.1 for sgd, 0.01 for adam (None).
+    /// Of mini-batch solvers. None: measured on the first rows, see `learning_rate.rs`; 0.1 for sgd and 0.01 for adam on
+    /// uncorrelated features with unit curvature.
     pub learning_rate: Option<f64>,
     pub schedule: Schedule,
     /// Rows per step over all lanes. Default 1024.

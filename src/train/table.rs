@@ -51,7 +51,7 @@ impl Table {
         (rows.start - self.first_row) as usize..(rows.end - self.first_row) as usize
     }
 
-    /// Lanes here; all of a one-lane plan's table counts as lane 0 where its rows are.
+    /// Lanes here, if the plan is one of lanes.
     pub fn lanes(&self) -> Range<u64> {
         self.units.clone()
     }
@@ -70,4 +70,85 @@ pub struct Fit {
     pub converged: bool,
     /// Wall seconds of each iteration or epoch.
     pub seconds: Vec<f64>,
+}
+
+/// Tables with known answers, whole or a rank's part of them.
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+    use crate::data::partition::Partition;
+    use crate::rng::{Draws, Stream};
+
+    impl Table {
+        /// The part of `rank` out of `size` of a table that is here as a whole.
+        pub(crate) fn of_rank(&self, rank: usize, size: usize) -> Table {
+            let units = Partition::new(self.plan.n_units(), size).units_of(rank);
+            let rows = self.plan.rows(units.clone());
+            let local = rows.start as usize..rows.end as usize;
+            Table {
+                plan: self.plan.clone(),
+                units,
+                first_row: rows.start,
+                n_features: self.n_features,
+                x: self.x[local.start * self.n_features..local.end * self.n_features].to_vec(),
+                y: self.y[local.clone()].to_vec(),
+                weight: self.weight[local.clone()].to_vec(),
+                offset: self.offset.as_ref().map(|offset| offset[local].to_vec()),
+                total_weight: self.total_weight,
+                peak: self.peak.clone(),
+            }
+        }
+    }
+
+    /// Target of a row from its linear score and a standard normal.
+    pub(crate) type Target = fn(f64, f64) -> f64;
+    pub(crate) fn gaussian(score: f64, noise: f64) -> f64 {
+        score + 0.5 * noise
+    }
+    pub(crate) fn two_classes(score: f64, noise: f64) -> f64 {
+        f64::from(score + noise > 0.0)
+    }
+    pub(crate) fn three_classes(score: f64, noise: f64) -> f64 {
+        f64::from(score + noise > -0.5) + f64::from(score + noise > 0.5)
+    }
+    pub(crate) fn counts(score: f64, noise: f64) -> f64 {
+        let rate = libm::exp(0.5 * score + 1.0);
+        let y = rate + noise * rate.sqrt();
+        if y > 0.0 { y.round() } else { 0.0 }
+    }
+
+    /// `n` standardised rows of `d` features that share a common part; weights from 0 (every seventh row or so) to 2.
+    pub(crate) fn table(n: usize, d: usize, n_lanes: u64, seed: u64, target: Target) -> Table {
+        let draws = Draws::new(seed, Stream::Synthetic);
+        let mut x: Vec<f64> = Vec::with_capacity(n * d);
+        for row in 0..n as u64 {
+            let common = draws.normal(row, 1_000_000);
+            x.extend((0..d as u64).map(|j| draws.normal(row, j) + 0.7 * common));
+        }
+        for j in 0..d {
+            let column = |x: &[f64]| x[j..].iter().step_by(d).copied().collect::<Vec<f64>>();
+            let mean = column(&x).iter().fold(0.0, |s, v| s + v) / n as f64;
+            let variance = column(&x).iter().fold(0.0, |s, v| s + (v - mean) * (v - mean)) / n as f64;
+            for v in x[j..].iter_mut().step_by(d) {
+                *v = (*v - mean) / variance.sqrt().max(1e-12);
+            }
+        }
+        let mut y = Vec::with_capacity(n);
+        for row in 0..n {
+            let mut score = 0.2;
+            for j in 0..d {
+                let sign = if j % 2 == 0 { 1.0 } else { -0.5 };
+                score += sign / (d as f64).sqrt() * x[row * d + j];
+            }
+            y.push(target(score, draws.normal(row as u64, 2_000_000)));
+        }
+        let weight: Vec<f64> = (0..n as u64)
+            .map(|row| if draws.below(7, row, 3_000_000) == 0 { 0.0 } else { 2.0 * draws.uniform(row, 3_000_001) })
+            .collect();
+        let x: Vec<f32> = x.into_iter().map(|v| v as f32).collect();
+        let peak = (0..d).map(|j| x[j..].iter().step_by(d).fold(0.0f64, |p, v| p.max(f64::from(v.abs())))).collect();
+        let plan = RowPlan::lanes(n as u64, d, n_lanes);
+        let total_weight = weight.iter().fold(0.0, |s, w| s + w);
+        Table { units: 0..n_lanes, plan, first_row: 0, n_features: d, x, y, weight, offset: None, total_weight, peak }
+    }
 }

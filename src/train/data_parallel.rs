@@ -1,0 +1,379 @@
+//! Mini-batch training over lanes: local gradients → integers → all-reduce → one step, the same on every rank.
+
+use super::lanes::{Course, Lane, for_each_lane};
+use super::learning_rate::Scales;
+use super::sums::{Total, sum_blocks, sum_scalars};
+use super::table::{Fit, Table};
+use super::{Observer, Progress, Solver, Sync, TrainConfig, local_sgd};
+use crate::comm::Communicator;
+use crate::error::{Error, Result};
+use crate::exact::{BlockSums, ExactSum, Groups, LaneSums, ScaleWindow, Verdict, Width, judge};
+use crate::objective::Objective;
+use crate::optim::{Adam, Optimizer, Sgd};
+use std::time::Instant;
+
+/// Trains by stochastic gradient descent or Adam from `start`; the same fit on every rank. Collective.
+///
+/// * `table`: standardised rows of the lanes that this rank owns (maybe none), of a plan made by
+///   [`RowPlan::lanes`](crate::data::partition::RowPlan::lanes).
+/// * `start`, and the fit's parameters: (n_scores, n_features + 1), intercept last.
+/// * A step takes the next micro-batch of each lane, adds their gradients as integers, divides once by the step's weight and adds
+///   `l2` times the coefficients. A step whose rows all have weight 0 changes nothing.
+/// * `fit.losses`: per epoch, Σ w·loss/Σ w over its steps, each at the parameters it started from, with penalty;
+///   `fit.iterations`: epochs. Epochs end early once |Δloss| ≤ `tolerance`·|loss| from one to the next (0: never).
+/// * [`Sync::Step`] makes two all-reduces a step: 4 bytes a group of parameters, 4 a parameter; two small ones more an epoch.
+///
+/// # Errors
+/// Usage, on every rank: settings that do not fit together, or a loss that is no longer finite.
+///
+/// Source: `EXACT` 2b and 3.
+pub fn train(
+    comm: &Communicator,
+    table: &Table,
+    objective: &dyn Objective,
+    config: &TrainConfig,
+    start: Vec<f64>,
+    watch: &mut dyn Observer,
+) -> Result<Fit> {
+    let (job, lanes) = prepare(comm, table, objective, config, &start)?;
+    if comm.is_root() && comm.size() as u64 > job.course.n_lanes {
+        watch.warning(&format!("{} ranks but only {} lanes: the others stay idle", comm.size(), job.course.n_lanes));
+    }
+    match config.sync {
+        Sync::Step => run(comm, &job, lanes, EveryStep::new(&job, start), watch),
+        Sync::Every(_) | Sync::Once => run(comm, &job, lanes, local_sgd::Apart::new(&job, start), watch),
+    }
+}
+
+/// The lanes of this rank, and the learning rate. Collective.
+fn prepare<'a>(
+    comm: &Communicator,
+    table: &'a Table,
+    objective: &'a dyn Objective,
+    config: &'a TrainConfig,
+    start: &[f64],
+) -> Result<(Job<'a>, Vec<Lane>)> {
+    check(config)?;
+    let course = Course::new(table, config)?;
+    let mut lanes = Lane::of(table, &course, objective.n_scores());
+    start_epoch(&mut lanes, table, config, &course, 0);
+    let step_rows = match config.sync {
+        Sync::Step => config.global_batch.min(table.plan.n_rows()),
+        Sync::Every(_) | Sync::Once => course.micro_batch.min(table.plan.longest_lane()),
+    };
+    let scales = Scales::measure(comm, table, objective, start, &lanes, &course, step_rows)?;
+    let adam = config.solver == Solver::Adam;
+    let rate = config.learning_rate.unwrap_or(if adam { scales.adam(table.n_features) } else { scales.sgd(config) });
+    Ok((Job { table, objective, config, course, rate, scales }, lanes))
+}
+
+/// What mini-batch training cannot do. Not collective; the same on every rank.
+fn check(config: &TrainConfig) -> Result<()> {
+    if !matches!(config.solver, Solver::Sgd | Solver::Adam) {
+        return Err(Error::internal(format!("{:?} is not a mini-batch solver", config.solver)));
+    }
+    if config.l1 > 0.0 {
+        return Err(Error::usage("--l1 needs a full-batch solver; leave --solver out or use --solver lbfgs"));
+    }
+    if !(0.0..1.0).contains(&config.momentum) {
+        return Err(Error::usage(format!("--momentum {}: give a number from 0 to below 1", config.momentum)));
+    }
+    if config.learning_rate.is_some_and(|rate| !(rate > 0.0 && rate.is_finite())) {
+        return Err(Error::usage("--learning-rate: give a number above 0"));
+    }
+    if config.sync == Sync::Every(0) {
+        return Err(Error::usage("--sync-every 0: give a number of steps, from 1"));
+    }
+    Ok(())
+}
+
+/// Everything that stays the same from step to step; holds no communicator, so threads may share it.
+pub(super) struct Job<'a> {
+    pub table: &'a Table,
+    pub objective: &'a dyn Objective,
+    pub config: &'a TrainConfig,
+    pub course: Course,
+    /// Learning rate before the schedule.
+    pub rate: f64,
+    pub scales: Scales,
+}
+
+impl Job<'_> {
+    pub fn optimizer(&self, n_params: usize) -> Box<dyn Optimizer> {
+        match self.config.solver {
+            Solver::Adam => Box::new(Adam::new(n_params, 1e-8 * self.gradient_scale())),
+            _ => Box::new(Sgd::new(n_params, self.config.momentum, self.config.nesterov)),
+        }
+    }
+
+    /// A typical |∂loss/∂score|, as a power of two.
+    pub fn gradient_scale(&self) -> f64 {
+        power_of_two_below(self.scales.score_gradient)
+    }
+
+    pub fn learning_rate(&self, step: u64) -> f64 {
+        self.rate * self.config.schedule.at(step, self.course.of_steps, self.course.steps_per_epoch)
+    }
+
+    /// Adds λ₂·coefficients to a mean gradient and returns λ₂/2‖coefficients‖²; intercepts are free.
+    pub fn add_penalty(&self, params: &[f64], grad: &mut [f64]) -> f64 {
+        let (d, l2) = (self.table.n_features, self.config.l2);
+        let mut squares = 0.0;
+        for (params, grad) in params.chunks_exact(d + 1).zip(grad.chunks_exact_mut(d + 1)) {
+            for (p, g) in params[..d].iter().zip(grad) {
+                *g += l2 * p;
+                squares += p * p;
+            }
+        }
+        0.5 * l2 * squares
+    }
+
+    /// The same error on every rank. Collective.
+    pub fn diverged<V>(&self, comm: &Communicator, step: u64, lane: u64) -> Result<V> {
+        let error = Error::usage(format!(
+            "training diverged at step {} (epoch {}, lane {lane}): the loss is no longer finite; try --learning-rate {:.1e}",
+            step + 1,
+            self.course.epoch_of(step),
+            self.rate / 10.0,
+        ));
+        match comm.agree(if comm.is_root() { Err(error) } else { Ok(()) }) {
+            Err(error) => Err(error),
+            Ok(()) => unreachable!("the root has failed"),
+        }
+    }
+}
+
+/// 2^ilogb(x); 1 for what has no logarithm or would leave the normal numbers.
+fn power_of_two_below(x: f64) -> f64 {
+    let exponent_bits = x.to_bits() & (0x7ff << 52);
+    let normal = x > 0.0 && (100 << 52..1900 << 52).contains(&exponent_bits);
+    if normal { f64::from_bits(exponent_bits) } else { 1.0 }
+}
+
+/// How lanes are brought together.
+pub(super) trait Together {
+    /// Step `step` (from 0): the epoch's step `of_epoch`, whose rows weigh `weight` > 0 over all lanes. Collective.
+    fn step(
+        &mut self,
+        comm: &Communicator,
+        job: &Job<'_>,
+        lanes: &mut [Lane],
+        step: u64,
+        of_epoch: usize,
+        weight: f64,
+    ) -> Result<()>;
+    /// Called after each epoch's last step; returns what its losses lack of the penalty, weighted. Collective.
+    fn end_epoch(&mut self, comm: &Communicator, job: &Job<'_>) -> Result<f64>;
+    /// The common parameters. Collective.
+    fn finish(self, comm: &Communicator, job: &Job<'_>) -> Result<Vec<f64>>;
+}
+
+fn start_epoch(lanes: &mut [Lane], table: &Table, config: &TrainConfig, course: &Course, epoch: u64) {
+    for_each_lane(lanes, |lane| lane.start_epoch(config.seed, epoch, course, &table.weight));
+}
+
+/// All epochs. Collective.
+fn run(
+    comm: &Communicator,
+    job: &Job<'_>,
+    mut lanes: Vec<Lane>,
+    mut together: impl Together,
+    watch: &mut dyn Observer,
+) -> Result<Fit> {
+    let (config, course) = (job.config, &job.course);
+    let mut fit = Fit::default();
+    for epoch in 0..config.epochs {
+        let since = Instant::now();
+        start_epoch(&mut lanes, job.table, config, course, epoch);
+        let weights = step_weights(comm, job, &lanes)?;
+        let first = epoch * course.steps_per_epoch;
+        for (of_epoch, &weight) in weights.iter().enumerate() {
+            if weight > 0.0 {
+                together.step(comm, job, &mut lanes, first + of_epoch as u64, of_epoch, weight)?;
+            }
+        }
+        let next_step = first + course.steps_per_epoch;
+        let penalty = together.end_epoch(comm, job)?;
+        let Some(loss) = epoch_loss(comm, &lanes, penalty)? else {
+            return job.diverged(comm, next_step.saturating_sub(1), 0);
+        };
+        let change = fit.losses.last().map_or(f64::INFINITY, |before| relative_change(*before, loss));
+        fit.losses.push(loss);
+        fit.stop_values.push(change);
+        fit.iterations = epoch + 1;
+        fit.seconds.push(since.elapsed().as_secs_f64());
+        let learning_rate = Some(job.learning_rate(next_step.saturating_sub(1)));
+        let of_steps = course.of_steps;
+        watch.progress(&Progress { step: next_step, of_steps, loss, gradient: None, learning_rate });
+        if config.tolerance > 0.0 && change <= config.tolerance {
+            fit.converged = true;
+            break;
+        }
+    }
+    fit.params = together.finish(comm, job)?;
+    Ok(fit)
+}
+
+/// |Δ|/|loss|, 0 where nothing changed.
+fn relative_change(before: f64, loss: f64) -> f64 {
+    let change = (loss - before).abs();
+    if change == 0.0 { 0.0 } else { change / loss.abs().max(f64::MIN_POSITIVE) }
+}
+
+/// Σ weight of the rows of each of the epoch's steps, over all lanes. Collective.
+fn step_weights(comm: &Communicator, job: &Job<'_>, lanes: &[Lane]) -> Result<Vec<f64>> {
+    let mut sums = BlockSums::new(job.course.steps_per_epoch as usize, job.course.n_lanes);
+    for lane in lanes {
+        sums.push(lane.weights.clone());
+    }
+    match sum_blocks(comm, &sums)? {
+        Total::Finite(weights) => Ok(weights),
+        Total::NonFinite => Err(Error::internal("a row weight is not finite")),
+    }
+}
+
+/// Mean loss of the epoch; None if it is not finite. Collective.
+fn epoch_loss(comm: &Communicator, lanes: &[Lane], penalty: f64) -> Result<Option<f64>> {
+    let mut sums = [ExactSum::new(), ExactSum::new()];
+    for lane in lanes {
+        sums[0].add(lane.epoch_loss);
+        sums[1].add(lane.epoch_weight);
+    }
+    let [loss, weight] = sum_scalars(comm, &sums)?;
+    let (Some(loss), Some(weight)) = (loss.value(), weight.value()) else { return Ok(None) };
+    let mean = if weight > 0.0 { (loss + penalty) / weight } else { 0.0 };
+    Ok(mean.is_finite().then_some(mean))
+}
+
+/// One set of parameters; gradients of the lanes are added every step.
+struct EveryStep {
+    params: Vec<f64>,
+    optimizer: Box<dyn Optimizer>,
+    groups: Groups,
+    sums: LaneSums,
+    window: ScaleWindow,
+    /// Per group, then the number of lanes less the first lane that failed (0: none did).
+    peaks: Vec<i32>,
+    /// A lane's gradient in units of `unit`, then the sum's.
+    narrow: Vec<f32>,
+    grad: Vec<f64>,
+    /// Power of two near the weighted gradient of a typical row by its score: keeps float32 in range whatever the scale of
+    /// targets and weights.
+    unit: f64,
+    /// Σ over the epoch's steps of weight × penalty.
+    penalty: f64,
+    /// Steps that were entered a second time.
+    redone: u64,
+}
+
+impl EveryStep {
+    fn new(job: &Job<'_>, params: Vec<f64>) -> EveryStep {
+        let d = job.table.n_features;
+        let tensors: Vec<usize> = (0..job.objective.n_scores()).flat_map(|_| [d, 1]).collect();
+        let groups = Groups::new(&tensors);
+        let mean_weight = job.table.total_weight / job.table.plan.n_rows().max(1) as f64;
+        let n = params.len();
+        assert_eq!(n, groups.n_elements(), "start has one number a parameter");
+        EveryStep {
+            optimizer: job.optimizer(n),
+            sums: LaneSums::new(&groups, job.course.n_lanes as usize, Width::W32),
+            window: ScaleWindow::new(groups.len()),
+            peaks: vec![0; groups.len() + 1],
+            narrow: vec![0.0; n],
+            grad: vec![0.0; n],
+            unit: power_of_two_below(mean_weight) * job.gradient_scale(),
+            penalty: 0.0,
+            redone: 0,
+            params,
+            groups,
+        }
+    }
+
+    /// Enters the lanes' gradients as integers and finds the peaks of this rank. Not collective.
+    fn enter(&mut self, lanes: &[Lane], n_lanes: u64, exponents: &[i32]) {
+        self.sums.clear();
+        self.peaks.fill(0);
+        let (flag, peaks) = self.peaks.split_last_mut().expect("the flag is last");
+        for lane in lanes {
+            let mut finite = lane.loss.is_finite();
+            for (narrow, g) in self.narrow.iter_mut().zip(&lane.grad) {
+                *narrow = (g / self.unit) as f32;
+                finite &= narrow.is_finite();
+            }
+            if finite {
+                self.sums.add_with_peaks(&self.narrow, exponents, peaks);
+            } else {
+                *flag = (*flag).max((n_lanes - lane.number) as i32);
+            }
+        }
+    }
+}
+
+impl Together for EveryStep {
+    fn step(
+        &mut self,
+        comm: &Communicator,
+        job: &Job<'_>,
+        lanes: &mut [Lane],
+        step: u64,
+        of_epoch: usize,
+        weight: f64,
+    ) -> Result<()> {
+        // Compute: nothing lasting changes before the step is committed.
+        for_each_lane(lanes, |lane| lane.compute(job.table, job.objective, of_epoch, &self.params));
+        let n_lanes = job.course.n_lanes;
+        let mut exponents = self.window.exponents();
+        self.enter(lanes, n_lanes, &exponents);
+
+        // Reduce what decides; the gradients themselves are still here, so a redo only enters them again.
+        comm.all_reduce_max(&mut self.peaks)?;
+        let (&flag, peaks) = self.peaks.split_last().expect("the flag is last");
+        if flag > 0 {
+            return job.diverged(comm, step, n_lanes - flag as u64);
+        }
+        match judge(peaks, &exponents) {
+            Verdict::Fits => {}
+            Verdict::NonFinite => return job.diverged(comm, step, 0),
+            Verdict::Redo(wider) => {
+                let agreed = self.peaks.clone();
+                exponents = wider;
+                self.enter(lanes, n_lanes, &exponents);
+                self.peaks = agreed;
+                self.redone += 1;
+            }
+        }
+        let peaks = &self.peaks[..self.groups.len()];
+        assert_eq!(judge(peaks, &exponents), Verdict::Fits, "step {step} is redone at most once");
+        comm.all_reduce_sum(self.sums.words_u32())?;
+        self.sums.finish(&exponents, &mut self.narrow);
+
+        // Commit.
+        let factor = self.unit / weight;
+        for (grad, sum) in self.grad.iter_mut().zip(&self.narrow) {
+            *grad = f64::from(*sum) * factor;
+        }
+        self.penalty += weight * job.add_penalty(&self.params, &mut self.grad);
+        self.optimizer.step(job.learning_rate(step), &self.grad, &mut self.params);
+        self.window.commit(peaks);
+        for lane in lanes {
+            lane.epoch_loss += lane.loss;
+            lane.epoch_weight += lane.weights[of_epoch];
+        }
+        Ok(())
+    }
+
+    fn end_epoch(&mut self, _comm: &Communicator, _job: &Job<'_>) -> Result<f64> {
+        Ok(std::mem::take(&mut self.penalty))
+    }
+
+    fn finish(self, comm: &Communicator, job: &Job<'_>) -> Result<Vec<f64>> {
+        match self.params.iter().all(|p| p.is_finite()) {
+            true => Ok(self.params),
+            false => job.diverged(comm, job.course.of_steps.saturating_sub(1), 0),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "data_parallel_tests.rs"]
+mod tests;

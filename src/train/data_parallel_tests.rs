@@ -1,0 +1,311 @@
+use super::super::table::testing::{Target, counts, gaussian, table, three_classes, two_classes};
+use super::super::{Silent, full_batch::FullBatch};
+use super::*;
+use crate::comm::run_threads;
+use crate::objective::{Logistic, Poisson, Softmax, Squared, SquaredHinge};
+use crate::optim::Schedule;
+
+const SOFTMAX: Softmax = Softmax { n_classes: 3 };
+const HINGE: SquaredHinge = SquaredHinge { n_classes: 2 };
+
+fn config(solver: Solver, sync: Sync) -> TrainConfig {
+    TrainConfig { solver, sync, epochs: 3, global_batch: 128, tolerance: 0.0, seed: 5, ..TrainConfig::default() }
+}
+
+fn zeros(table: &Table, objective: &dyn Objective) -> Vec<f64> {
+    vec![0.0; objective.n_scores() * (table.n_features + 1)]
+}
+
+/// The fit on `size` ranks with `threads` threads each, without times; asserts that all ranks have the same.
+fn fit_on(size: usize, threads: usize, whole: &Table, objective: &dyn Objective, config: &TrainConfig) -> Fit {
+    let fits = run_threads(size, threads, |comm| {
+        let part = whole.of_rank(comm.rank(), size);
+        let mut fit = train(comm, &part, objective, config, zeros(whole, objective), &mut Silent)?;
+        fit.seconds.clear();
+        Ok(fit)
+    })
+    .unwrap();
+    assert!(fits.iter().all(|fit| *fit == fits[0]));
+    fits.into_iter().next().unwrap()
+}
+
+#[test]
+fn ranks_and_threads_leave_no_trace() {
+    let problems: [(&dyn Objective, Target); 5] = [
+        (&Logistic, two_classes),
+        (&SOFTMAX, three_classes),
+        (&Squared, gaussian),
+        (&HINGE, two_classes),
+        (&Poisson, counts),
+    ];
+    let ways = [
+        config(Solver::Sgd, Sync::Step),
+        config(Solver::Adam, Sync::Step),
+        config(Solver::Sgd, Sync::Every(5)),
+        config(Solver::Adam, Sync::Once),
+    ];
+    for (objective, target) in problems {
+        for n_lanes in [1, 4, 8] {
+            let whole = table(1_009, 5, n_lanes, 7, target);
+            for config in &ways {
+                let alone = fit_on(1, 1, &whole, objective, config);
+                assert!(alone.losses[2] < alone.losses[0], "{} {config:?} {:?}", objective.name(), alone.losses);
+                for (size, threads) in [(1, 2), (2, 1), (3, 2), (4, 1), (7, 1)] {
+                    let fit = fit_on(size, threads, &whole, objective, config);
+                    assert_eq!(fit, alone, "{} on {size} × {threads}, {n_lanes} lanes", objective.name());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn fewer_rows_than_lanes_and_idle_ranks_are_legal() {
+    for n_rows in [1, 15, 40] {
+        let whole = table(n_rows, 2, 8, 3, gaussian);
+        for sync in [Sync::Step, Sync::Every(2), Sync::Once] {
+            let config = config(Solver::Sgd, sync);
+            let alone = fit_on(1, 1, &whole, &Squared, &config);
+            assert!(alone.params.iter().all(|p| p.is_finite()));
+            assert_eq!(fit_on(11, 1, &whole, &Squared, &config), alone, "{n_rows} rows");
+        }
+    }
+}
+
+#[test]
+fn a_table_without_weight_changes_nothing() {
+    let mut whole = table(200, 2, 4, 3, gaussian);
+    whole.weight.fill(0.0);
+    whole.total_weight = 0.0;
+    for sync in [Sync::Step, Sync::Every(2), Sync::Once] {
+        let fit = fit_on(2, 1, &whole, &Squared, &config(Solver::Sgd, sync));
+        assert_eq!((fit.params, fit.losses), (vec![0.0; 3], vec![0.0; 3]));
+    }
+}
+
+#[derive(Default)]
+struct Listener {
+    warnings: Vec<String>,
+    steps: Vec<(u64, u64)>,
+}
+impl Observer for Listener {
+    fn progress(&mut self, progress: &Progress) {
+        self.steps.push((progress.step, progress.of_steps));
+    }
+    fn warning(&mut self, message: &str) {
+        self.warnings.push(message.to_string());
+    }
+}
+
+#[test]
+fn idle_ranks_are_reported_once_by_the_root() {
+    let whole = table(1_009, 2, 4, 3, gaussian);
+    let config = config(Solver::Sgd, Sync::Step);
+    let heard = run_threads(7, 1, |comm| {
+        let mut listener = Listener::default();
+        train(comm, &whole.of_rank(comm.rank(), 7), &Squared, &config, zeros(&whole, &Squared), &mut listener)?;
+        Ok(listener)
+    })
+    .unwrap();
+    assert_eq!(heard[0].warnings, ["7 ranks but only 4 lanes: the others stay idle"]);
+    assert!(heard[1..].iter().all(|listener| listener.warnings.is_empty()));
+    assert_eq!(heard[6].steps, [(8, 24), (16, 24), (24, 24)]);
+}
+
+/// The same course in plain doubles: every row of a step in one sum, momentum by hand.
+fn plain_twin(whole: &Table, objective: &dyn Objective, config: &TrainConfig, rate: f64) -> Vec<f64> {
+    let course = Course::new(whole, config).unwrap();
+    let mut lanes = Lane::of(whole, &course, objective.n_scores());
+    let (mut params, d) = (zeros(whole, objective), whole.n_features);
+    let mut velocity = params.clone();
+    let mut step = 0;
+    for epoch in 0..config.epochs {
+        lanes.iter_mut().for_each(|lane| lane.start_epoch(config.seed, epoch, &course, &whole.weight));
+        for of_epoch in 0..course.steps_per_epoch as usize {
+            let rows: Vec<usize> = lanes.iter().flat_map(|lane| lane.micro_batch(of_epoch)).collect();
+            let weight: f64 = rows.iter().map(|&row| whole.weight[row]).sum();
+            let mut grad = vec![0.0; params.len()];
+            for row in rows {
+                let x: Vec<f64> = whole.rows().row(row).iter().map(|v| f64::from(*v)).chain([1.0]).collect();
+                let score = |params: &[f64]| params.iter().zip(&x).map(|(p, v)| p * v).sum();
+                let mut scores: Vec<f64> = params.chunks(d + 1).map(score).collect();
+                objective.gradients(&[whole.y[row]], &[whole.weight[row]], &mut scores);
+                for (c, s) in scores.iter().enumerate() {
+                    x.iter().enumerate().for_each(|(j, v)| grad[c * (d + 1) + j] += s * v / weight);
+                }
+            }
+            let rate = rate * config.schedule.at(step, course.of_steps, course.steps_per_epoch);
+            for j in 0..params.len() {
+                let g = grad[j] + if j % (d + 1) < d { config.l2 * params[j] } else { 0.0 };
+                velocity[j] = config.momentum * velocity[j] + g;
+                params[j] -= rate * (g + config.momentum * velocity[j]);
+            }
+            step += 1;
+        }
+    }
+    params
+}
+
+#[test]
+fn integers_agree_with_plain_doubles() {
+    for (objective, target) in [
+        (&Logistic as &dyn Objective, two_classes as Target),
+        (&SOFTMAX, three_classes),
+        (&Poisson, counts),
+    ] {
+        let whole = table(1_009, 5, 8, 7, target);
+        let config = TrainConfig { learning_rate: Some(0.02), ..config(Solver::Sgd, Sync::Step) };
+        let fit = fit_on(2, 1, &whole, objective, &config);
+        for (ours, plain) in fit.params.iter().zip(plain_twin(&whole, objective, &config, 0.02)) {
+            // Each sum is rounded at 2^-21 or so of its largest element.
+            approx::assert_relative_eq!(*ours, plain, epsilon = 1e-5, max_relative = 1e-5);
+        }
+    }
+}
+
+/// The full-batch objective at `params`, and its least value as plain gradient descent finds it.
+fn value_and_optimum(whole: &Table, objective: &dyn Objective, l2: f64, params: &[f64]) -> (f64, f64) {
+    let comm = Communicator::solo();
+    let function = FullBatch { comm: &comm, table: whole, objective, l2 };
+    let value = |params: &[f64]| function.evaluate(params).unwrap().unwrap();
+    let ours = value(params).0;
+    let mut best = zeros(whole, objective);
+    let (mut at, mut rate) = (value(&best), 1.0);
+    for _ in 0..3_000 {
+        let trial: Vec<f64> = best.iter().zip(&at.1).map(|(p, g)| p - rate * g).collect();
+        let there = function.evaluate(&trial).unwrap();
+        match there {
+            Some(there) if there.0 <= at.0 => {
+                (best, at, rate) = (trial, there, rate * 1.1);
+            }
+            _ => rate *= 0.5,
+        }
+    }
+    (ours, at.0)
+}
+
+#[test]
+fn defaults_come_near_the_optimum_whatever_the_scale() {
+    let big = |score: f64, noise: f64| 1e12 * gaussian(score, noise);
+    let small = |score: f64, noise: f64| 1e-30 * gaussian(score, noise);
+    let many = |score: f64, noise: f64| libm::floor(1e4 * libm::exp(0.5 * score) + 100.0 * noise);
+    let problems: [(&str, &dyn Objective, Target); 9] = [
+        ("logistic", &Logistic, two_classes),
+        ("softmax", &SOFTMAX, three_classes),
+        ("squared", &Squared, gaussian),
+        ("squared, 1e12", &Squared, big),
+        ("squared, 1e-30", &Squared, small),
+        ("hinge", &HINGE, two_classes),
+        ("poisson", &Poisson, counts),
+        ("poisson, 1e4", &Poisson, many),
+        ("logistic, one class rare", &Logistic, |score, noise| f64::from(score + noise > 4.0)),
+    ];
+    for d in [3, 200] {
+        for (name, objective, target) in problems {
+            let whole = table(10_007, d, 8, 11, target);
+            for (solver, sync) in [
+                (Solver::Sgd, Sync::Step),
+                (Solver::Adam, Sync::Step),
+                (Solver::Sgd, Sync::Every(5)),
+                (Solver::Sgd, Sync::Once),
+            ] {
+                let config =
+                    TrainConfig { solver, sync, epochs: 10, global_batch: 256, tolerance: 0.0, ..Default::default() };
+                // As trainers start: the best model without features.
+                let mut start = zeros(&whole, objective);
+                let mut by_score = vec![0.0; objective.n_scores()];
+                for (y, w) in whole.y.iter().zip(&whole.weight) {
+                    if by_score.len() == 1 { by_score[0] += w * y } else { by_score[*y as usize] += w }
+                }
+                for (c, score) in objective.start_scores(whole.total_weight, &by_score).into_iter().enumerate() {
+                    start[c * (d + 1) + d] = score;
+                }
+                let fit = train(&Communicator::solo(), &whole, objective, &config, start.clone(), &mut Silent).unwrap();
+                let (ours, best) = value_and_optimum(&whole, objective, config.l2, &fit.params);
+                let before = value_at(&whole, objective, config.l2, &start);
+                let left = (ours - best) / (before - best);
+                println!("{name:26} d {d:3} {solver:?} {sync:?}: {left:.1e} of the way is left");
+                let allowed = if sync == Sync::Step { 0.03 } else { 0.1 };
+                assert!(left < allowed, "{name}, {d} features, {solver:?} {sync:?}: {before} → {ours}, best {best}");
+            }
+        }
+    }
+}
+
+fn value_at(whole: &Table, objective: &dyn Objective, l2: f64, params: &[f64]) -> f64 {
+    let comm = Communicator::solo();
+    FullBatch { comm: &comm, table: whole, objective, l2 }.evaluate(params).unwrap().unwrap().0
+}
+
+#[test]
+fn a_sudden_huge_gradient_is_entered_again_with_the_same_bits() {
+    let mut whole = table(1_009, 5, 8, 7, gaussian);
+    for row in [100, 600, 900] {
+        (whole.y[row], whole.weight[row]) = (1e4 * row as f64, 1.0);
+    }
+    let config = config(Solver::Sgd, Sync::Step);
+    let on = |size: usize| {
+        let results = run_threads(size, 1, |comm| {
+            let part = whole.of_rank(comm.rank(), size);
+            let start = zeros(&whole, &Squared);
+            let (job, mut lanes) = prepare(comm, &part, &Squared, &config, &start)?;
+            let mut together = EveryStep::new(&job, start);
+            let weights = step_weights(comm, &job, &lanes)?;
+            for (of_epoch, &weight) in weights.iter().enumerate() {
+                together.step(comm, &job, &mut lanes, of_epoch as u64, of_epoch, weight)?;
+            }
+            Ok((together.redone, together.params))
+        });
+        results.unwrap().swap_remove(size - 1)
+    };
+    let alone = on(1);
+    assert!((2..8).contains(&alone.0), "the first step and some later one, not all: {}", alone.0);
+    for size in [2, 3, 4, 7] {
+        assert_eq!(on(size), alone, "{size} ranks");
+    }
+}
+
+#[test]
+fn divergence_is_one_error_on_every_rank() {
+    let whole = table(1_009, 5, 8, 7, counts);
+    for sync in [Sync::Step, Sync::Every(5), Sync::Once] {
+        let config =
+            TrainConfig { learning_rate: Some(1e6), schedule: Schedule::Constant, ..config(Solver::Sgd, sync) };
+        for size in [1, 3] {
+            let messages = run_threads(size, 1, |comm| {
+                let part = whole.of_rank(comm.rank(), size);
+                let fit = train(comm, &part, &Poisson, &config, zeros(&whole, &Poisson), &mut Silent);
+                Ok(fit.unwrap_err().to_string())
+            })
+            .unwrap();
+            assert!(messages.iter().all(|message| *message == messages[0]), "{messages:?}");
+            assert!(messages[0].starts_with("training diverged at step "), "{messages:?}");
+            let end = "the loss is no longer finite; try --learning-rate 1.0e5";
+            assert!(messages[0].ends_with(end), "{messages:?}");
+        }
+    }
+}
+
+#[test]
+fn training_stops_once_an_epoch_changes_little() {
+    let whole = table(1_009, 2, 4, 3, gaussian);
+    let config = TrainConfig { epochs: 200, tolerance: 1e-3, ..config(Solver::Sgd, Sync::Step) };
+    let fit = fit_on(2, 1, &whole, &Squared, &config);
+    assert!(fit.converged && fit.iterations < 200);
+    let (last, before) = fit.stop_values.split_last().unwrap();
+    assert!(*last <= 1e-3 && before.iter().all(|value| *value > 1e-3));
+}
+
+#[test]
+fn settings_that_do_not_fit_are_refused() {
+    let whole = table(100, 2, 4, 3, gaussian);
+    let message = |config: TrainConfig| {
+        let fit = train(&Communicator::solo(), &whole, &Squared, &config, vec![0.0; 3], &mut Silent);
+        fit.unwrap_err().to_string()
+    };
+    let base = config(Solver::Sgd, Sync::Step);
+    assert!(message(TrainConfig { l1: 0.1, ..base.clone() }).starts_with("--l1 needs a full-batch solver"));
+    assert!(message(TrainConfig { sync: Sync::Every(0), ..base.clone() }).starts_with("--sync-every 0"));
+    assert!(message(TrainConfig { momentum: 1.0, ..base.clone() }).starts_with("--momentum 1"));
+    assert!(message(TrainConfig { global_batch: 3, ..base }).starts_with("--global-batch 3"));
+}

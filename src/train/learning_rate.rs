@@ -1,0 +1,232 @@
+//! How long a mini-batch step may be when nobody says: measured on the first rows, so that data of any scale train without
+//! tuning.
+//!
+//! **Sgd.** A step of rate η on a mini-batch of m rows is stable, row noise included, up to about 1/η = λ + ρ/m, where λ is the
+//! largest eigenvalue of the mean curvature `E[w κ z zᵀ]` and ρ the largest `w κ ‖z‖²` of a row (Ma, Bassily, Belkin, *The power
+//! of interpolation*, ICML 2018, theorem 3); z = (x, 1), κ bounds the curvature of the row's loss by its score. Momentum μ
+//! makes steps 1/(1 − μ) times longer in the end, hence the default `η = (1 − μ)/(λ + ρ/m + λ₂)`: 0.1 at momentum 0.9 and unit
+//! curvature. Multiplying targets of squared loss, counts or row weights by any factor leaves the model's course as it was.
+//!
+//! **Adam.** Its steps are about η in every parameter, whatever the gradient, so η carries the scale of the scores:
+//! `η = σ·min(0.01, 0.5/√((d + 1)·λ/κ̄))`, σ the root mean square of the rows' own Newton steps |∂loss/∂score|/κ at the start
+//! (for squared loss: the deviation of the targets; about 1 for classes). The second bound keeps the scores of
+//! d + 1 parameters that all move the same way within σ/2 a step.
+
+use super::TrainConfig;
+use super::lanes::{Course, Lane};
+use super::sums::{Total, sum_blocks};
+use super::table::Table;
+use crate::comm::Communicator;
+use crate::error::{Error, Result};
+use crate::exact::BlockSums;
+use crate::objective::Objective;
+use crate::rng::{Draws, Stream};
+use rayon::prelude::*;
+
+/// Rows, at most, that curvature is measured on: the first of each lane's first epoch.
+const SAMPLE: u64 = 4096;
+/// Iterations for the largest eigenvalue: they miss a few per cent of it, and the rate leaves a factor of 13 to the limit.
+const POWER_ITERATIONS: usize = 12;
+
+/// What the first rows say about the scale of the problem; the same on every rank.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scales {
+    /// λ: the largest eigenvalue of the mean curvature.
+    pub curvature: f64,
+    /// ρ/m: the largest curvature that one row brings into a step.
+    pub row_curvature: f64,
+    /// κ̄: mean curvature of a row's loss by its score.
+    pub score_curvature: f64,
+    /// Root mean square of |∂loss/∂score|.
+    pub score_gradient: f64,
+    /// σ: root mean square of |∂loss/∂score|/κ.
+    pub newton_step: f64,
+}
+
+impl Scales {
+    /// Measures at `start`; lanes must be in the order of the first epoch. Collective: 27 small all-reduces.
+    ///
+    /// `step_rows`: rows that one step averages over.
+    ///
+    /// # Errors
+    /// Data: a loss or its curvature is not finite on those rows.
+    pub fn measure(
+        comm: &Communicator,
+        table: &Table,
+        objective: &dyn Objective,
+        start: &[f64],
+        lanes: &[Lane],
+        course: &Course,
+        step_rows: u64,
+    ) -> Result<Scales> {
+        let samples: Vec<Sample> =
+            lanes.par_iter().map(|lane| Sample::of(table, objective, start, lane, course)).collect();
+        let sums = sum(comm, course, 4, samples.iter().map(|sample| sample.sums.to_vec()).collect())?;
+        let weight = if sums[0] > 0.0 { sums[0] } else { 1.0 };
+        let mean_weight = table.total_weight / table.plan.n_rows().max(1) as f64;
+        let share = row_share(table, objective, start, mean_weight * step_rows as f64);
+        Ok(Scales {
+            curvature: largest_eigenvalue(comm, table, course, &samples, weight)?,
+            row_curvature: largest(comm, share)?,
+            score_curvature: sums[1] / weight,
+            score_gradient: (sums[2] / weight).sqrt(),
+            newton_step: (sums[3] / weight).sqrt(),
+        })
+    }
+
+    /// η of gradient descent with momentum. Not collective.
+    pub fn sgd(&self, config: &TrainConfig) -> f64 {
+        let rate = (1.0 - config.momentum) / (self.curvature + self.row_curvature + config.l2);
+        if rate > 0.0 && rate.is_finite() { rate } else { 0.1 }
+    }
+
+    /// η of Adam. Not collective.
+    pub fn adam(&self, n_features: usize) -> f64 {
+        let spread = (n_features + 1) as f64 * self.curvature / self.score_curvature;
+        let bound = 0.5 / spread.sqrt();
+        let rate = self.newton_step * if bound < 0.01 { bound } else { 0.01 };
+        if rate > 0.0 && rate.is_finite() { rate } else { 0.01 }
+    }
+}
+
+/// Adds one vector of `len` sums a lane over all ranks. Collective.
+fn sum(comm: &Communicator, course: &Course, len: usize, contributions: Vec<Vec<f64>>) -> Result<Vec<f64>> {
+    let mut sums = BlockSums::new(len, course.n_lanes);
+    for contribution in contributions {
+        sums.push(contribution);
+    }
+    match sum_blocks(comm, &sums)? {
+        Total::Finite(total) => Ok(total),
+        Total::NonFinite => {
+            let error = Error::data("the loss is not finite at the start of training; look for infinite values");
+            comm.agree(if comm.is_root() { Err(error) } else { Ok(Vec::new()) })
+        }
+    }
+}
+
+/// The largest of a non-negative number of all ranks. Collective.
+fn largest(comm: &Communicator, local: f64) -> Result<f64> {
+    // Bits of non-negative doubles are ordered as the numbers are.
+    let mut key = [local.to_bits() as i64];
+    comm.all_reduce_max(&mut key)?;
+    Ok(f64::from_bits(key[0] as u64))
+}
+
+/// Some rows of a lane, with w·κ of each.
+struct Sample {
+    rows: Vec<usize>,
+    curvature: Vec<f64>,
+    /// Σ of w, w·κ, w·|g|², w·|g|²/κ², g = ∂loss/∂score.
+    sums: [f64; 4],
+}
+
+impl Sample {
+    fn of(table: &Table, objective: &dyn Objective, start: &[f64], lane: &Lane, course: &Course) -> Sample {
+        let most = course.micro_batch.min(SAMPLE.div_ceil(course.n_lanes)) as usize;
+        let rows: Vec<usize> = lane.micro_batch(0).take(most).collect();
+        let mut sample = Sample { curvature: Vec::with_capacity(rows.len()), rows, sums: [0.0; 4] };
+        let mut scores = vec![0.0; objective.n_scores()];
+        for &row in &sample.rows {
+            let w = table.weight[row];
+            let offset = table.offset.as_ref().map_or(0.0, |offset| offset[row]);
+            for (score, params) in scores.iter_mut().zip(start.chunks_exact(table.n_features + 1)) {
+                *score = offset + dot(table.rows().row(row), params);
+            }
+            let kappa = objective.largest_curvature(table.y[row], scores[0]);
+            objective.gradients(&table.y[row..row + 1], &[1.0], &mut scores);
+            let mut squares = 0.0;
+            for g in &scores {
+                squares += g * g;
+            }
+            sample.curvature.push(w * kappa);
+            let steps = if kappa > 0.0 { squares / (kappa * kappa) } else { 0.0 };
+            for (sum, value) in sample.sums.iter_mut().zip([1.0, kappa, squares, steps]) {
+                *sum += w * value;
+            }
+        }
+        sample
+    }
+}
+
+/// `Σ_j x[j]·params[j]` and the intercept, in order.
+fn dot(x: &[f32], params: &[f64]) -> f64 {
+    let mut sum = params[x.len()];
+    for (x, p) in x.iter().zip(params) {
+        sum += f64::from(*x) * p;
+    }
+    sum
+}
+
+/// The largest eigenvalue of `Σ w κ z zᵀ / weight` over the samples, by power iteration. Collective.
+fn largest_eigenvalue(
+    comm: &Communicator,
+    table: &Table,
+    course: &Course,
+    samples: &[Sample],
+    weight: f64,
+) -> Result<f64> {
+    let n = table.n_features + 1;
+    let draws = Draws::new(0, Stream::Init);
+    let mut v: Vec<f64> = (0..n as u64).map(|j| draws.normal(j, 0)).collect();
+    let mut eigenvalue = normalise(&mut v);
+    for _ in 0..POWER_ITERATIONS {
+        let product = |sample: &Sample| {
+            let mut product = vec![0.0; n];
+            for (&row, curvature) in sample.rows.iter().zip(&sample.curvature) {
+                let x = table.rows().row(row);
+                let factor = curvature * dot(x, &v);
+                for (sum, x) in product.iter_mut().zip(x) {
+                    *sum += factor * f64::from(*x);
+                }
+                product[n - 1] += factor;
+            }
+            product
+        };
+        v = sum(comm, course, n, samples.par_iter().map(product).collect())?;
+        eigenvalue = normalise(&mut v) / weight;
+    }
+    Ok(eigenvalue)
+}
+
+/// Divides `v` by its length and returns that; a zero vector stays.
+fn normalise(v: &mut [f64]) -> f64 {
+    let mut largest = 0.0f64;
+    for x in v.iter() {
+        largest = if x.abs() > largest { x.abs() } else { largest };
+    }
+    if largest == 0.0 {
+        return 0.0;
+    }
+    // Divided first, so that squares neither overflow nor vanish.
+    let mut squares = 0.0;
+    for x in v.iter_mut() {
+        *x /= largest;
+        squares += *x * *x;
+    }
+    let length = squares.sqrt();
+    for x in v.iter_mut() {
+        *x /= length;
+    }
+    largest * length
+}
+
+/// The largest `κ ‖z‖²·min(1, w/of_step)` of the rows here, `of_step` the weight of a typical step. Not collective.
+fn row_share(table: &Table, objective: &dyn Objective, start: &[f64], of_step: f64) -> f64 {
+    let of_row = |row: usize| {
+        let w = table.weight[row];
+        if w <= 0.0 {
+            return 0.0;
+        }
+        let mut squares = 1.0;
+        for x in table.rows().row(row) {
+            squares += f64::from(*x) * f64::from(*x);
+        }
+        let offset = table.offset.as_ref().map_or(0.0, |offset| offset[row]);
+        let kappa = objective.largest_curvature(table.y[row], offset + start[table.n_features]);
+        let share = if w < of_step { w / of_step } else { 1.0 };
+        let value = kappa * squares * share;
+        if value.is_finite() { value } else { f64::MAX }
+    };
+    // A maximum of finite numbers ≥ 0: the same in any order.
+    (0..table.y.len()).into_par_iter().map(of_row).reduce(|| 0.0, |a, b| if b > a { b } else { a })
+}
