@@ -36,10 +36,7 @@ impl Draws {
 
     /// 64 random bits for (`index`, `counter`), such as (global row, epoch).
     pub fn bits(self, index: u64, counter: u64) -> u64 {
-        let out = philox(
-            [index as u32, (index >> 32) as u32, counter as u32, (counter >> 32) as u32],
-            self.key,
-        );
+        let out = philox([index as u32, (index >> 32) as u32, counter as u32, (counter >> 32) as u32], self.key);
         u64::from(out[0]) | u64::from(out[1]) << 32
     }
 
@@ -55,10 +52,7 @@ impl Draws {
 
     /// Standard normal by Box–Muller, with `libm` so that every machine draws the same.
     pub fn normal(self, index: u64, counter: u64) -> f64 {
-        let out = philox(
-            [index as u32, (index >> 32) as u32, counter as u32, (counter >> 32) as u32],
-            self.key,
-        );
+        let out = philox([index as u32, (index >> 32) as u32, counter as u32, (counter >> 32) as u32], self.key);
         let u = (f64::from(out[0]) + 1.0) * (1.0 / 4_294_967_297.0);
         let v = f64::from(out[1]) * (1.0 / 4_294_967_296.0);
         libm::sqrt(-2.0 * libm::log(u)) * libm::cos(std::f64::consts::TAU * v)
@@ -74,12 +68,7 @@ fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
         }
         let a = u64::from(counter[0]) * 0xD251_1F53;
         let b = u64::from(counter[2]) * 0xCD9E_8D57;
-        counter = [
-            (b >> 32) as u32 ^ counter[1] ^ key[0],
-            b as u32,
-            (a >> 32) as u32 ^ counter[3] ^ key[1],
-            a as u32,
-        ];
+        counter = [(b >> 32) as u32 ^ counter[1] ^ key[0], b as u32, (a >> 32) as u32 ^ counter[3] ^ key[1], a as u32];
     }
     counter
 }

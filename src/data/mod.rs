@@ -31,7 +31,12 @@ pub struct Column {
 
 /// How the target is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub enum TargetKind { Integer, Bool, Float, Text }
+pub enum TargetKind {
+    Integer,
+    Bool,
+    Float,
+    Text,
+}
 
 /// What is known of a table before any row is read.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -46,11 +51,18 @@ pub struct Schema {
 
 /// Values of the numeric columns of some rows, row-major (rows, numeric columns).
 #[derive(Clone, Debug, PartialEq)]
-pub enum Values { F32(Vec<f32>), F64(Vec<f64>) }
+pub enum Values {
+    F32(Vec<f32>),
+    F64(Vec<f64>),
+}
 
 /// Targets of some rows, as stored.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Targets { None, Number(Vec<f64>), Text(Vec<String>) }
+pub enum Targets {
+    None,
+    Number(Vec<f64>),
+    Text(Vec<String>),
+}
 
 /// A run of rows as the source stores them; reused from read to read.
 #[derive(Clone, Debug)]
