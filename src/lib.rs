@@ -1,3 +1,4 @@
+pub mod blas;
 pub mod comm;
 pub mod data;
 pub mod error;

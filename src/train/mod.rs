@@ -5,9 +5,18 @@
 //! Talks: yes; the only room that combines ranks with data and models.
 //! Never: flags, printing (an [`Observer`] does that), file names other than the inputs'.
 
+pub mod coordinate_descent;
+pub mod dense;
 pub mod full_batch;
+pub mod least_squares;
+pub mod newton;
+pub mod outer;
+pub mod second_order;
 pub mod sums;
 pub mod table;
+#[cfg(test)]
+mod test_tables;
+pub mod tsqr;
 
 use crate::comm::{Communicator, Traffic};
 use crate::data::names::TableNames;
