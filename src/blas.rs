@@ -1,48 +1,159 @@
-//! OpenBLAS and its threads: one per call, since the bits of a product change with the number of BLAS threads.
-//! Parallelism is ours, over blocks.
+//! # blas — what is asked of OpenBLAS, and how it is kept from changing the answer
+//!
+//! In:    nothing. Out: a fingerprint of the BLAS kernels in use. Talks: [`prepare`] and [`check_same_on_all_ranks`].
+//! Never: numbers of a model.
+//!
+//! OpenBLAS has other bits with two threads than with one, and other kernels on other processors (`EXACT` 4.3, 4.4).
+//! So it runs single-threaded (rayon and ranks share the work instead), and ranks whose kernels differ are refused.
 
+use crate::comm::Communicator;
 use crate::error::{Error, Result};
-use ndarray_linalg as _;
-use std::ffi::{CStr, c_char, c_int};
+use ndarray_linalg::{Lapack, MatrixLayout, UPLO};
 
-#[allow(unsafe_code, reason = "three functions of OpenBLAS that no crate offers")]
-unsafe extern "C" {
-    fn openblas_set_num_threads(n_threads: c_int);
-    fn openblas_get_num_threads() -> c_int;
-    fn openblas_get_config() -> *mut c_char;
+/// The two switches and two names of OpenBLAS that LAPACK's interface has no word for.
+#[allow(unsafe_code, reason = "OpenBLAS is a C library without a safe wrapper of these four calls")]
+mod openblas {
+    use std::ffi::{CStr, c_char, c_int};
+
+    unsafe extern "C" {
+        fn openblas_set_num_threads(threads: c_int);
+        fn openblas_get_num_threads() -> c_int;
+        fn openblas_get_corename() -> *const c_char;
+        fn openblas_get_config() -> *const c_char;
+    }
+
+    /// Asks for one thread and returns how many there are then.
+    pub fn set_one_thread() -> i32 {
+        // SAFETY: both take and return plain integers. Ranks of one process may call them at once: all write 1.
+        unsafe {
+            openblas_set_num_threads(1);
+            openblas_get_num_threads()
+        }
+    }
+
+    /// (core name, version and build options).
+    pub fn names() -> (String, String) {
+        // SAFETY: both return a pointer to a static, NUL-terminated string that OpenBLAS never frees nor changes
+        // after its start; a null pointer is tested for before reading.
+        let text = |pointer: *const c_char| match pointer.is_null() {
+            true => String::from("unknown"),
+            false => unsafe { CStr::from_ptr(pointer) }.to_string_lossy().trim().to_owned(),
+        };
+        // SAFETY: no arguments, no state.
+        unsafe { (text(openblas_get_corename()), text(openblas_get_config())) }
+    }
 }
 
-/// Makes OpenBLAS compute on the calling thread only, and checks that it does.
-#[allow(unsafe_code, reason = "calls into OpenBLAS")]
-pub fn use_one_thread() -> Result<()> {
-    // SAFETY: plain calls without pointers; `main` makes them before any other thread exists.
-    let n_threads = unsafe {
-        openblas_set_num_threads(1);
-        openblas_get_num_threads()
-    };
-    match n_threads {
+/// Makes OpenBLAS work in the thread that calls it. Not collective.
+///
+/// # Errors
+/// `Usage`, if it keeps several threads all the same (builds with OpenMP have done so).
+///
+/// Source: `openblas_set_num_threads`, read back as in `EXACT` 4.3.
+pub fn single_thread() -> Result<()> {
+    match openblas::set_one_thread() {
         1 => Ok(()),
-        n => Err(Error::usage(format!(
-            "OpenBLAS keeps {n} threads, which would change results; start with OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1"
+        threads => Err(Error::usage(format!(
+            "OpenBLAS keeps {threads} threads although 1 was asked for, and its results depend on their number; \
+             set OMP_NUM_THREADS=1 and OPENBLAS_NUM_THREADS=1"
         ))),
     }
 }
 
-/// Version, kernel family and build options in OpenBLAS's own words.
-#[allow(unsafe_code, reason = "calls into OpenBLAS")]
-pub fn description() -> String {
-    // SAFETY: OpenBLAS returns a pointer to a static text that ends with NUL, or null.
-    unsafe {
-        let text = openblas_get_config();
-        if text.is_null() { String::new() } else { CStr::from_ptr(text).to_string_lossy().trim().to_string() }
+/// What decides the bits of BLAS and LAPACK here, as `core | version and options | hash`. Not collective.
+///
+/// The hash is BLAKE3 (32 hex digits) of the bits of a Cholesky and a QR factor of fixed matrices, so that libraries
+/// that call themselves alike and still differ are found. About a millisecond.
+pub fn fingerprint() -> String {
+    let (core, config) = openblas::names();
+    format!("{core} | {config} | {}", probe())
+}
+
+/// Hash of the factors of fixed matrices that are large enough to enter the blocked code.
+fn probe() -> String {
+    let (m, n) = (193, 97);
+    let entry = |i: usize, j: usize| ((i * 7919 + j * 104_729 + i * j * 31) % 2003) as f64 / 1001.5 - 1.0;
+    let mut tall: Vec<f64> = (0..m * n).map(|k| entry(k % m, k / m)).collect();
+    let mut square: Vec<f64> = (0..n * n).map(|k| entry(k % n + k / n, (k % n) * (k / n))).collect();
+    for i in 0..n {
+        square[i * n + i] += 2.0 * n as f64;
     }
+    let mut hash = blake3::Hasher::new();
+    let qr = f64::householder(MatrixLayout::F { col: n as i32, lda: m as i32 }, &mut tall);
+    let cholesky = f64::cholesky(MatrixLayout::F { col: n as i32, lda: n as i32 }, UPLO::Lower, &mut square);
+    hash.update(&[u8::from(qr.is_ok()), u8::from(cholesky.is_ok())]);
+    for value in tall.iter().chain(&square) {
+        hash.update(&value.to_bits().to_le_bytes());
+    }
+    hash.finalize().to_hex()[..32].to_owned()
+}
+
+/// Refuses a world whose ranks have different BLAS kernels. Collective.
+///
+/// # Errors
+/// `Usage` on every rank, with two host names and the cure.
+pub fn check_same_on_all_ranks(comm: &Communicator) -> Result<()> {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = if host.trim().is_empty() { "an unnamed host" } else { host.trim() };
+    let mine = format!("{host}\n{}", fingerprint());
+    let all = comm.all_gather_bytes(mine.as_bytes())?;
+    let texts: Vec<String> =
+        (0..comm.size()).map(|rank| String::from_utf8_lossy(all.of_rank(rank)).into_owned()).collect();
+    refuse_differences(&texts)
+}
+
+/// `of_ranks`: host name, line feed, fingerprint.
+fn refuse_differences(of_ranks: &[String]) -> Result<()> {
+    let split = |text: &'_ str| -> (String, String) {
+        let (host, fingerprint) = text.split_once('\n').unwrap_or(("an unnamed host", text));
+        (host.to_owned(), fingerprint.to_owned())
+    };
+    let (first_host, first) = split(&of_ranks[0]);
+    for (rank, text) in of_ranks.iter().enumerate().skip(1) {
+        let (host, fingerprint) = split(text);
+        if fingerprint != first {
+            return Err(Error::usage(format!(
+                "rank 0 on {first_host} has OpenBLAS {first}, but rank {rank} on {host} has {fingerprint}: their results \
+                 differ in the last bits; set OPENBLAS_CORETYPE=Haswell for all ranks (and use one OpenBLAS version), \
+                 or run on equal processors"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// [`single_thread`] and [`check_same_on_all_ranks`]: what a solver does before it calls LAPACK. Collective.
+///
+/// # Errors
+/// Theirs, on every rank.
+pub fn prepare(comm: &Communicator) -> Result<()> {
+    comm.agree(single_thread())?;
+    check_same_on_all_ranks(comm)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+    use crate::comm::run_threads;
+
     #[test]
-    fn one_thread_is_what_it_says_afterwards() {
-        super::use_one_thread().unwrap();
-        assert!(super::description().contains("OpenBLAS"));
+    fn one_machine_agrees_with_itself() {
+        single_thread().unwrap();
+        let print = fingerprint();
+        assert_eq!(print, fingerprint());
+        assert_eq!(print.split(" | ").count(), 3, "{print}");
+        run_threads(3, 1, prepare).unwrap();
+    }
+
+    #[test]
+    fn mixed_processors_are_refused_with_hosts_and_cure() {
+        let of = |host: &str, core: &str| format!("{host}\n{core} | OpenBLAS 0.3.21 | 00ff");
+        refuse_differences(&[of("n1", "Haswell"), of("n2", "Haswell")]).unwrap();
+        let error = refuse_differences(&[of("n1", "Haswell"), of("n2", "Haswell"), of("n7", "SkylakeX")]).unwrap_err();
+        let text = error.to_string();
+        for part in ["n1", "rank 2 on n7", "SkylakeX", "OPENBLAS_CORETYPE=Haswell"] {
+            assert!(text.contains(part), "{part} is missing in: {text}");
+        }
+        assert_eq!(error.kind().exit_code(), 2);
     }
 }

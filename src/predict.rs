@@ -15,8 +15,8 @@ use crate::data::partition::{Partition, RowPlan};
 use crate::data::{Block, ColumnKind, DataSource, Schema, Values};
 use crate::error::{Error, InContext, Result};
 use crate::metric::classification::most_probable;
-use crate::model::preprocess::standardised;
 use crate::model::TargetCoding;
+use crate::model::preprocess::standardised;
 use crate::objective::Objective;
 use crate::store::Cell;
 use crate::store::predictions::{self, Layout, Offsets, RowDataset, RowWriter};
@@ -357,7 +357,8 @@ impl Copied {
         let source = Hdf5Source::open(&config.inputs.paths, &wanted, Need::Predict)?;
         let table = table_name(&config.inputs.paths);
         let [column] = source.schema().columns.as_slice() else {
-            let message = format!("has {} columns; one number or string a row is wanted", source.schema().columns.len());
+            let message =
+                format!("has {} columns; one number or string a row is wanted", source.schema().columns.len());
             return Err(Error::usage(message)).in_dataset(name).in_file(table);
         };
         if source.schema().n_rows != n_rows {

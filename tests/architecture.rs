@@ -113,9 +113,12 @@ fn foreign_libraries_are_named_in_their_rooms_only() {
         let name = path.to_str().unwrap();
         let code = code(&text);
         let names = |word: &str| {
-            code.match_indices(word).any(|(at, _)| !code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':'))
+            code.match_indices(word)
+                .any(|(at, _)| !code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':'))
         };
-        if (names("mpi::ffi") || names("mpi::traits") || names("mpi::topology") || names("mpi::environment")) && name != "comm/mpi.rs" {
+        if (names("mpi::ffi") || names("mpi::traits") || names("mpi::topology") || names("mpi::environment"))
+            && name != "comm/mpi.rs"
+        {
             wrong.push(format!("{name} names rsmpi"));
         }
         let hdf5 = names("hdf5_sys::") || code.contains("::hdf5::") || code.contains("use hdf5::");
@@ -178,8 +181,27 @@ fn the_crate_documentation_lists_every_room() {
 #[test]
 fn nothing_calls_what_changes_bits() {
     let words = [
-        ".mul_add(", ".powi(", ".powf(", ".exp()", ".exp2()", ".exp_m1()", ".ln()", ".ln_1p()", ".log10()", ".log2()", ".sin()",
-        ".cos()", ".tan()", ".tanh()", ".cbrt()", ".hypot(", "HashMap", "HashSet", "MAXLOC", "sum_axis(", "reduce_with(",
+        ".mul_add(",
+        ".powi(",
+        ".powf(",
+        ".exp()",
+        ".exp2()",
+        ".exp_m1()",
+        ".ln()",
+        ".ln_1p()",
+        ".log10()",
+        ".log2()",
+        ".sin()",
+        ".cos()",
+        ".tan()",
+        ".tanh()",
+        ".cbrt()",
+        ".hypot(",
+        "HashMap",
+        "HashSet",
+        "MAXLOC",
+        "sum_axis(",
+        "reduce_with(",
     ];
     for (path, text) in files() {
         if is_test(&path) {

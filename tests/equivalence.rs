@@ -127,7 +127,8 @@ fn a_table_cut_into_files_has_the_bits_of_the_whole() {
     let mut paths = Vec::new();
     for (i, bounds) in cuts.windows(2).enumerate() {
         let path = folder.path().join(format!("part-{i}.h5"));
-        synthetic::write_hdf5(&path, "", &part(bounds[0]..bounds[1]), Storage { chunk_rows: None, deflate: None }).unwrap();
+        synthetic::write_hdf5(&path, "", &part(bounds[0]..bounds[1]), Storage { chunk_rows: None, deflate: None })
+            .unwrap();
         paths.push(path);
     }
     let one = folder.path().join("one.h5");
@@ -146,7 +147,8 @@ fn real_tables_with_text_weights_offsets_and_folds_have_the_same_bits() {
         TableNames { group: word(group), weight: word(weight), offset: word(offset), ..TableNames::default() }
     };
     let base = TrainConfig { max_iterations: 8, epochs: 2, ..TrainConfig::default() };
-    let cancer = Inputs { paths: vec![data("breast_cancer.h5")], names: names("", "row_weight", ""), ..Inputs::default() };
+    let cancer =
+        Inputs { paths: vec![data("breast_cancer.h5")], names: names("", "row_weight", ""), ..Inputs::default() };
     let counts = Inputs { paths: vec![data("counts.h5")], names: names("groups", "", "offset"), ..Inputs::default() };
     for solver in [Solver::Lbfgs, Solver::Newton, Solver::Sgd] {
         for class_weight in [ClassWeight::None, ClassWeight::Balanced] {

@@ -54,8 +54,7 @@ fn agrees(name: &str, solver: Solver, coefficient_tolerance: f64) {
         ..Inputs::default()
     };
     let config = config.resolved().unwrap();
-    let (model, report) =
-        run_threads(2, 1, |comm| train(comm, &inputs, &config, &mut Silent)).unwrap().swap_remove(0);
+    let (model, report) = run_threads(2, 1, |comm| train(comm, &inputs, &config, &mut Silent)).unwrap().swap_remove(0);
 
     for (found, expected) in model.preprocess.mean.iter().zip(numbers(&reference["means"])) {
         approx::assert_relative_eq!(*found, expected, max_relative = 1e-12, epsilon = 1e-13);

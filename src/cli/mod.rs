@@ -14,8 +14,8 @@ use crate::data::{convert, describe};
 use crate::error::{Error, ErrorKind, InContext, Result};
 use crate::predict::load_model;
 use crate::report::{Reporter, print_line};
-use crate::train::evaluate::evaluate;
 use crate::train::Inputs;
+use crate::train::evaluate::evaluate;
 use crate::{blas, doctor, predict, store, train, verify};
 use clap::Parser;
 use flags::{Command, InspectFlags, VerifyFlags, Words};
@@ -33,7 +33,7 @@ pub fn run(words: Vec<OsString>) -> i32 {
         Ok(command) => command,
         Err(problem) => return refuse(&problem),
     };
-    if let Err(error) = blas::use_one_thread() {
+    if let Err(error) = blas::single_thread() {
         return refuse(&Problem::Settings(error));
     }
     let run = command.run();

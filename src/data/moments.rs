@@ -56,12 +56,7 @@ fn add_row(row: &[f64], weight: f64, shift: &[f64], sums: [&mut [f64]; 5]) {
 ///
 /// The inverse is 0 for a column that is empty or has one value; [`None`] names the first column whose
 /// squares left the range of float64.
-pub fn standardisation(
-    total: &[f64],
-    min: &[f64],
-    max: &[f64],
-    shift: &[f64],
-) -> Result<(Vec<f64>, Vec<f64>), usize> {
+pub fn standardisation(total: &[f64], min: &[f64], max: &[f64], shift: &[f64]) -> Result<(Vec<f64>, Vec<f64>), usize> {
     let d = min.len();
     let (mut means, mut inverse_scales) = (Vec::with_capacity(d), Vec::with_capacity(d));
     for j in 0..d {

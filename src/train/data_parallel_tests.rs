@@ -148,11 +148,9 @@ fn plain_twin(whole: &Table, objective: &dyn Objective, config: &TrainConfig, ra
 
 #[test]
 fn integers_agree_with_plain_doubles() {
-    for (objective, target) in [
-        (&Logistic as &dyn Objective, two_classes as Target),
-        (&SOFTMAX, three_classes),
-        (&Poisson, counts),
-    ] {
+    for (objective, target) in
+        [(&Logistic as &dyn Objective, two_classes as Target), (&SOFTMAX, three_classes), (&Poisson, counts)]
+    {
         let whole = table(1_009, 5, 8, 7, target);
         let config = TrainConfig { learning_rate: Some(0.02), ..config(Solver::Sgd, Sync::Step) };
         let fit = fit_on(2, 1, &whole, objective, &config);

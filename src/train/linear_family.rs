@@ -4,7 +4,8 @@ use super::full_batch::FullBatch;
 use super::prepare::{Fold, Prepared, objective, prepare, start};
 use super::table::Fit;
 use super::{
-    Inputs, Kind, Model, Observer, Solver, TrainConfig, TrainReport, lbfgs,
+    Inputs, Kind, Model, Observer, Solver, TrainConfig, TrainReport, coordinate_descent, data_parallel, evaluate,
+    lbfgs, least_squares, newton, tsqr,
 };
 use crate::comm::Communicator;
 use crate::data::hdf5::Hdf5Source;
@@ -145,7 +146,12 @@ fn solve(
             let problem = FullBatch { comm, table, objective, l2: config.l2 };
             lbfgs::solve(&problem, config, start, watch)
         }
-        _ => Err(Error::internal("the solver was not resolved before training")),
+        Solver::Newton => newton::solve(comm, table, objective, config, start, watch),
+        Solver::Cholesky => least_squares::solve(comm, table, objective, config, start, watch),
+        Solver::Qr => tsqr::solve(comm, table, objective, config, start, watch),
+        Solver::Cd => coordinate_descent::solve(comm, table, objective, config, start, watch),
+        Solver::Sgd | Solver::Adam => data_parallel::train(comm, table, objective, config, start, watch),
+        Solver::Auto => Err(Error::internal("the solver was not resolved before training")),
     }
 }
 
@@ -169,7 +175,8 @@ fn held_out_metrics(comm: &Communicator, prepared: &Prepared, kind: Kind, fit: &
     }
     let weight: Vec<f64> =
         prepared.stored_weight.iter().zip(&prepared.held_out).map(|(w, out)| if *out { *w } else { 0.0 }).collect();
-    let _=(comm,weight); Ok(Vec::new())
+    let measured = evaluate::metrics_of(comm, kind, prepared.target.n_classes(), &table.y, &weight, &scores)?;
+    Ok(measured.metrics.iter().map(|(name, value)| (name.to_string(), value)).collect())
 }
 
 /// BLAKE3 of the parameters, of every setting that can change them, and of the input values. Not collective.

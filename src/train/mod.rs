@@ -6,17 +6,26 @@
 //! Never: flags, printing (an [`Observer`] does that), file names other than the inputs'.
 
 pub mod config;
+pub mod coordinate_descent;
 pub mod data_parallel;
+pub mod dense;
 pub mod evaluate;
 pub mod full_batch;
 mod lanes;
 pub mod lbfgs;
 mod learning_rate;
+pub mod least_squares;
 pub mod linear_family;
 mod local_sgd;
+pub mod newton;
+pub mod outer;
 pub mod prepare;
+pub mod second_order;
 pub mod sums;
 pub mod table;
+#[cfg(test)]
+mod test_tables;
+pub mod tsqr;
 
 pub use crate::optim::Schedule;
 pub use linear_family::train;

@@ -187,9 +187,7 @@ impl<'a> Reader<'a> {
         while at < self.blocks.len() {
             let first = self.blocks[at].start;
             let mut next = at + 1;
-            while next < self.blocks.len()
-                && (self.blocks[next].end - first) * self.n_columns as u64 <= BATCH_VALUES
-            {
+            while next < self.blocks.len() && (self.blocks[next].end - first) * self.n_columns as u64 <= BATCH_VALUES {
                 next += 1;
             }
             let began = Instant::now();
@@ -371,8 +369,10 @@ fn gather(
         } else {
             let began = Instant::now();
             let weights = masked(&out.weight[first..], &out.held_out[first.min(out.held_out.len())..]);
-            let moments: Result<Vec<BlockMoments>> =
-                blocks.par_iter().map(|block| encoded_moments(batch, block.clone(), preprocess, &weights, shift)).collect();
+            let moments: Result<Vec<BlockMoments>> = blocks
+                .par_iter()
+                .map(|block| encoded_moments(batch, block.clone(), preprocess, &weights, shift))
+                .collect();
             out.moments.extend(moments?);
             out.moments_s += began.elapsed().as_secs_f64();
         }
@@ -535,8 +535,7 @@ fn fit_standardisation(
         }
     };
     let (mean, inverse_scale) = standardisation(&total, &min, &max, shift).map_err(too_large)?;
-    let constant: Vec<&str> =
-        (0..d).filter(|&j| inverse_scale[j] == 0.0).map(|j| names[j].as_str()).collect();
+    let constant: Vec<&str> = (0..d).filter(|&j| inverse_scale[j] == 0.0).map(|j| names[j].as_str()).collect();
     if !constant.is_empty() {
         let (shown, more) = (constant.len().min(5), constant.len().saturating_sub(5));
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
@@ -693,8 +692,7 @@ fn check_classes(classes: &[String]) -> Result<()> {
 fn balance(comm: &Communicator, n_classes: usize, y: &[f64], weight: &mut [f64]) -> Result<()> {
     let (total, of_class) = totals(comm, n_classes, y, weight)?;
     let present = of_class.iter().filter(|w| **w > 0.0).count() as f64;
-    let factor: Vec<f64> =
-        of_class.iter().map(|w| if *w > 0.0 { total / (present * w) } else { 0.0 }).collect();
+    let factor: Vec<f64> = of_class.iter().map(|w| if *w > 0.0 { total / (present * w) } else { 0.0 }).collect();
     for (w, y) in weight.iter_mut().zip(y) {
         *w *= factor[*y as usize];
     }
@@ -748,4 +746,3 @@ pub fn start(objective: &dyn Objective, prepared: &Prepared) -> Vec<f64> {
     }
     params
 }
-

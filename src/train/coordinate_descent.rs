@@ -1,0 +1,237 @@
+//! Lasso and elastic net by coordinate descent on the exact Gram matrix.
+//!
+//! The rows are read once; after that everything happens on rank 0, features in index order, and the result is
+//! broadcast. The cost of a sweep does not depend on the number of rows.
+//!
+//! Source: Friedman, Hastie, Tibshirani, *Regularization Paths for Generalized Linear Models via Coordinate Descent*,
+//! J. Stat. Softw. 33 (2010), sections 2.1 and 2.2 (covariance updates).
+
+use super::dense::dot;
+use super::full_batch::FullBatch;
+use super::least_squares::{check, evaluate};
+use super::second_order::{NormalEquations, normal_equations};
+use super::table::{Fit, Table};
+use super::{Observer, Progress, TrainConfig};
+use crate::comm::Communicator;
+use crate::error::{Error, Result};
+use crate::objective::Objective;
+use std::time::Instant;
+
+/// Sweeps after which the gradient is computed afresh, so that updates do not pile up roundings.
+const REFRESH: u64 = 64;
+
+/// Minimises `Σ w·½(score − y)²/Σ w + λ₂/2‖β‖² + λ₁‖β‖₁`, the intercept free. Collective.
+///
+/// * `objective`: [`Squared`](crate::objective::Squared); `start`: (n_features + 1,), intercept last.
+/// * An iteration is one sweep over all features and the intercept. Ends when the largest violation of the optimality
+///   conditions is at most `tolerance` times that at the start, or when a sweep changes nothing.
+/// * Coefficients of features that are zero everywhere are exactly 0.
+/// * `watch` hears of every sweep on rank 0 while they run, on the others afterwards.
+///
+/// # Errors
+/// `Usage`: too many features (see [`least_squares`](super::least_squares)). `Data`: no weight at all, or sums beyond
+/// the range of numbers.
+///
+/// # Panics
+/// If `start` has not n_features + 1 elements or the objective has several scores.
+pub fn solve(
+    comm: &Communicator,
+    table: &Table,
+    objective: &dyn Objective,
+    config: &TrainConfig,
+    start: Vec<f64>,
+    watch: &mut dyn Observer,
+) -> Result<Fit> {
+    assert_eq!(
+        (start.len(), objective.n_scores()),
+        (table.n_features + 1, 1),
+        "one score, one start for each parameter"
+    );
+    check(table, config, "cd")?;
+    let equations = normal_equations(comm, table)?;
+    let mut fit = Fit { params: start, ..Fit::default() };
+    if comm.is_root() {
+        Descent::new(&equations, table, config, &fit.params).run(config, &mut fit, watch);
+    }
+    share(comm, config, &mut fit, watch)?;
+    if fit.params.iter().any(|p| !p.is_finite()) {
+        return Err(Error::data(
+            "coordinate descent: the coefficients are not finite; rescale the target or use a larger --l2",
+        ));
+    }
+    // The loss from the rows: the quadratic form loses digits when the fit is good.
+    let function = FullBatch { comm, table, objective, l2: config.l2 };
+    let (smooth, _) = evaluate(&function, &fit.params)?;
+    let loss = smooth + config.l1 * magnitudes(&fit.params[..table.n_features]);
+    if let Some(last) = fit.losses.last_mut() {
+        *last = loss;
+    }
+    Ok(fit)
+}
+
+/// Broadcasts the root's fit; the others hear of its sweeps. Collective.
+fn share(comm: &Communicator, config: &TrainConfig, fit: &mut Fit, watch: &mut dyn Observer) -> Result<()> {
+    comm.broadcast(&mut fit.params, 0)?;
+    for history in [&mut fit.losses, &mut fit.stop_values, &mut fit.seconds] {
+        comm.broadcast_vec(history, 0)?;
+    }
+    let mut converged = [u8::from(fit.converged)];
+    comm.broadcast(&mut converged, 0)?;
+    fit.converged = converged[0] == 1;
+    fit.iterations = fit.losses.len() as u64;
+    if !comm.is_root() {
+        for (step, (loss, stop)) in (1..).zip(fit.losses.iter().zip(&fit.stop_values)) {
+            tell(step, config, *loss, *stop, watch);
+        }
+    }
+    Ok(())
+}
+
+fn tell(step: u64, config: &TrainConfig, loss: f64, stop: f64, watch: &mut dyn Observer) {
+    let of_steps = config.max_iterations;
+    watch.progress(&Progress { step, of_steps, loss, gradient: Some(stop), learning_rate: None });
+}
+
+/// The state of the descent on rank 0.
+struct Descent<'a> {
+    /// XᵀWX and XᵀWt, divided by Σw.
+    gram: Vec<f64>,
+    target: Vec<f64>,
+    squares: f64,
+    l1: f64,
+    l2: f64,
+    peak: &'a [f64],
+    params: Vec<f64>,
+    /// target − gram·params: minus the gradient of the loss.
+    residual: Vec<f64>,
+}
+
+impl<'a> Descent<'a> {
+    fn new(equations: &NormalEquations, table: &'a Table, config: &TrainConfig, start: &[f64]) -> Descent<'a> {
+        let mean = |sum: &f64| sum / table.total_weight;
+        let mut params = start.to_vec();
+        for (param, peak) in params.iter_mut().zip(&table.peak) {
+            if *peak == 0.0 {
+                *param = 0.0;
+            }
+        }
+        let mut descent = Descent {
+            gram: equations.gram.iter().map(mean).collect(),
+            target: equations.target.iter().map(mean).collect(),
+            squares: mean(&equations.squares),
+            l1: config.l1,
+            l2: config.l2,
+            peak: &table.peak,
+            params,
+            residual: Vec::new(),
+        };
+        descent.refresh();
+        descent
+    }
+
+    fn run(&mut self, config: &TrainConfig, fit: &mut Fit, watch: &mut dyn Observer) {
+        let first = self.violation();
+        fit.converged = first == 0.0;
+        while !fit.converged && (fit.losses.len() as u64) < config.max_iterations {
+            let clock = Instant::now();
+            let changed = self.sweep();
+            let sweeps = fit.losses.len() as u64 + 1;
+            // What looks like the end is looked at again with a fresh gradient.
+            if sweeps % REFRESH == 0 || self.violation() <= config.tolerance * first {
+                self.refresh();
+            }
+            let relative = self.violation() / first;
+            fit.converged = !changed || relative <= config.tolerance;
+            fit.losses.push(self.value());
+            fit.stop_values.push(relative);
+            fit.seconds.push(clock.elapsed().as_secs_f64());
+            tell(sweeps, config, self.value(), relative, watch);
+            if !relative.is_finite() {
+                break;
+            }
+        }
+        fit.params.clone_from(&self.params);
+    }
+
+    fn is_intercept(&self, j: usize) -> bool {
+        j == self.peak.len()
+    }
+
+    /// Minimises over each parameter in turn; says whether any changed.
+    fn sweep(&mut self) -> bool {
+        let width = self.params.len();
+        let mut changed = false;
+        for j in 0..width {
+            let row = &self.gram[j * width..(j + 1) * width];
+            let old = self.params[j];
+            let toward = self.residual[j] + row[j] * old;
+            let new = match self.is_intercept(j) {
+                true => toward / row[j],
+                false if self.peak[j] == 0.0 => continue,
+                false => soft_threshold(toward, self.l1) / (row[j] + self.l2),
+            };
+            if new != old {
+                changed = true;
+                let step = new - old;
+                for (r, g) in self.residual.iter_mut().zip(row) {
+                    *r -= step * g;
+                }
+                self.params[j] = new;
+            }
+        }
+        changed
+    }
+
+    fn refresh(&mut self) {
+        let rows = self.gram.chunks_exact(self.params.len());
+        self.residual = rows.zip(&self.target).map(|(row, t)| t - dot(row, &self.params)).collect();
+    }
+
+    /// Largest distance of 0 from the subdifferential of the objective, over all parameters.
+    fn violation(&self) -> f64 {
+        let mut largest = 0.0;
+        for (j, (param, residual)) in self.params.iter().zip(&self.residual).enumerate() {
+            let distance = match self.is_intercept(j) {
+                true => residual.abs(),
+                false if self.peak[j] == 0.0 => 0.0,
+                false if *param > 0.0 => (residual - self.l2 * param - self.l1).abs(),
+                false if *param < 0.0 => (residual - self.l2 * param + self.l1).abs(),
+                false => soft_threshold(*residual, self.l1).abs(),
+            };
+            if distance > largest || distance.is_nan() {
+                largest = distance;
+            }
+        }
+        largest
+    }
+
+    /// The objective: ½(c − θᵀb − θᵀr) with b = target and r = b − Gθ, and both penalties.
+    fn value(&self) -> f64 {
+        let coefficients = &self.params[..self.peak.len()];
+        let loss = 0.5 * (self.squares - dot(&self.params, &self.target) - dot(&self.params, &self.residual));
+        loss + 0.5 * self.l2 * dot(coefficients, coefficients) + self.l1 * magnitudes(coefficients)
+    }
+}
+
+/// sign(x)·max(|x| − by, 0).
+fn soft_threshold(x: f64, by: f64) -> f64 {
+    if x > by {
+        x - by
+    } else if x < -by {
+        x + by
+    } else {
+        0.0
+    }
+}
+
+fn magnitudes(values: &[f64]) -> f64 {
+    let mut sum = 0.0;
+    for value in values {
+        sum += value.abs();
+    }
+    sum
+}
+
+#[cfg(test)]
+#[path = "coordinate_descent_tests.rs"]
+mod tests;
