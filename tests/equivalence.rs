@@ -6,7 +6,8 @@
 use consort::comm::run_threads;
 use consort::data::names::TableNames;
 use consort::data::synthetic::{self, Storage};
-use consort::train::{ClassWeight, Inputs, Kind, Missing, Model, Silent, Solver, Sync, TrainConfig, train};
+use consort::model::Missing;
+use consort::train::{ClassWeight, Inputs, Kind, Model, Silent, Solver, Sync, TrainConfig, train};
 use std::path::{Path, PathBuf};
 
 fn run(size: usize, threads: usize, inputs: &Inputs, config: &TrainConfig) -> Model {
