@@ -42,7 +42,11 @@ pub fn solve(
     start: Vec<f64>,
     watch: &mut dyn Observer,
 ) -> Result<Fit> {
-    assert_eq!((start.len(), objective.n_scores()), (table.n_features + 1, 1), "one score, one start for each parameter");
+    assert_eq!(
+        (start.len(), objective.n_scores()),
+        (table.n_features + 1, 1),
+        "one score, one start for each parameter"
+    );
     check(table, config, "cd")?;
     let equations = normal_equations(comm, table)?;
     let mut fit = Fit { params: start, ..Fit::default() };
@@ -51,7 +55,9 @@ pub fn solve(
     }
     share(comm, config, &mut fit, watch)?;
     if fit.params.iter().any(|p| !p.is_finite()) {
-        return Err(Error::data("coordinate descent: the coefficients are not finite; rescale the target or use a larger --l2"));
+        return Err(Error::data(
+            "coordinate descent: the coefficients are not finite; rescale the target or use a larger --l2",
+        ));
     }
     // The loss from the rows: the quadratic form loses digits when the fit is good.
     let function = FullBatch { comm, table, objective, l2: config.l2 };

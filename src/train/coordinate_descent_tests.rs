@@ -34,7 +34,11 @@ fn lasso_and_elastic_net_satisfy_the_optimality_conditions() {
     let whole = Whole::random(1_009, 8).with_targets(|s| 20.0 + 3.0 * s, 2.0);
     for (l1, l2) in [(0.1, 0.0), (1.5, 0.0), (0.8, 0.3), (1e9, 0.0)] {
         let (found, heard) = fit(&whole, l1, l2);
-        assert!(found.converged && heard.progress.len() as u64 == found.iterations, "λ₁ = {l1}: {:?}", found.stop_values);
+        assert!(
+            found.converged && heard.progress.len() as u64 == found.iterations,
+            "λ₁ = {l1}: {:?}",
+            found.stop_values
+        );
         let grad = gradient(&whole, &found.params);
         assert!(grad[8].abs() < 1e-9, "intercept: {}", grad[8]);
         for (g, p) in grad[..8].iter().zip(&found.params) {

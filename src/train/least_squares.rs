@@ -47,7 +47,11 @@ pub fn solve(
 ) -> Result<Fit> {
     let clock = Instant::now();
     let function = FullBatch { comm, table, objective, l2: config.l2 };
-    assert_eq!((start.len(), objective.n_scores()), (table.n_features + 1, 1), "one score, one start for each parameter");
+    assert_eq!(
+        (start.len(), objective.n_scores()),
+        (table.n_features + 1, 1),
+        "one score, one start for each parameter"
+    );
     check(table, config, "cholesky")?;
     blas::prepare(comm)?;
     let equations = normal_equations(comm, table)?;
@@ -122,7 +126,13 @@ pub(super) fn evaluate(function: &FullBatch<'_>, params: &[f64]) -> Result<(f64,
 }
 
 /// The fit of a solver that needs one step; tells the observer of it.
-pub(super) fn finished(params: Vec<f64>, at: &(f64, Vec<f64>), first: f64, clock: Instant, watch: &mut dyn Observer) -> Fit {
+pub(super) fn finished(
+    params: Vec<f64>,
+    at: &(f64, Vec<f64>),
+    first: f64,
+    clock: Instant,
+    watch: &mut dyn Observer,
+) -> Fit {
     let relative = if first > 0.0 { largest_magnitude(&at.1) / first } else { 0.0 };
     watch.progress(&Progress { step: 1, of_steps: 1, loss: at.0, gradient: Some(relative), learning_rate: None });
     Fit {

@@ -74,7 +74,8 @@ fn nearly_equal_columns() -> Whole {
     whole.set_column(0, |row, _| 0.5 + (row % 97) as f32 / 256.0, 0);
     let ulp = 2.0f32.recip() * f32::EPSILON;
     whole.set_column(1, |row, x| x + ulp * ((row * 7 % 5) as f32 - 2.0), 0);
-    whole.y = (0..2_000).map(|i| f64::from(whole.x[3 * i]) * 3.0 - 2.0 * f64::from(whole.x[3 * i + 1]) + 0.25).collect();
+    whole.y =
+        (0..2_000).map(|i| f64::from(whole.x[3 * i]) * 3.0 - 2.0 * f64::from(whole.x[3 * i + 1]) + 0.25).collect();
     whole
 }
 
@@ -102,9 +103,7 @@ fn one_row_and_more_ranks_than_blocks() {
     approx::assert_relative_eq!(fit(&whole, 0.5).0.params[2], 3.0, epsilon = 1e-12);
     let (found, heard) = fit(&whole, 0.0);
     assert!(!heard.warnings.is_empty(), "one row cannot tell two features and an intercept apart");
-    let score = found.params[2]
-        + found.params[0] * f64::from(whole.x[0])
-        + found.params[1] * f64::from(whole.x[1]);
+    let score = found.params[2] + found.params[0] * f64::from(whole.x[0]) + found.params[1] * f64::from(whole.x[1]);
     approx::assert_relative_eq!(score, 3.0, epsilon = 1e-12);
 }
 

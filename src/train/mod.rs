@@ -220,7 +220,12 @@ pub struct TrainReport {
 }
 
 /// Trains one model of the linear family. Collective.
-pub fn train(comm: &Communicator, inputs: &Inputs, config: &TrainConfig, watch: &mut dyn Observer) -> Result<(Model, TrainReport)> {
+pub fn train(
+    comm: &Communicator,
+    inputs: &Inputs,
+    config: &TrainConfig,
+    watch: &mut dyn Observer,
+) -> Result<(Model, TrainReport)> {
     let _ = (comm, inputs, config, watch);
     todo!()
 }

@@ -57,7 +57,9 @@ pub fn solve(
     let mut params = start;
     pin_constant(&mut params, table);
     let (mut value, mut grad) = function.evaluate(&params)?.ok_or_else(|| {
-        Error::data("the loss is not finite at the start: targets, weights or offsets are too large, or all weights are 0")
+        Error::data(
+            "the loss is not finite at the start: targets, weights or offsets are too large, or all weights are 0",
+        )
     })?;
     let first = largest_magnitude(&grad);
     let mut fit = Fit { converged: first == 0.0, ..Fit::default() };
@@ -160,7 +162,11 @@ fn newton_step(function: &FullBatch<'_>, lower: &[f64], grad: &[f64], mut dampin
 }
 
 enum Search {
-    Found { point: Vec<f64>, value: f64, grad: Vec<f64> },
+    Found {
+        point: Vec<f64>,
+        value: f64,
+        grad: Vec<f64>,
+    },
     /// The predicted decrease is lost in the rounding of the loss, and the gradient falls no more.
     AtRounding,
     Failed,

@@ -51,7 +51,11 @@ pub fn solve(
     watch: &mut dyn Observer,
 ) -> Result<Fit> {
     let clock = Instant::now();
-    assert_eq!((start.len(), objective.n_scores()), (table.n_features + 1, 1), "one score, one start for each parameter");
+    assert_eq!(
+        (start.len(), objective.n_scores()),
+        (table.n_features + 1, 1),
+        "one score, one start for each parameter"
+    );
     check(table, config, "qr")?;
     blas::prepare(comm)?;
     let triangle = reduce(comm, table)?;
@@ -247,7 +251,9 @@ fn minimise(mut triangle: Triangle, table: &Table, config: &TrainConfig) -> Resu
         triangle = add_ridge(&triangle, width, libm::sqrt(config.l2 * table.total_weight))?;
     }
     if triangle.iter().any(|r| !r.is_finite()) {
-        return Err(Error::data("QR: the products of features and targets are beyond the range of numbers; rescale the target"));
+        return Err(Error::data(
+            "QR: the products of features and targets are beyond the range of numbers; rescale the target",
+        ));
     }
     let columns: Vec<Vec<f64>> = (0..width).map(|j| column_of(&triangle, j).to_vec()).collect();
     let is_full = (0..=d).all(|j| columns[j][j].abs() > DEPENDENT * norm(&columns[j]));

@@ -21,7 +21,8 @@ fn qr_and_cholesky_find_the_same_ridge() {
         let settings = config(Kind::Linear, l2, 1e-5);
         let comm = Communicator::solo();
         let table = whole.of_rank(&comm);
-        let other = least_squares::solve(&comm, &table, &Squared, &settings, vec![0.0; 7], &mut crate::train::Silent).unwrap();
+        let other =
+            least_squares::solve(&comm, &table, &Squared, &settings, vec![0.0; 7], &mut crate::train::Silent).unwrap();
         for (qr, cholesky) in found.params.iter().zip(&other.params) {
             approx::assert_relative_eq!(*qr, *cholesky, max_relative = 1e-11);
         }
