@@ -9,11 +9,13 @@
 use crate::comm::Communicator;
 use crate::error::{Error, Result};
 use ndarray_linalg::{Lapack, MatrixLayout, UPLO};
+use std::sync::OnceLock;
 
 /// The two switches and two names of OpenBLAS that LAPACK's interface has no word for.
 #[allow(unsafe_code, reason = "OpenBLAS is a C library without a safe wrapper of these four calls")]
 mod openblas {
     use std::ffi::{CStr, c_char, c_int};
+    use std::sync::{Mutex, PoisonError};
 
     unsafe extern "C" {
         fn openblas_set_num_threads(threads: c_int);
@@ -22,24 +24,33 @@ mod openblas {
         fn openblas_get_config() -> *const c_char;
     }
 
-    /// Asks for one thread and returns how many there are then.
+    /// Held during each of the four calls: ranks of one process make them at once, and `openblas_get_config` composes
+    /// its text anew in one static buffer, where a second caller was seen to read half of it.
+    static CALLS: Mutex<()> = Mutex::new(());
+
+    /// Asks for one thread, unless there is only one, and returns how many there are then.
     pub fn set_one_thread() -> i32 {
-        // SAFETY: both take and return plain integers. Ranks of one process may call them at once: all write 1.
+        let _alone = CALLS.lock().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: both take and return plain integers; CALLS keeps other callers out. The number is written only while
+        // it is not 1, that is before this process's first solver calls LAPACK, so not under a running computation.
         unsafe {
-            openblas_set_num_threads(1);
+            if openblas_get_num_threads() != 1 {
+                openblas_set_num_threads(1);
+            }
             openblas_get_num_threads()
         }
     }
 
     /// (core name, version and build options).
     pub fn names() -> (String, String) {
-        // SAFETY: both return a pointer to a static, NUL-terminated string that OpenBLAS never frees nor changes
-        // after its start; a null pointer is tested for before reading.
+        let _alone = CALLS.lock().unwrap_or_else(PoisonError::into_inner);
         let text = |pointer: *const c_char| match pointer.is_null() {
             true => String::from("unknown"),
+            // SAFETY: not null (tested above), and NUL-terminated text in static memory, which nobody writes while
+            // CALLS is held.
             false => unsafe { CStr::from_ptr(pointer) }.to_string_lossy().trim().to_owned(),
         };
-        // SAFETY: no arguments, no state.
+        // SAFETY: no arguments; CALLS is held until both texts are copied.
         unsafe { (text(openblas_get_corename()), text(openblas_get_config())) }
     }
 }
@@ -63,10 +74,14 @@ pub fn single_thread() -> Result<()> {
 /// What decides the bits of BLAS and LAPACK here, as `core | version and options | hash`. Not collective.
 ///
 /// The hash is BLAKE3 (32 hex digits) of the bits of a Cholesky and a QR factor of fixed matrices, so that libraries
-/// that call themselves alike and still differ are found. About a millisecond.
+/// that call themselves alike and still differ are found. About a millisecond, once per process.
 pub fn fingerprint() -> String {
-    let (core, config) = openblas::names();
-    format!("{core} | {config} | {}", probe())
+    static OF_PROCESS: OnceLock<String> = OnceLock::new();
+    let make = || {
+        let (core, config) = openblas::names();
+        format!("{core} | {config} | {}", probe())
+    };
+    OF_PROCESS.get_or_init(make).clone()
 }
 
 /// Hash of the factors of fixed matrices that are large enough to enter the blocked code.
@@ -140,9 +155,19 @@ mod tests {
     fn one_machine_agrees_with_itself() {
         single_thread().unwrap();
         let print = fingerprint();
-        assert_eq!(print, fingerprint());
+        assert_eq!(probe(), probe());
         assert_eq!(print.split(" | ").count(), 3, "{print}");
         run_threads(3, 1, prepare).unwrap();
+    }
+
+    #[test]
+    fn names_are_whole_whoever_else_asks() {
+        let names = openblas::names();
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| (0..500).for_each(|_| assert_eq!(openblas::names(), names)));
+            }
+        });
     }
 
     #[test]
