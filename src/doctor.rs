@@ -68,7 +68,8 @@ pub fn diagnose(comm: &Communicator) -> Result<Diagnosis> {
     let gathered = comm.all_gather_bytes(&words)?;
     let facts = |rank| serde_json::from_slice(gathered.of_rank(rank)).map_err(|e| Error::comm(e.to_string()));
     let ranks = (0..comm.size()).map(facts).collect::<Result<Vec<RankFacts>>>()?;
-    let all_reduce = [4, 4 << 10, 1 << 20].into_iter().map(|bytes| time_all_reduce(comm, bytes)).collect::<Result<_>>()?;
+    let all_reduce =
+        [4, 4 << 10, 1 << 20].into_iter().map(|bytes| time_all_reduce(comm, bytes)).collect::<Result<_>>()?;
     let advice = advise(&ranks);
     Ok(Diagnosis {
         version: env!("CARGO_PKG_VERSION").to_string(),
@@ -213,7 +214,8 @@ pub fn list_cores(cores: &[usize]) -> String {
             _ => parts.push((core, core)),
         }
     }
-    let text = |(first, last): &(usize, usize)| if first == last { format!("{first}") } else { format!("{first}-{last}") };
+    let text =
+        |(first, last): &(usize, usize)| if first == last { format!("{first}") } else { format!("{first}-{last}") };
     parts.iter().map(text).collect::<Vec<_>>().join(",")
 }
 

@@ -7,7 +7,7 @@
 
 use crate::comm::{Communicator, run_threads};
 use crate::error::{InContext, Result};
-use crate::predict::table_name;
+use crate::train::score::table_name;
 use crate::train::{Inputs, Model, Silent, train};
 
 /// One training again.
@@ -44,7 +44,12 @@ const SHAPES: [(usize, usize); 3] = [(1, 1), (2, 1), (3, 2)];
 /// Trains on the ranks there are, then, if there is only this one, on small worlds of threads. Collective.
 ///
 /// Stops after the first training if the inputs have changed.
-pub fn verify(comm: &Communicator, model: &Model, inputs: &Inputs, mut tell: impl FnMut(&Shape)) -> Result<Verification> {
+pub fn verify(
+    comm: &Communicator,
+    model: &Model,
+    inputs: &Inputs,
+    mut tell: impl FnMut(&Shape),
+) -> Result<Verification> {
     let config = model.config.clone();
     let table = table_name(&inputs.paths);
     let (again, _) = train(comm, inputs, &config, &mut Silent).in_file(&table)?;

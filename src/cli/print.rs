@@ -101,15 +101,20 @@ impl Printer {
         }
         if n_folds > 0 {
             let mean = report.mean_of_folds();
-            self.say(|| format!("mean of {n_folds} folds | {mean}"), || event("metrics", [("fold", json!("mean"))], &mean));
+            self.say(
+                || format!("mean of {n_folds} folds | {mean}"),
+                || event("metrics", [("fold", json!("mean"))], &mean),
+            );
         }
     }
 
     pub fn predicted(&self, report: &PredictReport, output: &Path) {
         self.say(
             || format!("{} | {} | {}", count(report.rows, "row"), report.datasets.join(", "), output.display()),
-            || json!({"event": "done", "command": "predict", "rows": report.rows, "datasets": report.datasets,
-                      "output": output.display().to_string()}),
+            || {
+                json!({"event": "done", "command": "predict", "rows": report.rows, "datasets": report.datasets,
+                      "output": output.display().to_string()})
+            },
         );
     }
 
@@ -124,7 +129,11 @@ impl Printer {
             text
         };
         let value = || {
-            let mut value = event("metrics", [("rows", json!(measured.rows)), ("weight", json!(measured.weight))], &measured.metrics);
+            let mut value = event(
+                "metrics",
+                [("rows", json!(measured.rows)), ("weight", json!(measured.weight))],
+                &measured.metrics,
+            );
             if let (Value::Object(fields), false) = (&mut value, measured.confusion.is_empty()) {
                 fields.insert("classes".to_string(), json!(classes));
                 fields.insert("confusion".to_string(), json!(measured.confusion));
@@ -184,7 +193,8 @@ impl Printer {
             if let Some(table) = &found.table {
                 let names = &table.names;
                 let group = names.group.as_deref().map(|group| format!(" of group {group}")).unwrap_or_default();
-                let target = names.target.as_deref().map_or("no target".to_string(), |target| format!("target {target}"));
+                let target =
+                    names.target.as_deref().map_or("no target".to_string(), |target| format!("target {target}"));
                 lines.push(format!(
                     "  would be read as {} × {}: {}, {target}{group}",
                     count(table.schema.n_rows, "row"),
@@ -246,18 +256,27 @@ impl Printer {
                     Some((size, name)) => format!("launcher  {name}={size}"),
                     None => "launcher  none".to_string(),
                 },
-                format!("HDF5      {} | HDF5_USE_FILE_LOCKING {} (tables are opened without locks)", found.hdf5_version, found.hdf5_locking),
+                format!(
+                    "HDF5      {} | HDF5_USE_FILE_LOCKING {} (tables are opened without locks)",
+                    found.hdf5_version, found.hdf5_locking
+                ),
                 format!("BLAS      {}", found.blas),
                 String::new(),
                 "rank  node                  threads  memory  cores".to_string(),
             ];
             for rank in &found.ranks {
                 let (node, memory) = (&rank.node, size_text(rank.memory_bytes));
-                lines.push(format!("{:>4}  {node:<20}  {:>7}  {memory:>6}  {}", rank.rank, rank.threads, list_cores(&rank.cores)));
+                lines.push(format!(
+                    "{:>4}  {node:<20}  {:>7}  {memory:>6}  {}",
+                    rank.rank,
+                    rank.threads,
+                    list_cores(&rank.cores)
+                ));
             }
             lines.push(String::new());
             for time in &found.all_reduce {
-                let (bytes, fastest, median) = (size_text(time.bytes as u64), seconds(time.fastest_s), seconds(time.median_s));
+                let (bytes, fastest, median) =
+                    (size_text(time.bytes as u64), seconds(time.fastest_s), seconds(time.median_s));
                 lines.push(format!("all-reduce of {bytes:>6}: {fastest} (median {median})"));
             }
             lines.extend(found.advice.iter().map(|advice| format!("advice: {advice}")));

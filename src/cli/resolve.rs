@@ -1,6 +1,8 @@
 //! From words to checked jobs, before any rank talks to another. Messages name the flag.
 
-use super::flags::{ConvertFlags, EvaluateFlags, PredictFlags, SettingFlags, TableFlags, TrainFlags, VerifyFlags, Words};
+use super::flags::{
+    ConvertFlags, EvaluateFlags, PredictFlags, SettingFlags, TableFlags, TrainFlags, VerifyFlags, Words,
+};
 use crate::data::convert::ConvertOptions;
 use crate::data::names::TableNames;
 use crate::error::{Error, InContext, Result};
@@ -129,7 +131,9 @@ pub fn convert(flags: &ConvertFlags) -> Result<(Vec<PathBuf>, PathBuf, ConvertOp
         return Err(Error::usage(format!("the output {} is one of the inputs", input.display())));
     }
     let separator = match flags.separator {
-        Some(char) => Some(u8::try_from(char).map_err(|_| Error::usage("one ASCII character is wanted")).for_flag("--separator")?),
+        Some(char) => Some(
+            u8::try_from(char).map_err(|_| Error::usage("one ASCII character is wanted")).for_flag("--separator")?,
+        ),
         None => None,
     };
     let options = ConvertOptions {
@@ -182,7 +186,9 @@ fn check_files(command: &str, data: &[PathBuf], output: Option<&Path>) -> Result
         return Err(Error::usage(format!("{command} needs at least one data file")));
     }
     match output.filter(|output| data.iter().any(|input| same_file(input, output))) {
-        Some(output) => Err(Error::usage(format!("-o {} is one of the inputs; choose another output", output.display()))),
+        Some(output) => {
+            Err(Error::usage(format!("-o {} is one of the inputs; choose another output", output.display())))
+        }
         None => Ok(()),
     }
 }
@@ -254,7 +260,9 @@ fn words_of(command: &clap::Command, typed: &ArgMatches, key: &str, value: &toml
     };
     let Some(arg) = command.get_arguments().find(known) else {
         let word = command.get_name();
-        return Err(Error::usage(format!("'{key}' is no flag of `consort {word}`; `consort {word} --help` lists them")));
+        return Err(Error::usage(format!(
+            "'{key}' is no flag of `consort {word}`; `consort {word} --help` lists them"
+        )));
     };
     if typed.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine) {
         return Ok(Added::Nothing);

@@ -39,7 +39,8 @@ pub fn to_file(model: &Model, inputs: &[PathBuf]) -> Result<ModelFile> {
         TargetCoding::Number => "number",
         TargetCoding::Strings(_) => "strings",
         TargetCoding::Integers(classes) => {
-            arrays.push(("class_values".to_string(), Array::I64 { shape: vec![classes.len()], values: classes.clone() }));
+            arrays
+                .push(("class_values".to_string(), Array::I64 { shape: vec![classes.len()], values: classes.clone() }));
             "integers"
         }
     };
@@ -80,7 +81,11 @@ pub fn to_file(model: &Model, inputs: &[PathBuf]) -> Result<ModelFile> {
 pub fn from_file(file: &ModelFile) -> Result<Model> {
     let (config, names) = settings_from(&file.config)?;
     if file.kind != config.kind.name() {
-        return Err(Error::data(format!("is a '{}' model with the settings of a '{}' one", file.kind, config.kind.name())));
+        return Err(Error::data(format!(
+            "is a '{}' model with the settings of a '{}' one",
+            file.kind,
+            config.kind.name()
+        )));
     }
     let (shape, coefficients) = file.f64("coefficients")?;
     let &[k, d] = shape else { return Err(misfit("coefficients", "two axes")) };
@@ -132,7 +137,8 @@ pub fn from_file(file: &ModelFile) -> Result<Model> {
 
 /// The files the model was trained on, as they were named then.
 pub fn inputs_of(file: &ModelFile) -> Vec<PathBuf> {
-    let words: Vec<String> = file.attribute("inputs").and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+    let words: Vec<String> =
+        file.attribute("inputs").and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     words.into_iter().map(PathBuf::from).collect()
 }
 
@@ -181,7 +187,11 @@ fn vector(file: &ModelFile, name: &str, len: usize) -> Result<Vec<f64>> {
 
 /// They are looked up by bisection.
 fn ascending<T: Ord + Clone>(name: &str, values: &[T]) -> Result<Vec<T>> {
-    if values.windows(2).all(|pair| pair[0] < pair[1]) { Ok(values.to_vec()) } else { Err(misfit(name, "rising order")) }
+    if values.windows(2).all(|pair| pair[0] < pair[1]) {
+        Ok(values.to_vec())
+    } else {
+        Err(misfit(name, "rising order"))
+    }
 }
 
 fn misfit(name: &str, expected: &str) -> Error {
@@ -199,7 +209,14 @@ mod tests {
             Kind::Svm => (TargetCoding::Integers(vec![-1, 7]), 1),
             _ => (TargetCoding::Number, 1),
         };
-        let config = TrainConfig { kind, solver: Solver::Sgd, sync: Sync::Every(7), lanes: Some(3), l2: 0.1 + 0.2, ..TrainConfig::default() };
+        let config = TrainConfig {
+            kind,
+            solver: Solver::Sgd,
+            sync: Sync::Every(7),
+            lanes: Some(3),
+            l2: 0.1 + 0.2,
+            ..TrainConfig::default()
+        };
         let code = |name: &str, kind, categories: &[&str]| ColumnCode {
             name: name.into(),
             kind,

@@ -115,8 +115,11 @@ impl TrainConfig {
         if !(0.0..1.0).contains(&self.momentum) {
             return Err(Error::usage(format!("--momentum {} is not from 0 to below 1", self.momentum)));
         }
-        let at_least_1 =
-            [("--max-iterations", self.max_iterations), ("--epochs", self.epochs), ("--global-batch", self.global_batch)];
+        let at_least_1 = [
+            ("--max-iterations", self.max_iterations),
+            ("--epochs", self.epochs),
+            ("--global-batch", self.global_batch),
+        ];
         for (flag, value) in at_least_1 {
             if value == 0 {
                 return Err(Error::usage(format!("{flag} 0: at least 1 is needed")));
@@ -252,7 +255,8 @@ mod tests {
 
     #[test]
     fn what_the_solver_does_not_look_at_goes_back_to_its_default_and_twice_is_once() {
-        let odd = TrainConfig { epochs: 3, lanes: Some(5), momentum: 0.1, learning_rate: Some(7.0), ..of(Kind::Poisson) };
+        let odd =
+            TrainConfig { epochs: 3, lanes: Some(5), momentum: 0.1, learning_rate: Some(7.0), ..of(Kind::Poisson) };
         let resolved = odd.resolved().unwrap();
         assert_eq!(resolved, TrainConfig { solver: Solver::Lbfgs, ..of(Kind::Poisson) });
         assert_eq!(resolved.resolved().unwrap(), resolved);

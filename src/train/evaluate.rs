@@ -1,17 +1,17 @@
 //! How good a model is on a table, exact and global: the same numbers on every rank and for any number of ranks.
 
 use super::linear_family::open;
+use super::score::{Link, Scorer, for_each_batch, rows_of_rank, table_name};
 use super::{Inputs, Kind, Model, TrainReport};
 use crate::comm::Communicator;
 use crate::data::Targets;
 use crate::data::names::Need;
 use crate::error::{Error, InContext, Result};
+use crate::metric::Metrics;
 use crate::metric::auc::{self, AucRows, ScoreRuns};
 use crate::metric::classification::ClassStats;
 use crate::metric::regression::RegressionStats;
-use crate::metric::Metrics;
 use crate::model::TargetCoding;
-use crate::predict::{Link, Scorer, for_each_batch, rows_of_rank, table_name};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -277,9 +277,7 @@ mod tests {
                         1 => 0,
                         rank => 1_009 * (rank + 1) / size,
                     };
-                    metrics_of(
-                        comm, kind, n_classes, &y[first..end], &weight[first..end], &scores[first * k..end * k],
-                    )
+                    metrics_of(comm, kind, n_classes, &y[first..end], &weight[first..end], &scores[first * k..end * k])
                 };
                 for of_rank in run_threads(size, 2, part).unwrap() {
                     assert_eq!(of_rank, alone, "{kind:?}, {n_classes} classes, {size} ranks");

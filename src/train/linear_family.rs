@@ -1,11 +1,10 @@
 //! The linear family from open files to a model: prepare, solve, cross-validate, digest.
 
+use super::evaluate::metrics_of;
 use super::full_batch::FullBatch;
 use super::prepare::{Fold, Prepared, objective, prepare, start};
 use super::table::Fit;
-use super::{
-    Inputs, Kind, Model, Observer, Solver, TrainConfig, TrainReport, lbfgs,
-};
+use super::{Inputs, Kind, Model, Observer, Solver, TrainConfig, TrainReport, lbfgs};
 use crate::comm::Communicator;
 use crate::data::hdf5::Hdf5Source;
 use crate::data::names::{Need, TableNames};
@@ -169,7 +168,8 @@ fn held_out_metrics(comm: &Communicator, prepared: &Prepared, kind: Kind, fit: &
     }
     let weight: Vec<f64> =
         prepared.stored_weight.iter().zip(&prepared.held_out).map(|(w, out)| if *out { *w } else { 0.0 }).collect();
-    let _=(comm,weight); Ok(Vec::new())
+    let measured = metrics_of(comm, kind, prepared.target.n_classes(), &table.y, &weight, &scores)?;
+    Ok(measured.metrics.iter().map(|(name, value)| (name.to_string(), value)).collect())
 }
 
 /// BLAKE3 of the parameters, of every setting that can change them, and of the input values. Not collective.

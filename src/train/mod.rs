@@ -11,6 +11,7 @@ pub mod full_batch;
 pub mod lbfgs;
 pub mod linear_family;
 pub mod prepare;
+pub mod score;
 pub mod sums;
 pub mod table;
 
