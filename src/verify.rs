@@ -7,7 +7,7 @@
 
 use crate::comm::{Communicator, run_threads};
 use crate::error::{InContext, Result};
-use crate::predict::table_name;
+use crate::train::score::table_name;
 use crate::train::{Inputs, Model, Silent, train};
 
 /// One training again.

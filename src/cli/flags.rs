@@ -74,7 +74,7 @@ pub struct TableFlags {
     /// Dataset of targets. Default: y, target, labels or label.
     #[arg(long, value_name = "PATH")]
     pub target: Option<String>,
-    /// Dataset of row weights, 0 or more. Default: every row counts 1.
+    /// Dataset of row weights, 0 or more. Default: every row counts 1; with a model, as it was trained ('' for none).
     #[arg(long, value_name = "PATH")]
     pub weight: Option<String>,
     /// Dataset added to each row's score, such as the logarithm of an exposure (poisson only). Default: 0.
@@ -90,7 +90,7 @@ pub struct TableFlags {
 /// The last line of the output is `digest` and 64 hex digits: a hash of parameters, settings and input values, the same for
 /// every number of ranks and threads.
 #[derive(Debug, Args)]
-#[command(arg_required_else_help = true)]
+#[command(arg_required_else_help = true, override_usage = "consort train KIND DATA… -o MODEL.h5 [OPTIONS]")]
 pub struct TrainFlags {
     /// linear, logistic, svm or poisson.
     #[arg(value_name = "KIND", value_parser = word::<Kind>)]
@@ -185,7 +185,7 @@ pub struct SettingFlags {
 /// PRED.h5 gets `prediction`, `probability` (logistic; columns in the order of `classes`) or `score` (svm), and `row`. Each
 /// rank writes its own rows; the file is the same for any number of ranks.
 #[derive(Debug, Args)]
-#[command(arg_required_else_help = true)]
+#[command(arg_required_else_help = true, override_usage = "consort predict MODEL DATA… -o PRED.h5 [OPTIONS]")]
 pub struct PredictFlags {
     /// A model file of `consort train`.
     #[arg(value_name = "MODEL")]
@@ -213,7 +213,7 @@ pub struct PredictFlags {
 
 /// Measure a model on a table whose targets are known.
 #[derive(Debug, Args)]
-#[command(arg_required_else_help = true)]
+#[command(arg_required_else_help = true, override_usage = "consort evaluate MODEL DATA… [OPTIONS]")]
 pub struct EvaluateFlags {
     /// A model file of `consort train`.
     #[arg(value_name = "MODEL")]
@@ -232,7 +232,7 @@ pub struct EvaluateFlags {
 
 /// Say what is in data or model files, and how they would be read.
 #[derive(Debug, Args)]
-#[command(arg_required_else_help = true)]
+#[command(arg_required_else_help = true, override_usage = "consort inspect FILE… [OPTIONS]")]
 pub struct InspectFlags {
     /// HDF5 tables, models or predictions.
     #[arg(value_name = "FILE")]
@@ -243,7 +243,7 @@ pub struct InspectFlags {
 
 /// Train a model again under other numbers of ranks and threads, and compare digests.
 #[derive(Debug, Args)]
-#[command(arg_required_else_help = true)]
+#[command(arg_required_else_help = true, override_usage = "consort verify MODEL [DATA…] [OPTIONS]")]
 pub struct VerifyFlags {
     /// A model file of `consort train`.
     #[arg(value_name = "MODEL")]
@@ -267,7 +267,7 @@ pub struct DoctorFlags {
 
 /// Turn csv, libsvm, idx or npy files into HDF5.
 #[derive(Debug, Args)]
-#[command(arg_required_else_help = true)]
+#[command(arg_required_else_help = true, override_usage = "consort convert IN… OUT.h5 [OPTIONS]")]
 pub struct ConvertFlags {
     /// The files to convert, then the HDF5 file to write.
     #[arg(value_name = "IN… OUT.h5")]

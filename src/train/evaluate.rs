@@ -1,6 +1,7 @@
 //! How good a model is on a table, exact and global: the same numbers on every rank and for any number of ranks.
 
 use super::linear_family::open;
+use super::score::{Link, Scorer, for_each_batch, rows_of_rank, table_name};
 use super::{Inputs, Kind, Model, TrainReport};
 use crate::comm::Communicator;
 use crate::data::Targets;
@@ -11,7 +12,6 @@ use crate::metric::auc::{self, AucRows, ScoreRuns};
 use crate::metric::classification::ClassStats;
 use crate::metric::regression::RegressionStats;
 use crate::model::TargetCoding;
-use crate::predict::{Link, Scorer, for_each_batch, rows_of_rank, table_name};
 use rayon::prelude::*;
 use std::ops::Range;
 

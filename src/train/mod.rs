@@ -21,6 +21,7 @@ pub mod newton;
 pub mod outer;
 pub mod prepare;
 pub mod second_order;
+pub mod score;
 pub mod sums;
 pub mod table;
 #[cfg(test)]

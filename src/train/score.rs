@@ -1,0 +1,225 @@
+//! A model's scores of a table's rows, and what they say: the common part of `predict` and `evaluate`.
+
+use super::prepare::objective;
+use super::{Kind, Model};
+use crate::comm::Communicator;
+use crate::data::hdf5::Hdf5Source;
+use crate::data::partition::{Partition, RowPlan};
+use crate::data::{Block, ColumnKind, DataSource, Schema};
+use crate::error::{Error, InContext, Result};
+use crate::metric::classification::most_probable;
+use crate::model::preprocess::standardised;
+use crate::objective::Objective;
+use rayon::prelude::*;
+use std::ops::Range;
+use std::path::PathBuf;
+
+/// Values read at a time: whole blocks, at least one.
+const BATCH_VALUES: u64 = 4 << 20;
+/// Rows that one task scores.
+const TASK_ROWS: usize = 512;
+
+/// From scores to what people want to know.
+pub struct Link {
+    pub kind: Kind,
+    /// 0 for numbers.
+    pub n_classes: usize,
+    objective: Box<dyn Objective>,
+}
+
+impl Link {
+    pub fn new(kind: Kind, n_classes: usize) -> Link {
+        Link { kind, n_classes, objective: objective(kind, n_classes) }
+    }
+
+    pub fn n_scores(&self) -> usize {
+        self.objective.n_scores()
+    }
+
+    /// A number's prediction.
+    pub fn number(&self, score: f64) -> f64 {
+        let mut score = [score];
+        self.objective.to_prediction(&mut score);
+        score[0]
+    }
+
+    /// Each class's share of one row, (n_classes): its probability, or for `svm`, which has none, 1 for the class
+    /// of the largest score.
+    pub fn shares(&self, scores: &[f64], shares: &mut [f64]) {
+        match (self.kind, scores) {
+            (Kind::Svm, scores) => {
+                shares.fill(0.0);
+                shares[self.largest(scores)] = 1.0;
+            }
+            (_, [score]) => {
+                shares[1] = self.number(*score);
+                shares[0] = 1.0 - shares[1];
+            }
+            (_, scores) => {
+                shares.copy_from_slice(scores);
+                self.objective.to_prediction(shares);
+            }
+        }
+    }
+
+    /// The class of the largest score, the lower one on a tie.
+    fn largest(&self, scores: &[f64]) -> usize {
+        if let [score] = scores { usize::from(*score > 0.0) } else { most_probable(scores) }
+    }
+}
+
+/// Scores rows of a table as its model wants them.
+pub struct Scorer<'m> {
+    model: &'m Model,
+}
+
+impl<'m> Scorer<'m> {
+    /// Checks that the table has the model's columns. `table`: its name for messages. Not collective; all ranks alike.
+    pub fn new(model: &'m Model, source: &dyn DataSource, table: &str) -> Result<Scorer<'m>> {
+        check_columns(model, source.schema()).in_file(table)?;
+        Ok(Scorer { model })
+    }
+
+    /// (rows, n_scores), offset included. Not collective; rayon over rows, each on its own.
+    pub fn scores(&self, block: &Block) -> Result<Vec<f64>> {
+        let (preprocess, linear) = (&self.model.preprocess, &self.model.linear);
+        let (d, k) = (linear.n_features, linear.n_scores);
+        let mut scores = vec![0.0; block.n_rows * k];
+        let score = |(task, scores): (usize, &mut [f64])| -> Result<()> {
+            let first = task * TASK_ROWS;
+            let n_rows = scores.len() / k;
+            let (mut encoded, mut rows) = (vec![0.0; d], Vec::with_capacity(n_rows * d));
+            for i in first..first + n_rows {
+                preprocess.encode_row(block, i, &mut encoded)?;
+                let moments = preprocess.mean.iter().zip(&preprocess.inverse_scale);
+                rows.extend(encoded.iter().zip(moments).map(|(x, (mean, scale))| standardised(*x, *mean, *scale)));
+            }
+            linear.scores(&rows, scores);
+            if let Some(offset) = &block.offset {
+                for (scores, offset) in scores.chunks_exact_mut(k).zip(&offset[first..]) {
+                    scores.iter_mut().for_each(|score| *score += offset);
+                }
+            }
+            Ok(())
+        };
+        let scored: Vec<Result<()>> = scores.par_chunks_mut(TASK_ROWS * k).enumerate().map(score).collect();
+        scored.into_iter().collect::<Result<()>>()?;
+        Ok(scores)
+    }
+}
+
+/// Do the table's columns fit the model's?
+fn check_columns(model: &Model, schema: &Schema) -> Result<()> {
+    let (wanted, found) = (&model.preprocess.columns, &schema.columns);
+    let missing = wanted.iter().find(|w| !found.iter().any(|f| f.name == w.name));
+    if wanted.len() != found.len() {
+        let first = match missing {
+            Some(column) => format!("first missing: '{}'", column.name),
+            None => {
+                let extra = found.iter().find(|f| !wanted.iter().any(|w| f.name == w.name));
+                format!("first that it does not know: '{}'", extra.map_or("?", |column| &column.name))
+            }
+        };
+        return Err(Error::data(format!(
+            "the features have {} columns but the model was trained on {} ({first}); choose columns with --features",
+            found.len(),
+            wanted.len()
+        )));
+    }
+    for (i, (wanted, found)) in wanted.iter().zip(found).enumerate() {
+        if wanted.name != found.name && !(is_numbered(&wanted.name) && is_numbered(&found.name)) {
+            return Err(Error::data(format!(
+                "column {i} of the features is '{}' but the model was trained on '{}' there; choose columns with \
+                 --features, in the model's order",
+                found.name, wanted.name
+            )));
+        }
+        let is_text = |kind: ColumnKind| kind == ColumnKind::Text;
+        if is_text(wanted.kind) != is_text(found.kind) {
+            let word = |kind| if is_text(kind) { "strings" } else { "numbers" };
+            return Err(Error::data(format!(
+                "column '{}' holds {} but the model was trained on {}",
+                found.name,
+                word(found.kind),
+                word(wanted.kind)
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// `X[3]`: a column that is known by its place only.
+fn is_numbered(name: &str) -> bool {
+    let inside = name.rsplit_once('[').and_then(|(_, tail)| tail.strip_suffix(']'));
+    inside.is_some_and(|tail| !tail.is_empty() && tail.bytes().all(|b| b.is_ascii_digit() || b == b','))
+}
+
+/// The name of a table for messages: its file, or the first of them.
+pub fn table_name(paths: &[PathBuf]) -> String {
+    match paths {
+        [] => String::new(),
+        [path] => path.display().to_string(),
+        [path, rest @ ..] => format!("{} (and {} more)", path.display(), rest.len()),
+    }
+}
+
+/// This rank's blocks of the wanted rows, in row order. Not collective; all ranks fail alike.
+pub fn rows_of_rank(comm: &Communicator, source: &Hdf5Source, rows: Option<Range<u64>>) -> Result<Vec<Range<u64>>> {
+    let schema = source.schema();
+    let rows = rows.unwrap_or(0..schema.n_rows);
+    if rows.is_empty() || rows.end > schema.n_rows {
+        let message = format!("--rows {}..{}: the table has rows 0..{}", rows.start, rows.end, schema.n_rows);
+        return Err(Error::usage(message));
+    }
+    let plan = RowPlan::full_batch(rows.end - rows.start, schema.columns.len());
+    let units = Partition::new(plan.n_units(), comm.size()).units_of(comm.rank());
+    let shifted = |block: Range<u64>| block.start + rows.start..block.end + rows.start;
+    Ok(plan.blocks(units).into_iter().map(shifted).collect())
+}
+
+/// Reads these blocks in runs and shows each run. Not collective.
+pub fn for_each_batch(
+    source: &mut Hdf5Source,
+    blocks: &[Range<u64>],
+    mut visit: impl FnMut(&Block) -> Result<()>,
+) -> Result<()> {
+    let n_columns = source.schema().columns.len().max(1) as u64;
+    let mut batch = Block::empty();
+    let mut at = 0;
+    while at < blocks.len() {
+        let first = blocks[at].start;
+        at += 1;
+        while at < blocks.len() && (blocks[at].end - first) * n_columns <= BATCH_VALUES {
+            at += 1;
+        }
+        source.read(first..blocks[at - 1].end, &mut batch)?;
+        visit(&batch)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_known_by_place() {
+        for (name, numbered) in [("X[3]", true), ("a/b[0,2]", true), ("X", false), ("X[]", false), ("pt[GeV]", false)] {
+            assert_eq!(is_numbered(name), numbered, "{name}");
+        }
+    }
+
+    #[test]
+    fn two_classes_share_one_score_and_ties_go_to_the_lower_class() {
+        let mut shares = [0.0; 2];
+        Link::new(Kind::Logistic, 2).shares(&[0.0], &mut shares);
+        assert_eq!((shares, most_probable(&shares)), ([0.5, 0.5], 0));
+        Link::new(Kind::Svm, 2).shares(&[0.1], &mut shares);
+        assert_eq!(shares, [0.0, 1.0]);
+        Link::new(Kind::Svm, 2).shares(&[0.0], &mut shares);
+        assert_eq!(shares, [1.0, 0.0]);
+        let mut shares = [0.0; 3];
+        Link::new(Kind::Svm, 3).shares(&[-2.0, -1.0, -1.0], &mut shares);
+        assert_eq!(shares, [0.0, 1.0, 0.0]);
+    }
+}
