@@ -52,11 +52,13 @@ pub struct Error {
     places: Vec<String>,
     /// Set by `Communicator::agree`: the rank whose own failure this is.
     rank: Option<usize>,
+    /// A file is among the places.
+    has_file: bool,
 }
 
 impl Error {
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Error {
-        Error { kind, message: message.into(), places: Vec::new(), rank: None }
+        Error { kind, message: message.into(), places: Vec::new(), rank: None, has_file: false }
     }
 
     pub fn usage(message: impl Into<String>) -> Error {
@@ -110,6 +112,7 @@ impl std::error::Error for Error {}
 
 /// Places, added by the layer that knows them.
 pub trait InContext<V> {
+    /// Unless it names a file already: the inner layer knows better which one it was.
     fn in_file(self, path: impl AsRef<Path>) -> Result<V>;
     fn in_dataset(self, name: &str) -> Result<V>;
     fn for_flag(self, flag: &str) -> Result<V>;
@@ -117,7 +120,10 @@ pub trait InContext<V> {
 
 impl<V> InContext<V> for Result<V> {
     fn in_file(self, path: impl AsRef<Path>) -> Result<V> {
-        self.map_err(|e| e.at(path.as_ref().display().to_string()))
+        self.map_err(|e| match e.has_file {
+            true => e,
+            false => Error { has_file: true, ..e.at(path.as_ref().display().to_string()) },
+        })
     }
 
     fn in_dataset(self, name: &str) -> Result<V> {
@@ -139,5 +145,7 @@ mod tests {
         let error = failed.in_dataset("train/X").in_file("events.h5").unwrap_err();
         assert_eq!(error.to_string(), "events.h5: 'train/X': checksum failed in chunk 160");
         assert_eq!(error.kind().exit_code(), 3);
+        let outside = Err::<(), _>(error.clone()).in_file("first.h5").for_flag("--copy").unwrap_err();
+        assert_eq!(outside.to_string(), "--copy: events.h5: 'train/X': checksum failed in chunk 160");
     }
 }

@@ -6,8 +6,7 @@
 //! Never: flags, model files, printing.
 
 use crate::comm::{Communicator, run_threads};
-use crate::error::{InContext, Result};
-use crate::train::score::table_name;
+use crate::error::Result;
 use crate::train::{Inputs, Model, Silent, train};
 
 /// One training again.
@@ -50,9 +49,7 @@ pub fn verify(
     inputs: &Inputs,
     mut tell: impl FnMut(&Shape),
 ) -> Result<Verification> {
-    let config = model.config.clone();
-    let table = table_name(&inputs.paths);
-    let (again, _) = train(comm, inputs, &config, &mut Silent).in_file(&table)?;
+    let (again, _) = train(comm, inputs, &model.config, &mut Silent)?;
     let mut done = Verification {
         digest: model.digest.clone(),
         same_inputs: again.input_digest == model.input_digest && again.n_rows == model.n_rows,
@@ -71,9 +68,8 @@ pub fn verify(
         if (ranks, threads) == (1, rayon::current_num_threads()) {
             continue;
         }
-        let digests = run_threads(ranks, threads, |comm| Ok(train(comm, inputs, &config, &mut Silent)?.0.digest));
-        let mut digests = digests.in_file(&table)?;
-        note(&mut done, ranks, threads, digests.swap_remove(0));
+        let digests = run_threads(ranks, threads, |comm| Ok(train(comm, inputs, &model.config, &mut Silent)?.0.digest));
+        note(&mut done, ranks, threads, digests?.swap_remove(0));
     }
     Ok(done)
 }

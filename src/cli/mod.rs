@@ -150,7 +150,7 @@ fn run_train(comm: &Communicator, job: &TrainJob, printer: &Printer) -> Result<i
     reporter.finish();
     let (model, report) = trained?;
     let began = Instant::now();
-    on_root(comm, || store::save(&job.output, &store::model::to_file(&model, &job.inputs.paths)?, job.force))?;
+    on_root(comm, || store::save(&job.output, &store::model::to_file(&model, &job.inputs)?, job.force))?;
     let write_s = began.elapsed().as_secs_f64();
     let mut peak = [doctor::peak_memory_bytes() as i64];
     comm.all_reduce_max(&mut peak)?;
@@ -183,19 +183,20 @@ fn inspect(path: &Path, printer: &Printer) -> Result<()> {
 fn run_verify(comm: &Communicator, path: &Path, flags: &VerifyFlags, printer: &Printer) -> Result<i32> {
     let loaded = store::load(path).and_then(|file| {
         let model = store::model::from_file(&file).in_file(path)?;
-        Ok((model, store::model::inputs_of(&file)))
+        let inputs = store::model::inputs_of(&file, &model);
+        Ok((model, inputs))
     });
-    let (model, stored) = comm.agree(loaded)?;
-    let paths = if flags.data.is_empty() { stored } else { flags.data.clone() };
-    if paths.is_empty() {
+    let (model, mut inputs) = comm.agree(loaded)?;
+    if !flags.data.is_empty() {
+        inputs.paths.clone_from(&flags.data);
+    }
+    if flags.group.is_some() {
+        inputs.names.group.clone_from(&flags.group);
+    }
+    if inputs.paths.is_empty() {
         return Err(Error::usage("names no files it was trained on; name them: verify MODEL DATA…")).in_file(path);
     }
-    let mut names = model.names.clone();
-    if flags.group.is_some() {
-        names = names.relative();
-        names.group.clone_from(&flags.group);
-    }
-    let done = verify::verify(comm, &model, &Inputs { paths, names }, |shape| printer.shape(shape))?;
+    let done = verify::verify(comm, &model, &inputs, |shape| printer.shape(shape))?;
     printer.verified(&done);
     if done.holds() {
         return Ok(0);

@@ -128,6 +128,13 @@ impl Hdf5Source {
         fields.and_then(|fields| fields.features.first()).map_or(0, |field| field.chunk_rows)
     }
 
+    /// Whether the first feature is stored as whole numbers.
+    pub fn first_is_whole(&self) -> bool {
+        let fields = self.parts.first().and_then(|part| part.fields.as_ref());
+        let first = fields.and_then(|fields| fields.features.first());
+        first.is_some_and(|field| field.target_kind() == TargetKind::Integer)
+    }
+
     fn check_like_first(&self, found: &Schema, fields: &Fields, first: &Path) -> Result<()> {
         let first = first.display();
         let (here, there) = (&found.columns, &self.schema.columns);

@@ -128,7 +128,7 @@ impl Writer {
     /// Creates the file, which must not exist.
     pub fn create(path: &Path) -> Result<Writer> {
         let mut options = File::with_options();
-        options.with_fcpl(|list| {
+        options.with_fapl(|access| access.file_locking(false)).with_fcpl(|list| {
             list.obj_track_times(false).link_creation_order(LinkCreationOrder::Indexed);
             list.attr_creation_order(AttrCreationOrder::Indexed)
         });
@@ -236,7 +236,7 @@ impl Drop for Writer {
     }
 }
 
-/// An HDF5 file opened to be read. Its content is somebody's: nothing in it is believed.
+/// An HDF5 file opened to be read, without a lock. Its content is somebody's: nothing in it is believed.
 pub struct Reader {
     file: File,
     path: PathBuf,
@@ -251,7 +251,8 @@ impl Reader {
             if !meta.is_file() {
                 return Err(Error::data("not a regular file"));
             }
-            let file = File::open(path).map_err(|e| match has_signature(path) {
+            let open = File::with_options().with_fapl(|access| access.file_locking(false)).open(path);
+            let file = open.map_err(|e| match has_signature(path) {
                 Err(io) => Error::data(format!("cannot read the file: {io}")),
                 Ok(false) => Error::data("not an HDF5 file"),
                 Ok(true) => failed("an HDF5 file that is damaged or cut off", &e),

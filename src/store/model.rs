@@ -16,14 +16,14 @@ use crate::data::ColumnKind;
 use crate::data::names::TableNames;
 use crate::error::{Error, Result};
 use crate::model::{ColumnCode, LinearModel, Preprocess, TargetCoding};
-use crate::train::{Model, TrainConfig};
+use crate::train::{Inputs, Model, TrainConfig};
 use std::path::PathBuf;
 
 const COLUMN_KINDS: [(&str, ColumnKind); 3] =
     [("narrow", ColumnKind::Narrow), ("wide", ColumnKind::Wide), ("text", ColumnKind::Text)];
 
-/// The model as a file holds it. `inputs`: where it was trained, for `verify`; no part of the digest.
-pub fn to_file(model: &Model, inputs: &[PathBuf]) -> Result<ModelFile> {
+/// The model as a file holds it. `inputs`: the files and the group it was trained on, for `verify`; no part of the digest.
+pub fn to_file(model: &Model, inputs: &Inputs) -> Result<ModelFile> {
     let (k, d) = (model.linear.n_scores, model.linear.n_features);
     let of_scores = model.linear.params.chunks_exact(d + 1);
     let coefficients = of_scores.clone().flat_map(|params| params[..d].iter().copied()).collect();
@@ -58,12 +58,13 @@ pub fn to_file(model: &Model, inputs: &[PathBuf]) -> Result<ModelFile> {
     for (i, column) in columns.iter().enumerate().filter(|(_, column)| column.kind == ColumnKind::Text) {
         strings.push((format!("categories_{i}"), column.categories.clone()));
     }
-    let inputs: Vec<String> = inputs.iter().map(|path| path.display().to_string()).collect();
+    let paths: Vec<String> = inputs.paths.iter().map(|path| path.display().to_string()).collect();
+    let group = inputs.names.group.clone();
     let attributes = [
         ("target_coding", coding.to_string()),
         ("input_digest", model.input_digest.clone()),
         ("n_rows", model.n_rows.to_string()),
-        ("inputs", serde_json::to_string(&inputs).map_err(|e| Error::internal(e.to_string()))?),
+        ("inputs", serde_json::to_string(&(paths, group)).map_err(|e| Error::internal(e.to_string()))?),
     ];
     Ok(ModelFile {
         kind: model.config.kind.name().to_string(),
@@ -135,11 +136,11 @@ pub fn from_file(file: &ModelFile) -> Result<Model> {
     })
 }
 
-/// The files the model was trained on, as they were named then.
-pub fn inputs_of(file: &ModelFile) -> Vec<PathBuf> {
-    let words: Vec<String> =
-        file.attribute("inputs").and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-    words.into_iter().map(PathBuf::from).collect()
+/// The files and names the model was trained on, as they were named then.
+pub fn inputs_of(file: &ModelFile, model: &Model) -> Inputs {
+    let stored = file.attribute("inputs").and_then(|text| serde_json::from_str(text).ok());
+    let (paths, group): (Vec<PathBuf>, Option<String>) = stored.unwrap_or_default();
+    Inputs { paths, names: TableNames { group, ..model.names.relative() } }
 }
 
 /// The settings and names as one TOML text: what `--print-config` shows and the model stores.
@@ -252,7 +253,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         for kind in [Kind::Linear, Kind::Logistic, Kind::Svm, Kind::Poisson] {
             let before = model(kind);
-            let inputs = vec![PathBuf::from("a b.h5"), PathBuf::from("c\"d.h5")];
+            let names = TableNames { group: Some("runs".into()), ..before.names.clone() };
+            let inputs = Inputs { paths: vec!["a b.h5".into(), "c\"d.h5".into()], names };
             let path = folder.path().join(format!("{kind:?}.h5"));
             crate::store::save(&path, &to_file(&before, &inputs).unwrap(), false).unwrap();
             let file = crate::store::load(&path).unwrap();
@@ -260,13 +262,13 @@ mod tests {
             assert_eq!(after, before);
             let bits = |model: &Model| model.linear.params.iter().map(|p| p.to_bits()).collect::<Vec<_>>();
             assert_eq!(bits(&after), bits(&before));
-            assert_eq!(inputs_of(&file), inputs);
+            assert_eq!(inputs_of(&file, &after), inputs);
         }
     }
 
     #[test]
     fn a_file_that_does_not_fit_together_is_refused() {
-        let good = to_file(&model(Kind::Logistic), &[]).unwrap();
+        let good = to_file(&model(Kind::Logistic), &Inputs::default()).unwrap();
         assert!(from_file(&good).is_ok());
         let broken: [fn(&mut ModelFile); 6] = [
             |file| file.arrays[1].1 = Array::F64 { shape: vec![2], values: vec![0.0; 2] },

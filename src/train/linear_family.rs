@@ -4,8 +4,8 @@ use super::full_batch::FullBatch;
 use super::prepare::{Fold, Prepared, objective, prepare, start};
 use super::table::Fit;
 use super::{
-    Inputs, Kind, Model, Observer, Solver, TrainConfig, TrainReport, coordinate_descent, data_parallel, evaluate,
-    lbfgs, least_squares, newton, tsqr,
+    Inputs, Kind, Model, Observer, Silent, Solver, TrainConfig, TrainReport, coordinate_descent, data_parallel,
+    evaluate, lbfgs, least_squares, newton, tsqr,
 };
 use crate::comm::Communicator;
 use crate::data::hdf5::Hdf5Source;
@@ -83,7 +83,7 @@ pub fn train_source(
     let mut folds: Vec<(String, Vec<f64>)> = Vec::new();
     for fold in 0..config.folds {
         let held_out = Fold { fold, folds: config.folds, seed: config.seed };
-        let prepared = prepare(comm, source, config, Some(held_out), watch)?;
+        let prepared = prepare(comm, source, config, Some(held_out), &mut Silent)?;
         let objective = objective(config.kind, prepared.target.n_classes());
         let fit = solve(comm, &prepared, objective.as_ref(), config, watch)?;
         let metrics = held_out_metrics(comm, &prepared, config.kind, &fit)?;

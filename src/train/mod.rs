@@ -20,8 +20,8 @@ mod local_sgd;
 pub mod newton;
 pub mod outer;
 pub mod prepare;
-pub mod second_order;
 pub mod score;
+pub mod second_order;
 pub mod sums;
 pub mod table;
 #[cfg(test)]
