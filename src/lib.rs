@@ -13,9 +13,9 @@
 //!
 //! * `error` one error type; `rng` draws by global row; `functions` transcendentals with the same bits everywhere;
 //!   `exact` sums that do not depend on who adds first
-//! * `comm` ranks that talk; `data` rows on disk to rows in memory; `objective` losses; `metric` statistics that merge;
+//! * `comm` ranks that talk; `blas` one thread of it, the same on all ranks; `data` rows on disk to rows in memory; `objective` losses; `metric` statistics that merge;
 //!   `optim` gradients to parameters
-//! * `model` inert values that predict
+//! * `config` the settings of a training; `model` inert values that predict
 //! * `store` models and predictions in HDF5
 //! * `train` the only room that combines all the others; `predict`, `verify`, `doctor` the other commands
 //! * `cli` words typed by a person; `report` what a person sees while waiting
@@ -24,6 +24,7 @@
 pub mod blas;
 pub mod cli;
 pub mod comm;
+pub mod config;
 pub mod data;
 pub mod doctor;
 pub mod error;

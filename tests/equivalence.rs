@@ -4,9 +4,9 @@
 //! and the parameters themselves must be equal, bit for bit.
 
 use consort::comm::run_threads;
+use consort::config::Missing;
 use consort::data::names::TableNames;
 use consort::data::synthetic::{self, Storage};
-use consort::model::Missing;
 use consort::train::{ClassWeight, Inputs, Kind, Model, Silent, Solver, Sync, TrainConfig, train};
 use std::path::{Path, PathBuf};
 

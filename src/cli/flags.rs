@@ -1,8 +1,7 @@
 //! The words of the command line, exactly as typed. What they mean together is settled in [`resolve`](super::resolve).
 
 use crate::comm::World;
-use crate::model::Missing;
-use crate::train::{ClassWeight, Kind, Schedule, Solver};
+use crate::config::{ClassWeight, Kind, Missing, Schedule, Solver};
 use clap::{Args, Parser, Subcommand};
 use serde::de::{DeserializeOwned, IntoDeserializer, value::Error as WordError};
 use std::ops::Range;

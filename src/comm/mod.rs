@@ -438,7 +438,9 @@ impl Communicator {
     fn reporter_of(&self, error: &Error) -> Option<usize> {
         let shared = self.shared_failure.borrow();
         let shared = shared.as_ref()?;
-        let same = error.kind() == shared.error.kind() && error.to_string().ends_with(&shared.error.to_string());
+        let same = error.rank() == shared.error.rank()
+            && error.kind() == shared.error.kind()
+            && error.to_string().ends_with(&shared.error.to_string());
         same.then_some(shared.reporter)
     }
 

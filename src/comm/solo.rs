@@ -1,7 +1,7 @@
 //! A world of one: every collective is already done.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use super::call::Call;
 use super::transport::{OwnedSlice, ReduceOp, Slice, SliceMut, Transport};
@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 /// The only rank. Messages to itself wait here, by tag.
 #[derive(Default)]
 pub struct Solo {
-    mail: RefCell<HashMap<u32, VecDeque<OwnedSlice>>>,
+    mail: RefCell<BTreeMap<u32, VecDeque<OwnedSlice>>>,
 }
 
 impl Transport for Solo {

@@ -6,7 +6,7 @@
 //! compares the calls, combines the data outside the lock, and publishes one result for all.
 
 use std::cell::Cell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -95,7 +95,7 @@ struct State {
     ranks: Vec<RankState>,
     groups: Vec<Group>,
     /// Messages sent and not yet received, by (group, from, to, tag).
-    mail: HashMap<(usize, usize, usize, u32), VecDeque<OwnedSlice>>,
+    mail: BTreeMap<(usize, usize, usize, u32), VecDeque<OwnedSlice>>,
     /// Set once nobody can go on: the answer to every later call.
     stuck: Option<Error>,
 }
@@ -168,7 +168,7 @@ impl Hub {
     fn new(size: usize) -> Hub {
         let ranks = (0..size).map(|_| RankState { doing: Doing::Running, last: None }).collect();
         let groups = vec![Group::new((0..size).collect())];
-        let state = State { ranks, groups, mail: HashMap::new(), stuck: None };
+        let state = State { ranks, groups, mail: BTreeMap::new(), stuck: None };
         Hub { state: Mutex::new(state), changed: Condvar::new() }
     }
 

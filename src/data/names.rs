@@ -1,5 +1,7 @@
 //! Which datasets of a file are the features, the target, the weight and the offset: as typed, or as found.
 
+use std::path::PathBuf;
+
 /// Names of datasets, relative to `group`. Made from `--features`, `--target`, `--weight`, `--offset` and
 /// `--group`; stored in the model after they were found, so that a model of `train/X` reads `test/X`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -26,6 +28,13 @@ impl TableNames {
     pub fn path(&self, name: &str) -> String {
         join(self.group.as_deref().unwrap_or(""), name)
     }
+}
+
+/// Which rows to train on.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Inputs {
+    pub paths: Vec<PathBuf>,
+    pub names: TableNames,
 }
 
 /// `name` under `group`, without a leading or trailing slash.

@@ -113,7 +113,7 @@ pub struct BoundedSums {
 }
 
 impl BoundedSums {
-    /// `exponents[j]`: |contribution[j]| < 2^(exponents[j]+1) for each of `n_contributions` (over all ranks). Not collective.
+    /// `exponents[j]`: `|contribution[j]| < 2^(exponents[j]+1)` for each of `n_contributions` (over all ranks). Not collective.
     ///
     /// Exponents above 1023 mean 1023 (any finite double fits), below −1074 mean −1074. The same on all ranks.
     pub fn new(exponents: Vec<i32>, n_contributions: u64) -> BoundedSums {

@@ -1,21 +1,9 @@
 //! From stored values to the standardised float32 rows a model sees, the same at training and at prediction.
 
+use crate::config::Missing;
 use crate::data::{Block, ColumnKind, Schema, Values};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
-
-/// What a missing value (NaN) becomes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Missing {
-    /// The column's mean over training rows that have a value.
-    #[default]
-    Mean,
-    /// The number 0, also in the column's moments.
-    Zero,
-    /// An error that names the row and the column.
-    Error,
-}
 
 /// One stored column and what it becomes: itself, or one 0/1 column a category.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -39,6 +39,11 @@ pub trait Objective: Send + Sync {
         self.typical_curvature()
     }
 
+    /// How far apart the scores of a good fit lie at least; 0 where they are in the target's own units (squared).
+    fn score_scale(&self) -> f64 {
+        2.0
+    }
+
     /// Scores that minimise the loss of a model without features, from Σw and, per score, Σ w·y (for classes: the weight of the class).
     fn start_scores(&self, weight: f64, weighted_y: &[f64]) -> Vec<f64>;
 

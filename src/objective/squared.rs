@@ -28,6 +28,10 @@ impl Objective for Squared {
         curvature[0] = weight;
     }
 
+    fn score_scale(&self) -> f64 {
+        0.0
+    }
+
     fn typical_curvature(&self) -> f64 {
         1.0
     }

@@ -12,11 +12,12 @@
 //! | `settings` | the TOML of the settings, and `[names]` of the datasets |
 
 use super::{Array, ModelFile};
+use crate::config::TrainConfig;
 use crate::data::ColumnKind;
+use crate::data::names::Inputs;
 use crate::data::names::TableNames;
 use crate::error::{Error, Result};
-use crate::model::{ColumnCode, LinearModel, Preprocess, TargetCoding};
-use crate::train::{Inputs, Model, TrainConfig};
+use crate::model::{ColumnCode, LinearModel, Model, Preprocess, TargetCoding};
 use std::path::PathBuf;
 
 const COLUMN_KINDS: [(&str, ColumnKind); 3] =
@@ -202,7 +203,7 @@ fn misfit(name: &str, expected: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::{Kind, Solver, Sync};
+    use crate::config::{Kind, Solver, Sync};
 
     pub(crate) fn model(kind: Kind) -> Model {
         let (target, k) = match kind {

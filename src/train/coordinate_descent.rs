@@ -137,7 +137,7 @@ impl<'a> Descent<'a> {
             let changed = self.sweep();
             let sweeps = fit.losses.len() as u64 + 1;
             // What looks like the end is looked at again with a fresh gradient.
-            if sweeps % REFRESH == 0 || self.violation() <= config.tolerance * first {
+            if sweeps.is_multiple_of(REFRESH) || self.violation() <= config.tolerance * first {
                 self.refresh();
             }
             let relative = self.violation() / first;

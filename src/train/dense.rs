@@ -90,7 +90,7 @@ impl Factor {
             x.fill(0.0);
             x[largest] = 1.0;
         }
-        let sign = |i: usize| if i % 2 == 0 { 1.0 } else { -1.0 };
+        let sign = |i: usize| if i.is_multiple_of(2) { 1.0 } else { -1.0 };
         let alternating = (0..n).map(|i| sign(i) * (1.0 + i as f64 / (n.max(2) - 1) as f64)).collect();
         let other = 2.0 * sum_of_magnitudes(&self.solve_scaled(alternating)?) / (3.0 * n as f64);
         let inverse_norm = if other > estimate { other } else { estimate };

@@ -9,7 +9,7 @@
 //!
 //! **Adam.** Its steps are about η in every parameter, whatever the gradient, so η carries the scale of the scores:
 //! `η = σ·min(0.01, 0.5/√((d + 1)·λ/κ̄))`, σ the root mean square of the rows' own Newton steps |∂loss/∂score|/κ at the start
-//! (for squared loss: the deviation of the targets; about 1 for classes). The second bound keeps the scores of
+//! (for squared loss: the deviation of the targets), at least 2 for classes and counts, whose scores have no unit. The second bound keeps the scores of
 //! d + 1 parameters that all move the same way within σ/2 a step.
 
 use super::TrainConfig;
@@ -39,8 +39,8 @@ pub struct Scales {
     pub score_curvature: f64,
     /// Root mean square of |∂loss/∂score|.
     pub score_gradient: f64,
-    /// σ: root mean square of |∂loss/∂score|/κ.
-    pub newton_step: f64,
+    /// σ: root mean square of |∂loss/∂score|/κ, or the objective's own scale where that is more.
+    pub score_scale: f64,
 }
 
 impl Scales {
@@ -70,7 +70,7 @@ impl Scales {
             row_curvature: largest(comm, share)?,
             score_curvature: sums[1] / weight,
             score_gradient: (sums[2] / weight).sqrt(),
-            newton_step: (sums[3] / weight).sqrt(),
+            score_scale: (sums[3] / weight).sqrt().max(objective.score_scale()),
         })
     }
 
@@ -84,7 +84,7 @@ impl Scales {
     pub fn adam(&self, n_features: usize) -> f64 {
         let spread = (n_features + 1) as f64 * self.curvature / self.score_curvature;
         let bound = 0.5 / spread.sqrt();
-        let rate = self.newton_step * if bound < 0.01 { bound } else { 0.01 };
+        let rate = self.score_scale * if bound < 0.01 { bound } else { 0.01 };
         if rate > 0.0 && rate.is_finite() { rate } else { 0.01 }
     }
 }

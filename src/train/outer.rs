@@ -1,7 +1,7 @@
 //! Sums of weighted outer products of rows, Σ f·z zᵀ with z = (x, 1) or (x, 1, target): the hot loop of Newton's
 //! Hessian and of the normal equations.
 //!
-//! Rows are converted to float64 once, [`CHUNK`] at a time, into panels of [`NR`] columns; a register tile of MR × NR
+//! Rows are converted to float64 once, `CHUNK` at a time, into panels of `NR` columns; a register tile of MR × NR
 //! sums then runs over the rows of the chunk. Every sum has one accumulator and takes the rows in order, so the shape of
 //! the tiles and the instruction set leave the bits alone: they equal those of
 //! [`add_outer_products`](crate::model::kernels::add_outer_products), the plain twin.

@@ -1,8 +1,140 @@
-//! Checks of [`TrainConfig`]: which solver fits which kind, what must divide what. Messages name the flag.
+//! # config — the settings of a training
+//!
+//! In:    what a person chose, by flags, by a settings file or in Rust.
+//! Out:   a checked [`TrainConfig`]; everything in it can change the answer, and is stored in the model.
+//! Talks: never.
+//! Never: files, ranks, threads, paths: they may not change the answer.
 
-use super::{ClassWeight, Kind, Solver, Sync, TrainConfig};
+pub use crate::optim::Schedule;
+
 use crate::data::partition::default_lanes;
 use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// What is trained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    Linear,
+    Logistic,
+    Svm,
+    Poisson,
+}
+
+/// How it is trained. `Auto` is resolved by the config's check, before training, and never stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Solver {
+    #[default]
+    Auto,
+    /// Exact normal equations and Cholesky; falls back to `Qr` when they are ill-conditioned (linear only).
+    Cholesky,
+    /// Tall-skinny QR over blocks (linear only).
+    Qr,
+    /// Coordinate descent on the exact Gram matrix: lasso and elastic net (linear only).
+    Cd,
+    Newton,
+    /// With `l1` > 0: OWL-QN.
+    Lbfgs,
+    Sgd,
+    Adam,
+}
+
+/// How often mini-batch lanes are brought together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sync {
+    /// Gradients are summed every step.
+    #[default]
+    Step,
+    /// Local SGD: parameters are averaged every so many steps.
+    Every(u64),
+    /// Parameters are averaged once, at the end.
+    Once,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClassWeight {
+    #[default]
+    None,
+    /// Every class gets the same total weight.
+    Balanced,
+}
+
+/// What a missing value (NaN) becomes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Missing {
+    /// The column's mean over training rows that have a value.
+    #[default]
+    Mean,
+    /// The number 0, also in the column's moments.
+    Zero,
+    /// An error that names the row and the column.
+    Error,
+}
+
+/// Settings of the linear family. Every field can change the answer and is stored in the model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainConfig {
+    pub kind: Kind,
+    pub solver: Solver,
+    /// λ₁‖w‖₁ is added to the mean weighted loss, w on standardised features. Default 0.
+    pub l1: f64,
+    /// λ₂/2‖w‖² is added to the mean weighted loss. Default 3e-4.
+    pub l2: f64,
+    /// Stop when the gradient is this much smaller than at the start (largest element); 0 never stops early. Default 1e-5.
+    pub tolerance: f64,
+    /// Iterations of full-batch solvers. Default 1000.
+    pub max_iterations: u64,
+    /// Passes of mini-batch solvers. Default 10.
+    pub epochs: u64,
+    /// Of mini-batch solvers. None: measured on the first rows, see `learning_rate.rs`; 0.1 for sgd and 0.01 for adam on
+    /// uncorrelated features with unit curvature.
+    pub learning_rate: Option<f64>,
+    pub schedule: Schedule,
+    /// Rows per step over all lanes. Default 1024.
+    pub global_batch: u64,
+    /// Lanes; None: the default rule.
+    pub lanes: Option<u64>,
+    /// SGD momentum. Default 0.9.
+    pub momentum: f64,
+    /// Nesterov's look-ahead. Default true.
+    pub nesterov: bool,
+    pub sync: Sync,
+    pub missing: Missing,
+    pub class_weight: ClassWeight,
+    /// Cross-validation folds; 0: none.
+    pub folds: u64,
+    pub seed: u64,
+}
+
+impl Default for TrainConfig {
+    fn default() -> TrainConfig {
+        TrainConfig {
+            kind: Kind::Logistic,
+            solver: Solver::Auto,
+            l1: 0.0,
+            l2: 3e-4,
+            tolerance: 1e-5,
+            max_iterations: 1000,
+            epochs: 10,
+            learning_rate: None,
+            schedule: Schedule::Cosine,
+            global_batch: 1024,
+            lanes: None,
+            momentum: 0.9,
+            nesterov: true,
+            sync: Sync::Step,
+            missing: Missing::Mean,
+            class_weight: ClassWeight::None,
+            folds: 0,
+            seed: 0,
+        }
+    }
+}
 
 impl Kind {
     /// The word typed after `train`.
@@ -74,7 +206,6 @@ impl TrainConfig {
         let default = TrainConfig::default();
         if config.solver.is_mini_batch() {
             config.check_batch()?;
-            config.learning_rate.get_or_insert(if config.solver == Solver::Sgd { 0.1 } else { 0.01 });
             config.max_iterations = default.max_iterations;
             if config.solver == Solver::Adam {
                 (config.momentum, config.nesterov) = (default.momentum, default.nesterov);
@@ -169,7 +300,7 @@ impl TrainConfig {
         if lanes == 0 {
             return Err(Error::usage("--lanes 0: at least 1 is needed"));
         }
-        if self.global_batch % lanes == 0 {
+        if self.global_batch.is_multiple_of(lanes) {
             return Ok(());
         }
         let above = self.global_batch.next_multiple_of(lanes);
