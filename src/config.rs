@@ -392,7 +392,7 @@ mod tests {
         assert_eq!(resolved, TrainConfig { solver: Solver::Lbfgs, ..of(Kind::Poisson) });
         assert_eq!(resolved.resolved().unwrap(), resolved);
         let adam = TrainConfig { solver: Solver::Adam, epochs: 3, ..of(Kind::Linear) }.resolved().unwrap();
-        assert_eq!((adam.learning_rate, adam.epochs), (Some(0.01), 3));
+        assert_eq!((adam.learning_rate, adam.epochs), (None, 3));
         assert_eq!(adam.resolved().unwrap(), adam);
     }
 }
