@@ -39,7 +39,8 @@ pub fn run(words: Vec<OsString>) -> i32 {
     let run = command.run();
     let threads = run.threads.map_or_else(|| doctor::default_threads(run.world), |n| n as usize);
     match checked(&command) {
-        Ok(Some(job)) => run_world(run.world, threads, |comm| carry_out(comm, &job, run.json)),
+        // What every rank finds wrong in the same values is agreed on as well, so that it is said once.
+        Ok(Some(job)) => run_world(run.world, threads, |comm| comm.agree(carry_out(comm, &job, run.json))),
         Ok(None) => 0,
         Err(error) => refuse(&Problem::Settings(error)),
     }

@@ -23,6 +23,7 @@ pub mod score;
 pub mod second_order;
 pub mod sums;
 pub mod table;
+mod target;
 #[cfg(test)]
 mod test_tables;
 pub mod tsqr;

@@ -4,18 +4,19 @@
 //! else; and one more for tables that float32 cannot hold as stored, so that they are standardised from the stored
 //! values. The passes and their results do not depend on ranks: only on the table and the settings.
 
-use super::sums::{Total, sum_blocks, sum_scalars};
+use super::sums::{Total, sum_blocks};
 use super::table::Table;
+use super::target;
 use super::{ClassWeight, Kind, Observer, Solver, TrainConfig};
 use crate::comm::Communicator;
 use crate::config::Missing;
 use crate::data::digest::{GROUP_ROWS, InputDigest};
 use crate::data::moments::{BlockMoments, standardisation};
 use crate::data::partition::{Partition, RowPlan, default_lanes};
-use crate::data::{Block, DataSource, TargetKind, Targets, Values};
+use crate::data::{Block, DataSource, Targets, Values};
 use crate::error::{Error, Result};
+use crate::exact::BlockSums;
 use crate::exact::scale::{from_order_key, order_key};
-use crate::exact::{BlockSums, ExactSum};
 use crate::model::preprocess::standardised;
 use crate::model::{Preprocess, TargetCoding};
 use crate::objective::Objective;
@@ -27,8 +28,6 @@ use std::time::Instant;
 
 /// Values read at a time, over all columns: whole blocks, at least one.
 const BATCH_VALUES: u64 = 4 << 20;
-/// More distinct targets than this are not classes.
-const MOST_CLASSES: usize = 1000;
 /// More distinct strings than this are not categories.
 const MOST_CATEGORIES: usize = 10_000;
 
@@ -97,7 +96,8 @@ pub fn prepare(
     let gathered = gather(&mut reader, &preprocess, &shift, config, fold, keep_raw);
     let mut gathered = comm.agree(gathered)?;
 
-    let target = agree_target(comm, config.kind, schema.target, &mut gathered)?;
+    let target =
+        target::agree(comm, config.kind, schema.target, reader.first_row(), &mut gathered.y, &gathered.strings)?;
     let began = Instant::now();
     let peak = fit_standardisation(comm, &plan, &gathered, &shift, &mut preprocess, watch)?;
     let d = preprocess.n_features();
@@ -127,9 +127,9 @@ pub fn prepare(
         }
     }
     if config.class_weight == ClassWeight::Balanced {
-        balance(comm, target.n_classes(), &gathered.y, &mut weight)?;
+        target::balance(comm, target.n_classes(), &gathered.y, &mut weight)?;
     }
-    let (total_weight, weighted_y) = totals(comm, target.n_classes(), &gathered.y, &weight)?;
+    let (total_weight, weighted_y) = target::totals(comm, target.n_classes(), &gathered.y, &weight)?;
     if total_weight <= 0.0 {
         return Err(Error::data("all rows have weight 0: nothing is left to train on"));
     }
@@ -180,6 +180,11 @@ impl<'a> Reader<'a> {
 
     fn n_rows(&self) -> usize {
         self.blocks.iter().map(|rows| (rows.end - rows.start) as usize).sum()
+    }
+
+    /// Global number of the first row here.
+    fn first_row(&self) -> u64 {
+        self.blocks.first().map_or(0, |rows| rows.start)
     }
 
     /// One pass: `visit` sees batches of rows in order, with their blocks as ranges inside the batch.
@@ -245,7 +250,7 @@ fn agree_categories(
 }
 
 /// Collective.
-fn union_of_strings(comm: &Communicator, mine: &BTreeSet<String>) -> Result<BTreeSet<String>> {
+pub fn union_of_strings(comm: &Communicator, mine: &BTreeSet<String>) -> Result<BTreeSet<String>> {
     let mut bytes = Vec::new();
     for value in mine {
         bytes.extend_from_slice(&(value.len() as u64).to_le_bytes());
@@ -385,7 +390,7 @@ fn gather(
     if keep_raw {
         let began = Instant::now();
         let weights = masked(&out.weight, &out.held_out);
-        let first_row = reader.blocks.first().map_or(0, |rows| rows.start);
+        let first_row = reader.first_row();
         out.moments = reader
             .blocks
             .par_iter()
@@ -599,125 +604,6 @@ fn fill(reader: &mut Reader<'_>, preprocess: &Preprocess, n_rows: usize) -> Resu
         Ok(())
     })?;
     Ok((x, seconds))
-}
-
-/// Classes, or proof that the targets are numbers that the objective takes; `y` becomes class numbers. Collective.
-fn agree_target(
-    comm: &Communicator,
-    kind: Kind,
-    stored: Option<TargetKind>,
-    gathered: &mut Gathered,
-) -> Result<TargetCoding> {
-    let is_text = stored == Some(TargetKind::Text);
-    match kind {
-        Kind::Linear | Kind::Poisson => {
-            if is_text {
-                return Err(Error::data(format!(
-                    "the target holds strings, but {} wants numbers; use train logistic or train svm",
-                    if kind == Kind::Linear { "linear" } else { "poisson" }
-                )));
-            }
-            let negative = gathered.y.iter().position(|y| kind == Kind::Poisson && *y < 0.0);
-            comm.agree(match negative {
-                Some(row) => Err(Error::data(format!(
-                    "the target is {} in local row {row}: poisson wants counts that are not negative",
-                    gathered.y[row]
-                ))),
-                None => Ok(()),
-            })?;
-            Ok(TargetCoding::Number)
-        }
-        Kind::Logistic | Kind::Svm if is_text => {
-            let mine: BTreeSet<String> = gathered.strings.iter().cloned().collect();
-            let classes: Vec<String> = union_of_strings(comm, &mine)?.into_iter().collect();
-            check_classes(&classes)?;
-            let positions: Vec<f64> = gathered
-                .strings
-                .iter()
-                .map(|s| classes.binary_search(s).map_or(-1.0, |position| position as f64))
-                .collect();
-            for y in &mut gathered.y {
-                *y = positions[*y as usize];
-            }
-            Ok(TargetCoding::Strings(classes))
-        }
-        Kind::Logistic | Kind::Svm => {
-            let mine = comm.agree(local_integers(&gathered.y))?;
-            let all: BTreeSet<i64> = comm.all_gather(&mine)?.values.into_iter().collect();
-            let classes: Vec<i64> = all.into_iter().collect();
-            check_classes(&classes.iter().map(i64::to_string).collect::<Vec<_>>())?;
-            for y in &mut gathered.y {
-                *y = classes.binary_search(&(*y as i64)).map_or(-1.0, |position| position as f64);
-            }
-            Ok(TargetCoding::Integers(classes))
-        }
-    }
-}
-
-/// Distinct whole numbers among the targets; more than [`MOST_CLASSES`] are cut off, which is enough to refuse them.
-fn local_integers(y: &[f64]) -> Result<Vec<i64>> {
-    let mut found = BTreeSet::new();
-    let mut last = f64::NAN;
-    for &y in y {
-        if y == last {
-            continue;
-        }
-        last = y;
-        if y.trunc() != y || y.abs() > 9e15 {
-            return Err(Error::data(format!(
-                "the target holds {y}, which is not a class; classes are whole numbers or strings (train linear for numbers)"
-            )));
-        }
-        found.insert(y as i64);
-        if found.len() > MOST_CLASSES {
-            break;
-        }
-    }
-    Ok(found.into_iter().collect())
-}
-
-fn check_classes(classes: &[String]) -> Result<()> {
-    match classes {
-        [] | [_] => Err(Error::data(format!(
-            "the target has one class ({}): at least two are needed to learn anything",
-            classes.first().map_or("none", |c| c.as_str())
-        ))),
-        _ if classes.len() > MOST_CLASSES => Err(Error::data(format!(
-            "the target has more than {MOST_CLASSES} distinct values: these are not classes; use train linear for numbers"
-        ))),
-        _ => Ok(()),
-    }
-}
-
-/// Multiplies weights so that every class has the same total. Collective.
-fn balance(comm: &Communicator, n_classes: usize, y: &[f64], weight: &mut [f64]) -> Result<()> {
-    let (total, of_class) = totals(comm, n_classes, y, weight)?;
-    let present = of_class.iter().filter(|w| **w > 0.0).count() as f64;
-    let factor: Vec<f64> = of_class.iter().map(|w| if *w > 0.0 { total / (present * w) } else { 0.0 }).collect();
-    for (w, y) in weight.iter_mut().zip(y) {
-        *w *= factor[*y as usize];
-    }
-    Ok(())
-}
-
-/// Σw, and Σw of every class or Σw·y; exact. Collective.
-fn totals(comm: &Communicator, n_classes: usize, y: &[f64], weight: &[f64]) -> Result<(f64, Vec<f64>)> {
-    let mut sums = vec![ExactSum::new(); 1 + n_classes.max(1)];
-    for (y, w) in y.iter().zip(weight) {
-        sums[0].add(*w);
-        if n_classes > 0 {
-            sums[1 + *y as usize].add(*w);
-        } else if *w > 0.0 {
-            sums[1].add_product(*w, *y);
-        }
-    }
-    let mut values = Vec::with_capacity(sums.len());
-    for sum in sums {
-        let [total] = sum_scalars(comm, &[sum])?;
-        values.push(total.value().ok_or_else(|| Error::data("weights or targets are not finite"))?);
-    }
-    let total = values.remove(0);
-    Ok((total, values))
 }
 
 /// The objective of a kind with these classes.
