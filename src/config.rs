@@ -181,6 +181,11 @@ impl Solver {
         matches!(self, Solver::Sgd | Solver::Adam)
     }
 
+    /// Whether it solves one system instead of improving step by step.
+    fn is_direct(self) -> bool {
+        matches!(self, Solver::Cholesky | Solver::Qr)
+    }
+
     /// Whether it can hold parameters at exactly 0 (`--l1`).
     fn knows_l1(self) -> bool {
         matches!(self, Solver::Cd | Solver::Lbfgs)
@@ -203,27 +208,26 @@ impl TrainConfig {
                 config.kind.name()
             )));
         }
-        let default = TrainConfig::default();
         if config.solver.is_mini_batch() {
             config.check_batch()?;
-            config.max_iterations = default.max_iterations;
-            if config.solver == Solver::Adam {
-                (config.momentum, config.nesterov) = (default.momentum, default.nesterov);
-            }
-        } else {
-            config.learning_rate = None;
-            config.epochs = default.epochs;
-            config.schedule = default.schedule;
-            config.global_batch = default.global_batch;
-            config.lanes = None;
-            (config.momentum, config.nesterov) = (default.momentum, default.nesterov);
-            config.sync = default.sync;
         }
-        if matches!(config.solver, Solver::Cholesky | Solver::Qr) {
-            config.tolerance = default.tolerance;
-            config.max_iterations = default.max_iterations;
+        let default = TrainConfig::default();
+        macro_rules! forget {
+            ($($field:ident)*) => { $(if !config.looks_at(stringify!($field)) { config.$field = default.$field; })* };
         }
+        forget!(tolerance max_iterations epochs learning_rate schedule global_batch lanes momentum nesterov sync);
         Ok(config)
+    }
+
+    /// Whether this solver looks at the setting of this name (a field of the config). The others cannot change a model.
+    pub fn looks_at(&self, setting: &str) -> bool {
+        match setting {
+            "epochs" | "learning_rate" | "schedule" | "global_batch" | "lanes" | "sync" => self.solver.is_mini_batch(),
+            "momentum" | "nesterov" => self.solver == Solver::Sgd,
+            "max_iterations" => !self.solver.is_mini_batch() && !self.solver.is_direct(),
+            "tolerance" => !self.solver.is_direct(),
+            _ => true,
+        }
     }
 
     /// Lanes of a mini-batch solver for a table of this many rows: `--lanes`, or the default rule.

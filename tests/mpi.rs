@@ -2,16 +2,16 @@
 //! `${CONSORT_MPIEXEC:-mpirun}` on 1, 2, 3, 4 and 7 ranks, and then once for each way to fail.
 
 mod cases;
+mod launch;
 
-use std::io::Read;
-use std::process::{Child, Command, ExitCode, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
 
 use consort::comm::{Communicator, World, run_threads, run_world};
 use consort::error::{Error, Result};
+use launch::{Ended, end_of, launcher};
 
 const SIZES: [usize; 5] = [1, 2, 3, 4, 7];
-const TIME_LIMIT: Duration = Duration::from_secs(120);
 /// A lost rank ends the job within this time.
 const LOSS_LIMIT: Duration = Duration::from_secs(5);
 
@@ -70,72 +70,11 @@ fn run_cases(comm: &Communicator) -> Result<i32> {
     Ok(i32::from(failed > 0))
 }
 
-struct Ended {
-    /// `None`: it hung and was stopped.
-    code: Option<i32>,
-    text: String,
-    took: Duration,
-}
-
-fn launcher() -> String {
-    std::env::var("CONSORT_MPIEXEC").unwrap_or_else(|_| "mpirun".to_string())
-}
-
 fn launch(size: usize, mode: &str) -> Ended {
     let this = std::env::current_exe().expect("this program has a path");
     let mut command = Command::new(launcher());
     command.args(["-n", &size.to_string()]).arg(this).args(["--inside", mode]);
     end_of(command)
-}
-
-fn end_of(mut command: Command) -> Ended {
-    let since = Instant::now();
-    let child = command
-        .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
-        .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
-        .env("OMPI_MCA_rmaps_base_oversubscribe", "1")
-        .env("OMPI_MCA_mpi_yield_when_idle", "1")
-        .env("OMPI_MCA_hwloc_base_binding_policy", "none")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
-    let mut child = child.expect("the launcher was found before");
-    let out = std::thread::spawn({
-        let from = child.stdout.take().expect("piped");
-        move || all_of(from)
-    });
-    let err = std::thread::spawn({
-        let from = child.stderr.take().expect("piped");
-        move || all_of(from)
-    });
-    let code = wait(&mut child, since);
-    let text = out.join().unwrap_or_default() + &err.join().unwrap_or_default();
-    Ended { code, text, took: since.elapsed() }
-}
-
-fn all_of(mut from: impl Read) -> String {
-    let mut bytes = Vec::new();
-    from.read_to_end(&mut bytes).ok();
-    String::from_utf8_lossy(&bytes).to_string()
-}
-
-/// The exit code; after the time limit the launcher is asked, then forced, to end.
-fn wait(child: &mut Child, since: Instant) -> Option<i32> {
-    let mut asked = false;
-    loop {
-        if let Ok(Some(status)) = child.try_wait() {
-            return if asked { None } else { Some(status.code().unwrap_or(-1)) };
-        }
-        if since.elapsed() > TIME_LIMIT && !asked {
-            Command::new("kill").arg(child.id().to_string()).status().ok();
-            asked = true;
-        }
-        if since.elapsed() > TIME_LIMIT + Duration::from_secs(10) {
-            child.kill().ok();
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
 
 fn launch_all() -> ExitCode {

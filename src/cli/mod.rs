@@ -88,7 +88,7 @@ fn checked(command: &Command) -> Result<Option<Job<'_>>> {
         Command::Train(flags) => {
             let job = resolve::train(flags)?;
             if flags.print_config {
-                print_line(store::model::settings_text(&job.config, &job.inputs.names)?.trim_end());
+                print_line(store::settings::settings_text(&job.config, &job.inputs.names)?.trim_end());
                 return Ok(None);
             }
             Job::Train(job)

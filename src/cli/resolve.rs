@@ -61,36 +61,33 @@ fn settings(kind: Kind, flags: &SettingFlags) -> Result<TrainConfig> {
 
 /// A flag that the solver would not look at is a misunderstanding.
 fn check_words_fit(config: &TrainConfig, flags: &SettingFlags) -> Result<()> {
-    let solver = config.solver;
-    let mini_batch = [
-        ("--epochs", flags.epochs.is_some()),
-        ("--learning-rate", flags.learning_rate.is_some()),
-        ("--schedule", flags.schedule.is_some()),
-        ("--global-batch", flags.global_batch.is_some()),
-        ("--lanes", flags.lanes.is_some()),
-        ("--sync-every", flags.sync_every.is_some()),
-        ("--sync", flags.sync.is_some()),
-        ("--momentum", flags.momentum.is_some()),
-        ("--no-nesterov", flags.no_nesterov),
+    let typed = [
+        ("tolerance", flags.tolerance.is_some()),
+        ("max_iterations", flags.max_iterations.is_some()),
+        ("epochs", flags.epochs.is_some()),
+        ("learning_rate", flags.learning_rate.is_some()),
+        ("schedule", flags.schedule.is_some()),
+        ("global_batch", flags.global_batch.is_some()),
+        ("lanes", flags.lanes.is_some()),
+        ("sync", flags.sync.is_some() || flags.sync_every.is_some()),
+        ("momentum", flags.momentum.is_some()),
+        ("nesterov", flags.no_nesterov),
     ];
-    let typed = |(_, typed): &&(&str, bool)| *typed;
-    if !solver.is_mini_batch()
-        && let Some((flag, _)) = mini_batch.iter().find(typed)
-    {
-        let instead = if *flag == "--epochs" { " (its passes are --max-iterations)" } else { "" };
+    if let Some((setting, _)) = typed.iter().find(|(setting, typed)| *typed && !config.looks_at(setting)) {
+        let flag = match *setting {
+            "nesterov" => "no-nesterov".to_string(),
+            "sync" if flags.sync_every.is_some() => "sync-every".to_string(),
+            setting => setting.replace('_', "-"),
+        };
+        let instead = match *setting {
+            "epochs" if config.looks_at("max_iterations") => " (its passes are --max-iterations)",
+            "max_iterations" if config.looks_at("epochs") => " (its passes are --epochs)",
+            _ => "",
+        };
         return Err(Error::usage(format!(
-            "{flag} is for --solver sgd and adam, but the solver here is {}{instead}",
-            solver.name()
+            "--{flag} means nothing to --solver {}{instead}; leave it out, or choose another solver",
+            config.solver.name()
         )));
-    }
-    if solver.is_mini_batch() && flags.max_iterations.is_some() {
-        return Err(Error::usage(format!(
-            "--max-iterations is for full-batch solvers; {} makes passes: --epochs",
-            solver.name()
-        )));
-    }
-    if solver == crate::train::Solver::Adam && (flags.momentum.is_some() || flags.no_nesterov) {
-        return Err(Error::usage("--momentum and --no-nesterov are for --solver sgd; adam has its own"));
     }
     Ok(())
 }
@@ -254,6 +251,13 @@ enum Added {
 
 fn words_of(command: &clap::Command, typed: &ArgMatches, key: &str, value: &toml::Value) -> Result<Added> {
     let flag = key.replace('_', "-");
+    // `nesterov = false` is the flag --no-nesterov.
+    let negated = format!("no-{flag}");
+    if let (Some(_), toml::Value::Boolean(on)) =
+        (command.get_arguments().find(|arg| arg.get_long() == Some(negated.as_str())), value)
+    {
+        return words_of(command, typed, &negated, &toml::Value::Boolean(!on));
+    }
     let known = |arg: &&Arg| {
         let is_key = arg.get_long() == Some(flag.as_str()) || (arg.is_positional() && arg.get_id().as_str() == flag);
         is_key && !["config", "help", "version"].contains(&arg.get_id().as_str())

@@ -96,7 +96,7 @@ impl Hdf5Source {
             source.note_use(index);
         }
         if source.schema.n_rows == 0 {
-            return Err(Error::data("has no rows")).in_file(first);
+            return Err(Error::data("has 0 rows")).in_dataset(&source.names.features.join(", ")).in_file(first);
         }
         Ok(source)
     }

@@ -421,7 +421,7 @@ fn what_cannot_be_read_is_refused_with_the_reason() {
     let predict = |name: &str| message(open_for(&path, &features(&[name]), Need::Predict));
     assert!(predict("pairs").contains("'pairs': is compound (fields a, b)"));
     assert!(predict("scalar").contains("is a single value"));
-    assert!(predict("empty").contains("has no rows"));
+    assert!(predict("empty").contains("'empty': has 0 rows"));
     assert!(predict("thin").contains("has no columns (its shape is 3 × 0)"));
     assert!(predict("nowhere").contains("'nowhere' is not there; there is: 'X' (2, float32)"));
     let text = message(open(&path, TableNames::default()));

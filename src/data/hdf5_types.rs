@@ -154,6 +154,12 @@ fn member_names(dtype: &Datatype) -> Vec<String> {
 /// The last words of HDF5's own error stack, for the end of a message.
 pub(crate) fn reason(error: &hdf5::Error) -> String {
     let text = error.to_string();
+    // What the operating system said is the end of the matter.
+    if let Some((_, after)) = text.rsplit_once("error message = '")
+        && let Some((message, _)) = after.split_once('\'')
+    {
+        return message.to_string();
+    }
     match text.rsplit_once(": ") {
         Some((_, last)) if !last.is_empty() => last.to_string(),
         _ => text,

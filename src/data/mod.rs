@@ -22,6 +22,8 @@ pub mod names;
 pub mod partition;
 pub mod synthetic;
 
+pub(crate) use hdf5_types::reason;
+
 use crate::error::Result;
 use std::ops::Range;
 

@@ -14,6 +14,7 @@ use ::hdf5::{Dataset, File, H5Type, LocationType};
 use ::hdf5::{IndexType, IterationOrder};
 use ndarray::ArrayView;
 
+use crate::data::reason;
 use crate::error::{Error, InContext, Result};
 
 /// Row-major numbers of one type, any number of axes, as they are in the file.
@@ -117,10 +118,12 @@ const _: () = assert!(cfg!(target_endian = "little"), "store writes little-endia
 
 /// A new HDF5 file. Without [`finish`](Self::finish) its content is thrown away (the file itself stays, empty).
 ///
+/// Errors do not name the file: it lies beside its target under another name.
 /// No time stamps are stored: the same content gives the same bytes.
 pub struct Writer {
     /// None only after `finish`.
     file: Option<File>,
+    /// Only to give the space back.
     path: PathBuf,
 }
 
@@ -133,7 +136,7 @@ impl Writer {
             list.attr_creation_order(AttrCreationOrder::Indexed)
         });
         let file = options.create_excl(path);
-        let file = file.map_err(|e| failed("cannot create the file", &e)).in_file(path)?;
+        let file = file.map_err(|e| failed("cannot create the file", &e))?;
         Ok(Writer { file: Some(file), path: path.to_owned() })
     }
 
@@ -145,7 +148,7 @@ impl Writer {
     pub fn group(&self, name: &str) -> Result<()> {
         let builder = self.file().create_group_builder().obj_track_times(false);
         let made = builder.with_gcpl(|list| list.link_creation_order(LinkCreationOrder::Indexed)).create(name);
-        made.map(|_| ()).map_err(|e| failed("cannot make the group", &e)).in_dataset(name).in_file(&self.path)
+        made.map(|_| ()).map_err(|e| failed("cannot make the group", &e)).in_dataset(name)
     }
 
     /// Writes an array as a contiguous dataset at this path.
@@ -159,7 +162,6 @@ impl Writer {
             Array::I64 { shape, values } => self.numbers(name, shape, values),
             Array::U64 { shape, values } => self.numbers(name, shape, values),
         }
-        .in_file(&self.path)
     }
 
     fn numbers<T: H5Type>(&self, name: &str, shape: &[usize], values: &[T]) -> Result<()> {
@@ -176,7 +178,7 @@ impl Writer {
             let written = self.file().new_dataset_builder().with_data(&values).create(name);
             written.map(|_| ()).map_err(|e| failed("cannot write the strings", &e))
         };
-        write().in_dataset(name).in_file(&self.path)
+        write().in_dataset(name)
     }
 
     /// Writes a scalar string attribute of the root, of any length.
@@ -187,14 +189,14 @@ impl Writer {
             let written = attribute.and_then(|attribute| attribute.write_scalar(&value));
             written.map_err(|e| failed("cannot write the attribute", &e))
         };
-        write().in_dataset(name).in_file(&self.path)
+        write().in_dataset(name)
     }
 
     /// Writes a scalar integer attribute of the root.
     pub fn number_attribute(&self, name: &str, value: u64) -> Result<()> {
         let attribute = self.file().new_attr::<u64>().create(name);
         let written = attribute.and_then(|attribute| attribute.write_scalar(&value));
-        written.map_err(|e| failed("cannot write the attribute", &e)).in_dataset(name).in_file(&self.path)
+        written.map_err(|e| failed("cannot write the attribute", &e)).in_dataset(name)
     }
 
     /// Makes a contiguous dataset with its place in the file, but no values, and returns where its bytes begin. Groups in
@@ -210,16 +212,15 @@ impl Writer {
                 None => Err(Error::internal("the HDF5 library gave no place to a contiguous dataset")),
             }
         };
-        allocate().in_dataset(name).in_file(&self.path)
+        allocate().in_dataset(name)
     }
 
     /// Hands everything to the operating system and closes the file. Not synchronised to the disk: see
     /// [`PartialFile::commit`](super::output::PartialFile::commit).
     pub fn finish(mut self) -> Result<()> {
-        let flushed = self.file().flush().map_err(|e| failed("cannot write the file", &e));
-        flushed.in_file(&self.path)?;
+        self.file().flush().map_err(|e| failed("cannot write the file", &e))?;
         match self.file.take() {
-            Some(file) => file.close().map_err(|e| failed("cannot close the file", &e)).in_file(&self.path),
+            Some(file) => file.close().map_err(|e| failed("cannot close the file", &e)),
             None => Ok(()),
         }
     }
@@ -412,7 +413,7 @@ fn utf8(bytes: &[u8]) -> Result<String> {
 }
 
 fn failed(what: &str, error: &::hdf5::Error) -> Error {
-    Error::data(format!("{what}: {error}"))
+    Error::data(format!("{what}: {}", reason(error)))
 }
 
 /// An HDF5 file has its signature at byte 0, 512, 1024, 2048, …

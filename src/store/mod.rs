@@ -28,6 +28,7 @@ mod hdf5;
 pub mod model;
 mod output;
 pub mod predictions;
+pub mod settings;
 
 use std::path::Path;
 
@@ -137,7 +138,7 @@ fn wrong_type(name: &str, expected: &str, found: &Array) -> Error {
 pub fn save(path: &Path, model: &ModelFile, force: bool) -> Result<()> {
     check_names(model).in_file(path)?;
     let partial = PartialFile::begin(path, force)?;
-    write_model(partial.path(), model)?;
+    write_model(partial.path(), model).in_file(path)?;
     partial.commit()
 }
 

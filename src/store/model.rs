@@ -9,10 +9,10 @@
 //! | `features`, `classes` | names after encoding; class names |
 //! | `columns`, `column_kinds` | stored columns: `narrow`, `wide` or `text` |
 //! | `categories_N` | the dictionary of text column N |
-//! | `settings` | the TOML of the settings, and `[names]` of the datasets |
+//! | `settings` | a TOML text that `--config` takes: see [`settings`](super::settings) |
 
+use super::settings::{settings_from, settings_text};
 use super::{Array, ModelFile};
-use crate::config::TrainConfig;
 use crate::data::ColumnKind;
 use crate::data::names::Inputs;
 use crate::data::names::TableNames;
@@ -144,24 +144,6 @@ pub fn inputs_of(file: &ModelFile, model: &Model) -> Inputs {
     Inputs { paths, names: TableNames { group, ..model.names.relative() } }
 }
 
-/// The settings and names as one TOML text: what `--print-config` shows and the model stores.
-pub fn settings_text(config: &TrainConfig, names: &TableNames) -> Result<String> {
-    let failed = |e: toml::ser::Error| Error::internal(format!("settings as TOML: {e}"));
-    let mut table = toml::Table::try_from(config).map_err(failed)?;
-    table.insert("names".to_string(), toml::Value::Table(toml::Table::try_from(names).map_err(failed)?));
-    toml::to_string(&table).map_err(failed)
-}
-
-fn settings_from(text: &str) -> Result<(TrainConfig, TableNames)> {
-    let failed = |e: toml::de::Error| Error::data(format!("settings that this program cannot read: {}", e.message()));
-    let mut table: toml::Table = text.parse().map_err(failed)?;
-    let names = match table.remove("names") {
-        Some(names) => names.try_into().map_err(failed)?,
-        None => TableNames::default(),
-    };
-    Ok((toml::Value::Table(table).try_into().map_err(failed)?, names))
-}
-
 fn columns_from(file: &ModelFile) -> Result<Vec<ColumnCode>> {
     let (names, kinds) = (file.strings("columns")?, file.strings("column_kinds")?);
     if names.len() != kinds.len() {
@@ -203,7 +185,7 @@ fn misfit(name: &str, expected: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Kind, Solver, Sync};
+    use crate::config::{Kind, Solver, Sync, TrainConfig};
 
     pub(crate) fn model(kind: Kind) -> Model {
         let (target, k) = match kind {

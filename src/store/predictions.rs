@@ -111,7 +111,14 @@ pub fn create(path: &Path, layout: &Layout, force: bool) -> Result<Offsets> {
     check_output(path, force)?;
     check_names(layout).in_file(path)?;
     let partial = PartialFile::begin(path, force)?;
-    let writer = Writer::create(partial.path())?;
+    let datasets = write_frame(partial.path(), layout).in_file(path)?;
+    partial.keep();
+    Ok(Offsets { tag: u64::from(std::process::id()), n_rows: layout.n_rows, datasets })
+}
+
+/// Everything but the rows. Returns first byte and bytes of a row of each dataset.
+fn write_frame(partial: &Path, layout: &Layout) -> Result<Vec<(u64, u64)>> {
+    let writer = Writer::create(partial)?;
     writer.text_attribute("format", PREDICTIONS_FORMAT)?;
     writer.number_attribute("format_version", PREDICTIONS_FORMAT_VERSION)?;
     for (name, value) in &layout.attributes {
@@ -120,7 +127,7 @@ pub fn create(path: &Path, layout: &Layout, force: bool) -> Result<Offsets> {
     for (name, list) in &layout.strings {
         writer.strings(name, list)?;
     }
-    let n_rows = usize::try_from(layout.n_rows).map_err(|_| Error::data("too many rows")).in_file(path)?;
+    let n_rows = usize::try_from(layout.n_rows).map_err(|_| Error::data("too many rows"))?;
     let mut datasets = Vec::new();
     for dataset in &layout.datasets {
         let shape: Vec<usize> = [n_rows].into_iter().chain(dataset.width).collect();
@@ -128,10 +135,9 @@ pub fn create(path: &Path, layout: &Layout, force: bool) -> Result<Offsets> {
         datasets.push((offset, dataset.row_bytes() as u64));
     }
     writer.finish()?;
-    let opened = File::open(partial.path()).and_then(|file| file.sync_all());
-    opened.map_err(|e| Error::data(format!("cannot write the file: {e}"))).in_file(partial.path())?;
-    partial.keep();
-    Ok(Offsets { tag: u64::from(std::process::id()), n_rows: layout.n_rows, datasets })
+    let synced = File::open(partial).and_then(|file| file.sync_all());
+    synced.map_err(|e| Error::data(format!("cannot write the file: {e}")))?;
+    Ok(datasets)
 }
 
 /// The names come from flags (`--copy`): what HDF5 would refuse is said before.
@@ -159,7 +165,8 @@ fn check_names(layout: &Layout) -> Result<()> {
 #[derive(Debug)]
 pub struct RowWriter {
     file: File,
-    partial: std::path::PathBuf,
+    /// Of the finished file, for messages.
+    path: std::path::PathBuf,
     offsets: Offsets,
 }
 
@@ -172,7 +179,7 @@ impl RowWriter {
         let partial = beside(path, &offsets.tag.to_string())?;
         let file = OpenOptions::new().write(true).open(&partial);
         let file = file.map_err(|e| Error::data(format!("cannot open the predictions to write rows: {e}")));
-        Ok(RowWriter { file: file.in_file(&partial)?, partial, offsets: offsets.clone() })
+        Ok(RowWriter { file: file.in_file(path)?, path: path.to_owned(), offsets: offsets.clone() })
     }
 
     /// Writes the bytes of whole rows, from the global row `first_row` on, into dataset `dataset` of the layout.
@@ -196,7 +203,7 @@ impl RowWriter {
         let written = self.file.write_all_at(bytes, offset + first_row * row_bytes);
         written
             .map_err(|e| Error::data(format!("cannot write predictions from row {first_row} on: {e}")))
-            .in_file(&self.partial)
+            .in_file(&self.path)
     }
 
     /// Synchronises this rank's rows to the disk.
@@ -204,7 +211,7 @@ impl RowWriter {
     /// # Errors
     /// `Data`: what the operating system could not write after all.
     pub fn finish(self) -> Result<()> {
-        self.file.sync_all().map_err(|e| Error::data(format!("cannot write predictions: {e}"))).in_file(&self.partial)
+        self.file.sync_all().map_err(|e| Error::data(format!("cannot write predictions: {e}"))).in_file(&self.path)
     }
 }
 

@@ -184,7 +184,9 @@ fn held_out_metrics(comm: &Communicator, prepared: &Prepared, kind: Kind, fit: &
 /// Names, paths and the shape of the job are left out: the same values under other names give the same digest.
 pub fn digest(model: &Model) -> Result<String> {
     let mut hasher = blake3::Hasher::new();
-    let settings = serde_json::to_vec(&model.config).map_err(|e| Error::internal(e.to_string()))?;
+    // Cross-validation measures; it does not touch the model.
+    let settings = TrainConfig { folds: 0, ..model.config.clone() };
+    let settings = serde_json::to_vec(&settings).map_err(|e| Error::internal(e.to_string()))?;
     hasher.update(b"consort model 1\n");
     for part in [&settings[..], model.input_digest.as_bytes()] {
         hasher.update(&(part.len() as u64).to_le_bytes());

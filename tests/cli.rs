@@ -1,0 +1,487 @@
+//! The program as people meet it: every word, alone and under a launcher; every bad input with its one message.
+//!
+//! What needs several ranks says SKIPPED where there is no MPI launcher (a failure if `CONSORT_REQUIRE_MPI=1`).
+
+mod launch;
+
+use hdf5::types::VarLenUnicode;
+use launch::{Ended, end_of, launcher};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_consort");
+
+fn data(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("data").join(name).display().to_string()
+}
+
+fn has_mpi() -> bool {
+    let found = cfg!(feature = "mpi")
+        && Command::new(launcher()).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
+    if !found {
+        let required = std::env::var("CONSORT_REQUIRE_MPI").is_ok_and(|v| v == "1");
+        assert!(!required || !cfg!(feature = "mpi"), "no MPI launcher '{}'; set CONSORT_MPIEXEC", launcher());
+        println!("SKIPPED: what needs several ranks");
+    }
+    found
+}
+
+/// In `folder`, on `ranks` ranks; 0: without a launcher.
+fn consort(folder: &Path, ranks: usize, words: &[&str]) -> Ended {
+    let mut command = match ranks {
+        0 => Command::new(PROGRAM),
+        _ => {
+            let mut command = Command::new(launcher());
+            command.args(["-n", &ranks.to_string(), PROGRAM]);
+            command
+        }
+    };
+    command.current_dir(folder).args(words);
+    end_of(command)
+}
+
+fn done(folder: &Path, ranks: usize, words: &[&str]) -> String {
+    let ended = consort(folder, ranks, words);
+    assert_eq!(ended.code, Some(0), "{words:?} on {ranks} ranks:\n{}", ended.text);
+    ended.text
+}
+
+/// As [`done`]; only what was written to stdout.
+fn output(folder: &Path, ranks: usize, words: &[&str]) -> String {
+    let ended = consort(folder, ranks, words);
+    assert_eq!(ended.code, Some(0), "{words:?} on {ranks} ranks:\n{}", ended.text);
+    ended.out
+}
+
+fn digest(text: &str) -> String {
+    let line = text.lines().find(|line| line.starts_with("digest ")).unwrap_or_else(|| panic!("no digest in:\n{text}"));
+    line["digest ".len()..].to_string()
+}
+
+fn listing(folder: &Path) -> Vec<(PathBuf, u64)> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    let mut found: Vec<_> = entries.map(|e| (e.path(), e.metadata().unwrap().len())).collect();
+    found.sort();
+    found
+}
+
+/// Ends with `code` and exactly one message that holds all `parts`, alone and on three ranks, and leaves `folder` as it was.
+fn refused(folder: &Path, words: &[&str], code: i32, parts: &[&str]) {
+    let before = listing(folder);
+    for ranks in [0, 3] {
+        if ranks > 0 && !has_mpi() {
+            continue;
+        }
+        let ended = consort(folder, ranks, words);
+        assert_eq!(ended.code, Some(code), "{words:?} on {ranks} ranks:\n{}", ended.text);
+        one_message(&ended, parts);
+        assert_eq!(listing(folder), before, "{words:?} on {ranks} ranks left something behind");
+    }
+}
+
+fn one_message(ended: &Ended, parts: &[&str]) {
+    let messages: Vec<&str> =
+        ended.text.lines().filter(|line| line.starts_with("consort: ") && !line.contains("warning")).collect();
+    assert_eq!(messages.len(), 1, "not one message:\n{}", ended.text);
+    for part in parts {
+        assert!(messages[0].contains(part), "'{part}' is not in: {}", messages[0]);
+    }
+}
+
+/// A table of `n` rows and three columns, X and y, in the root of `name`; `change` may spoil it.
+fn table(folder: &TempDir, name: &str, n: usize, change: impl Fn(&mut [f32], &mut [i32])) -> String {
+    let mut x: Vec<f32> = (0..n * 3).map(|i| ((i * 7919 + 13) % 1009) as f32 / 500.0 - 1.0).collect();
+    let mut y: Vec<i32> = x.chunks(3).map(|row| i32::from(row[0] + row[1] > 0.1)).collect();
+    change(&mut x, &mut y);
+    let file = hdf5::File::create(folder.path().join(name)).unwrap();
+    let x = ndarray::Array2::from_shape_vec((n, 3), x).unwrap();
+    file.new_dataset_builder().with_data(&x).create("X").unwrap();
+    file.new_dataset_builder().with_data(&ndarray::Array1::from(y)).create("y").unwrap();
+    name.to_string()
+}
+
+fn folder() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+// ---- The main job ---------------------------------------------------------------------------------------------------------
+
+#[test]
+fn the_main_job_has_the_same_bits_on_any_number_of_ranks() {
+    let folder = folder();
+    let at = folder.path();
+    let (digits, ranks) = (data("digits.h5"), if has_mpi() { vec![0, 1, 3] } else { vec![0] });
+    for kind in ["logistic", "svm"] {
+        let mut seen = Vec::new();
+        for &n in &ranks {
+            let text = output(at, n, &["train", kind, &digits, "--group", "train", "-o", "model.h5", "--threads", "1"]);
+            assert_eq!(text.lines().last().unwrap(), format!("digest {}", digest(&text)), "the digest comes last");
+            done(at, n, &["predict", "model.h5", &digits, "--group", "test", "-o", "pred.h5", "--copy", "y"]);
+            let bytes = std::fs::read(at.join("pred.h5")).unwrap();
+            let metrics = done(at, n, &["evaluate", "model.h5", &digits, "--group", "test", "--json"]);
+            let metrics: Value = serde_json::from_str(metrics.lines().last().unwrap()).unwrap();
+            seen.push((digest(&text), bytes, metrics["accuracy"].as_f64().unwrap()));
+        }
+        assert!(seen[0].2 > 0.88, "accuracy {}", seen[0].2);
+        assert!(seen.iter().all(|one| *one == seen[0]), "{kind}: digests, predictions or metrics differ");
+        predictions_fit(&at.join("pred.h5"), kind, seen[0].2);
+    }
+}
+
+/// Prediction, probability or score, row and the copied column belong together.
+fn predictions_fit(path: &Path, kind: &str, accuracy: f64) {
+    let file = hdf5::File::open(path).unwrap();
+    let predicted: Vec<i64> = file.dataset("prediction").unwrap().read_raw().unwrap();
+    let truth: Vec<i64> = file.dataset("y").unwrap().read_raw().unwrap();
+    let rows: Vec<u64> = file.dataset("row").unwrap().read_raw().unwrap();
+    assert!(rows.iter().enumerate().all(|(i, row)| i as u64 == *row));
+    let right = predicted.iter().zip(&truth).filter(|(a, b)| a == b).count();
+    approx::assert_relative_eq!(right as f64 / truth.len() as f64, accuracy, max_relative = 1e-12);
+    let of_classes = file.dataset(if kind == "svm" { "score" } else { "probability" }).unwrap();
+    let shape = of_classes.shape();
+    assert_eq!(shape, [truth.len(), 10]);
+    let values: Vec<f64> = of_classes.read_raw().unwrap();
+    for (row, class) in values.chunks(10).zip(&predicted) {
+        assert!(row.iter().all(|v| *v <= row[*class as usize]), "the prediction is not the largest");
+        if kind == "logistic" {
+            approx::assert_relative_eq!(row.iter().sum::<f64>(), 1.0, max_relative = 1e-12);
+        }
+    }
+}
+
+#[test]
+fn json_speaks_one_object_a_line_and_settings_go_round() {
+    let folder = folder();
+    let at = folder.path();
+    let cancer = data("breast_cancer.h5");
+    let words = [
+        "train",
+        "logistic",
+        &cancer,
+        "-o",
+        "m.h5",
+        "--solver",
+        "sgd",
+        "--no-nesterov",
+        "--sync-every",
+        "5",
+        "--folds",
+        "3",
+        "--json",
+    ];
+    let text = done(at, 0, &words);
+    let events: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(events.iter().all(|event| event["event"].is_string()), "{text}");
+    assert!(text.contains(r#""fold":"mean""#) && text.contains("accuracy"), "{text}");
+    let printed = done(at, 0, &[&words[..words.len() - 1], &["--print-config"]].concat());
+    std::fs::write(at.join("job.toml"), printed).unwrap();
+    let again = done(at, 0, &["train", "logistic", &cancer, "-o", "m2.h5", "--config", "job.toml"]);
+    let done_event = events.iter().find(|event| event["digest"].is_string()).unwrap();
+    assert_eq!(done_event["digest"], digest(&again));
+    let inspected = done(at, 0, &["inspect", "m.h5", "--json"]);
+    assert!(inspected.contains(&digest(&again)), "{inspected}");
+    let verified = done(at, 0, &["verify", "m.h5"]);
+    assert!(verified.contains("4 of 4 shapes gave the digest"), "{verified}");
+    for command in ["train", "predict", "evaluate", "inspect", "verify", "doctor", "convert"] {
+        assert!(done(at, 0, &[command, "--help"]).contains("Usage: consort"), "{command}");
+    }
+    if has_mpi() {
+        assert!(done(at, 2, &["verify", "m.h5"]).contains("gave the digest of the model"));
+        let text = done(at, 2, &["doctor", "--json"]);
+        assert!(serde_json::from_str::<Value>(text.lines().last().unwrap()).is_ok(), "{text}");
+    }
+}
+
+#[test]
+fn text_columns_weights_and_offsets_go_through_files() {
+    let folder = folder();
+    let at = folder.path();
+    let n = 300;
+    {
+        let file = hdf5::File::create(at.join("t.h5")).unwrap();
+        let group = file.create_group("features").unwrap();
+        let colours = ["red", "green", "blue"];
+        let colour: Vec<VarLenUnicode> = (0..n).map(|i| colours[i * 7 % 3].parse().unwrap()).collect();
+        let size: Vec<f64> = (0..n).map(|i| (i % 17) as f64 / 4.0).collect();
+        let count: Vec<u16> = (0..n).map(|i| ([9, 2, 1][i * 7 % 3] * (1 + i % 3)) as u16).collect();
+        let exposure: Vec<f32> = (0..n).map(|i| ((1 + i % 3) as f32).ln()).collect();
+        group.new_dataset_builder().with_data(&ndarray::Array1::from(colour)).create("colour").unwrap();
+        group.new_dataset_builder().with_data(&ndarray::Array1::from(size)).create("size").unwrap();
+        file.new_dataset_builder().with_data(&ndarray::Array1::from(count)).create("count").unwrap();
+        file.new_dataset_builder().with_data(&ndarray::Array1::from(exposure)).create("exposure").unwrap();
+    }
+    let words = [
+        "train",
+        "poisson",
+        "t.h5",
+        "-o",
+        "m.h5",
+        "--target",
+        "count",
+        "--offset",
+        "exposure",
+        "--features",
+        "features",
+    ];
+    let words = [&words[..], &["--l2", "0", "--tolerance", "1e-9"]].concat();
+    done(at, 0, &words);
+    let file = hdf5::File::open(at.join("m.h5")).unwrap();
+    let names: Vec<VarLenUnicode> = file.dataset("features").unwrap().read_raw().unwrap();
+    let names: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
+    assert_eq!(names, ["colour=blue", "colour=green", "colour=red", "size"]);
+    done(at, 0, &["predict", "m.h5", "t.h5", "-o", "p.h5", "--copy", "features/colour"]);
+    let predictions = hdf5::File::open(at.join("p.h5")).unwrap();
+    let rate: Vec<f64> = predictions.dataset("prediction").unwrap().read_raw().unwrap();
+    for (i, rate) in rate.iter().enumerate() {
+        let truth = ([9, 2, 1][i * 7 % 3] * (1 + i % 3)) as f64;
+        approx::assert_relative_eq!(*rate, truth, max_relative = 1e-3);
+    }
+}
+
+// ---- Refused --------------------------------------------------------------------------------------------------------------
+
+#[test]
+fn files_and_names_that_do_not_fit_are_refused() {
+    let folder = folder();
+    let at = folder.path();
+    refused(at, &["train", "logistic", "none.h5", "-o", "m.h5"], 3, &["none.h5"]);
+    std::fs::write(at.join("text.h5"), "a,b\n1,2\n").unwrap();
+    refused(at, &["train", "logistic", "text.h5", "-o", "m.h5"], 3, &["text.h5", "not an HDF5 file"]);
+    table(&folder, "good.h5", 20, |_, _| {});
+    let target = ["train", "logistic", "good.h5", "-o", "m.h5", "--target", "labels/none"];
+    refused(at, &target, 3, &["good.h5", "labels/none"]);
+    {
+        let file = hdf5::File::append(at.join("good.h5")).unwrap();
+        let extra = ndarray::Array2::<f32>::zeros((20, 2));
+        file.new_dataset_builder().with_data(&extra).create("features").unwrap();
+        let short = ndarray::Array1::<i32>::zeros(19);
+        file.new_dataset_builder().with_data(&short).create("short").unwrap();
+        file.new_dataset_builder().with_data(&ndarray::Array2::<f32>::zeros((0, 2))).create("empty").unwrap();
+        file.new_dataset_builder().with_data(&ndarray::Array1::<i32>::zeros(0)).create("none").unwrap();
+    }
+    refused(at, &["train", "logistic", "good.h5", "-o", "m.h5"], 2, &["good.h5", "'X'", "'features'", "--features"]);
+    let short = ["train", "logistic", "good.h5", "-o", "m.h5", "--features", "X", "--target", "short"];
+    refused(at, &short, 3, &["good.h5", "20", "19", "short"]);
+    let empty = ["train", "logistic", "good.h5", "-o", "m.h5", "--features", "empty", "--target", "none"];
+    refused(at, &empty, 3, &["good.h5", "empty", "0 rows"]);
+}
+
+#[test]
+fn values_that_cannot_be_learned_from_are_refused() {
+    let folder = folder();
+    let at = folder.path();
+    table(&folder, "one.h5", 20, |_, y| y.fill(4));
+    refused(at, &["train", "logistic", "one.h5", "-o", "m.h5"], 3, &["one.h5", "one class (4)"]);
+    table(&folder, "inf.h5", 2000, |x, _| x[3 * 1234 + 1] = f32::INFINITY);
+    refused(at, &["train", "linear", "inf.h5", "-o", "m.h5"], 3, &["inf.h5", "X", "1234", "inf"]);
+    table(&folder, "nan.h5", 2000, |x, _| x[3 * 1234 + 1] = f32::NAN);
+    let nan = ["train", "linear", "nan.h5", "-o", "m.h5", "--missing", "error"];
+    refused(at, &nan, 3, &["nan.h5", "1234", "--missing mean"]);
+    table(&folder, "negative.h5", 2000, |_, y| y[1717] = -3);
+    refused(at, &["train", "poisson", "negative.h5", "-o", "m.h5"], 3, &["negative.h5", "-3", "row 1717"]);
+    table(&folder, "many.h5", 3000, |_, y| y.iter_mut().enumerate().for_each(|(i, y)| *y = i as i32));
+    refused(at, &["train", "svm", "many.h5", "-o", "m.h5"], 3, &["many.h5", "1000", "train linear"]);
+}
+
+#[test]
+fn settings_that_do_not_fit_are_refused() {
+    let folder = folder();
+    let at = folder.path();
+    table(&folder, "t.h5", 20, |_, _| {});
+    let refused = |words: &[&str], parts: &[&str]| {
+        refused(at, &[&["train", "logistic", "t.h5"], words].concat(), 2, parts);
+    };
+    refused(&["-o", "none/m.h5"], &["none", "folder"]);
+    refused(&["-o", "m.h5", "--solver", "cholesky"], &["--solver", "cholesky", "lbfgs"]);
+    refused(&["-o", "m.h5", "--l2", "-1"], &["--l2"]);
+    refused(&["-o", "m.h5", "--solver", "adam", "--momentum", "0.5"], &["--momentum"]);
+    refused(&["-o", "t.h5"], &["t.h5", "one of the inputs"]);
+    table(&folder, "other.h5", 20, |_, _| {});
+    refused(&["-o", "other.h5"], &["other.h5", "--force"]);
+    refused(&["-o", "m.h5", "--solver", "newton", "--l1", "0.1"], &["--l1", "lbfgs"]);
+}
+
+#[test]
+fn a_disk_that_is_full_leaves_nothing() {
+    let folder = folder();
+    let at = folder.path();
+    let digits = data("digits.h5");
+    done(at, 0, &["train", "logistic", &digits, "--group", "train", "-o", "good.h5", "--max-iterations", "3"]);
+    let before = listing(at);
+    let train = format!("train logistic {digits} --group train -o full.h5 --max-iterations 3");
+    let again = format!("train logistic {digits} --group train -o good.h5 --max-iterations 4");
+    let predict = format!("predict good.h5 {digits} --group test -o full.h5");
+    for words in [train, again, predict] {
+        // Files may have 2 KiB: writing more fails as on a full disk.
+        let script = format!("trap '' XFSZ; ulimit -f 2; exec {PROGRAM} {words}");
+        let mut command = Command::new("bash");
+        command.current_dir(at).args(["-c", &script]);
+        let ended = end_of(command);
+        assert_eq!(ended.code, Some(3), "{words}:\n{}", ended.text);
+        one_message(&ended, &[if words.contains("full.h5") { "full.h5" } else { "good.h5" }]);
+        assert_eq!(listing(at), before, "{words}");
+    }
+}
+
+#[test]
+fn what_the_model_does_not_know_is_refused() {
+    let folder = folder();
+    let at = folder.path();
+    table(&folder, "train.h5", 200, |_, _| {});
+    done(at, 0, &["train", "logistic", "train.h5", "-o", "m.h5"]);
+    table(&folder, "unseen.h5", 200, |_, y| y[150] = 7);
+    refused(at, &["evaluate", "m.h5", "unseen.h5"], 3, &["unseen.h5", "7", "150"]);
+    {
+        let file = hdf5::File::create(at.join("wide.h5")).unwrap();
+        file.new_dataset_builder().with_data(&ndarray::Array2::<f32>::zeros((9, 4))).create("X").unwrap();
+    }
+    refused(at, &["predict", "m.h5", "wide.h5", "-o", "p.h5"], 3, &["wide.h5", "4 columns", "3"]);
+    refused(at, &["evaluate", "m.h5", "wide.h5"], 3, &["wide.h5"]);
+    refused(at, &["predict", "train.h5", "wide.h5", "-o", "p.h5"], 3, &["train.h5", "model"]);
+}
+
+// ---- One rank in trouble ----------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_file_that_only_some_ranks_see_names_the_rank() {
+    if !has_mpi() {
+        return;
+    }
+    let (here, there) = (folder(), folder());
+    table(&here, "t.h5", 200, |_, _| {});
+    let words = ["train", "logistic", "t.h5", "-o", "m.h5"];
+    let mut command = Command::new(launcher());
+    command.args(["-n", "2", "-wdir"]).arg(here.path()).arg(PROGRAM).args(words).arg(":");
+    command.args(["-n", "1", "-wdir"]).arg(there.path()).arg(PROGRAM).args(words);
+    let ended = end_of(command);
+    assert_eq!(ended.code, Some(3), "{}", ended.text);
+    one_message(&ended, &["rank 2 of 3", "t.h5"]);
+    assert!(!here.path().join("m.h5").exists());
+    // The same name, another table.
+    table(&there, "t.h5", 190, |_, _| {});
+    let mut command = Command::new(launcher());
+    command.args(["-n", "2", "-wdir"]).arg(here.path()).arg(PROGRAM).args(words).arg(":");
+    command.args(["-n", "1", "-wdir"]).arg(there.path()).arg(PROGRAM).args(words);
+    let ended = end_of(command);
+    assert_eq!(ended.code, Some(3), "{}", ended.text);
+    one_message(&ended, &["t.h5", "rank 2: 190 rows"]);
+}
+
+#[test]
+fn a_read_that_fails_on_one_rank_names_it() {
+    let folder = folder();
+    let at = folder.path();
+    let n = 4096;
+    let path = at.join("t.h5");
+    let damaged = {
+        let file = hdf5::File::create(&path).unwrap();
+        let x = ndarray::Array2::from_shape_fn((n, 3), |(i, j)| ((i * 31 + j * 17) % 101) as f32);
+        let y = ndarray::Array1::from_shape_fn(n, |i| (i % 2) as i32);
+        let chunked = file.new_dataset_builder().chunk((256, 3)).fletcher32();
+        let dataset = chunked.with_data(&x).create("X").unwrap();
+        file.new_dataset_builder().with_data(&y).create("y").unwrap();
+        dataset.chunk_info(dataset.num_chunks().unwrap() - 1).unwrap().addr
+    };
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[damaged as usize + 100] ^= 0x40;
+    std::fs::write(&path, bytes).unwrap();
+    refused(at, &["train", "logistic", "t.h5", "-o", "m.h5"], 3, &["t.h5", "X"]);
+    if has_mpi() {
+        let ended = consort(at, 4, &["train", "logistic", "t.h5", "-o", "m.h5"]);
+        one_message(&ended, &["rank 3 of 4", "t.h5", "X"]);
+        assert!(ended.took < Duration::from_secs(5), "{:?}", ended.took);
+    }
+}
+
+#[test]
+fn a_rank_that_is_killed_ends_the_job() {
+    if !has_mpi() {
+        return;
+    }
+    let folder = folder();
+    let at = folder.path();
+    let mark = format!("CONSORT_TEST_MARK={}", at.display());
+    let killer = std::thread::spawn({
+        let mark = mark.clone();
+        move || {
+            let since = Instant::now();
+            loop {
+                assert!(since.elapsed() < Duration::from_secs(60), "rank 3 never came up");
+                std::thread::sleep(Duration::from_millis(50));
+                if let Some(pid) = rank_3(&mark) {
+                    std::thread::sleep(Duration::from_millis(1500)); // into the training
+                    Command::new("kill").args(["-KILL", &pid]).status().unwrap();
+                    return Instant::now();
+                }
+            }
+        }
+    });
+    let digits = data("digits.h5");
+    let words =
+        ["train", "logistic", &digits, "--group", "train", "-o", "m.h5", "--solver", "sgd", "--epochs", "1000000"];
+    let mut command = Command::new(launcher());
+    let (name, value) = mark.split_once('=').unwrap();
+    command.args(["-n", "4", PROGRAM]).args(words).args(["--tolerance", "0"]).current_dir(at).env(name, value);
+    let ended = end_of(command);
+    let killed = killer.join().unwrap();
+    assert!(killed.elapsed() < Duration::from_secs(5), "{:?} after the kill", killed.elapsed());
+    assert!(ended.code.is_some_and(|code| code != 0), "{}", ended.text);
+    assert!(ended.text.contains("rank 3"), "{}", ended.text);
+    assert!(!at.join("m.h5").exists());
+}
+
+/// The process of rank 3 among those whose environment has `mark`.
+fn rank_3(mark: &str) -> Option<String> {
+    for entry in std::fs::read_dir("/proc").ok()?.flatten() {
+        let Ok(environment) = std::fs::read(entry.path().join("environ")) else { continue };
+        let has = |word: &str| environment.split(|byte| *byte == 0).any(|entry| entry == word.as_bytes());
+        if has(mark) && (has("OMPI_COMM_WORLD_RANK=3") || has("PMI_RANK=3")) {
+            return Some(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    None
+}
+
+// ---- Legal, with one warning at most --------------------------------------------------------------------------------------
+
+#[test]
+fn columns_without_content_weigh_nothing_and_are_named_once() {
+    let folder = folder();
+    let at = folder.path();
+    table(&folder, "t.h5", 500, |x, _| {
+        for row in x.chunks_mut(3) {
+            (row[1], row[2]) = (5.5, f32::NAN);
+        }
+    });
+    for solver in ["lbfgs", "newton", "adam"] {
+        let text = done(at, 0, &["train", "logistic", "t.h5", "-o", "m.h5", "--solver", solver, "--folds", "2"]);
+        let warnings: Vec<&str> = text.lines().filter(|line| line.contains("warning")).collect();
+        assert_eq!(warnings.len(), 1, "{text}");
+        assert!(warnings[0].contains("X[1]") && warnings[0].contains("X[2]"), "{text}");
+        let file = hdf5::File::open(at.join("m.h5")).unwrap();
+        let coefficients: Vec<f64> = file.dataset("params/coefficients").unwrap().read_raw().unwrap();
+        assert_eq!((coefficients[1], coefficients[2]), (0.0, 0.0));
+        assert_ne!(coefficients[0], 0.0);
+    }
+}
+
+#[test]
+fn few_rows_are_enough_for_any_number_of_ranks() {
+    let folder = folder();
+    let at = folder.path();
+    table(&folder, "one.h5", 1, |_, _| {});
+    table(&folder, "five.h5", 5, |_, y| y.copy_from_slice(&[0, 1, 1, 0, 1]));
+    for solver in ["cholesky", "qr", "lbfgs", "sgd"] {
+        done(at, 0, &["train", "linear", "one.h5", "-o", "m.h5", "--solver", solver]);
+    }
+    refused(at, &["train", "logistic", "one.h5", "-o", "none.h5"], 3, &["one.h5", "one class"]);
+    let alone = digest(&done(at, 0, &["train", "logistic", "five.h5", "-o", "m.h5"]));
+    if has_mpi() {
+        assert_eq!(digest(&done(at, 4, &["train", "logistic", "five.h5", "-o", "m.h5"])), alone);
+        let of_one = |ranks| digest(&done(at, ranks, &["train", "linear", "one.h5", "-o", "m.h5"]));
+        assert_eq!(of_one(0), of_one(3));
+    }
+}

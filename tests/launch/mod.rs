@@ -1,0 +1,73 @@
+//! Programs started, watched, and stopped when they hang.
+
+use std::io::Read;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+const TIME_LIMIT: Duration = Duration::from_secs(120);
+
+/// How a program ended.
+pub struct Ended {
+    /// `None`: it hung and was stopped.
+    pub code: Option<i32>,
+    pub out: String,
+    /// stdout, then stderr.
+    pub text: String,
+    pub took: Duration,
+}
+
+pub fn launcher() -> String {
+    std::env::var("CONSORT_MPIEXEC").unwrap_or_else(|_| "mpirun".to_string())
+}
+
+/// Runs it to its end, with room for more ranks than cores.
+pub fn end_of(mut command: Command) -> Ended {
+    let since = Instant::now();
+    let child = command
+        .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
+        .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
+        .env("OMPI_MCA_rmaps_base_oversubscribe", "1")
+        .env("OMPI_MCA_mpi_yield_when_idle", "1")
+        .env("OMPI_MCA_hwloc_base_binding_policy", "none")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut child = child.expect("the launcher was found before");
+    let out = std::thread::spawn({
+        let from = child.stdout.take().expect("piped");
+        move || all_of(from)
+    });
+    let err = std::thread::spawn({
+        let from = child.stderr.take().expect("piped");
+        move || all_of(from)
+    });
+    let code = wait(&mut child, since);
+    let out = out.join().unwrap_or_default();
+    let text = out.clone() + &err.join().unwrap_or_default();
+    Ended { code, out, text, took: since.elapsed() }
+}
+
+fn all_of(mut from: impl Read) -> String {
+    let mut bytes = Vec::new();
+    from.read_to_end(&mut bytes).ok();
+    String::from_utf8_lossy(&bytes).to_string()
+}
+
+/// The exit code; after the time limit the launcher is asked, then forced, to end.
+fn wait(child: &mut Child, since: Instant) -> Option<i32> {
+    let mut asked = false;
+    loop {
+        if let Ok(Some(status)) = child.try_wait() {
+            return if asked { None } else { Some(status.code().unwrap_or(-1)) };
+        }
+        if since.elapsed() > TIME_LIMIT && !asked {
+            Command::new("kill").arg(child.id().to_string()).status().ok();
+            asked = true;
+        }
+        if since.elapsed() > TIME_LIMIT + Duration::from_secs(10) {
+            child.kill().ok();
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
