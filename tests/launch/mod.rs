@@ -10,6 +10,7 @@ const TIME_LIMIT: Duration = Duration::from_secs(120);
 pub struct Ended {
     /// `None`: it hung and was stopped.
     pub code: Option<i32>,
+    #[allow(dead_code, reason = "not every test that starts programs looks at it")]
     pub out: String,
     /// stdout, then stderr.
     pub text: String,
