@@ -18,6 +18,8 @@ pub enum Stream {
     Init = 4,
     /// Synthetic tables.
     Synthetic = 5,
+    /// Which row of a run a thinned table keeps.
+    Thin = 6,
 }
 
 /// A key: all draws of one purpose under one seed.

@@ -10,6 +10,10 @@ use std::ops::Range;
 /// the slots of predictions never straddle two of them.
 pub const ROW_ALIGN: u64 = 16;
 
+/// Blocks of this many rows and more are multiples of `THIN_ALIGN`, so that [`RowPlan::thinned`] has steps to choose from.
+const THINNABLE_ROWS: u64 = 1024;
+const THIN_ALIGN: u64 = 128;
+
 /// Lanes and blocks of a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowPlan {
@@ -24,11 +28,12 @@ impl RowPlan {
     /// One lane: the plan of a full-batch solver and of predictions.
     ///
     /// A block is about 512 Ki values, at least 512 rows and at most 8192; a small table is still cut into
-    /// about 64 blocks, so that there is something to share. At least 32 rows.
+    /// about 64 blocks, so that there is something to share. At least 32 rows. Long blocks can be thinned by up to 128.
     pub fn full_batch(n_rows: u64, n_columns: usize) -> RowPlan {
         let by_size = ((1 << 19) / n_columns.max(1) as u64).clamp(512, 8192);
         let by_count = n_rows.div_ceil(64).max(32);
-        let block_rows = by_size.min(by_count).next_multiple_of(ROW_ALIGN);
+        let rows = by_size.min(by_count);
+        let block_rows = rows.next_multiple_of(if rows < THINNABLE_ROWS { ROW_ALIGN } else { THIN_ALIGN });
         RowPlan { n_rows, n_lanes: 1, block_rows, deals_lanes: false }
     }
 
@@ -39,6 +44,19 @@ impl RowPlan {
         plan.n_lanes = n_lanes;
         plan.deals_lanes = true;
         plan
+    }
+
+    /// The plan of a table that holds one row of every `step` rows of this one: block for block.
+    ///
+    /// # Panics
+    /// If `step` does not divide the rows of a block, or the plan has several lanes.
+    pub fn thinned(&self, step: u64) -> RowPlan {
+        assert!(
+            self.block_rows.is_multiple_of(step) && self.n_lanes == 1,
+            "blocks of {} rows, step {step}",
+            self.block_rows
+        );
+        RowPlan { n_rows: self.n_rows.div_ceil(step), block_rows: self.block_rows / step, ..self.clone() }
     }
 
     pub fn n_rows(&self) -> u64 {

@@ -1,5 +1,6 @@
 //! Linear scores of standardised rows, and what full-batch and mini-batch solvers need of them.
 
+use super::ahead::Ahead;
 use super::kernels::{TILE, add_outer_products, add_scaled_rows, fill_tile, tile_scores};
 use crate::objective::Objective;
 
@@ -101,9 +102,10 @@ pub fn add_gradient(
     let k = objective.n_scores();
     let stride = rows.n_features + 1;
     let mut loss = 0.0;
-    for_each_tile(rows, which, params, k, work, |work| {
+    for_each_tile(rows, which, params, k, work, |work, ahead| {
         let n = work.n_rows;
         loss += objective.gradients(&work.y[..n], &work.weight[..n], &mut work.scores[..n * k]);
+        ahead.ask(12);
         for c in 0..k {
             let factor: [f64; TILE] = std::array::from_fn(|i| if i < n { work.scores[i * k + c] } else { 0.0 });
             let (coefficients, intercept) = grad[c * stride..(c + 1) * stride].split_at_mut(stride - 1);
@@ -129,7 +131,7 @@ pub fn add_hessian(
     blocks: &mut [Vec<f64>],
 ) {
     let k = objective.n_scores();
-    for_each_tile(rows, which, params, k, work, |work| {
+    for_each_tile(rows, which, params, k, work, |work, _| {
         let mut curvatures = [const { Vec::new() }; TILE];
         for i in 0..work.n_rows {
             let scores = &work.scores[i * k..(i + 1) * k];
@@ -150,24 +152,34 @@ pub fn add_hessian(
     });
 }
 
-/// Visits the rows tile by tile, with scores (offset included), targets and weights in `work`.
+/// Visits the rows tile by tile, with scores (offset included), targets and weights in `work`; a visit should ask for
+/// the last 12 of 32 shares of the rows ahead.
 fn for_each_tile(
     rows: &Rows<'_>,
     mut which: impl ExactSizeIterator<Item = usize>,
     params: &[f64],
     n_scores: usize,
     work: &mut Work,
-    mut visit: impl FnMut(&mut Work),
+    mut visit: impl FnMut(&mut Work, &mut Ahead),
 ) {
-    let mut numbers = [0usize; TILE];
-    work.tile.resize(TILE * rows.n_features, 0.0);
-    while which.len() > 0 {
+    let mut take = move || {
         let n = which.len().min(TILE);
-        for number in numbers.iter_mut().take(n) {
-            *number = which.next().expect("len() rows are left");
-        }
+        let mut numbers = [0usize; TILE];
+        numbers.iter_mut().zip(&mut which).for_each(|(number, next)| *number = next);
+        (numbers, n)
+    };
+    work.tile.resize(TILE * rows.n_features, 0.0);
+    let (mut numbers, mut n) = take();
+    while n > 0 {
+        let (next_numbers, next_n) = take();
+        let mut ahead = Ahead::new(std::array::from_fn(|i| if i < next_n { rows.row(next_numbers[i]) } else { &[] }));
         work.n_rows = n;
-        fill_tile(numbers[..n].iter().map(|&i| rows.row(i)), rows.n_features, &mut work.tile);
+        let present = numbers[..n].iter().map(|&i| {
+            ahead.ask(1);
+            rows.row(i)
+        });
+        fill_tile(present, rows.n_features, &mut work.tile);
+        ahead.ask(4);
         tile_scores(&work.tile, params, n_scores, &mut work.scores);
         for (slot, &i) in numbers[..n].iter().enumerate() {
             work.y[slot] = rows.y[i];
@@ -178,7 +190,9 @@ fn for_each_tile(
                 }
             }
         }
-        visit(work);
+        ahead.ask(8);
+        visit(work, &mut ahead);
+        (numbers, n) = (next_numbers, next_n);
     }
 }
 

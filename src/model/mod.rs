@@ -5,6 +5,7 @@
 //! Talks: never.
 //! Never: ranks, files, solvers: a model does not train itself.
 
+pub mod ahead;
 pub mod kernels;
 pub mod linear;
 pub mod preprocess;

@@ -3,6 +3,7 @@
 use crate::config::Missing;
 use crate::data::{Block, ColumnKind, Schema, Values};
 use crate::error::{Error, Result};
+use multiversion::multiversion;
 use serde::{Deserialize, Serialize};
 
 /// One stored column and what it becomes: itself, or one 0/1 column a category.
@@ -118,6 +119,16 @@ impl Preprocess {
 pub fn standardised(x: f64, mean: f64, inverse_scale: f64) -> f32 {
     let z = (x - mean) * inverse_scale;
     if z.is_nan() { 0.0 } else { z.clamp(f64::from(f32::MIN), f64::from(f32::MAX)) as f32 }
+}
+
+/// [`standardised`] of every value of rows, (rows, features), in place.
+#[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
+pub fn standardise(rows: &mut [f32], mean: &[f64], inverse_scale: &[f64]) {
+    for row in rows.chunks_exact_mut(mean.len().max(1)) {
+        for ((x, mean), inverse_scale) in row.iter_mut().zip(mean).zip(inverse_scale) {
+            *x = standardised(f64::from(*x), *mean, *inverse_scale);
+        }
+    }
 }
 
 /// How targets become numbers.

@@ -1,5 +1,5 @@
 use super::super::table::testing::{Target, counts, gaussian, table, three_classes, two_classes};
-use super::super::{Silent, full_batch::FullBatch, lbfgs};
+use super::super::{Silent, full_batch::FullBatch, lbfgs, warm_start::Start};
 use super::*;
 use crate::comm::run_threads;
 use crate::objective::{Logistic, Poisson, Softmax, Squared, SquaredHinge};
@@ -194,7 +194,8 @@ fn defaults_come_near_the_optimum_whatever_the_scale() {
             let function = FullBatch { comm: &comm, table: &whole, objective, l2: shared.l2 };
             let value = |params: &[f64]| function.evaluate(params).unwrap().unwrap().0;
             let to_the_end = TrainConfig { max_iterations: 300, ..shared.clone() };
-            let best = value(&lbfgs::solve(&function, &to_the_end, start.clone(), &mut Silent).unwrap().params);
+            let best =
+                value(&lbfgs::solve(&function, &to_the_end, Start::at(start.clone()), &mut Silent).unwrap().params);
             let before = value(&start);
             for (solver, sync) in [
                 (Solver::Sgd, Sync::Step),

@@ -8,6 +8,7 @@
 
 use super::full_batch::FullBatch;
 use super::table::Fit;
+use super::warm_start::{Cholesky, Start};
 use super::{Observer, Progress, TrainConfig};
 use crate::error::{Error, Result};
 use std::collections::VecDeque;
@@ -27,7 +28,8 @@ struct Pair {
     rho: f64,
 }
 
-fn dot(a: &[f64], b: &[f64]) -> f64 {
+/// Σ aᵢbᵢ in index order.
+pub fn dot(a: &[f64], b: &[f64]) -> f64 {
     let mut sum = 0.0;
     for (a, b) in a.iter().zip(b) {
         sum += a * b;
@@ -35,12 +37,13 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
     sum
 }
 
-fn largest(v: &[f64]) -> f64 {
+/// Largest |vᵢ|; 0 of none.
+pub fn largest(v: &[f64]) -> f64 {
     v.iter().fold(0.0, |largest, x| if x.abs() > largest { x.abs() } else { largest })
 }
 
 /// The smallest subgradient of smooth part + λ₁|coefficient|: the gradient itself without a penalty.
-fn pseudo_gradient(problem: &FullBatch<'_>, l1: f64, params: &[f64], grad: &[f64]) -> Vec<f64> {
+pub fn pseudo_gradient(problem: &FullBatch<'_>, l1: f64, params: &[f64], grad: &[f64]) -> Vec<f64> {
     let mut out = grad.to_vec();
     if l1 > 0.0 {
         for (j, (g, &p)) in out.iter_mut().zip(params).enumerate() {
@@ -73,8 +76,8 @@ fn l1_norm(problem: &FullBatch<'_>, params: &[f64]) -> f64 {
     sum
 }
 
-/// −H·gradient by the two-loop recursion.
-fn direction(pairs: &VecDeque<Pair>, first_scale: f64, gradient: &[f64]) -> Vec<f64> {
+/// −H·gradient by the two-loop recursion, which begins with the inverse of `curvature`, or of `first_scale`·I.
+fn direction(pairs: &VecDeque<Pair>, curvature: Option<&Cholesky>, first_scale: f64, gradient: &[f64]) -> Vec<f64> {
     let mut q: Vec<f64> = gradient.iter().map(|g| -g).collect();
     let mut alphas = Vec::with_capacity(pairs.len());
     for pair in pairs.iter().rev() {
@@ -84,9 +87,14 @@ fn direction(pairs: &VecDeque<Pair>, first_scale: f64, gradient: &[f64]) -> Vec<
         }
         alphas.push(alpha);
     }
-    let scale = pairs.back().map_or(first_scale, |last| 1.0 / (last.rho * dot(&last.y, &last.y)));
-    for q in &mut q {
-        *q *= scale;
+    match curvature {
+        Some(curvature) => curvature.solve(&mut q),
+        None => {
+            let scale = pairs.back().map_or(first_scale, |last| 1.0 / (last.rho * dot(&last.y, &last.y)));
+            for q in &mut q {
+                *q *= scale;
+            }
+        }
     }
     for (pair, alpha) in pairs.iter().zip(alphas.iter().rev()) {
         let beta = pair.rho * dot(&pair.y, &q);
@@ -99,21 +107,22 @@ fn direction(pairs: &VecDeque<Pair>, first_scale: f64, gradient: &[f64]) -> Vec<
 
 /// Minimises `problem` + λ₁‖coefficients‖₁ from `start`. Collective.
 ///
-/// Stops when the largest element of the (pseudo-)gradient is at most `tolerance` times the largest at the start,
+/// Stops when the largest element of the (pseudo-)gradient is at most `tolerance` times the start's reference,
 /// when no step improves the value any more, or after `max_iterations`.
-pub fn solve(problem: &FullBatch<'_>, config: &TrainConfig, start: Vec<f64>, watch: &mut dyn Observer) -> Result<Fit> {
+pub fn solve(problem: &FullBatch<'_>, config: &TrainConfig, start: Start, watch: &mut dyn Observer) -> Result<Fit> {
     let l1 = config.l1;
-    let mut params = start;
-    let Some((smooth, mut grad)) = problem.evaluate(&params)? else {
+    let Start { mut params, reference, evaluated, mut curvature } = start;
+    let evaluated = if evaluated.is_some() { evaluated } else { problem.evaluate(&params)? };
+    let Some((smooth, mut grad)) = evaluated else {
         return Err(Error::data("the loss is not finite at the start; look at the targets and offsets"));
     };
     let mut value = smooth + l1 * l1_norm(problem, &params);
     let mut pseudo = pseudo_gradient(problem, l1, &params, &grad);
-    let at_start = largest(&pseudo);
+    let at_start = reference.unwrap_or_else(|| largest(&pseudo));
     let mut fit = Fit::default();
     let mut pairs: VecDeque<Pair> = VecDeque::with_capacity(MEMORY);
     let first_scale = 1.0 / (problem.objective.typical_curvature() + config.l2);
-    let mut stop_value = if at_start > 0.0 { 1.0 } else { 0.0 };
+    let mut stop_value = if at_start > 0.0 { largest(&pseudo) / at_start } else { 0.0 };
 
     while fit.iterations < config.max_iterations {
         fit.converged = stop_value <= config.tolerance && (config.tolerance > 0.0 || at_start == 0.0);
@@ -121,7 +130,7 @@ pub fn solve(problem: &FullBatch<'_>, config: &TrainConfig, start: Vec<f64>, wat
             break;
         }
         let began = Instant::now();
-        let mut towards = direction(&pairs, first_scale, &pseudo);
+        let mut towards = direction(&pairs, curvature.as_ref(), first_scale, &pseudo);
         if l1 > 0.0 {
             // OWL-QN: stay in the orthant that the pseudo-gradient points into.
             for (d, g) in towards.iter_mut().zip(&pseudo) {
@@ -132,18 +141,20 @@ pub fn solve(problem: &FullBatch<'_>, config: &TrainConfig, start: Vec<f64>, wat
         }
         let slope = dot(&towards, &pseudo);
         if slope.is_nan() || slope >= 0.0 {
-            if pairs.is_empty() {
+            if pairs.is_empty() && curvature.is_none() {
                 break;
             }
             pairs.clear();
+            curvature = None;
             continue;
         }
         let Some(next) = line_search(problem, l1, &params, value, &pseudo, &towards, slope)? else {
             // No step improves the value: either at rounding level, or the memory has gone stale.
-            if pairs.is_empty() {
+            if pairs.is_empty() && curvature.is_none() {
                 break;
             }
             pairs.clear();
+            curvature = None;
             continue;
         };
         let s: Vec<f64> = next.params.iter().zip(&params).map(|(a, b)| a - b).collect();

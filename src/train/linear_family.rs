@@ -3,6 +3,7 @@
 use super::full_batch::FullBatch;
 use super::prepare::{Fold, Prepared, objective, prepare, start};
 use super::table::Fit;
+use super::warm_start::warm_start;
 use super::{
     Inputs, Kind, Model, Observer, Silent, Solver, TrainConfig, TrainReport, coordinate_descent, data_parallel,
     evaluate, lbfgs, least_squares, newton, tsqr,
@@ -144,6 +145,7 @@ fn solve(
     match config.solver {
         Solver::Lbfgs => {
             let problem = FullBatch { comm, table, objective, l2: config.l2 };
+            let start = warm_start(&problem, config, start)?;
             lbfgs::solve(&problem, config, start, watch)
         }
         Solver::Newton => newton::solve(comm, table, objective, config, start, watch),

@@ -27,6 +27,7 @@ mod target;
 #[cfg(test)]
 mod test_tables;
 pub mod tsqr;
+pub mod warm_start;
 
 pub use crate::config::{ClassWeight, Kind, Missing, Schedule, Solver, Sync, TrainConfig};
 pub use crate::data::names::Inputs;

@@ -17,7 +17,7 @@ use crate::data::{Block, DataSource, Targets, Values};
 use crate::error::{Error, Result};
 use crate::exact::BlockSums;
 use crate::exact::scale::{from_order_key, order_key};
-use crate::model::preprocess::standardised;
+use crate::model::preprocess::{standardise, standardised};
 use crate::model::{Preprocess, TargetCoding};
 use crate::objective::Objective;
 use crate::rng::{Draws, Stream};
@@ -562,18 +562,8 @@ fn fit_standardisation(
 }
 
 fn standardise_in_place(x: &mut [f32], preprocess: &Preprocess) {
-    let d = preprocess.n_features();
-    if d == 0 {
-        return;
-    }
-    let (mean, scale) = (&preprocess.mean, &preprocess.inverse_scale);
-    x.par_chunks_mut(d * 1024).for_each(|rows| {
-        for row in rows.chunks_exact_mut(d) {
-            for ((x, mean), scale) in row.iter_mut().zip(mean).zip(scale) {
-                *x = standardised(f64::from(*x), *mean, *scale);
-            }
-        }
-    });
+    let d = preprocess.n_features().max(1);
+    x.par_chunks_mut(d * 1024).for_each(|rows| standardise(rows, &preprocess.mean, &preprocess.inverse_scale));
 }
 
 /// Second reading of a table that float32 cannot hold as stored. Returns rows and seconds of standardising.

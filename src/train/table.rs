@@ -2,6 +2,7 @@
 
 use crate::data::partition::RowPlan;
 use crate::model::linear::Rows;
+use crate::rng::{Draws, Stream};
 use std::ops::Range;
 
 /// Standardised rows of the units this rank owns. `x` is (rows, n_features) row-major float32.
@@ -42,6 +43,33 @@ impl Table {
         self.plan.blocks(self.units.clone()).into_iter().map(|rows| local(rows.start)..local(rows.end)).collect()
     }
 
+    /// One row of every `step` global rows, which one by a draw. Not collective. `total_weight` is left for the caller,
+    /// who has the ranks to add over; `peak` stays that of all rows.
+    ///
+    /// # Panics
+    /// As [`RowPlan::thinned`].
+    pub fn thinned(&self, step: u64, seed: u64) -> Table {
+        let draws = Draws::new(seed, Stream::Thin);
+        let n_rows = self.y.len() as u64;
+        let chosen: Vec<usize> = (0..n_rows)
+            .step_by(step as usize)
+            .map(|run| (run + draws.below(step.min(n_rows - run), (self.first_row + run) / step, 0)) as usize)
+            .collect();
+        let rows = self.rows();
+        Table {
+            plan: self.plan.thinned(step),
+            units: self.units.clone(),
+            first_row: self.first_row / step,
+            n_features: self.n_features,
+            x: chosen.iter().flat_map(|&i| rows.row(i).iter().copied()).collect(),
+            y: chosen.iter().map(|&i| self.y[i]).collect(),
+            weight: chosen.iter().map(|&i| self.weight[i]).collect(),
+            offset: self.offset.as_ref().map(|offset| chosen.iter().map(|&i| offset[i]).collect()),
+            total_weight: 0.0,
+            peak: self.peak.clone(),
+        }
+    }
+
     /// Rows of a lane here, as local row numbers.
     pub fn lane(&self, lane: u64) -> Range<usize> {
         let rows = self.plan.lane_rows(lane);
@@ -77,7 +105,6 @@ pub struct Fit {
 pub(crate) mod testing {
     use super::*;
     use crate::data::partition::Partition;
-    use crate::rng::{Draws, Stream};
 
     impl Table {
         /// The part of `rank` out of `size` of a table that is here as a whole.
