@@ -108,6 +108,8 @@ pub struct TrainConfig {
     pub class_weight: ClassWeight,
     /// Cross-validation folds; 0: none.
     pub folds: u64,
+    /// Share of the rows, chosen by a hash of the row number, that is measured instead of trained on. Default 0.
+    pub valid_fraction: f64,
     pub seed: u64,
 }
 
@@ -131,6 +133,7 @@ impl Default for TrainConfig {
             missing: Missing::Mean,
             class_weight: ClassWeight::None,
             folds: 0,
+            valid_fraction: 0.0,
             seed: 0,
         }
     }
@@ -263,6 +266,12 @@ impl TrainConfig {
         if self.folds == 1 {
             return Err(Error::usage("--folds 1 leaves nothing to train on; use 2 or more, or 0 for none"));
         }
+        if !(0.0..1.0).contains(&self.valid_fraction) {
+            return Err(Error::usage(format!("--valid-fraction {} is not from 0 to below 1", self.valid_fraction)));
+        }
+        if self.folds > 0 && self.valid_fraction > 0.0 {
+            return Err(Error::usage("--folds and --valid-fraction both hold rows out; choose one of them"));
+        }
         match self.sync {
             Sync::Every(0) => Err(Error::usage("--sync-every 0: at least 1 step is needed")),
             _ => Ok(()),
@@ -381,6 +390,8 @@ mod tests {
             (TrainConfig { learning_rate: Some(0.0), ..base() }, "--learning-rate"),
             (TrainConfig { momentum: 1.0, ..base() }, "--momentum"),
             (TrainConfig { folds: 1, ..base() }, "--folds"),
+            (TrainConfig { valid_fraction: 1.0, ..base() }, "--valid-fraction 1"),
+            (TrainConfig { valid_fraction: 0.1, folds: 2, ..base() }, "--folds and --valid-fraction"),
             (TrainConfig { sync: Sync::Every(0), ..base() }, "--sync-every"),
             (TrainConfig { class_weight: ClassWeight::Balanced, ..of(Kind::Poisson) }, "--class-weight"),
         ] {

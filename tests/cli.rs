@@ -196,6 +196,32 @@ fn json_speaks_one_object_a_line_and_settings_go_round() {
 }
 
 #[test]
+fn validation_rows_are_measured_and_not_trained_on() {
+    let folder = folder();
+    let at = folder.path();
+    let digits = data("digits.h5");
+    let json = |ranks, words: &[&str]| -> Value {
+        let text = output(at, ranks, words);
+        let events = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        events.filter(|event| event["event"] == "metrics").last().unwrap()
+    };
+    let train = ["train", "logistic", &digits, "--group", "train", "-o", "m.h5", "--threads", "1", "--json"];
+    let with = |more: &[&'static str]| [&train[..], more].concat();
+    let part = json(0, &with(&["--valid-fraction", "0.3"]));
+    assert!(part["accuracy"].as_f64().unwrap() > 0.9, "{part}");
+    assert_ne!(part, json(0, &with(&["--valid-fraction", "0.3", "--seed", "1"])), "another seed, other rows");
+    if has_mpi() {
+        assert_eq!(part, json(3, &with(&["--valid-fraction", "0.3"])));
+    }
+    table(&folder, "train.h5", 300, |_, _| {});
+    table(&folder, "valid.h5", 77, |x, _| x.iter_mut().for_each(|x| *x += 0.1));
+    let valid = json(0, &["train", "logistic", "train.h5", "-o", "m.h5", "--valid", "valid.h5", "--json"]);
+    assert_eq!(valid["auc"], json(0, &["evaluate", "m.h5", "valid.h5", "--json"])["auc"]);
+    refused(at, &["train", "logistic", "train.h5", "-o", "n.h5", "--valid", "none.h5"], 3, &["none.h5"]);
+    refused(at, &["train", "svm", "train.h5", "-o", "n.h5", "--valid-fraction", "1"], 2, &["--valid-fraction 1"]);
+}
+
+#[test]
 fn text_columns_weights_and_offsets_go_through_files() {
     let folder = folder();
     let at = folder.path();

@@ -104,6 +104,9 @@ pub struct TrainFlags {
     pub table: TableFlags,
     #[command(flatten)]
     pub settings: SettingFlags,
+    /// Measure the model on this table as well, which has the same layout. May be repeated: rows of one table.
+    #[arg(long, value_name = "FILE")]
+    pub valid: Vec<PathBuf>,
     /// Replace an output that consort did not write.
     #[arg(long)]
     pub force: bool,
@@ -174,6 +177,9 @@ pub struct SettingFlags {
     /// Also train and measure K times on all rows but a K-th, chosen by a hash of the row number. Default 0: do not.
     #[arg(long, value_name = "K")]
     pub folds: Option<u64>,
+    /// Share of the rows, chosen by a hash of the row number, that is measured instead of trained on. Default 0.
+    #[arg(long, value_name = "F", allow_negative_numbers = true)]
+    pub valid_fraction: Option<f64>,
     /// Key of every random draw. Default 0; never the clock.
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,

@@ -10,6 +10,7 @@ mod print;
 mod resolve;
 
 use crate::comm::{Communicator, run_world};
+use crate::data::names::Need;
 use crate::data::{convert, describe};
 use crate::error::{Error, ErrorKind, InContext, Result};
 use crate::predict::load_model;
@@ -146,6 +147,11 @@ fn run_train(comm: &Communicator, job: &TrainJob, printer: &Printer) -> Result<i
     on_root(comm, || store::check_output(&job.output, job.force))?;
     let threads = rayon::current_num_threads();
     printer.train_start(job, comm.size(), threads);
+    let valid = (!job.valid.is_empty()).then(|| Inputs { paths: job.valid.clone(), ..job.inputs.clone() });
+    if let Some(valid) = &valid {
+        // What cannot be measured in the end is said before the work.
+        train::linear_family::open(comm, valid, Need::Evaluate)?;
+    }
     let mut reporter = Reporter::new(printer.speaks, printer.json);
     let trained = train::train(comm, &job.inputs, &job.config, &mut reporter);
     reporter.finish();
@@ -153,10 +159,14 @@ fn run_train(comm: &Communicator, job: &TrainJob, printer: &Printer) -> Result<i
     let began = Instant::now();
     on_root(comm, || store::save(&job.output, &store::model::to_file(&model, &job.inputs)?, job.force))?;
     let write_s = began.elapsed().as_secs_f64();
+    let valid = match &valid {
+        Some(valid) => Some(evaluate(comm, &model, valid, None)?.metrics),
+        None => (job.config.valid_fraction > 0.0).then(|| report.valid.clone()),
+    };
     let mut peak = [doctor::peak_memory_bytes() as i64];
     comm.all_reduce_max(&mut peak)?;
     let costs = TrainCosts { ranks: comm.size(), threads, write_s, peak_memory_bytes: peak[0] as u64 };
-    printer.train_done(&model, &report, &costs, &job.output);
+    printer.train_done(&model, &report, valid.as_ref(), &costs, &job.output);
     Ok(0)
 }
 

@@ -53,8 +53,19 @@ impl Printer {
         );
     }
 
-    pub fn train_done(&self, model: &Model, report: &TrainReport, costs: &TrainCosts, output: &Path) {
+    /// `valid`: metrics of validation rows, if there are any.
+    pub fn train_done(
+        &self,
+        model: &Model,
+        report: &TrainReport,
+        valid: Option<&Metrics>,
+        costs: &TrainCosts,
+        output: &Path,
+    ) {
         self.folds(report);
+        if let Some(metrics) = valid {
+            self.say(|| format!("valid | {metrics}"), || event("metrics", [("part", json!("valid"))], metrics));
+        }
         let text = || {
             let ended = if report.converged { "converged" } else { "stopped" };
             let total = report.traffic.total();

@@ -18,6 +18,8 @@ use std::path::{Path, PathBuf};
 pub struct TrainJob {
     pub inputs: Inputs,
     pub config: TrainConfig,
+    /// Files of the validation table; none: there is none.
+    pub valid: Vec<PathBuf>,
     pub output: PathBuf,
     pub force: bool,
 }
@@ -36,8 +38,18 @@ pub fn train(flags: &TrainFlags) -> Result<TrainJob> {
     };
     if !flags.print_config {
         check_files("train", &flags.data, Some(&output))?;
+        if flags.valid.iter().any(|valid| same_file(valid, &output)) {
+            return Err(Error::usage(format!(
+                "-o {} is the table of --valid; choose another output",
+                output.display()
+            )));
+        }
     }
-    Ok(TrainJob { inputs: Inputs { paths: flags.data.clone(), names }, config, output, force: flags.force })
+    let valid = flags.valid.clone();
+    if !valid.is_empty() && config.valid_fraction > 0.0 {
+        return Err(Error::usage("--valid and --valid-fraction both name validation rows; choose one of them"));
+    }
+    Ok(TrainJob { inputs: Inputs { paths: flags.data.clone(), names }, config, valid, output, force: flags.force })
 }
 
 fn settings(kind: Kind, flags: &SettingFlags) -> Result<TrainConfig> {
@@ -45,7 +57,7 @@ fn settings(kind: Kind, flags: &SettingFlags) -> Result<TrainConfig> {
     macro_rules! take {
         ($($field:ident)*) => { $(if let Some(value) = flags.$field { config.$field = value; })* };
     }
-    take!(solver l1 l2 tolerance max_iterations epochs schedule global_batch momentum missing class_weight folds seed);
+    take!(solver l1 l2 tolerance max_iterations epochs schedule global_batch momentum missing class_weight folds valid_fraction seed);
     config.learning_rate = flags.learning_rate;
     config.lanes = flags.lanes;
     config.nesterov = !flags.no_nesterov;

@@ -1,7 +1,7 @@
 //! The linear family from open files to a model: prepare, solve, cross-validate, digest.
 
 use super::full_batch::FullBatch;
-use super::prepare::{Fold, Prepared, objective, prepare, start};
+use super::prepare::{HeldOut, Prepared, objective, prepare, start};
 use super::table::Fit;
 use super::warm_start::warm_start;
 use super::{
@@ -13,6 +13,7 @@ use crate::data::hdf5::Hdf5Source;
 use crate::data::names::{Need, TableNames};
 use crate::data::{DataSource, Schema};
 use crate::error::{Error, InContext, Result};
+use crate::metric::Metrics;
 use crate::model::LinearModel;
 use std::time::Instant;
 
@@ -83,25 +84,30 @@ pub fn train_source(
 ) -> Result<(Model, TrainReport)> {
     let mut folds: Vec<(String, Vec<f64>)> = Vec::new();
     for fold in 0..config.folds {
-        let held_out = Fold { fold, folds: config.folds, seed: config.seed };
+        let held_out = HeldOut::Fold { fold, folds: config.folds };
         let prepared = prepare(comm, source, config, Some(held_out), &mut Silent)?;
         let objective = objective(config.kind, prepared.target.n_classes());
         let fit = solve(comm, &prepared, objective.as_ref(), config, watch)?;
         let metrics = held_out_metrics(comm, &prepared, config.kind, &fit)?;
-        for (name, value) in metrics {
+        for (name, value) in metrics.iter() {
             match folds.iter_mut().find(|(known, _)| *known == name) {
                 Some((_, values)) => values.push(value),
-                None => folds.push((name, vec![value])),
+                None => folds.push((name.to_string(), vec![value])),
             }
         }
     }
 
-    let prepared = prepare(comm, source, config, None, watch)?;
+    let held_out = (config.valid_fraction > 0.0).then_some(HeldOut::Fraction(config.valid_fraction));
+    let prepared = prepare(comm, source, config, held_out, watch)?;
     let objective = objective(config.kind, prepared.target.n_classes());
     let began = Instant::now();
     let fit = solve(comm, &prepared, objective.as_ref(), config, watch)?;
     let solve_s = began.elapsed().as_secs_f64();
 
+    let valid = match held_out {
+        Some(_) => held_out_metrics(comm, &prepared, config.kind, &fit)?,
+        None => Metrics::new(),
+    };
     let n_features = prepared.table.n_features;
     let report = TrainReport {
         rows: prepared.table.plan.n_rows(),
@@ -114,6 +120,7 @@ pub fn train_source(
         stop_value: fit.stop_values.last().copied().unwrap_or(0.0),
         loss: fit.losses.last().copied().unwrap_or(f64::NAN),
         folds,
+        valid,
         traffic: comm.traffic(),
     };
     let linear = LinearModel { n_features, n_scores: objective.n_scores(), params: fit.params };
@@ -157,8 +164,8 @@ fn solve(
     }
 }
 
-/// Metrics of the rows that a fold held out. Collective.
-fn held_out_metrics(comm: &Communicator, prepared: &Prepared, kind: Kind, fit: &Fit) -> Result<Vec<(String, f64)>> {
+/// Metrics of the rows that were held out. Collective.
+fn held_out_metrics(comm: &Communicator, prepared: &Prepared, kind: Kind, fit: &Fit) -> Result<Metrics> {
     let objective = objective(kind, prepared.target.n_classes());
     let k = objective.n_scores();
     let table = &prepared.table;
@@ -177,8 +184,7 @@ fn held_out_metrics(comm: &Communicator, prepared: &Prepared, kind: Kind, fit: &
     }
     let weight: Vec<f64> =
         prepared.stored_weight.iter().zip(&prepared.held_out).map(|(w, out)| if *out { *w } else { 0.0 }).collect();
-    let measured = evaluate::metrics_of(comm, kind, prepared.target.n_classes(), &table.y, &weight, &scores)?;
-    Ok(measured.metrics.iter().map(|(name, value)| (name.to_string(), value)).collect())
+    Ok(evaluate::metrics_of(comm, kind, prepared.target.n_classes(), &table.y, &weight, &scores)?.metrics)
 }
 
 /// BLAKE3 of the parameters, of every setting that can change them, and of the input values. Not collective.

@@ -35,6 +35,7 @@ pub use crate::model::Model;
 pub use linear_family::train;
 
 use crate::comm::Traffic;
+use crate::metric::Metrics;
 
 /// One step as seen by a person: global numbers, the same on every rank.
 #[derive(Clone, Debug, PartialEq)]
@@ -79,5 +80,7 @@ pub struct TrainReport {
     pub loss: f64,
     /// Metrics per fold and their mean, when folds were asked for: (name, values by fold).
     pub folds: Vec<(String, Vec<f64>)>,
+    /// Metrics of the rows that `valid_fraction` held out; else none.
+    pub valid: Metrics,
     pub traffic: Traffic,
 }

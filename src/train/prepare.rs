@@ -39,7 +39,7 @@ pub struct Prepared {
     pub input_digest: InputDigest,
     /// Σw per class, or Σw·y.
     pub weighted_y: Vec<f64>,
-    /// True for local rows that were held out; empty when no fold was asked for.
+    /// True for local rows that were held out; empty when none were.
     pub held_out: Vec<bool>,
     /// Row weights as stored, before folds and class weights.
     pub stored_weight: Vec<f64>,
@@ -48,17 +48,21 @@ pub struct Prepared {
     pub prepare_s: f64,
 }
 
-/// Rows that a fold holds out: those whose hash falls on `fold` of `folds`.
+/// Rows that are not trained on, chosen by a hash of their global number.
 #[derive(Clone, Copy, Debug)]
-pub struct Fold {
-    pub fold: u64,
-    pub folds: u64,
-    pub seed: u64,
+pub enum HeldOut {
+    /// Those whose hash falls on `fold` of `folds`.
+    Fold { fold: u64, folds: u64 },
+    /// About this share of all rows, from 0 to below 1.
+    Fraction(f64),
 }
 
-impl Fold {
-    pub fn holds_out(&self, row: u64) -> bool {
-        Draws::new(self.seed, Stream::Fold).below(self.folds, row, 0) == self.fold
+impl HeldOut {
+    pub fn holds_out(&self, seed: u64, row: u64) -> bool {
+        match *self {
+            HeldOut::Fold { fold, folds } => Draws::new(seed, Stream::Fold).below(folds, row, 0) == fold,
+            HeldOut::Fraction(fraction) => Draws::new(seed, Stream::Valid).uniform(row, 0) < fraction,
+        }
     }
 }
 
@@ -78,7 +82,7 @@ pub fn prepare(
     comm: &Communicator,
     source: &mut dyn DataSource,
     config: &TrainConfig,
-    fold: Option<Fold>,
+    hold: Option<HeldOut>,
     watch: &mut dyn Observer,
 ) -> Result<Prepared> {
     let schema = source.schema().clone();
@@ -93,7 +97,7 @@ pub fn prepare(
     }
     let shift = agree_shift(comm, &mut reader, &plan, &preprocess)?;
     let keep_raw = schema.columns.iter().all(|c| c.kind != crate::data::ColumnKind::Wide);
-    let gathered = gather(&mut reader, &preprocess, &shift, config, fold, keep_raw);
+    let gathered = gather(&mut reader, &preprocess, &shift, config, hold, keep_raw);
     let mut gathered = comm.agree(gathered)?;
 
     let target =
@@ -323,7 +327,7 @@ fn gather(
     preprocess: &Preprocess,
     shift: &[f64],
     config: &TrainConfig,
-    fold: Option<Fold>,
+    hold: Option<HeldOut>,
     keep_raw: bool,
 ) -> Result<Gathered> {
     let n = reader.n_rows();
@@ -334,7 +338,7 @@ fn gather(
         y: Vec::with_capacity(n),
         weight: Vec::with_capacity(n),
         offset: (schema.has_offset && config.kind == Kind::Poisson).then(|| Vec::with_capacity(n)),
-        held_out: Vec::with_capacity(if fold.is_some() { n } else { 0 }),
+        held_out: Vec::with_capacity(if hold.is_some() { n } else { 0 }),
         strings: Vec::new(),
         moments: Vec::new(),
         digest: InputDigest::default(),
@@ -365,8 +369,8 @@ fn gather(
         if let (Some(all), Some(offset)) = (&mut out.offset, &batch.offset) {
             all.extend_from_slice(offset);
         }
-        if let Some(fold) = fold {
-            out.held_out.extend((0..batch.n_rows).map(|i| fold.holds_out(batch.first_row + i as u64)));
+        if let Some(hold) = hold {
+            out.held_out.extend((0..batch.n_rows).map(|i| hold.holds_out(config.seed, batch.first_row + i as u64)));
         }
         if keep_raw {
             let began = Instant::now();
