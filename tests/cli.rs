@@ -203,7 +203,7 @@ fn validation_rows_are_measured_and_not_trained_on() {
     let json = |ranks, words: &[&str]| -> Value {
         let text = output(at, ranks, words);
         let events = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        events.filter(|event| event["event"] == "metrics").last().unwrap()
+        events.filter(|event| event["event"] == "metrics").reduce(|_, last| last).unwrap()
     };
     let train = ["train", "logistic", &digits, "--group", "train", "-o", "m.h5", "--threads", "1", "--json"];
     let with = |more: &[&'static str]| [&train[..], more].concat();
