@@ -196,6 +196,30 @@ fn json_speaks_one_object_a_line_and_settings_go_round() {
 }
 
 #[test]
+fn some_rows_of_a_table_train_like_a_table_of_these_rows() {
+    let folder = folder();
+    let at = folder.path();
+    table(&folder, "all.h5", 400, |_, _| {});
+    let mut rows = (Vec::new(), Vec::new());
+    table(&folder, "other.h5", 400, |x, y| rows = (x[300..900].to_vec(), y[100..300].to_vec()));
+    table(&folder, "some.h5", 200, |x, y| {
+        x.copy_from_slice(&rows.0);
+        y.copy_from_slice(&rows.1);
+    });
+    for solver in ["lbfgs", "adam"] {
+        let words = |table, output| ["train", "logistic", table, "--solver", solver, "-o", output];
+        let some = digest(&done(at, 0, &words("some.h5", "some_model.h5")));
+        for ranks in [0, 3] {
+            let text = done(at, ranks, &[&words("all.h5", "m.h5")[..], &["--rows", "100..300"]].concat());
+            assert_eq!(digest(&text), some, "{solver}, {ranks} ranks");
+        }
+        assert!(done(at, 0, &["verify", "m.h5"]).contains("gave the digest of the model"));
+    }
+    let beyond = ["train", "logistic", "all.h5", "-o", "none.h5", "--rows", "300..401"];
+    refused(at, &beyond, 2, &["all.h5", "--rows 300..401", "0..400"]);
+}
+
+#[test]
 fn text_columns_weights_and_offsets_go_through_files() {
     let folder = folder();
     let at = folder.path();

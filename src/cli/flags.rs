@@ -100,6 +100,9 @@ pub struct TrainFlags {
     /// The model file to write.
     #[arg(short, long, value_name = "MODEL.h5")]
     pub output: Option<PathBuf>,
+    /// Only the rows A to B − 1.
+    #[arg(long, value_name = "A..B", value_parser = rows)]
+    pub rows: Option<Range<u64>>,
     #[command(flatten)]
     pub table: TableFlags,
     #[command(flatten)]
