@@ -267,7 +267,7 @@ pub struct DoctorFlags {
     pub run: RunFlags,
 }
 
-/// Turn csv, libsvm, idx or npy files into HDF5.
+/// Turn csv, libsvm or idx files into HDF5.
 #[derive(Debug, Args)]
 #[command(arg_required_else_help = true, override_usage = "consort convert IN… OUT.h5 [OPTIONS]")]
 pub struct ConvertFlags {
