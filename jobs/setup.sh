@@ -64,7 +64,7 @@ have_libclang() {
         { have llvm-config && any_file "$(llvm-config --libdir)/libclang.so*"; } || in_library_path 'libclang.so*'
 }
 
-# Prints the Debian packages for what is not here, one a line; with `tests`, also MPICH.
+# Prints the Debian packages for what is not here, one a line; with `tests`, also MPICH and the program `kill`.
 # Looks for the tools, not for packages: MPI from a module is as good as MPI from Debian.
 missing_packages() {
     have cc || have gcc || printf '%s\n' gcc libc6-dev
@@ -80,6 +80,7 @@ missing_packages() {
         if [ "${1:-}" = tests ]; then
             have "$MPICC_MPICH" || say libmpich-dev
             have "$MPIRUN_MPICH" || say mpich
+            [ -n "$(type -P kill)" ] || say procps # the shell's own kill is no program that a test can start
         fi
     fi
 }
@@ -143,7 +144,7 @@ good_cargo() { # good_cargo CARGO RUSTC
 # Sets CARGO and PATH (its folder first, so that it finds its own rustc). Returns 1 if there is none.
 find_cargo() {
     local cargo dir
-    for cargo in "${CARGO:-}" "$(command -v cargo || true)" "$HOME/.cargo/bin/cargo" $(printf '%s\n' /usr/lib/rust-*/bin/cargo | sort -rV); do
+    for cargo in "${CARGO:-}" "$(command -v cargo || true)" "${HOME:-}/.cargo/bin/cargo" $(printf '%s\n' /usr/lib/rust-*/bin/cargo | sort -rV); do
         [ -x "$cargo" ] || continue
         dir=$(dirname "$cargo")
         if [ -x "$dir/rustc" ] && good_cargo "$cargo" "$dir/rustc"; then
@@ -187,7 +188,7 @@ need_rust() { # need_rust [tests]
     find_cargo || die 2 "installed $packages, but found no cargo of version $(msrv) or newer after that"
 }
 
-# Everything that the scripts need; sets CARGO. With `tests`, also MPICH, rustfmt and clippy where packages have them.
+# Everything that the scripts need; sets CARGO. With `tests`, also MPICH, kill, rustfmt and clippy where packages have them.
 # Quick when nothing is missing.
 set_up() { # set_up [tests]
     local missing

@@ -102,6 +102,35 @@ fi
 # shellcheck disable=SC2086 # empty or one flag
 step "same bits in every shape" env CONSORT="$CONSORT" CONSORT_MPICH="$TARGET/mpich/release/consort" jobs/equivalence.sh $LONG
 
+# ---- SLURM, where there is one ------------------------------------------------------------------------------------------------
+
+# The batch scripts in an allocation: the digest of a run alone; a table that is missing; srun without the plugin that MPI needs.
+in_job() { salloc --quiet --immediate=60 --ntasks=2 --cpus-per-task=1 --time=5 "$@"; }
+under_slurm() {
+    local folder=$TARGET/slurm alone launcher code=0 # the nodes see the project, but perhaps not /tmp
+    local -x CONSORT=$CONSORT MODEL=$folder/model.h5
+    mkdir -p "$folder" || return
+    alone=$("$CONSORT" train logistic data/digits.h5 --group train -o "$MODEL" 2>/dev/null | grep '^digest')
+    for launcher in srun "$MPIRUN"; do
+        LAUNCHER=$launcher in_job bash jobs/train.sbatch >"$folder/log" 2>&1 || code=$?
+        cat "$folder/log"
+        grep -xF "$alone" "$folder/log" >/dev/null || { say "$launcher: exit code $code, not the '$alone' of a run alone"; return 1; }
+    done
+    RANKS="1 2" REPEATS=1 WEAK_ROWS=5000 OUT=$folder/scaling in_job bash jobs/scaling.sbatch || return
+    [ "$(wc -l <"$folder/scaling.tsv")" -eq 5 ] || { say "not four rows in $folder/scaling.tsv"; return 1; }
+    code=0
+    DATA=no-such-file.h5 in_job bash jobs/train.sbatch || code=$?
+    [ "$code" -eq 3 ] || { say "a missing table: exit code $code, not 3"; return 1; }
+    code=0
+    PMI=none in_job bash jobs/train.sbatch || code=$?
+    [ "$code" -eq 4 ] || { say "srun --mpi=none: exit code $code, not 4"; return 1; }
+}
+if have salloc && timeout 10 sinfo --noheader --states=idle 2>/dev/null | grep idle >/dev/null; then
+    step "batch scripts under SLURM" under_slurm
+else
+    skip_step "batch scripts under SLURM" "no SLURM with a free node answers"
+fi
+
 # ---- What a newcomer runs -----------------------------------------------------------------------------------------------------
 
 step "quick start" jobs/quickstart.sh "$WORK/quickstart"

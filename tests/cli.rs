@@ -92,7 +92,7 @@ fn one_message(ended: &Ended, parts: &[&str]) {
 }
 
 /// A table of `n` rows and three columns, X and y, in the root of `name`; `change` may spoil it.
-fn table(folder: &TempDir, name: &str, n: usize, change: impl Fn(&mut [f32], &mut [i32])) -> String {
+fn table(folder: &TempDir, name: &str, n: usize, mut change: impl FnMut(&mut [f32], &mut [i32])) -> String {
     let mut x: Vec<f32> = (0..n * 3).map(|i| ((i * 7919 + 13) % 1009) as f32 / 500.0 - 1.0).collect();
     let mut y: Vec<i32> = x.chunks(3).map(|row| i32::from(row[0] + row[1] > 0.1)).collect();
     change(&mut x, &mut y);
@@ -219,6 +219,30 @@ fn validation_rows_are_measured_and_not_trained_on() {
     assert_eq!(valid["auc"], json(0, &["evaluate", "m.h5", "valid.h5", "--json"])["auc"]);
     refused(at, &["train", "logistic", "train.h5", "-o", "n.h5", "--valid", "none.h5"], 3, &["none.h5"]);
     refused(at, &["train", "svm", "train.h5", "-o", "n.h5", "--valid-fraction", "1"], 2, &["--valid-fraction 1"]);
+}
+
+#[test]
+fn some_rows_of_a_table_train_like_a_table_of_these_rows() {
+    let folder = folder();
+    let at = folder.path();
+    table(&folder, "all.h5", 400, |_, _| {});
+    let mut rows = (Vec::new(), Vec::new());
+    table(&folder, "other.h5", 400, |x, y| rows = (x[300..900].to_vec(), y[100..300].to_vec()));
+    table(&folder, "some.h5", 200, |x, y| {
+        x.copy_from_slice(&rows.0);
+        y.copy_from_slice(&rows.1);
+    });
+    for solver in ["lbfgs", "adam"] {
+        let words = |table, output| ["train", "logistic", table, "--solver", solver, "-o", output];
+        let some = digest(&done(at, 0, &words("some.h5", "some_model.h5")));
+        for ranks in [0, 3] {
+            let text = done(at, ranks, &[&words("all.h5", "m.h5")[..], &["--rows", "100..300"]].concat());
+            assert_eq!(digest(&text), some, "{solver}, {ranks} ranks");
+        }
+        assert!(done(at, 0, &["verify", "m.h5"]).contains("gave the digest of the model"));
+    }
+    let beyond = ["train", "logistic", "all.h5", "-o", "none.h5", "--rows", "300..401"];
+    refused(at, &beyond, 2, &["all.h5", "--rows 300..401", "0..400"]);
 }
 
 #[test]

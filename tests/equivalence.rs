@@ -148,8 +148,8 @@ fn real_tables_with_text_weights_offsets_and_folds_have_the_same_bits() {
         TableNames { group: word(group), weight: word(weight), offset: word(offset), ..TableNames::default() }
     };
     let base = TrainConfig { max_iterations: 8, epochs: 2, ..TrainConfig::default() };
-    let cancer = Inputs { paths: vec![data("breast_cancer.h5")], names: names("", "row_weight", "") };
-    let counts = Inputs { paths: vec![data("counts.h5")], names: names("groups", "", "offset") };
+    let cancer = Inputs { paths: vec![data("breast_cancer.h5")], names: names("", "row_weight", ""), rows: None };
+    let counts = Inputs { paths: vec![data("counts.h5")], names: names("groups", "", "offset"), rows: None };
     for solver in [Solver::Lbfgs, Solver::Newton, Solver::Sgd] {
         for class_weight in [ClassWeight::None, ClassWeight::Balanced] {
             let config = TrainConfig { solver, class_weight, folds: 3, missing: Missing::Zero, ..base.clone() };

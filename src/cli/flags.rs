@@ -100,6 +100,9 @@ pub struct TrainFlags {
     /// The model file to write.
     #[arg(short, long, value_name = "MODEL.h5")]
     pub output: Option<PathBuf>,
+    /// Only the rows A to B − 1.
+    #[arg(long, value_name = "A..B", value_parser = rows)]
+    pub rows: Option<Range<u64>>,
     #[command(flatten)]
     pub table: TableFlags,
     #[command(flatten)]
@@ -270,7 +273,7 @@ pub struct DoctorFlags {
     pub run: RunFlags,
 }
 
-/// Turn csv, libsvm, idx or npy files into HDF5.
+/// Turn csv, libsvm or idx files into HDF5.
 #[derive(Debug, Args)]
 #[command(arg_required_else_help = true, override_usage = "consort convert IN… OUT.h5 [OPTIONS]")]
 pub struct ConvertFlags {

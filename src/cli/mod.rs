@@ -147,7 +147,7 @@ fn run_train(comm: &Communicator, job: &TrainJob, printer: &Printer) -> Result<i
     on_root(comm, || store::check_output(&job.output, job.force))?;
     let threads = rayon::current_num_threads();
     printer.train_start(job, comm.size(), threads);
-    let valid = (!job.valid.is_empty()).then(|| Inputs { paths: job.valid.clone(), ..job.inputs.clone() });
+    let valid = (!job.valid.is_empty()).then(|| Inputs { paths: job.valid.clone(), rows: None, ..job.inputs.clone() });
     if let Some(valid) = &valid {
         // What cannot be measured in the end is said before the work.
         train::linear_family::open(comm, valid, Need::Evaluate)?;

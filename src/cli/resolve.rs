@@ -49,7 +49,8 @@ pub fn train(flags: &TrainFlags) -> Result<TrainJob> {
     if !valid.is_empty() && config.valid_fraction > 0.0 {
         return Err(Error::usage("--valid and --valid-fraction both name validation rows; choose one of them"));
     }
-    Ok(TrainJob { inputs: Inputs { paths: flags.data.clone(), names }, config, valid, output, force: flags.force })
+    let inputs = Inputs { paths: flags.data.clone(), names, rows: flags.rows.clone() };
+    Ok(TrainJob { inputs, config, valid, output, force: flags.force })
 }
 
 fn settings(kind: Kind, flags: &SettingFlags) -> Result<TrainConfig> {
@@ -113,7 +114,7 @@ pub fn predict(flags: &PredictFlags) -> Result<(PathBuf, PredictConfig)> {
         return Err(Error::usage(format!("-o {} is the model itself; choose another output", output.display())));
     }
     let config = PredictConfig {
-        inputs: Inputs { paths: flags.data.clone(), names: names(&flags.table) },
+        inputs: Inputs { paths: flags.data.clone(), names: names(&flags.table), rows: None },
         output,
         rows: flags.rows.clone(),
         copy: flags.copy.clone(),
@@ -125,7 +126,7 @@ pub fn predict(flags: &PredictFlags) -> Result<(PathBuf, PredictConfig)> {
 pub fn evaluate(flags: &EvaluateFlags) -> Result<(PathBuf, Inputs)> {
     let model = model(&flags.model, "evaluate")?;
     check_files("evaluate", &flags.data, None)?;
-    Ok((model, Inputs { paths: flags.data.clone(), names: names(&flags.table) }))
+    Ok((model, Inputs { paths: flags.data.clone(), names: names(&flags.table), rows: None }))
 }
 
 pub fn verify(flags: &VerifyFlags) -> Result<PathBuf> {

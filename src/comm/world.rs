@@ -40,14 +40,16 @@ impl FromStr for World {
 
 /// How many processes the launcher says it started, and the variable that says so. Not collective.
 ///
-/// `SLURM_NTASKS` is never asked: a batch script has it too, where one process runs.
+/// `SLURM_NTASKS` is never asked: a batch script has it too, where one process runs. A step of one task without PMIx is no
+/// launcher either: a shell of `srun --pty` has one, and there every program is alone.
 pub fn launcher_size() -> Option<(usize, &'static str)> {
     size_from(|name| std::env::var(name).ok())
 }
 
 fn size_from(get: impl Fn(&str) -> Option<String>) -> Option<(usize, &'static str)> {
     let size = |name: &'static str| get(name)?.trim().parse().ok().map(|size: usize| (size, name));
-    size("OMPI_COMM_WORLD_SIZE").or_else(|| size("PMI_SIZE")).or_else(|| size("SLURM_STEP_NUM_TASKS"))
+    let step = || size("SLURM_STEP_NUM_TASKS").filter(|(tasks, _)| *tasks > 1 || get("PMIX_RANK").is_some());
+    size("OMPI_COMM_WORLD_SIZE").or_else(|| size("PMI_SIZE")).or_else(step)
 }
 
 /// Name and version of the MPI library this program was built with, for `doctor`. Not collective.
@@ -84,6 +86,20 @@ fn choose(world: World, launcher: Option<(usize, &str)>, has_mpi: bool) -> Resul
     }
 }
 
+/// Open MPI ends a process that srun started without PMIx, with exit code 1 and a page about how SLURM was built.
+/// `--world mpi` lets it try: there are builds of it with another PMI.
+fn check_plugin(world: World, launcher: Option<(usize, &str)>, has_pmix: bool, library: &str) -> Result<()> {
+    match (world, launcher) {
+        (World::Auto, Some((size, "SLURM_STEP_NUM_TASKS"))) if !has_pmix && library.starts_with("Open MPI") => {
+            Err(Error::comm(format!(
+                "srun started {size} processes, but without PMIx, by which Open MPI finds them; use srun --mpi=pmix, or \
+                 mpirun in the job (an Open MPI with another PMI: --world mpi)"
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Is the world as large as the launcher says? Otherwise the program and the launcher speak different
 /// dialects of MPI, and each process believes to be alone.
 #[cfg_attr(not(feature = "mpi"), allow(dead_code))]
@@ -91,7 +107,8 @@ fn check_size(size: usize, launcher: Option<(usize, &str)>, library: &str) -> Re
     match launcher {
         Some((expected, name)) if expected != size => Err(Error::comm(format!(
             "the launcher started {expected} processes ({name}={expected}), but MPI sees a world of {size}: this \
-             program was probably built with another MPI library than the launcher's (found: {library})"
+             program was probably built with another MPI library than the launcher's (found: {library}); srun wants \
+             --mpi=pmix for Open MPI and --mpi=pmi2 for MPICH"
         ))),
         _ => Ok(()),
     }
@@ -106,7 +123,9 @@ fn check_size(size: usize, launcher: Option<(usize, &str)>, library: &str) -> Re
 /// ends the job at once, so that no peer waits for it. A panic ends it with code 70.
 pub fn run_world(world: World, threads: usize, body: impl Fn(&Communicator) -> Result<i32> + Sync) -> i32 {
     let launcher = launcher_size();
-    let chosen = match choose(world, launcher, cfg!(feature = "mpi")) {
+    let library = mpi_library_version().unwrap_or_default();
+    let plugin = check_plugin(world, launcher, std::env::var_os("PMIX_RANK").is_some(), &library);
+    let chosen = match plugin.and_then(|()| choose(world, launcher, cfg!(feature = "mpi"))) {
         Ok(chosen) => chosen,
         Err(error) => return refuse(&error),
     };
@@ -300,6 +319,9 @@ mod tests {
         };
         assert_eq!(size_from(get(&[("SLURM_NTASKS", "8")])), None);
         assert_eq!(size_from(get(&[("SLURM_STEP_NUM_TASKS", "8")])), Some((8, "SLURM_STEP_NUM_TASKS")));
+        assert_eq!(size_from(get(&[("SLURM_STEP_NUM_TASKS", "1")])), None, "a shell of srun --pty");
+        let pmix = &[("SLURM_STEP_NUM_TASKS", "1"), ("PMIX_RANK", "0")];
+        assert_eq!(size_from(get(pmix)), Some((1, "SLURM_STEP_NUM_TASKS")));
         let both = &[("SLURM_STEP_NUM_TASKS", "1"), ("OMPI_COMM_WORLD_SIZE", "4")];
         assert_eq!(size_from(get(both)), Some((4, "OMPI_COMM_WORLD_SIZE")));
         assert_eq!(size_from(get(&[("PMI_SIZE", "2")])), Some((2, "PMI_SIZE")));
@@ -323,6 +345,18 @@ mod tests {
         assert!(error.to_string().contains("another MPI library") && error.to_string().contains("Open MPI v4.1.4"));
         assert_eq!(check_size(8, Some((8, "PMI_SIZE")), ""), Ok(()));
         assert_eq!(check_size(1, None, ""), Ok(()));
+    }
+
+    #[test]
+    fn srun_without_pmix_is_refused_before_open_mpi_ends_the_process() {
+        let step = Some((2, "SLURM_STEP_NUM_TASKS"));
+        let error = check_plugin(World::Auto, step, false, "Open MPI v4.1.4").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Comm);
+        assert!(error.to_string().contains("--mpi=pmix"));
+        assert_eq!(check_plugin(World::Auto, step, true, "Open MPI v4.1.4"), Ok(()));
+        assert_eq!(check_plugin(World::Auto, step, false, "MPICH Version: 4.0.2"), Ok(()));
+        assert_eq!(check_plugin(World::Mpi, step, false, "Open MPI v4.1.4"), Ok(()));
+        assert_eq!(check_plugin(World::Auto, Some((2, "PMI_SIZE")), false, "Open MPI v4.1.4"), Ok(()));
     }
 
     #[test]

@@ -23,6 +23,8 @@ const CHUNK_CACHE_BYTES: u64 = 64 << 20;
 pub struct Hdf5Source {
     schema: Schema,
     names: TableNames,
+    /// Row of the files that is row 0 here: not 0 after [`keep_rows`](Self::keep_rows).
+    first_row: u64,
     parts: Vec<Part>,
     /// Indices of the parts whose files are open, the longest unused first.
     open: Vec<usize>,
@@ -62,6 +64,7 @@ impl Hdf5Source {
         let mut source = Hdf5Source {
             schema: Schema { n_rows: 0, columns: Vec::new(), target: None, has_weight: false, has_offset: false },
             names: names.clone(),
+            first_row: 0,
             parts: Vec::new(),
             open: Vec::new(),
             need,
@@ -99,6 +102,20 @@ impl Hdf5Source {
             return Err(Error::data("has 0 rows")).in_dataset(&source.names.features.join(", ")).in_file(first);
         }
         Ok(source)
+    }
+
+    /// From now on the table has only these of its rows, counted from 0 again, as if the files had no others. Not collective.
+    ///
+    /// Errors: rows that the table does not have (usage).
+    pub fn keep_rows(&mut self, rows: Range<u64>) -> Result<()> {
+        let n_rows = self.schema.n_rows;
+        if rows.is_empty() || rows.end > n_rows {
+            let message = format!("--rows {}..{}: the table has rows 0..{n_rows}", rows.start, rows.end);
+            return Err(Error::usage(message));
+        }
+        self.first_row += rows.start;
+        self.schema.n_rows = rows.end - rows.start;
+        Ok(())
     }
 
     /// The names that were settled on, features as datasets. `relative()` of it reads the like table elsewhere.
@@ -203,6 +220,7 @@ impl DataSource for Hdf5Source {
     fn read(&mut self, rows: Range<u64>, into: &mut Block) -> Result<()> {
         assert!(rows.start <= rows.end && rows.end <= self.schema.n_rows, "rows {rows:?} of {}", self.schema.n_rows);
         into.reset(&self.schema, rows.clone());
+        let rows = self.first_row + rows.start..self.first_row + rows.end;
         let first = self.parts.partition_point(|part| part.first_row + part.n_rows <= rows.start);
         for index in first..self.parts.len() {
             let part = &self.parts[index];

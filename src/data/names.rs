@@ -1,5 +1,6 @@
 //! Which datasets of a file are the features, the target, the weight and the offset: as typed, or as found.
 
+use std::ops::Range;
 use std::path::PathBuf;
 
 /// Names of datasets, relative to `group`. Made from `--features`, `--target`, `--weight`, `--offset` and
@@ -35,6 +36,8 @@ impl TableNames {
 pub struct Inputs {
     pub paths: Vec<PathBuf>,
     pub names: TableNames,
+    /// Of all files' rows, counted from the first file's first. None: all.
+    pub rows: Option<Range<u64>>,
 }
 
 /// `name` under `group`, without a leading or trailing slash.

@@ -18,12 +18,13 @@ use crate::data::names::Inputs;
 use crate::data::names::TableNames;
 use crate::error::{Error, Result};
 use crate::model::{ColumnCode, LinearModel, Model, Preprocess, TargetCoding};
+use std::ops::Range;
 use std::path::PathBuf;
 
 const COLUMN_KINDS: [(&str, ColumnKind); 3] =
     [("narrow", ColumnKind::Narrow), ("wide", ColumnKind::Wide), ("text", ColumnKind::Text)];
 
-/// The model as a file holds it. `inputs`: the files and the group it was trained on, for `verify`; no part of the digest.
+/// The model as a file holds it. `inputs`: the files, group and rows it was trained on, for `verify`; no part of the digest.
 pub fn to_file(model: &Model, inputs: &Inputs) -> Result<ModelFile> {
     let (k, d) = (model.linear.n_scores, model.linear.n_features);
     let of_scores = model.linear.params.chunks_exact(d + 1);
@@ -60,12 +61,12 @@ pub fn to_file(model: &Model, inputs: &Inputs) -> Result<ModelFile> {
         strings.push((format!("categories_{i}"), column.categories.clone()));
     }
     let paths: Vec<String> = inputs.paths.iter().map(|path| path.display().to_string()).collect();
-    let group = inputs.names.group.clone();
+    let inputs = (paths, inputs.names.group.clone(), inputs.rows.clone());
     let attributes = [
         ("target_coding", coding.to_string()),
         ("input_digest", model.input_digest.clone()),
         ("n_rows", model.n_rows.to_string()),
-        ("inputs", serde_json::to_string(&(paths, group)).map_err(|e| Error::internal(e.to_string()))?),
+        ("inputs", serde_json::to_string(&inputs).map_err(|e| Error::internal(e.to_string()))?),
     ];
     Ok(ModelFile {
         kind: model.config.kind.name().to_string(),
@@ -137,11 +138,11 @@ pub fn from_file(file: &ModelFile) -> Result<Model> {
     })
 }
 
-/// The files and names the model was trained on, as they were named then.
+/// The files, names and rows the model was trained on, as they were named then.
 pub fn inputs_of(file: &ModelFile, model: &Model) -> Inputs {
     let stored = file.attribute("inputs").and_then(|text| serde_json::from_str(text).ok());
-    let (paths, group): (Vec<PathBuf>, Option<String>) = stored.unwrap_or_default();
-    Inputs { paths, names: TableNames { group, ..model.names.relative() } }
+    let (paths, group, rows): (Vec<PathBuf>, Option<String>, Option<Range<u64>>) = stored.unwrap_or_default();
+    Inputs { paths, names: TableNames { group, ..model.names.relative() }, rows }
 }
 
 fn columns_from(file: &ModelFile) -> Result<Vec<ColumnCode>> {
@@ -237,7 +238,7 @@ mod tests {
         for kind in [Kind::Linear, Kind::Logistic, Kind::Svm, Kind::Poisson] {
             let before = model(kind);
             let names = TableNames { group: Some("runs".into()), ..before.names.clone() };
-            let inputs = Inputs { paths: vec!["a b.h5".into(), "c\"d.h5".into()], names };
+            let inputs = Inputs { paths: vec!["a b.h5".into(), "c\"d.h5".into()], names, rows: Some(3..9) };
             let path = folder.path().join(format!("{kind:?}.h5"));
             crate::store::save(&path, &to_file(&before, &inputs).unwrap(), false).unwrap();
             let file = crate::store::load(&path).unwrap();

@@ -19,8 +19,12 @@ use std::time::Instant;
 
 /// Opens the inputs on every rank and makes sure that all see the same table. Collective.
 pub fn open(comm: &Communicator, inputs: &Inputs, need: Need) -> Result<Hdf5Source> {
-    let source = comm.agree(Hdf5Source::open(&inputs.paths, &inputs.names, need))?;
-    agree_schema(comm, source.schema()).in_file(inputs.paths.first().cloned().unwrap_or_default())?;
+    let mut source = comm.agree(Hdf5Source::open(&inputs.paths, &inputs.names, need))?;
+    let first = inputs.paths.first().cloned().unwrap_or_default();
+    agree_schema(comm, source.schema()).in_file(&first)?;
+    if let Some(rows) = &inputs.rows {
+        source.keep_rows(rows.clone()).in_file(first)?;
+    }
     Ok(source)
 }
 
