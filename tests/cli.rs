@@ -371,6 +371,34 @@ fn a_file_that_only_some_ranks_see_names_the_rank() {
 }
 
 #[test]
+fn ranks_that_are_started_differently_train_nothing() {
+    if !has_mpi() {
+        return;
+    }
+    let folder = folder();
+    let at = folder.path();
+    table(&folder, "t.h5", 200, |_, _| {});
+    let words = ["train", "logistic", "t.h5", "-o", "m.h5", "--solver", "sgd", "--epochs", "2"];
+    let cases: [(&[&str], &str); 5] = [
+        (&["--seed", "7"], "other words or settings than rank 0"),
+        (&["--config", "only-there.toml"], "only-there.toml"),
+        (&["--lanes", "0"], "--lanes 0"),
+        (&["--solver", "magic"], "invalid value 'magic'"),
+        (&["--print-config"], "other words or settings than rank 0"),
+    ];
+    for (more, said) in cases {
+        let mut command = Command::new(launcher());
+        command.current_dir(at).args(["-n", "2", PROGRAM]).args(words).arg(":");
+        let kept = if more[0] == "--solver" { &words[..5] } else { &words };
+        command.args(["-n", "1", PROGRAM]).args(kept).args(more);
+        let ended = end_of(command);
+        assert_eq!(ended.code, Some(2), "{more:?}: {}", ended.text);
+        one_message(&ended, &["rank 2 of 3", said]);
+        assert!(!at.join("m.h5").exists(), "{more:?}");
+    }
+}
+
+#[test]
 fn a_read_that_fails_on_one_rank_names_it() {
     let folder = folder();
     let at = folder.path();

@@ -112,12 +112,12 @@ pub fn run_world(world: World, threads: usize, body: impl Fn(&Communicator) -> R
     };
     match chosen {
         Chosen::Threads(size) => run_as_threads(size, threads, body),
-        Chosen::Solo => in_pool(threads, || {
+        Chosen::Solo => in_pool(threads, |ready| {
             let _hook = Hook::set(1, None);
-            run_body(&Communicator::solo(), &body)
+            run_body(&Communicator::solo(), ready, &body)
         }),
         #[cfg(feature = "mpi")]
-        Chosen::Mpi => in_pool(threads, || run_on_mpi(launcher, &body)),
+        Chosen::Mpi => in_pool(threads, |ready| run_on_mpi(launcher, ready, &body)),
         #[cfg(not(feature = "mpi"))]
         Chosen::Mpi => unreachable!("choose() knows what was built"),
     }
@@ -133,12 +133,13 @@ fn refuse(error: &Error) -> i32 {
 }
 
 /// The whole life of a rank, MPI's start and end included, happens on one thread of its pool: that
-/// is the thread MPI calls the main one, and parallel loops start from inside the pool.
-fn in_pool(threads: usize, run: impl FnOnce() -> i32 + Send) -> i32 {
+/// is the thread MPI calls the main one, and parallel loops start from inside the pool. Where the system refuses the threads,
+/// perhaps on this rank alone, the rank still starts, to say so to the others.
+fn in_pool(threads: usize, run: impl FnOnce(Result<()>) -> i32 + Send) -> i32 {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.max(1)).start_handler(|_| RANK.set(0)).build();
     match pool {
-        Ok(pool) => pool.install(run),
-        Err(e) => refuse(&Error::usage(format!("cannot start {threads} threads: {e}"))),
+        Ok(pool) => pool.install(|| run(Ok(()))),
+        Err(e) => run(Err(Error::usage(format!("cannot start {threads} threads: {e}")))),
     }
 }
 
@@ -165,9 +166,10 @@ fn run_as_threads(size: usize, threads: usize, body: impl Fn(&Communicator) -> R
     }
 }
 
-/// The body on a process's own communicator, from self-test to the last common call.
-fn run_body(comm: &Communicator, body: impl Fn(&Communicator) -> Result<i32>) -> i32 {
-    let ran = catch_unwind(AssertUnwindSafe(|| self_test(comm).and_then(|()| body(comm))));
+/// The body on a process's own communicator, from self-test to the last common call; unless some rank is not `ready`.
+fn run_body(comm: &Communicator, ready: Result<()>, body: impl Fn(&Communicator) -> Result<i32>) -> i32 {
+    let run = || self_test(comm).and_then(|()| comm.agree(ready)).and_then(|()| body(comm));
+    let ran = catch_unwind(AssertUnwindSafe(run));
     let mut result = ran.unwrap_or_else(|panic| Err(Error::internal(format!("panic: {}", panic_text(&*panic)))));
     let mut reported = false;
     // A mismatch with a peer's call costs both sides one more common end; more rounds are a bug.
@@ -195,7 +197,11 @@ fn run_body(comm: &Communicator, body: impl Fn(&Communicator) -> Result<i32>) ->
 }
 
 #[cfg(feature = "mpi")]
-fn run_on_mpi(launcher: Option<(usize, &'static str)>, body: impl Fn(&Communicator) -> Result<i32>) -> i32 {
+fn run_on_mpi(
+    launcher: Option<(usize, &'static str)>,
+    ready: Result<()>,
+    body: impl Fn(&Communicator) -> Result<i32>,
+) -> i32 {
     use super::mpi;
     let world = match mpi::start() {
         Ok(world) => world,
@@ -212,7 +218,7 @@ fn run_on_mpi(launcher: Option<(usize, &'static str)>, body: impl Fn(&Communicat
     }
     RANK.set(comm.rank());
     let hook = Hook::set_for_rank(comm.rank(), comm.size(), Some(mpi::abort_job));
-    let code = run_body(&comm, body);
+    let code = run_body(&comm, ready, body);
     drop(comm);
     mpi::finalize();
     drop(hook);
