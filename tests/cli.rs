@@ -399,6 +399,37 @@ fn ranks_that_are_started_differently_train_nothing() {
 }
 
 #[test]
+fn threads_that_cannot_start_are_said_once_and_nobody_waits_for_them() {
+    let folder = folder();
+    let at = folder.path();
+    table(&folder, "t.h5", 200, |_, _| {});
+    // Stacks of 1 GiB in 4 GiB of address space: the third or fourth thread is refused, and enough is left for all else.
+    let script = |words: &str| {
+        let mut command = Command::new("bash");
+        let train = format!("ulimit -v 4000000; exec {PROGRAM} train logistic t.h5 -o m.h5 {words}");
+        command.current_dir(at).args(["-c", &train]).env("RUST_MIN_STACK", "1073741824");
+        command
+    };
+    let mut ways = vec![
+        (script("--world solo --threads 16"), "cannot start 16 threads"),
+        (script("--world threads:2 --threads 16"), "cannot start 16 threads"),
+        (script("--world threads:16 --threads 1"), "cannot start"),
+    ];
+    if has_mpi() {
+        let mut command = Command::new(launcher());
+        command.current_dir(at).args(["-n", "2", PROGRAM, "train", "logistic", "t.h5", "-o", "m.h5", ":", "-n", "1"]);
+        let one = script("--threads 16");
+        command.args(["env", "RUST_MIN_STACK=1073741824"]).arg(one.get_program()).args(one.get_args());
+        ways.push((command, "rank 2 of 3: cannot start 16 threads"));
+    }
+    for (command, said) in ways {
+        let ended = end_of(command);
+        assert_eq!(ended.code, Some(2), "{said}: {}", ended.text);
+        one_message(&ended, &[said]);
+    }
+}
+
+#[test]
 fn a_read_that_fails_on_one_rank_names_it() {
     let folder = folder();
     let at = folder.path();

@@ -11,6 +11,9 @@ use crate::error::{Error, ErrorKind, Result};
 /// Where the ranks come from: the words of `--world`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum World {
+/// The most ranks that one process plays.
+const MOST_THREAD_RANKS: usize = 4096;
+
     /// MPI when a launcher's environment is present, else one rank.
     #[default]
     Auto,
@@ -25,7 +28,7 @@ impl FromStr for World {
     type Err = Error;
 
     fn from_str(word: &str) -> Result<World> {
-        let threads = |n: &str| n.parse().ok().filter(|&n| n > 0).map(World::Threads);
+        let threads = |n: &str| n.parse().ok().filter(|n| (1..=MOST_THREAD_RANKS).contains(n)).map(World::Threads);
         match word {
             "auto" => Some(World::Auto),
             "mpi" => Some(World::Mpi),
@@ -33,7 +36,9 @@ impl FromStr for World {
             _ => word.strip_prefix("threads:").and_then(threads),
         }
         .ok_or_else(|| {
-            Error::usage(format!("'{word}' is no world; use auto, mpi, solo or threads:N with N at least 1"))
+            Error::usage(format!(
+                "'{word}' is no world; use auto, mpi, solo or threads:N with N from 1 to {MOST_THREAD_RANKS}"
+            ))
         })
     }
 }
@@ -294,7 +299,7 @@ mod tests {
     fn the_words_of_world() {
         assert_eq!("threads:3".parse(), Ok(World::Threads(3)));
         assert_eq!("auto".parse(), Ok(World::Auto));
-        for wrong in ["threads:0", "threads:", "threads:x", "MPI", ""] {
+        for wrong in ["threads:0", "threads:", "threads:x", "threads:18446744073709551615", "MPI", ""] {
             assert_eq!(wrong.parse::<World>().unwrap_err().kind(), ErrorKind::Usage, "{wrong}");
         }
     }
