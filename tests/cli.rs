@@ -430,6 +430,13 @@ fn threads_that_cannot_start_are_said_once_and_nobody_waits_for_them() {
 }
 
 #[test]
+fn a_full_log_does_not_turn_an_error_into_an_abort() {
+    let mut command = Command::new("bash");
+    command.args(["-c", &format!("exec {PROGRAM} train logistic nowhere.h5 -o m.h5 2>/dev/full")]);
+    assert_eq!(end_of(command).code, Some(3));
+}
+
+#[test]
 fn a_read_that_fails_on_one_rank_names_it() {
     let folder = folder();
     let at = folder.path();

@@ -1,19 +1,22 @@
 //! Which world a program runs in, and how it ends: one function for `main`.
 
 use std::cell::Cell;
+use std::fmt;
+use std::io::Write;
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::threads::{panic_text, run_ranks};
 use super::{Communicator, self_test};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Where the ranks come from: the words of `--world`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum World {
 /// The most ranks that one process plays.
 const MOST_THREAD_RANKS: usize = 4096;
 
+/// Where the ranks come from: the words of `--world`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum World {
     /// MPI when a launcher's environment is present, else one rank.
     #[default]
     Auto,
@@ -128,11 +131,16 @@ pub fn run_world(world: World, threads: usize, body: impl Fn(&Communicator) -> R
     }
 }
 
+/// A line on stderr. A disk that is full under the log must not turn an error into an abort.
+fn say(line: fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stderr(), "consort: {line}");
+}
+
 /// Says why no world can be started. With several processes, only the first one says it.
 fn refuse(error: &Error) -> i32 {
     let rank = ["OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID"].iter().find_map(|name| std::env::var(name).ok());
     if rank.is_none_or(|rank| rank == "0") {
-        eprintln!("consort: {error}");
+        say(format_args!("{error}"));
     }
     error.kind().exit_code()
 }
@@ -235,8 +243,8 @@ fn report(rank: usize, size: usize, error: &Error) {
         return; // the hook has said it, with its place
     }
     match size {
-        1 => eprintln!("consort: {error}"),
-        _ => eprintln!("consort: rank {rank} of {size}: {error}"),
+        1 => say(format_args!("{error}")),
+        _ => say(format_args!("rank {rank} of {size}: {error}")),
     }
 }
 
@@ -265,13 +273,17 @@ impl Hook {
 
     fn install(process_rank: Option<usize>, size: usize, abort: Option<fn(i32) -> !>) -> Hook {
         let former = std::panic::take_hook();
+        let said = AtomicBool::new(false);
         std::panic::set_hook(Box::new(move |info| {
+            if said.swap(true, Ordering::Relaxed) {
+                return; // another thread of the same loop was first, and is ending the job
+            }
             let rank = process_rank.unwrap_or_else(|| RANK.get());
             let text = panic_text(info.payload());
             let place = info.location().map_or(String::new(), |at| format!(" at {}:{}", at.file(), at.line()));
             match size {
-                1 => eprintln!("consort: internal error: {text}{place}"),
-                _ => eprintln!("consort: rank {rank} of {size}: internal error: {text}{place}"),
+                1 => say(format_args!("internal error: {text}{place}")),
+                _ => say(format_args!("rank {rank} of {size}: internal error: {text}{place}")),
             }
             if let Some(abort) = abort {
                 abort(ErrorKind::Internal.exit_code());
