@@ -433,6 +433,37 @@ fn threads_that_cannot_start_are_said_once_and_nobody_waits_for_them() {
 }
 
 #[test]
+#[cfg(target_arch = "x86_64")]
+fn a_library_that_rounds_tiny_numbers_to_zero_is_refused_on_its_rank() {
+    let folder = folder();
+    let at = folder.path();
+    table(&folder, "t.h5", 200, |_, _| {});
+    // What -ffast-math links in.
+    let source = "__attribute__((constructor)) static void fast(void) \
+                  { __builtin_ia32_ldmxcsr(__builtin_ia32_stmxcsr() | 0x8040); }";
+    std::fs::write(at.join("fast.c"), source).unwrap();
+    let compiled = Command::new("cc").current_dir(at).args(["-shared", "-fPIC", "-o", "fast.so", "fast.c"]).status();
+    assert!(compiled.unwrap().success());
+    let preload = format!("LD_PRELOAD={}", at.join("fast.so").display());
+    let words = ["train", "logistic", "t.h5", "-o", "m.h5"];
+    let mut alone = Command::new("env");
+    alone.current_dir(at).args([&preload, PROGRAM]).args(words);
+    let mut ways = vec![(alone, "-ffast-math")];
+    if has_mpi() {
+        let mut command = Command::new(launcher());
+        command.current_dir(at).args(["-n", "2", PROGRAM]).args(words);
+        command.args([":", "-n", "1", "env", &preload, PROGRAM]).args(words);
+        ways.push((command, "rank 2 of 3: a library in this process"));
+    }
+    for (command, said) in ways {
+        let ended = end_of(command);
+        assert_eq!(ended.code, Some(2), "{said}: {}", ended.text);
+        one_message(&ended, &[said]);
+        assert!(!at.join("m.h5").exists());
+    }
+}
+
+#[test]
 fn a_full_log_does_not_turn_an_error_into_an_abort() {
     let mut command = Command::new("bash");
     command.args(["-c", &format!("exec {PROGRAM} train logistic nowhere.h5 -o m.h5 2>/dev/full")]);

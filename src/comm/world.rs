@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::threads::{panic_text, run_ranks};
 use super::{Communicator, self_test};
 use crate::error::{Error, ErrorKind, Result};
+use crate::functions::check_denormals;
 
 /// The most ranks that one process plays.
 const MOST_THREAD_RANKS: usize = 4096;
@@ -164,6 +165,7 @@ fn run_as_threads(size: usize, threads: usize, body: impl Fn(&Communicator) -> R
         |rank, _| RANK.set(rank),
         |comm| {
             self_test(comm)?;
+            comm.agree(check_denormals())?;
             let code = body(comm)?;
             comm.end()?;
             Ok(code)
@@ -181,7 +183,8 @@ fn run_as_threads(size: usize, threads: usize, body: impl Fn(&Communicator) -> R
 
 /// The body on a process's own communicator, from self-test to the last common call; unless some rank is not `ready`.
 fn run_body(comm: &Communicator, ready: Result<()>, body: impl Fn(&Communicator) -> Result<i32>) -> i32 {
-    let run = || self_test(comm).and_then(|()| comm.agree(ready)).and_then(|()| body(comm));
+    let run =
+        || self_test(comm).and_then(|()| comm.agree(ready.and_then(|()| check_denormals()))).and_then(|()| body(comm));
     let ran = catch_unwind(AssertUnwindSafe(run));
     let mut result = ran.unwrap_or_else(|panic| Err(Error::internal(format!("panic: {}", panic_text(&*panic)))));
     let mut reported = false;
