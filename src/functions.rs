@@ -3,6 +3,27 @@
 //! The system's `exp` and `log` differ between machines (EXACT law 4.7); the `libm` crate's do not, but are
 //! called once a row. These two are plain arithmetic in one fixed order, without branches, so a loop over rows
 //! becomes SIMD code; no operation here is ever contracted to a fused one.
+//!
+//! [`check_denormals`] looks at the one mode of the processor that others could change under all arithmetic.
+
+use crate::error::{Error, Result};
+use std::hint::black_box;
+
+/// Refuses a pool of threads of which one rounds numbers below 2^−1022 to zero. Not collective.
+///
+/// Loading a library that was linked with -ffast-math sets that mode, for the loading thread and those it starts; an HDF5 filter
+/// plugin may come in the middle of a run, on one thread of one rank (`EXACT` 4.6). So it is asked at the start of a world
+/// and once more when the table was read.
+pub fn check_denormals() -> Result<()> {
+    let kept = rayon::broadcast(|_| black_box(f64::MIN_POSITIVE) * black_box(0.5) > 0.0);
+    match kept.into_iter().all(|kept| kept) {
+        true => Ok(()),
+        false => Err(Error::usage(
+            "a library in this process rounds numbers below 2e-308 to zero, so results would depend on where it is loaded; \
+             use a build of it without -ffast-math (look at LD_PRELOAD and at HDF5_PLUGIN_PATH)",
+        )),
+    }
+}
 
 /// exp(x) for x ≤ 0 (and up to 700), relative error below 4e-16; 0 below −708, where exp is subnormal.
 ///

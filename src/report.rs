@@ -81,7 +81,9 @@ impl Observer for Reporter {
             print_line(&json!({"event": "warning", "message": message}).to_string());
             return;
         }
-        let print = || eprintln!("consort: warning: {message}");
+        let print = || {
+            let _ = writeln!(std::io::stderr(), "consort: warning: {message}");
+        };
         match &self.bar {
             Some(bar) => bar.suspend(print),
             None => print(),

@@ -352,6 +352,9 @@ fn settings_that_do_not_fit_are_refused() {
     table(&folder, "other.h5", 20, |_, _| {});
     refused(&["-o", "other.h5"], &["other.h5", "--force"]);
     refused(&["-o", "m.h5", "--solver", "newton", "--l1", "0.1"], &["--l1", "lbfgs"]);
+    // More than the model file can hold: refused before the training, not after it.
+    let ended = consort(at, 0, &["train", "logistic", "t.h5", "-o", "m.h5", "--seed", "18446744073709551615"]);
+    assert!(ended.code == Some(2) && ended.text.contains("--seed"), "{:?}: {}", ended.code, ended.text);
 }
 
 #[test]
@@ -418,6 +421,103 @@ fn a_file_that_only_some_ranks_see_names_the_rank() {
     let ended = end_of(command);
     assert_eq!(ended.code, Some(3), "{}", ended.text);
     one_message(&ended, &["t.h5", "rank 2: 190 rows"]);
+}
+
+#[test]
+fn ranks_that_are_started_differently_train_nothing() {
+    if !has_mpi() {
+        return;
+    }
+    let folder = folder();
+    let at = folder.path();
+    table(&folder, "t.h5", 200, |_, _| {});
+    let words = ["train", "logistic", "t.h5", "-o", "m.h5", "--solver", "sgd", "--epochs", "2"];
+    let cases: [(&[&str], &str); 5] = [
+        (&["--seed", "7"], "other words or settings than rank 0"),
+        (&["--config", "only-there.toml"], "only-there.toml"),
+        (&["--lanes", "0"], "--lanes 0"),
+        (&["--solver", "magic"], "invalid value 'magic'"),
+        (&["--print-config"], "other words or settings than rank 0"),
+    ];
+    for (more, said) in cases {
+        let mut command = Command::new(launcher());
+        command.current_dir(at).args(["-n", "2", PROGRAM]).args(words).arg(":");
+        let kept = if more[0] == "--solver" { &words[..5] } else { &words };
+        command.args(["-n", "1", PROGRAM]).args(kept).args(more);
+        let ended = end_of(command);
+        assert_eq!(ended.code, Some(2), "{more:?}: {}", ended.text);
+        one_message(&ended, &["rank 2 of 3", said]);
+        assert!(!at.join("m.h5").exists(), "{more:?}");
+    }
+}
+
+#[test]
+fn threads_that_cannot_start_are_said_once_and_nobody_waits_for_them() {
+    let folder = folder();
+    let at = folder.path();
+    table(&folder, "t.h5", 200, |_, _| {});
+    // Stacks of 1 GiB in 4 GiB of address space: the third or fourth thread is refused, and enough is left for all else.
+    let script = |words: &str| {
+        let mut command = Command::new("bash");
+        let train = format!("ulimit -v 4000000; exec {PROGRAM} train logistic t.h5 -o m.h5 {words}");
+        command.current_dir(at).args(["-c", &train]).env("RUST_MIN_STACK", "1073741824");
+        command
+    };
+    let mut ways = vec![
+        (script("--world solo --threads 16"), "cannot start 16 threads"),
+        (script("--world threads:2 --threads 16"), "cannot start 16 threads"),
+        (script("--world threads:16 --threads 1"), "cannot start"),
+    ];
+    if has_mpi() {
+        let mut command = Command::new(launcher());
+        command.current_dir(at).args(["-n", "2", PROGRAM, "train", "logistic", "t.h5", "-o", "m.h5", ":", "-n", "1"]);
+        let one = script("--threads 16");
+        command.args(["env", "RUST_MIN_STACK=1073741824"]).arg(one.get_program()).args(one.get_args());
+        ways.push((command, "rank 2 of 3: cannot start 16 threads"));
+    }
+    for (command, said) in ways {
+        let ended = end_of(command);
+        assert_eq!(ended.code, Some(2), "{said}: {}", ended.text);
+        one_message(&ended, &[said]);
+    }
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn a_library_that_rounds_tiny_numbers_to_zero_is_refused_on_its_rank() {
+    let folder = folder();
+    let at = folder.path();
+    table(&folder, "t.h5", 200, |_, _| {});
+    // What -ffast-math links in.
+    let source = "__attribute__((constructor)) static void fast(void) \
+                  { __builtin_ia32_ldmxcsr(__builtin_ia32_stmxcsr() | 0x8040); }";
+    std::fs::write(at.join("fast.c"), source).unwrap();
+    let compiled = Command::new("cc").current_dir(at).args(["-shared", "-fPIC", "-o", "fast.so", "fast.c"]).status();
+    assert!(compiled.unwrap().success());
+    let preload = format!("LD_PRELOAD={}", at.join("fast.so").display());
+    let words = ["train", "logistic", "t.h5", "-o", "m.h5"];
+    let mut alone = Command::new("env");
+    alone.current_dir(at).args([&preload, PROGRAM]).args(words);
+    let mut ways = vec![(alone, "-ffast-math")];
+    if has_mpi() {
+        let mut command = Command::new(launcher());
+        command.current_dir(at).args(["-n", "2", PROGRAM]).args(words);
+        command.args([":", "-n", "1", "env", &preload, PROGRAM]).args(words);
+        ways.push((command, "rank 2 of 3: a library in this process"));
+    }
+    for (command, said) in ways {
+        let ended = end_of(command);
+        assert_eq!(ended.code, Some(2), "{said}: {}", ended.text);
+        one_message(&ended, &[said]);
+        assert!(!at.join("m.h5").exists());
+    }
+}
+
+#[test]
+fn a_full_log_does_not_turn_an_error_into_an_abort() {
+    let mut command = Command::new("bash");
+    command.args(["-c", &format!("exec {PROGRAM} train logistic nowhere.h5 -o m.h5 2>/dev/full")]);
+    assert_eq!(end_of(command).code, Some(3));
 }
 
 #[test]

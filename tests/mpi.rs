@@ -20,7 +20,7 @@ fn main() -> ExitCode {
     match words.iter().position(|word| word == "--inside") {
         Some(at) => {
             let mode = words.get(at + 1).map_or("cases", String::as_str).to_string();
-            ExitCode::from(run_world(World::Auto, 1, |comm| inside(comm, &mode)) as u8)
+            ExitCode::from(run_world(World::Auto, 2, |comm| inside(comm, &mode)) as u8)
         }
         None => launch_all(),
     }
@@ -37,7 +37,8 @@ fn inside(comm: &Communicator, mode: &str) -> Result<i32> {
             Command::new("kill").args(["-KILL", &me]).status().expect("kill is a program");
         }
         "panics" if last => panic!("on purpose"),
-        "panics-in-loop" if last => rayon::scope(|scope| scope.spawn(|_| panic!("on purpose"))),
+        // On every thread of the rank: both those that talk to MPI and those that do not.
+        "panics-in-loop" if last => rayon::broadcast(|_| panic!("on purpose")).into_iter().collect(),
         "fails-alone" if last => return Err(Error::data("checksum failed")),
         "returns-early" if last => return Ok(0),
         "agrees" => comm.agree(if last { Err(Error::data("checksum failed").at("x.h5")) } else { Ok(()) })?,

@@ -2,6 +2,7 @@
 
 use crate::comm::World;
 use crate::config::{ClassWeight, Kind, Missing, Schedule, Solver};
+use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand};
 use serde::de::{DeserializeOwned, IntoDeserializer, value::Error as WordError};
 use std::ops::Range;
@@ -139,10 +140,10 @@ pub struct SettingFlags {
     #[arg(long, value_name = "RATIO", allow_negative_numbers = true)]
     pub tolerance: Option<f64>,
     /// Iterations of full-batch solvers (newton, lbfgs, cd). Default 1000.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole())]
     pub max_iterations: Option<u64>,
     /// Passes over the table of sgd and adam. Default 10.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole())]
     pub epochs: Option<u64>,
     /// Length of a step of sgd (default 0.1) and adam (default 0.01).
     #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
@@ -152,11 +153,11 @@ pub struct SettingFlags {
     #[arg(long, value_parser = word::<Schedule>)]
     pub schedule: Option<Schedule>,
     /// Rows per step of sgd and adam, over all lanes. Default 1024.
-    #[arg(long, value_name = "ROWS")]
+    #[arg(long, value_name = "ROWS", value_parser = whole())]
     pub global_batch: Option<u64>,
     /// Row streams that a batch is taken from; more ranks than lanes are idle. Default: the largest power of two ≤ 64,
     /// global batch ÷ 128 and rows ÷ 256, at least 1.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole())]
     pub lanes: Option<u64>,
     /// Momentum of sgd, 0 to below 1. Default 0.9.
     #[arg(long, value_name = "M", allow_negative_numbers = true)]
@@ -166,7 +167,7 @@ pub struct SettingFlags {
     pub no_nesterov: bool,
     /// Lanes of sgd and adam take this many steps of their own before an exact average (local SGD), where communication is
     /// dear. Default: gradients are summed every step.
-    #[arg(long, value_name = "STEPS", conflicts_with = "sync")]
+    #[arg(long, value_name = "STEPS", value_parser = whole(), conflicts_with = "sync")]
     pub sync_every: Option<u64>,
     /// step: gradients are summed every step (the default); once: lanes train alone and are averaged at the end.
     #[arg(long, value_name = "WHEN", value_parser = ["step", "once"])]
@@ -178,13 +179,13 @@ pub struct SettingFlags {
     #[arg(long, value_parser = word::<ClassWeight>)]
     pub class_weight: Option<ClassWeight>,
     /// Also train and measure K times on all rows but a K-th, chosen by a hash of the row number. Default 0: do not.
-    #[arg(long, value_name = "K")]
+    #[arg(long, value_name = "K", value_parser = whole())]
     pub folds: Option<u64>,
     /// Share of the rows, chosen by a hash of the row number, that is measured instead of trained on. Default 0.
     #[arg(long, value_name = "F", allow_negative_numbers = true)]
     pub valid_fraction: Option<f64>,
     /// Key of every random draw. Default 0; never the clock.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole())]
     pub seed: Option<u64>,
 }
 
@@ -311,6 +312,11 @@ pub struct ConvertFlags {
 /// One of the words that a setting's type has in the model file.
 fn word<T: DeserializeOwned>(word: &str) -> Result<T, WordError> {
     T::deserialize(word.into_deserializer())
+}
+
+/// Numbers that TOML, hence the model file, can hold: what is larger is refused before anything is trained.
+fn whole() -> RangedU64ValueParser {
+    clap::value_parser!(u64).range(..=i64::MAX as u64)
 }
 
 /// `A..B`, `..B` with A = 0.

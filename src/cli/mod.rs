@@ -9,7 +9,7 @@ mod flags;
 mod print;
 mod resolve;
 
-use crate::comm::{Communicator, run_world};
+use crate::comm::{Communicator, World, launcher_size, run_world};
 use crate::data::names::Need;
 use crate::data::{convert, describe};
 use crate::error::{Error, ErrorKind, InContext, Result};
@@ -28,22 +28,21 @@ use std::time::Instant;
 
 /// The whole program: parses, starts the world, makes one library call; the exit code.
 ///
-/// Nothing heavy happens before the words are understood, and no world starts for `--help`, `--version` or wrong words.
+/// Nothing heavy happens before the words are understood, and no world starts for `--help` or `--version`.
 pub fn run(words: Vec<OsString>) -> i32 {
     let command = match understand(words) {
         Ok(command) => command,
-        Err(problem) => return refuse(&problem),
+        Err(problem) => return refuse(problem),
     };
     if let Err(error) = blas::single_thread() {
-        return refuse(&Problem::Settings(error));
+        return refuse(Problem::Settings(error));
     }
     let run = command.run();
     let threads = run.threads.map_or_else(|| doctor::default_threads(run.world), |n| n as usize);
     match checked(&command) {
         // What every rank finds wrong in the same values is agreed on as well, so that it is said once.
-        Ok(Some(job)) => run_world(run.world, threads, |comm| comm.agree(carry_out(comm, &job, run.json))),
-        Ok(None) => 0,
-        Err(error) => refuse(&Problem::Settings(error)),
+        Ok(job) => run_world(run.world, threads, |comm| comm.agree(carry_out(comm, &job, run.json))),
+        Err(error) => refuse(Problem::Settings(error)),
     }
 }
 
@@ -52,28 +51,34 @@ fn understand(words: Vec<OsString>) -> std::result::Result<Command, Problem> {
     Ok(Words::try_parse_from(words)?.command)
 }
 
-/// Says what is wrong with the words: once, if a launcher started several of us.
-fn refuse(problem: &Problem) -> i32 {
+/// Says what is wrong with the words: once, if a launcher started several of us. Since each may have read another `--config`
+/// file, or have other limits, they agree on it as on any failure.
+fn refuse(problem: Problem) -> i32 {
+    let error = match problem {
+        Problem::Settings(error) => error,
+        Problem::Words(error) if error.use_stderr() && launcher_size().is_some() => {
+            let text = error.to_string();
+            Error::usage(text.trim_start_matches("error: ").trim_end())
+        }
+        Problem::Words(error) => return print_words(&error),
+    };
+    run_world(World::Auto, 1, |comm| comm.agree(Err(error.clone())))
+}
+
+/// Help, the version, or what is wrong in clap's own form and colours.
+fn print_words(error: &clap::Error) -> i32 {
     let rank = ["OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID"].iter().find_map(|name| std::env::var(name).ok());
-    let speaks = rank.is_none_or(|rank| rank == "0");
-    match problem {
-        Problem::Words(error) => {
-            if speaks {
-                let _ = error.print();
-            }
-            if error.use_stderr() { ErrorKind::Usage.exit_code() } else { 0 }
-        }
-        Problem::Settings(error) => {
-            if speaks {
-                eprintln!("consort: {error}");
-            }
-            error.kind().exit_code()
-        }
+    if rank.is_none_or(|rank| rank == "0") {
+        let _ = error.print();
     }
+    if error.use_stderr() { ErrorKind::Usage.exit_code() } else { 0 }
 }
 
 /// A command whose words are checked as far as they can be without a world.
+#[derive(Debug)]
 enum Job<'a> {
+    /// Only text to print.
+    Print(String),
     Train(TrainJob),
     Predict(std::path::PathBuf, predict::PredictConfig),
     Evaluate(std::path::PathBuf, Inputs, Option<std::ops::Range<u64>>),
@@ -83,16 +88,14 @@ enum Job<'a> {
     Convert(Vec<std::path::PathBuf>, std::path::PathBuf, convert::ConvertOptions),
 }
 
-/// None: there was only something to print.
-fn checked(command: &Command) -> Result<Option<Job<'_>>> {
-    Ok(Some(match command {
+fn checked(command: &Command) -> Result<Job<'_>> {
+    Ok(match command {
         Command::Train(flags) => {
             let job = resolve::train(flags)?;
-            if flags.print_config {
-                print_line(store::settings::settings_text(&job.config, &job.inputs.names)?.trim_end());
-                return Ok(None);
+            match flags.print_config {
+                true => Job::Print(store::settings::settings_text(&job.config, &job.inputs.names)?),
+                false => Job::Train(job),
             }
-            Job::Train(job)
         }
         Command::Predict(flags) => {
             let (model, config) = resolve::predict(flags)?;
@@ -109,13 +112,33 @@ fn checked(command: &Command) -> Result<Option<Job<'_>>> {
             let (inputs, out, options) = resolve::convert(flags)?;
             Job::Convert(inputs, out, options)
         }
-    }))
+    })
+}
+
+/// Refuses ranks that were started for different jobs: another seed on one node would train a model that nobody asked for,
+/// without a word. Collective.
+fn agree_on(comm: &Communicator, job: &Job<'_>) -> Result<()> {
+    comm.agree(Ok(()))?; // a rank whose words were refused says so here
+    let mine = format!("{job:?}").into_bytes();
+    let mut of_root = mine.clone();
+    comm.broadcast_vec(&mut of_root, 0)?;
+    comm.agree(match mine == of_root {
+        true => Ok(()),
+        false => Err(Error::usage(
+            "was started with other words or settings than rank 0; give all ranks the same, and the same --config file",
+        )),
+    })
 }
 
 /// One arm, one call. Collective.
 fn carry_out(comm: &Communicator, job: &Job<'_>, json: bool) -> Result<i32> {
+    agree_on(comm, job)?;
     let printer = Printer { speaks: comm.is_root(), json };
     match job {
+        Job::Print(text) => on_root(comm, || {
+            print_line(text.trim_end());
+            Ok(())
+        }),
         Job::Train(job) => run_train(comm, job, &printer),
         Job::Predict(model, config) => run_predict(comm, model, config, &printer),
         Job::Evaluate(model, inputs, rows) => {

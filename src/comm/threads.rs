@@ -21,10 +21,10 @@ use crate::error::{Error, Result};
 ///
 /// No call can hang: ranks that wait for one another in vain, or for a rank that has returned or
 /// panicked, all get an error that names every rank's last call. The error returned is that of the
-/// lowest rank that failed by itself; a panic is an `Internal` error.
+/// lowest rank that failed by itself; a panic is an `Internal` error, a thread that the system refuses a `Usage` one.
 ///
 /// # Panics
-/// If `size` is 0 or the operating system refuses a thread.
+/// If `size` is 0.
 pub fn run_threads<R: Send>(
     size: usize,
     threads: usize,
@@ -50,17 +50,25 @@ pub fn run_ranks<R: Send>(
             .thread_name(move |thread| format!("rank {rank} thread {thread}"))
             .start_handler(move |thread| started(rank, thread))
             .build()
-            .unwrap_or_else(|e| panic!("cannot start {} threads for rank {rank}: {e}", threads.max(1)));
-        let run = || pool.install(|| body(&Communicator::new(Box::new(ThreadRank::world(&hub, rank)))));
+            .map_err(|e| Error::usage(format!("cannot start {} threads: {e}", threads.max(1))));
+        let run = || pool?.install(|| body(&Communicator::new(Box::new(ThreadRank::world(&hub, rank)))));
         let result = catch_unwind(AssertUnwindSafe(run))
             .unwrap_or_else(|panic| Err(Error::internal(format!("panic: {}", panic_text(&*panic)))));
         hub.finish(rank, result.as_ref().err());
         result
     };
     let results: Vec<Result<R>> = std::thread::scope(|scope| {
-        let run_rank = &run_rank;
-        let handles: Vec<_> = (0..size).map(|rank| scope.spawn(move || run_rank(rank))).collect();
-        handles.into_iter().map(|h| h.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+        let (run_rank, hub) = (&run_rank, &hub);
+        let start = |rank: usize| {
+            let refused = |e| {
+                let error = Error::usage(format!("cannot start a thread: {e}"));
+                hub.finish(rank, Some(&error)); // those that did start must not wait for it
+                error
+            };
+            std::thread::Builder::new().spawn_scoped(scope, move || run_rank(rank)).map_err(refused)
+        };
+        let handles: Vec<_> = (0..size).map(start).collect();
+        handles.into_iter().map(|h| h?.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
     });
     let first = |own: bool| {
         let failed = |(rank, result): (usize, &Result<R>)| match result {

@@ -1,12 +1,19 @@
 //! Which world a program runs in, and how it ends: one function for `main`.
 
 use std::cell::Cell;
+use std::fmt;
+use std::io::Write;
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::threads::{panic_text, run_ranks};
 use super::{Communicator, self_test};
 use crate::error::{Error, ErrorKind, Result};
+use crate::functions::check_denormals;
+
+/// The most ranks that one process plays.
+const MOST_THREAD_RANKS: usize = 4096;
 
 /// Where the ranks come from: the words of `--world`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,7 +32,7 @@ impl FromStr for World {
     type Err = Error;
 
     fn from_str(word: &str) -> Result<World> {
-        let threads = |n: &str| n.parse().ok().filter(|&n| n > 0).map(World::Threads);
+        let threads = |n: &str| n.parse().ok().filter(|n| (1..=MOST_THREAD_RANKS).contains(n)).map(World::Threads);
         match word {
             "auto" => Some(World::Auto),
             "mpi" => Some(World::Mpi),
@@ -33,7 +40,9 @@ impl FromStr for World {
             _ => word.strip_prefix("threads:").and_then(threads),
         }
         .ok_or_else(|| {
-            Error::usage(format!("'{word}' is no world; use auto, mpi, solo or threads:N with N at least 1"))
+            Error::usage(format!(
+                "'{word}' is no world; use auto, mpi, solo or threads:N with N from 1 to {MOST_THREAD_RANKS}"
+            ))
         })
     }
 }
@@ -131,33 +140,39 @@ pub fn run_world(world: World, threads: usize, body: impl Fn(&Communicator) -> R
     };
     match chosen {
         Chosen::Threads(size) => run_as_threads(size, threads, body),
-        Chosen::Solo => in_pool(threads, || {
+        Chosen::Solo => in_pool(threads, |ready| {
             let _hook = Hook::set(1, None);
-            run_body(&Communicator::solo(), &body)
+            run_body(&Communicator::solo(), ready, &body)
         }),
         #[cfg(feature = "mpi")]
-        Chosen::Mpi => in_pool(threads, || run_on_mpi(launcher, &body)),
+        Chosen::Mpi => in_pool(threads, |ready| run_on_mpi(launcher, ready, &body)),
         #[cfg(not(feature = "mpi"))]
         Chosen::Mpi => unreachable!("choose() knows what was built"),
     }
+}
+
+/// A line on stderr. A disk that is full under the log must not turn an error into an abort.
+fn say(line: fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stderr(), "consort: {line}");
 }
 
 /// Says why no world can be started. With several processes, only the first one says it.
 fn refuse(error: &Error) -> i32 {
     let rank = ["OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID"].iter().find_map(|name| std::env::var(name).ok());
     if rank.is_none_or(|rank| rank == "0") {
-        eprintln!("consort: {error}");
+        say(format_args!("{error}"));
     }
     error.kind().exit_code()
 }
 
 /// The whole life of a rank, MPI's start and end included, happens on one thread of its pool: that
-/// is the thread MPI calls the main one, and parallel loops start from inside the pool.
-fn in_pool(threads: usize, run: impl FnOnce() -> i32 + Send) -> i32 {
+/// is the thread MPI calls the main one, and parallel loops start from inside the pool. Where the system refuses the threads,
+/// perhaps on this rank alone, the rank still starts, to say so to the others.
+fn in_pool(threads: usize, run: impl FnOnce(Result<()>) -> i32 + Send) -> i32 {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.max(1)).start_handler(|_| RANK.set(0)).build();
     match pool {
-        Ok(pool) => pool.install(run),
-        Err(e) => refuse(&Error::usage(format!("cannot start {threads} threads: {e}"))),
+        Ok(pool) => pool.install(|| run(Ok(()))),
+        Err(e) => run(Err(Error::usage(format!("cannot start {threads} threads: {e}")))),
     }
 }
 
@@ -169,6 +184,7 @@ fn run_as_threads(size: usize, threads: usize, body: impl Fn(&Communicator) -> R
         |rank, _| RANK.set(rank),
         |comm| {
             self_test(comm)?;
+            comm.agree(check_denormals())?;
             let code = body(comm)?;
             comm.end()?;
             Ok(code)
@@ -184,9 +200,11 @@ fn run_as_threads(size: usize, threads: usize, body: impl Fn(&Communicator) -> R
     }
 }
 
-/// The body on a process's own communicator, from self-test to the last common call.
-fn run_body(comm: &Communicator, body: impl Fn(&Communicator) -> Result<i32>) -> i32 {
-    let ran = catch_unwind(AssertUnwindSafe(|| self_test(comm).and_then(|()| body(comm))));
+/// The body on a process's own communicator, from self-test to the last common call; unless some rank is not `ready`.
+fn run_body(comm: &Communicator, ready: Result<()>, body: impl Fn(&Communicator) -> Result<i32>) -> i32 {
+    let run =
+        || self_test(comm).and_then(|()| comm.agree(ready.and_then(|()| check_denormals()))).and_then(|()| body(comm));
+    let ran = catch_unwind(AssertUnwindSafe(run));
     let mut result = ran.unwrap_or_else(|panic| Err(Error::internal(format!("panic: {}", panic_text(&*panic)))));
     let mut reported = false;
     // A mismatch with a peer's call costs both sides one more common end; more rounds are a bug.
@@ -214,7 +232,11 @@ fn run_body(comm: &Communicator, body: impl Fn(&Communicator) -> Result<i32>) ->
 }
 
 #[cfg(feature = "mpi")]
-fn run_on_mpi(launcher: Option<(usize, &'static str)>, body: impl Fn(&Communicator) -> Result<i32>) -> i32 {
+fn run_on_mpi(
+    launcher: Option<(usize, &'static str)>,
+    ready: Result<()>,
+    body: impl Fn(&Communicator) -> Result<i32>,
+) -> i32 {
     use super::mpi;
     let world = match mpi::start() {
         Ok(world) => world,
@@ -231,7 +253,7 @@ fn run_on_mpi(launcher: Option<(usize, &'static str)>, body: impl Fn(&Communicat
     }
     RANK.set(comm.rank());
     let hook = Hook::set_for_rank(comm.rank(), comm.size(), Some(mpi::abort_job));
-    let code = run_body(&comm, body);
+    let code = run_body(&comm, ready, body);
     drop(comm);
     mpi::finalize();
     drop(hook);
@@ -243,8 +265,8 @@ fn report(rank: usize, size: usize, error: &Error) {
         return; // the hook has said it, with its place
     }
     match size {
-        1 => eprintln!("consort: {error}"),
-        _ => eprintln!("consort: rank {rank} of {size}: {error}"),
+        1 => say(format_args!("{error}")),
+        _ => say(format_args!("rank {rank} of {size}: {error}")),
     }
 }
 
@@ -273,13 +295,17 @@ impl Hook {
 
     fn install(process_rank: Option<usize>, size: usize, abort: Option<fn(i32) -> !>) -> Hook {
         let former = std::panic::take_hook();
+        let said = AtomicBool::new(false);
         std::panic::set_hook(Box::new(move |info| {
+            if said.swap(true, Ordering::Relaxed) {
+                return; // another thread of the same loop was first, and is ending the job
+            }
             let rank = process_rank.unwrap_or_else(|| RANK.get());
             let text = panic_text(info.payload());
             let place = info.location().map_or(String::new(), |at| format!(" at {}:{}", at.file(), at.line()));
             match size {
-                1 => eprintln!("consort: internal error: {text}{place}"),
-                _ => eprintln!("consort: rank {rank} of {size}: internal error: {text}{place}"),
+                1 => say(format_args!("internal error: {text}{place}")),
+                _ => say(format_args!("rank {rank} of {size}: internal error: {text}{place}")),
             }
             if let Some(abort) = abort {
                 abort(ErrorKind::Internal.exit_code());
@@ -307,7 +333,7 @@ mod tests {
     fn the_words_of_world() {
         assert_eq!("threads:3".parse(), Ok(World::Threads(3)));
         assert_eq!("auto".parse(), Ok(World::Auto));
-        for wrong in ["threads:0", "threads:", "threads:x", "MPI", ""] {
+        for wrong in ["threads:0", "threads:", "threads:x", "threads:18446744073709551615", "MPI", ""] {
             assert_eq!(wrong.parse::<World>().unwrap_err().kind(), ErrorKind::Usage, "{wrong}");
         }
     }

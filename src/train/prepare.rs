@@ -17,6 +17,7 @@ use crate::data::{Block, DataSource, Targets, Values};
 use crate::error::{Error, Result};
 use crate::exact::BlockSums;
 use crate::exact::scale::{from_order_key, order_key};
+use crate::functions::check_denormals;
 use crate::model::preprocess::{standardise, standardised};
 use crate::model::{Preprocess, TargetCoding};
 use crate::objective::Objective;
@@ -97,7 +98,8 @@ pub fn prepare(
     }
     let shift = agree_shift(comm, &mut reader, &plan, &preprocess)?;
     let keep_raw = schema.columns.iter().all(|c| c.kind != crate::data::ColumnKind::Wide);
-    let gathered = gather(&mut reader, &preprocess, &shift, config, hold, keep_raw);
+    let gathered = gather(&mut reader, &preprocess, &shift, config, hold, keep_raw)
+        .and_then(|gathered| check_denormals().map(|()| gathered)); // reading may have loaded a filter plugin
     let mut gathered = comm.agree(gathered)?;
 
     let target =
