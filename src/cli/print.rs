@@ -69,15 +69,16 @@ impl Printer {
         let text = || {
             let ended = if report.converged { "converged" } else { "stopped" };
             let total = report.traffic.total();
+            let pass = if model.config.solver.is_mini_batch() { "epoch" } else { "iteration" };
             format!(
                 "{} × {} | loss {:.6} | {ended} after {}, stop value {:.1e}\n\
-                 read {:.2} s | train {:.2} s ({:.2e} s each) | write {:.2} s | peak memory {} | {}, {}\n\
+                 read {:.2} s | train {:.2} s ({:.2e} s per {pass}) | write {:.2} s | peak memory {} | {}, {}\n\
                  model {}\n\
                  digest {}",
                 count(report.rows, "row"),
                 count(report.features, "feature"),
                 report.loss,
-                count(report.iterations, if model.config.solver.is_mini_batch() { "epoch" } else { "iteration" }),
+                count(report.iterations, pass),
                 report.stop_value,
                 report.read_s,
                 report.train_s,
