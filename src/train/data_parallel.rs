@@ -182,7 +182,7 @@ fn run(
 ) -> Result<Fit> {
     let (config, course) = (job.config, &job.course);
     let mut fit = Fit::default();
-    for epoch in 0..config.epochs {
+    for epoch in 0..course.epochs {
         let since = Instant::now();
         start_epoch(&mut lanes, job.table, config, course, epoch);
         let weights = step_weights(comm, job, &lanes)?;
