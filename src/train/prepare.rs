@@ -145,6 +145,9 @@ pub fn prepare(
     if total_weight <= 0.0 {
         return Err(Error::data("all rows have weight 0: nothing is left to train on"));
     }
+    if fold.is_none() {
+        target::check_weighted(&target, &weighted_y)?;
+    }
     let first_row = plan.rows(units.clone()).start;
     let table = Table {
         plan,

@@ -63,3 +63,20 @@ fn a_column_that_starts_late_or_after_rows_without_weight_is_standardised_as_any
         }
     }
 }
+
+#[test]
+fn one_class_is_left_when_the_rows_of_the_other_weigh_nothing() {
+    let of = |weight: Vec<f64>| {
+        let table = MemorySource::from_f32((0..40).map(|i| i as f32).collect(), 1).unwrap();
+        table
+            .with_target((0..40).map(|row| (row % 2) as f64).collect(), TargetKind::Integer)
+            .and_then(|table| table.with_weight(weight))
+            .unwrap()
+    };
+    let prepared = |weight: Vec<f64>| {
+        prepare(&Communicator::solo(), &mut of(weight), &TrainConfig::default(), None, &mut Silent).map(|_| ())
+    };
+    let message = prepared((0..40).map(|row| (row % 2) as f64).collect()).unwrap_err().to_string();
+    assert!(message.starts_with("the target has one class (1) in rows of weight above 0"), "{message}");
+    assert_eq!(prepared(vec![1.0; 40]), Ok(()));
+}
