@@ -89,8 +89,8 @@ pub struct TrainConfig {
     pub tolerance: f64,
     /// Iterations of full-batch solvers. Default 1000.
     pub max_iterations: u64,
-    /// Passes of mini-batch solvers. Default 10.
-    pub epochs: u64,
+    /// Passes of mini-batch solvers. None: 10, or on a short table as many as make a thousand steps.
+    pub epochs: Option<u64>,
     /// Of mini-batch solvers. None: measured on the first rows, see `learning_rate.rs`; 0.1 for sgd and 0.01 for adam on
     /// uncorrelated features with unit curvature.
     pub learning_rate: Option<f64>,
@@ -122,7 +122,7 @@ impl Default for TrainConfig {
             l2: 3e-4,
             tolerance: 1e-5,
             max_iterations: 1000,
-            epochs: 10,
+            epochs: None,
             learning_rate: None,
             schedule: Schedule::Cosine,
             global_batch: 1024,
@@ -255,7 +255,7 @@ impl TrainConfig {
         }
         let at_least_1 = [
             ("--max-iterations", self.max_iterations),
-            ("--epochs", self.epochs),
+            ("--epochs", self.epochs.unwrap_or(1)),
             ("--global-batch", self.global_batch),
         ];
         for (flag, value) in at_least_1 {
@@ -401,13 +401,18 @@ mod tests {
 
     #[test]
     fn what_the_solver_does_not_look_at_goes_back_to_its_default_and_twice_is_once() {
-        let odd =
-            TrainConfig { epochs: 3, lanes: Some(5), momentum: 0.1, learning_rate: Some(7.0), ..of(Kind::Poisson) };
+        let odd = TrainConfig {
+            epochs: Some(3),
+            lanes: Some(5),
+            momentum: 0.1,
+            learning_rate: Some(7.0),
+            ..of(Kind::Poisson)
+        };
         let resolved = odd.resolved().unwrap();
         assert_eq!(resolved, TrainConfig { solver: Solver::Lbfgs, ..of(Kind::Poisson) });
         assert_eq!(resolved.resolved().unwrap(), resolved);
-        let adam = TrainConfig { solver: Solver::Adam, epochs: 3, ..of(Kind::Linear) }.resolved().unwrap();
-        assert_eq!((adam.learning_rate, adam.epochs), (None, 3));
+        let adam = TrainConfig { solver: Solver::Adam, epochs: Some(3), ..of(Kind::Linear) }.resolved().unwrap();
+        assert_eq!((adam.learning_rate, adam.epochs), (None, Some(3)));
         assert_eq!(adam.resolved().unwrap(), adam);
     }
 }

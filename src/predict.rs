@@ -11,7 +11,7 @@
 use crate::comm::Communicator;
 use crate::data::hdf5::Hdf5Source;
 use crate::data::names::{Need, TableNames};
-use crate::data::{Block, ColumnKind, DataSource, Values};
+use crate::data::{Block, ColumnKind, DataSource, Values, Whole};
 use crate::error::{Error, InContext, Result};
 use crate::metric::classification::most_probable;
 use crate::model::TargetCoding;
@@ -24,8 +24,6 @@ use rayon::prelude::*;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-/// 2⁵³: below it a float64 holds every whole number.
-const EXACT_WHOLE: f64 = 9_007_199_254_740_992.0;
 /// Rows that one task links.
 const TASK_ROWS: usize = 4096;
 
@@ -184,44 +182,28 @@ impl Copied {
             return Err(Error::data(message)).in_dataset(name).in_file(table);
         }
         let cell = match column.kind {
-            ColumnKind::Narrow | ColumnKind::Wide if source.first_is_whole() => Cell::I64,
-            ColumnKind::Narrow => Cell::F32,
-            ColumnKind::Wide => Cell::F64,
             ColumnKind::Text => Cell::Text(1),
+            kind => match (source.first_whole(), kind) {
+                (Some(Whole::I64), _) => Cell::I64,
+                (Some(Whole::U64), _) => Cell::U64,
+                (None, ColumnKind::Narrow) => Cell::F32,
+                (None, _) => Cell::F64,
+            },
         };
         Ok(Copied { name: name.trim_matches('/').to_string(), cell, source, block: Block::empty() })
     }
 
     fn bytes(&mut self, rows: Range<u64>) -> Result<Vec<u8>> {
-        self.source.read(rows, &mut self.block)?;
-        if self.cell == Cell::I64 {
-            return self.whole_numbers().in_dataset(&self.name);
+        match self.cell {
+            Cell::I64 => return Ok(predictions::bytes_of_i64(&self.source.read_whole(rows)?)),
+            Cell::U64 => return Ok(predictions::bytes_of_u64(&self.source.read_whole(rows)?)),
+            _ => self.source.read(rows, &mut self.block)?,
         }
         match (self.cell, &self.block.values) {
             (Cell::Text(width), _) => predictions::bytes_of_text(&self.block.text[0], width),
             (_, Values::F32(values)) => Ok(predictions::bytes_of_f32(values)),
             (_, Values::F64(values)) => Ok(predictions::bytes_of_f64(values)),
         }
-    }
-}
-
-impl Copied {
-    /// Numbers are read as floats, which are exact up to 2⁵³.
-    fn whole_numbers(&self) -> Result<Vec<u8>> {
-        let whole = |(i, value): (usize, f64)| match value.trunc() == value && value.abs() < EXACT_WHOLE {
-            true => Ok(value as i64),
-            false => Err(Error::data(format!(
-                "{value} at row {} cannot be carried over exactly: whole numbers below 2^53 can; store it as a string",
-                self.block.first_row + i as u64
-            ))),
-        };
-        let whole: Vec<i64> = match &self.block.values {
-            Values::F32(values) => {
-                values.iter().map(|v| f64::from(*v)).enumerate().map(whole).collect::<Result<_>>()?
-            }
-            Values::F64(values) => values.iter().copied().enumerate().map(whole).collect::<Result<_>>()?,
-        };
-        Ok(predictions::bytes_of_i64(&whole))
     }
 }
 

@@ -290,6 +290,27 @@ fn text_columns_weights_and_offsets_go_through_files() {
     }
 }
 
+#[test]
+fn ids_beyond_what_a_float_holds_are_carried_over() {
+    let folder = folder();
+    let at = folder.path();
+    table(&folder, "t.h5", 20, |_, y| y[0] = 1 - y[0]);
+    let (signed, unsigned) = (-(1i64 << 60) - 1, u64::MAX - 2);
+    {
+        let file = hdf5::File::append(at.join("t.h5")).unwrap();
+        let ids: Vec<i64> = (0..20).map(|i| signed - i).collect();
+        file.new_dataset_builder().with_data(&ids).create("id").unwrap();
+        let hashes: Vec<u64> = (0..20).map(|i| unsigned - i).collect();
+        file.new_dataset_builder().with_data(&hashes).create("hash").unwrap();
+    }
+    done(at, 0, &["train", "logistic", "t.h5", "-o", "m.h5"]);
+    done(at, 0, &["predict", "m.h5", "t.h5", "-o", "p.h5", "--copy", "id", "--copy", "hash", "--rows", "3..20"]);
+    let file = hdf5::File::open(at.join("p.h5")).unwrap();
+    let ids: Vec<i64> = file.dataset("id").unwrap().read_raw().unwrap();
+    let hashes: Vec<u64> = file.dataset("hash").unwrap().read_raw().unwrap();
+    assert_eq!((ids[0], ids[16], hashes[0], hashes[16]), (signed - 3, signed - 19, unsigned - 3, unsigned - 19));
+}
+
 // ---- Refused --------------------------------------------------------------------------------------------------------------
 
 #[test]

@@ -42,7 +42,7 @@ fn check(name: &str, tables: &[Inputs], config: &TrainConfig) {
 }
 
 fn solvers(kind: Kind) -> Vec<TrainConfig> {
-    let base = TrainConfig { kind, max_iterations: 12, epochs: 2, global_batch: 256, ..TrainConfig::default() };
+    let base = TrainConfig { kind, max_iterations: 12, epochs: Some(2), global_batch: 256, ..TrainConfig::default() };
     let with = |solver, l1| TrainConfig { solver, l1, ..base.clone() };
     let mut all = vec![
         with(Solver::Lbfgs, 0.0),
@@ -147,7 +147,7 @@ fn real_tables_with_text_weights_offsets_and_folds_have_the_same_bits() {
         let word = |w: &str| (!w.is_empty()).then(|| w.to_string());
         TableNames { group: word(group), weight: word(weight), offset: word(offset), ..TableNames::default() }
     };
-    let base = TrainConfig { max_iterations: 8, epochs: 2, ..TrainConfig::default() };
+    let base = TrainConfig { max_iterations: 8, epochs: Some(2), ..TrainConfig::default() };
     let cancer = Inputs { paths: vec![data("breast_cancer.h5")], names: names("", "row_weight", ""), rows: None };
     let counts = Inputs { paths: vec![data("counts.h5")], names: names("groups", "", "offset"), rows: None };
     for solver in [Solver::Lbfgs, Solver::Newton, Solver::Sgd] {
@@ -164,7 +164,7 @@ fn real_tables_with_text_weights_offsets_and_folds_have_the_same_bits() {
 fn another_seed_or_setting_gives_another_digest() {
     let folder = tempfile::tempdir().unwrap();
     let tables = tables(folder.path(), "seeds", &synthetic::logistic(500, 3, 6).unwrap());
-    let base = TrainConfig { solver: Solver::Sgd, epochs: 2, global_batch: 128, ..TrainConfig::default() };
+    let base = TrainConfig { solver: Solver::Sgd, epochs: Some(2), global_batch: 128, ..TrainConfig::default() };
     let one = run(1, 1, &tables[0], &base);
     let seed = run(1, 1, &tables[0], &TrainConfig { seed: 1, ..base.clone() });
     assert!(one.digest != seed.digest && one.linear.params != seed.linear.params);

@@ -142,7 +142,7 @@ pub struct SettingFlags {
     /// Iterations of full-batch solvers (newton, lbfgs, cd). Default 1000.
     #[arg(long, value_name = "N", value_parser = whole())]
     pub max_iterations: Option<u64>,
-    /// Passes over the table of sgd and adam. Default 10.
+    /// Passes over the table of sgd and adam. Default 10, or on a short table as many as make 1000 steps.
     #[arg(long, value_name = "N", value_parser = whole())]
     pub epochs: Option<u64>,
     /// Length of a step of sgd (default 0.1) and adam (default 0.01).

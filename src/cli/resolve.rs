@@ -58,7 +58,8 @@ fn settings(kind: Kind, flags: &SettingFlags) -> Result<TrainConfig> {
     macro_rules! take {
         ($($field:ident)*) => { $(if let Some(value) = flags.$field { config.$field = value; })* };
     }
-    take!(solver l1 l2 tolerance max_iterations epochs schedule global_batch momentum missing class_weight folds valid_fraction seed);
+    take!(solver l1 l2 tolerance max_iterations schedule global_batch momentum missing class_weight folds valid_fraction seed);
+    config.epochs = flags.epochs;
     config.learning_rate = flags.learning_rate;
     config.lanes = flags.lanes;
     config.nesterov = !flags.no_nesterov;

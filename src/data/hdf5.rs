@@ -1,9 +1,9 @@
 //! A table in one or many HDF5 files, read through the HDF5 library by hyperslab.
 
 use super::canonical::Value;
-use super::hdf5_field::{Field, FromNumber, bad_weight};
+use super::hdf5_field::{Field, FromNumber, Whole, bad_weight};
 use super::hdf5_find::resolve;
-use super::hdf5_types::open_to_read;
+use super::hdf5_types::{Native, open_to_read};
 use super::names::{Need, TableNames, join};
 use super::{Block, Column, ColumnKind, DataSource, Schema, TargetKind, Targets, Values};
 use crate::error::{Error, InContext, Result};
@@ -29,6 +29,7 @@ pub struct Hdf5Source {
     /// Indices of the parts whose files are open, the longest unused first.
     open: Vec<usize>,
     need: Need,
+    first_whole: Option<Whole>,
     /// Reused between reads: elements before conversion. u64 so that it is aligned for every number.
     scratch: Vec<u64>,
 }
@@ -68,6 +69,7 @@ impl Hdf5Source {
             parts: Vec::new(),
             open: Vec::new(),
             need,
+            first_whole: None,
             scratch: Vec::new(),
         };
         for (index, path) in paths.iter().enumerate() {
@@ -81,6 +83,7 @@ impl Hdf5Source {
             let schema = fields.schema(n_rows);
             if index == 0 {
                 source.names = found.clone();
+                source.first_whole = fields.features.first().and_then(Field::whole);
                 source.schema = Schema { n_rows: 0, ..schema };
             } else {
                 source.check_like_first(&schema, &fields, first).in_file(path)?;
@@ -145,11 +148,54 @@ impl Hdf5Source {
         fields.and_then(|fields| fields.features.first()).map_or(0, |field| field.chunk_rows)
     }
 
-    /// Whether the first feature is stored as whole numbers.
-    pub fn first_is_whole(&self) -> bool {
-        let fields = self.parts.first().and_then(|part| part.fields.as_ref());
-        let first = fields.and_then(|fields| fields.features.first());
-        first.is_some_and(|field| field.target_kind() == TargetKind::Integer)
+    /// The type of the first feature if it is stored as whole numbers.
+    pub(crate) fn first_whole(&self) -> Option<Whole> {
+        self.first_whole
+    }
+
+    /// The only feature of a table as stored: no float comes between, so numbers beyond 2⁵³ stay what they are.
+    /// `T`: what [`first_whole`](Self::first_whole) says. Not collective.
+    pub(crate) fn read_whole<T: Native + Default>(&mut self, rows: Range<u64>) -> Result<Vec<T>> {
+        let wanted = self.first_whole;
+        let mut all = vec![T::default(); (rows.end - rows.start) as usize];
+        self.visit_parts(rows, |fields, local, slot, _| {
+            let field = &fields.features[0];
+            let n_rows = (local.end - local.start) as usize;
+            match field.whole() == wanted {
+                true => field.read_whole(local, &mut all[slot..slot + n_rows]),
+                false => Err(Error::data("is not stored as in the first file")).in_dataset(&field.path),
+            }
+        })?;
+        Ok(all)
+    }
+
+    /// Calls `visit` with the fields of each file that has some of these rows, its own numbers of them, and how many of
+    /// `rows` come before.
+    fn visit_parts(
+        &mut self,
+        rows: Range<u64>,
+        mut visit: impl FnMut(&Fields, Range<u64>, usize, &mut Vec<u64>) -> Result<()>,
+    ) -> Result<()> {
+        let rows = self.first_row + rows.start..self.first_row + rows.end;
+        let first = self.parts.partition_point(|part| part.first_row + part.n_rows <= rows.start);
+        for index in first..self.parts.len() {
+            let part = &self.parts[index];
+            let here = rows.start.max(part.first_row)..rows.end.min(part.first_row + part.n_rows);
+            if here.is_empty() {
+                if part.first_row >= rows.end {
+                    break;
+                }
+                continue;
+            }
+            let path = part.path.clone();
+            let slot = (here.start - rows.start) as usize;
+            let local = here.start - part.first_row..here.end - part.first_row;
+            self.open_part(index).in_file(&path)?;
+            if let Some(fields) = &self.parts[index].fields {
+                visit(fields, local, slot, &mut self.scratch).in_file(&path)?;
+            }
+        }
+        Ok(())
     }
 
     fn check_like_first(&self, found: &Schema, fields: &Fields, first: &Path) -> Result<()> {
@@ -220,26 +266,7 @@ impl DataSource for Hdf5Source {
     fn read(&mut self, rows: Range<u64>, into: &mut Block) -> Result<()> {
         assert!(rows.start <= rows.end && rows.end <= self.schema.n_rows, "rows {rows:?} of {}", self.schema.n_rows);
         into.reset(&self.schema, rows.clone());
-        let rows = self.first_row + rows.start..self.first_row + rows.end;
-        let first = self.parts.partition_point(|part| part.first_row + part.n_rows <= rows.start);
-        for index in first..self.parts.len() {
-            let part = &self.parts[index];
-            let here = rows.start.max(part.first_row)..rows.end.min(part.first_row + part.n_rows);
-            if here.is_empty() {
-                if part.first_row >= rows.end {
-                    break;
-                }
-                continue;
-            }
-            let path = part.path.clone();
-            let slot = (here.start - rows.start) as usize;
-            let local = here.start - part.first_row..here.end - part.first_row;
-            self.open_part(index).in_file(&path)?;
-            if let Some(fields) = &self.parts[index].fields {
-                fields.read(local, slot, into, &mut self.scratch).in_file(&path)?;
-            }
-        }
-        Ok(())
+        self.visit_parts(rows, |fields, local, slot, scratch| fields.read(local, slot, into, scratch))
     }
 }
 

@@ -28,6 +28,13 @@ pub(crate) struct Field {
     pub(crate) packing: Packing,
 }
 
+/// What holds all whole numbers of a dataset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Whole {
+    I64,
+    U64,
+}
+
 /// The netCDF conventions: value = stored × scale + offset, and stored values that mean "missing".
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Packing {
@@ -107,6 +114,21 @@ impl Field {
             Element::Float { .. } => TargetKind::Float,
             Element::FixedText { .. } | Element::Text => TargetKind::Text,
         }
+    }
+
+    /// The type of whole numbers, if they mean what is stored.
+    pub(crate) fn whole(&self) -> Option<Whole> {
+        match self.element {
+            _ if self.packing != Packing::default() => None,
+            Element::Integer { bytes: 8, signed: false } => Some(Whole::U64),
+            Element::Integer { .. } => Some(Whole::I64),
+            _ => None,
+        }
+    }
+
+    /// Reads (rows, width) whole numbers; HDF5 widens them to `T`.
+    pub(crate) fn read_whole<T: Native>(&self, rows: Range<u64>, into: &mut [T]) -> Result<()> {
+        read_rows(&self.dataset, &self.shape, rows.clone(), into).map_err(|e| self.cannot_read(&rows, &e))
     }
 
     /// `rows` cut into runs that end where chunks end and are about a megabyte.

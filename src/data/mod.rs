@@ -22,6 +22,7 @@ pub mod names;
 pub mod partition;
 pub mod synthetic;
 
+pub(crate) use hdf5_field::Whole;
 pub(crate) use hdf5_types::reason;
 
 use crate::error::Result;

@@ -1,7 +1,8 @@
 //! Sums from which means, variances and ranges of columns come, block by block.
 //!
 //! A block contributes Σw, Σw(x−c) and Σw(x−c)² per column, x the values that are there and c a shift near the mean
-//! (the mean of the table's first block), so that nothing cancels. The contributions are added exactly elsewhere.
+//! (the mean of the table's first block, or the mean itself where that turns out to be far from it), so that nothing
+//! cancels. The contributions are added exactly elsewhere.
 
 use multiversion::multiversion;
 
@@ -52,30 +53,46 @@ fn add_row(row: &[f64], weight: f64, shift: &[f64], sums: [&mut [f64]; 5]) {
     }
 }
 
-/// Mean and 1/standard deviation (of the population) of every column from the exact total of the sums.
+/// What the moments of all rows say of every column.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Standardisation {
+    pub mean: Vec<f64>,
+    /// 1/standard deviation (of the population); 0 for a column that is empty or has one value.
+    pub inverse_scale: Vec<f64>,
+    /// The mean of some column is so far from its shift that little is left of its variance: take the moments again,
+    /// around `mean`.
+    pub cancels: bool,
+}
+
+/// Squared distance of mean and shift, in variances, from which on more than 20 of the variance's 53 bits are lost.
+const MOST_CANCELLATION: f64 = (1 << 20) as f64;
+
+/// Mean and scale of every column from the exact total of the sums.
 ///
-/// The inverse is 0 for a column that is empty or has one value; [`None`] names the first column whose
-/// squares left the range of float64.
-pub fn standardisation(total: &[f64], min: &[f64], max: &[f64], shift: &[f64]) -> Result<(Vec<f64>, Vec<f64>), usize> {
+/// [`Err`] names the first column whose squares left the range of float64.
+pub fn standardisation(total: &[f64], min: &[f64], max: &[f64], shift: &[f64]) -> Result<Standardisation, usize> {
     let d = min.len();
-    let (mut means, mut inverse_scales) = (Vec::with_capacity(d), Vec::with_capacity(d));
+    let (mut mean, mut inverse_scale) = (Vec::with_capacity(d), Vec::with_capacity(d));
+    let mut cancels = false;
     for j in 0..d {
         let (w, s1, s2) = (total[j], total[d + j], total[2 * d + j]);
         if w <= 0.0 || min[j] == max[j] {
-            means.push(if w > 0.0 { min[j] } else { 0.0 });
-            inverse_scales.push(0.0);
+            mean.push(if w > 0.0 { min[j] } else { 0.0 });
+            inverse_scale.push(0.0);
             continue;
         }
         let from_shift = s1 / w;
-        let variance = s2 / w - from_shift * from_shift;
+        let square = from_shift * from_shift;
+        let variance = s2 / w - square;
         let inverse = 1.0 / variance.sqrt();
         if !variance.is_finite() {
             return Err(j);
         }
-        means.push(shift[j] + from_shift);
-        inverse_scales.push(if variance > 0.0 && inverse.is_finite() { inverse } else { 0.0 });
+        cancels |= square > MOST_CANCELLATION * variance;
+        mean.push(shift[j] + from_shift);
+        inverse_scale.push(if variance > 0.0 && inverse.is_finite() { inverse } else { 0.0 });
     }
-    Ok((means, inverse_scales))
+    Ok(Standardisation { mean, inverse_scale, cancels })
 }
 
 #[cfg(test)]
@@ -89,9 +106,9 @@ mod tests {
         for x in &values {
             moments.add_row(&[*x], 1.0, &[1e12]);
         }
-        let (mean, inverse) = standardisation(&moments.sums, &moments.min, &moments.max, &[1e12]).unwrap();
-        assert_eq!(mean, [1e12 + 4.5]);
-        approx::assert_relative_eq!(inverse[0], 1.0 / 8.25f64.sqrt(), max_relative = 1e-12);
+        let found = standardisation(&moments.sums, &moments.min, &moments.max, &[1e12]).unwrap();
+        assert_eq!((found.mean, found.cancels), (vec![1e12 + 4.5], false));
+        approx::assert_relative_eq!(found.inverse_scale[0], 1.0 / 8.25f64.sqrt(), max_relative = 1e-12);
     }
 
     #[test]
@@ -101,9 +118,9 @@ mod tests {
         moments.add_row(&[1.0, 5.0, f64::NAN], 1.0, &[0.0; 3]);
         moments.add_row(&[3.0, 5.0, f64::NAN], 3.0, &[0.0; 3]);
         moments.add_row(&[1e9, 1e9, 1e9], 0.0, &[0.0; 3]);
-        let (mean, inverse) = standardisation(&moments.sums, &moments.min, &moments.max, &[0.0; 3]).unwrap();
-        assert_eq!(mean, [2.5, 5.0, 0.0]);
-        approx::assert_relative_eq!(inverse[0], 1.0 / 0.75f64.sqrt());
-        assert_eq!(inverse[1..], [0.0, 0.0]);
+        let found = standardisation(&moments.sums, &moments.min, &moments.max, &[0.0; 3]).unwrap();
+        assert_eq!((found.mean, found.cancels), (vec![2.5, 5.0, 0.0], false));
+        approx::assert_relative_eq!(found.inverse_scale[0], 1.0 / 0.75f64.sqrt());
+        assert_eq!(found.inverse_scale[1..], [0.0, 0.0]);
     }
 }

@@ -92,6 +92,7 @@ pub fn from_file(file: &ModelFile) -> Result<Model> {
     }
     let (shape, coefficients) = file.f64("coefficients")?;
     let &[k, d] = shape else { return Err(misfit("coefficients", "two axes")) };
+    finite("coefficients", coefficients)?;
     let intercepts = vector(file, "intercepts", k)?;
     let mut params = Vec::with_capacity(k * (d + 1));
     for (score, intercept) in intercepts.iter().enumerate() {
@@ -167,7 +168,13 @@ fn columns_from(file: &ModelFile) -> Result<Vec<ColumnCode>> {
 
 fn vector(file: &ModelFile, name: &str, len: usize) -> Result<Vec<f64>> {
     let (_, values) = file.f64(name)?;
+    finite(name, values)?;
     if values.len() == len { Ok(values.to_vec()) } else { Err(misfit(name, &format!("{len} numbers"))) }
+}
+
+/// Training ends in finite numbers or in an error; others would turn every prediction into NaN without a word.
+fn finite(name: &str, values: &[f64]) -> Result<()> {
+    if values.iter().all(|value| value.is_finite()) { Ok(()) } else { Err(misfit(name, "finite numbers")) }
 }
 
 /// They are looked up by bisection.
@@ -254,7 +261,9 @@ mod tests {
     fn a_file_that_does_not_fit_together_is_refused() {
         let good = to_file(&model(Kind::Logistic), &Inputs::default()).unwrap();
         assert!(from_file(&good).is_ok());
-        let broken: [fn(&mut ModelFile); 6] = [
+        let broken: [fn(&mut ModelFile); 8] = [
+            |file| file.arrays[0].1 = Array::F64 { shape: vec![3, 5], values: vec![f64::NAN; 15] },
+            |file| file.arrays[2].1 = Array::F64 { shape: vec![5], values: vec![f64::INFINITY; 5] },
             |file| file.arrays[1].1 = Array::F64 { shape: vec![2], values: vec![0.0; 2] },
             |file| file.arrays[2].1 = Array::F64 { shape: vec![4], values: vec![0.0; 4] },
             |file| file.kind = "linear".into(),

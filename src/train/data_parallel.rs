@@ -12,6 +12,9 @@ use crate::objective::Objective;
 use crate::optim::{Adam, Optimizer, Sgd};
 use std::time::Instant;
 
+/// Epochs in a row that change little before training ends: losses of mini-batches are noisy, so one may be by chance.
+const STILL_EPOCHS: usize = 2;
+
 /// Trains by stochastic gradient descent or Adam from `start`; the same fit on every rank. Collective.
 ///
 /// * `table`: standardised rows of the lanes that this rank owns (maybe none), of a plan made by
@@ -20,7 +23,7 @@ use std::time::Instant;
 /// * A step takes the next micro-batch of each lane, adds their gradients as integers, divides once by the step's weight and adds
 ///   `l2` times the coefficients. A step whose rows all have weight 0 changes nothing.
 /// * `fit.losses`: per epoch, Σ w·loss/Σ w over its steps, each at the parameters it started from, with penalty;
-///   `fit.iterations`: epochs. Epochs end early once |Δloss| ≤ `tolerance`·|loss| from one to the next (0: never).
+///   `fit.iterations`: epochs. Epochs end early once |Δloss| ≤ `tolerance`·|loss| twice in a row (0: never).
 /// * [`Sync::Step`] makes two all-reduces a step: 4 bytes a group of parameters, 4 a parameter; two small ones more an epoch.
 ///
 /// # Errors
@@ -182,7 +185,7 @@ fn run(
 ) -> Result<Fit> {
     let (config, course) = (job.config, &job.course);
     let mut fit = Fit::default();
-    for epoch in 0..config.epochs {
+    for epoch in 0..course.epochs {
         let since = Instant::now();
         start_epoch(&mut lanes, job.table, config, course, epoch);
         let weights = step_weights(comm, job, &lanes)?;
@@ -205,7 +208,8 @@ fn run(
         let learning_rate = Some(job.learning_rate(next_step.saturating_sub(1)));
         let of_steps = course.of_steps;
         watch.progress(&Progress { step: next_step, of_steps, loss, gradient: None, learning_rate });
-        if config.tolerance > 0.0 && change <= config.tolerance {
+        let small = |change: &&f64| **change <= config.tolerance;
+        if config.tolerance > 0.0 && fit.stop_values.iter().rev().take_while(small).count() >= STILL_EPOCHS {
             fit.converged = true;
             break;
         }

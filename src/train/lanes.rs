@@ -10,6 +10,11 @@ use crate::rng::{Draws, Stream};
 use rayon::prelude::*;
 use std::ops::Range;
 
+/// Passes and steps when nobody says: a table that fills few batches is passed more often, because what a solver can do
+/// is a matter of steps.
+const LEAST_EPOCHS: u64 = 10;
+const LEAST_STEPS: u64 = 1000;
+
 /// Lanes and steps of a training: a function of the table's shape and the settings, never of ranks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Course {
@@ -18,6 +23,7 @@ pub struct Course {
     pub micro_batch: u64,
     /// ⌈longest lane / micro-batch⌉.
     pub steps_per_epoch: u64,
+    pub epochs: u64,
     pub of_steps: u64,
 }
 
@@ -39,7 +45,10 @@ impl Course {
         }
         let micro_batch = batch / n_lanes;
         let steps_per_epoch = table.plan.longest_lane().div_ceil(micro_batch);
-        Ok(Course { n_lanes, micro_batch, steps_per_epoch, of_steps: steps_per_epoch * config.epochs })
+        let default_epochs = || LEAST_EPOCHS.max(LEAST_STEPS.div_ceil(steps_per_epoch.max(1)));
+        let epochs = config.epochs.unwrap_or_else(default_epochs);
+        let of_steps = steps_per_epoch.saturating_mul(epochs);
+        Ok(Course { n_lanes, micro_batch, steps_per_epoch, epochs, of_steps })
     }
 
     /// Epoch (from 1) of a step (from 0), for people.
@@ -161,7 +170,7 @@ mod tests {
         let config = TrainConfig { global_batch: 64, ..TrainConfig::default() };
         let course = Course::new(&table, &config).unwrap();
         // 64 groups of 16 rows over 4 lanes: 256 rows, 16 a step.
-        assert_eq!((course.micro_batch, course.steps_per_epoch, course.of_steps), (16, 16, 160));
+        assert_eq!((course.micro_batch, course.steps_per_epoch, course.of_steps), (16, 16, 1008));
         let mut orders = Vec::new();
         for epoch in 0..2 {
             let mut seen = vec![0; 1_009];

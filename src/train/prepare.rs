@@ -1,8 +1,8 @@
 //! From a data source to this rank's table in memory: classes and categories agreed, moments exact, rows standardised.
 //!
 //! Passes over this rank's rows: one for the dictionaries of text columns, if there are any; one for everything
-//! else; and one more for tables that float32 cannot hold as stored, so that they are standardised from the stored
-//! values. The passes and their results do not depend on ranks: only on the table and the settings.
+//! else; one more for tables that float32 cannot hold as stored, so that they are standardised from the stored
+//! values; and, rarely, one more of those for moments around a better point. The passes and their results do not depend on ranks: only on the table and the settings.
 
 use super::sums::{Total, sum_blocks};
 use super::table::Table;
@@ -31,6 +31,9 @@ use std::time::Instant;
 const BATCH_VALUES: u64 = 4 << 20;
 /// More distinct strings than this are not categories.
 const MOST_CATEGORIES: usize = 10_000;
+
+/// Times that moments are taken again around the mean found, at most: each takes it 2⁵⁰ times nearer.
+const MOST_SHIFTS: usize = 3;
 
 /// A table ready to train on, with what was learned on the way; the same on every rank but for the rows.
 pub struct Prepared {
@@ -96,7 +99,7 @@ pub fn prepare(
         let local = local_categories(&mut reader, preprocess.columns.iter().filter(|c| is_text(c)).count());
         agree_categories(comm, local, &mut preprocess)?;
     }
-    let shift = agree_shift(comm, &mut reader, &plan, &preprocess)?;
+    let mut shift = agree_shift(comm, &mut reader, &plan, &preprocess)?;
     let keep_raw = schema.columns.iter().all(|c| c.kind != crate::data::ColumnKind::Wide);
     let gathered = gather(&mut reader, &preprocess, &shift, config, hold, keep_raw)
         .and_then(|gathered| check_denormals().map(|()| gathered)); // reading may have loaded a filter plugin
@@ -105,7 +108,16 @@ pub fn prepare(
     let target =
         target::agree(comm, config.kind, schema.target, reader.first_row(), &mut gathered.y, &gathered.strings)?;
     let began = Instant::now();
-    let peak = fit_standardisation(comm, &plan, &gathered, &shift, &mut preprocess, watch)?;
+    let mut fitted = fit_standardisation(comm, &plan, &gathered.moments, &shift, &mut preprocess)?;
+    for _ in 0..MOST_SHIFTS {
+        if !fitted.cancels {
+            break;
+        }
+        shift.clone_from(&preprocess.mean);
+        gathered.moments = comm.agree(moments_around(&mut reader, &preprocess, &gathered, &shift, keep_raw))?;
+        fitted = fit_standardisation(comm, &plan, &gathered.moments, &shift, &mut preprocess)?;
+    }
+    warn_of_constants(&preprocess, watch);
     let d = preprocess.n_features();
     let mut x = std::mem::take(&mut gathered.x);
     if keep_raw {
@@ -139,6 +151,9 @@ pub fn prepare(
     if total_weight <= 0.0 {
         return Err(Error::data("all rows have weight 0: nothing is left to train on"));
     }
+    if !matches!(hold, Some(HeldOut::Fold { .. })) {
+        target::check_weighted(&target, &weighted_y)?;
+    }
     let first_row = plan.rows(units.clone()).start;
     let table = Table {
         plan,
@@ -150,7 +165,7 @@ pub fn prepare(
         weight,
         offset: gathered.offset,
         total_weight,
-        peak,
+        peak: fitted.peak,
     };
     Ok(Prepared {
         table,
@@ -273,7 +288,8 @@ pub fn union_of_strings(comm: &Communicator, mine: &BTreeSet<String>) -> Result<
     Ok(union)
 }
 
-/// Column means of the table's first block: a point near the data, from which moments are taken. Collective.
+/// Column means of the table's first block: a point near the data, from which moments are taken; 0 where that block
+/// has no value of weight > 0. Collective.
 fn agree_shift(
     comm: &Communicator,
     reader: &mut Reader<'_>,
@@ -294,10 +310,11 @@ fn first_means(reader: &mut Reader<'_>, preprocess: &Preprocess) -> Result<Vec<f
     let first = reader.blocks.first().cloned().unwrap_or(0..0);
     reader.source.read(first, &mut reader.batch)?;
     let mut moments = BlockMoments::new(d);
-    let mut row = vec![0.0; d];
+    let (mut row, origin) = (vec![0.0; d], vec![0.0; d]);
     for i in 0..reader.batch.n_rows {
         preprocess.encode_row(&reader.batch, i, &mut row)?;
-        moments.add_row(&row, 1.0, &vec![0.0; d]);
+        let counts = reader.batch.weight.as_ref().is_none_or(|weight| weight[i] > 0.0);
+        moments.add_row(&row, f64::from(counts), &origin);
     }
     let mean = |j: usize| {
         let (n, sum) = (moments.sums[j], moments.sums[d + j]);
@@ -381,11 +398,7 @@ fn gather(
         } else {
             let began = Instant::now();
             let weights = masked(&out.weight[first..], &out.held_out[first.min(out.held_out.len())..]);
-            let moments: Result<Vec<BlockMoments>> = blocks
-                .par_iter()
-                .map(|block| encoded_moments(batch, block.clone(), preprocess, &weights, shift))
-                .collect();
-            out.moments.extend(moments?);
+            out.moments.extend(moments_of_batch(batch, blocks, preprocess, &weights, shift)?);
             out.moments_s += began.elapsed().as_secs_f64();
         }
         let began = Instant::now();
@@ -395,16 +408,7 @@ fn gather(
     })?;
     if keep_raw {
         let began = Instant::now();
-        let weights = masked(&out.weight, &out.held_out);
-        let first_row = reader.first_row();
-        out.moments = reader
-            .blocks
-            .par_iter()
-            .map(|rows| {
-                let rows = (rows.start - first_row) as usize..(rows.end - first_row) as usize;
-                kept_moments(&out.x[rows.start * d..rows.end * d], &weights[rows], shift)
-            })
-            .collect();
+        out.moments = moments_of_kept(reader, &out.x, &masked(&out.weight, &out.held_out), shift);
         out.moments_s = began.elapsed().as_secs_f64();
     }
     reader.read_s += out.encode_s;
@@ -474,6 +478,49 @@ fn cut<'x>(mut rows: &'x mut [f32], blocks: &[Range<usize>], width: usize) -> Ve
     parts
 }
 
+/// Moments of the blocks here around another shift: of the rows that were kept, or of one more reading. Not collective.
+fn moments_around(
+    reader: &mut Reader<'_>,
+    preprocess: &Preprocess,
+    gathered: &Gathered,
+    shift: &[f64],
+    keep_raw: bool,
+) -> Result<Vec<BlockMoments>> {
+    let weights = masked(&gathered.weight, &gathered.held_out);
+    if keep_raw {
+        return Ok(moments_of_kept(reader, &gathered.x, &weights, shift));
+    }
+    let first_row = reader.first_row();
+    let mut moments = Vec::with_capacity(reader.blocks.len());
+    reader.pass(|batch, blocks| {
+        let weights = &weights[(batch.first_row - first_row) as usize..];
+        moments.extend(moments_of_batch(batch, blocks, preprocess, weights, shift)?);
+        Ok(())
+    })?;
+    Ok(moments)
+}
+
+/// Moments of each block of kept rows.
+fn moments_of_kept(reader: &Reader<'_>, x: &[f32], weight: &[f64], shift: &[f64]) -> Vec<BlockMoments> {
+    let (d, first_row) = (shift.len(), reader.first_row());
+    let of_block = |rows: &Range<u64>| {
+        let rows = (rows.start - first_row) as usize..(rows.end - first_row) as usize;
+        kept_moments(&x[rows.start * d..rows.end * d], &weight[rows], shift)
+    };
+    reader.blocks.par_iter().map(of_block).collect()
+}
+
+/// Moments of each block of a batch that is not kept.
+fn moments_of_batch(
+    batch: &Block,
+    blocks: &[Range<usize>],
+    preprocess: &Preprocess,
+    weight: &[f64],
+    shift: &[f64],
+) -> Result<Vec<BlockMoments>> {
+    blocks.par_iter().map(|block| encoded_moments(batch, block.clone(), preprocess, weight, shift)).collect()
+}
+
 /// Moments of one block that is not kept.
 fn encoded_moments(
     batch: &Block,
@@ -505,20 +552,27 @@ fn kept_moments(x: &[f32], weight: &[f64], shift: &[f64]) -> BlockMoments {
     moments
 }
 
-/// Exact moments over all ranks → mean and scale; returns the largest |standardised value| of each feature. Collective.
+/// What standardising needs to know beyond mean and scale.
+struct Fitted {
+    /// Largest |standardised value| of each feature.
+    peak: Vec<f64>,
+    /// As in [`Standardisation`](crate::data::moments::Standardisation).
+    cancels: bool,
+}
+
+/// Exact moments over all ranks → mean and scale. Collective.
 fn fit_standardisation(
     comm: &Communicator,
     plan: &RowPlan,
-    gathered: &Gathered,
+    moments: &[BlockMoments],
     shift: &[f64],
     preprocess: &mut Preprocess,
-    watch: &mut dyn Observer,
-) -> Result<Vec<f64>> {
+) -> Result<Fitted> {
     let d = shift.len();
     let mut sums = BlockSums::new(3 * d, plan.n_blocks());
     // Order keys: minima first, then negated maxima, so that one MIN serves both.
     let mut keys = vec![order_key(f64::INFINITY); 2 * d];
-    for block in &gathered.moments {
+    for block in moments {
         for j in 0..d {
             keys[j] = keys[j].min(order_key(block.min[j]));
             keys[d + j] = keys[d + j].min(order_key(-block.max[j]));
@@ -546,13 +600,8 @@ fn fit_standardisation(
             return Err(too_large(widest.unwrap_or(0)));
         }
     };
-    let (mean, inverse_scale) = standardisation(&total, &min, &max, shift).map_err(too_large)?;
-    let constant: Vec<&str> = (0..d).filter(|&j| inverse_scale[j] == 0.0).map(|j| names[j].as_str()).collect();
-    if !constant.is_empty() {
-        let (shown, more) = (constant.len().min(5), constant.len().saturating_sub(5));
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        watch.warning(&format!("constant or empty columns have weight 0: '{}'{more}", constant[..shown].join("', '")));
-    }
+    let found = standardisation(&total, &min, &max, shift).map_err(too_large)?;
+    let (mean, inverse_scale) = (found.mean, found.inverse_scale);
     let peak = (0..d)
         .map(|j| {
             let ends = [min[j], max[j]].map(|x| {
@@ -564,7 +613,18 @@ fn fit_standardisation(
         .collect();
     preprocess.mean = mean;
     preprocess.inverse_scale = inverse_scale;
-    Ok(peak)
+    Ok(Fitted { peak, cancels: found.cancels })
+}
+
+fn warn_of_constants(preprocess: &Preprocess, watch: &mut dyn Observer) {
+    let names = preprocess.feature_names();
+    let scales = names.iter().zip(&preprocess.inverse_scale);
+    let constant: Vec<&str> = scales.filter(|(_, scale)| **scale == 0.0).map(|(name, _)| name.as_str()).collect();
+    if !constant.is_empty() {
+        let (shown, more) = (constant.len().min(5), constant.len().saturating_sub(5));
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        watch.warning(&format!("constant or empty columns have weight 0: '{}'{more}", constant[..shown].join("', '")));
+    }
 }
 
 fn standardise_in_place(x: &mut [f32], preprocess: &Preprocess) {
@@ -629,3 +689,7 @@ pub fn start(objective: &dyn Objective, prepared: &Prepared) -> Vec<f64> {
     }
     params
 }
+
+#[cfg(test)]
+#[path = "prepare_tests.rs"]
+mod tests;

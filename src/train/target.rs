@@ -101,6 +101,18 @@ fn check_classes(classes: &[String]) -> Result<()> {
     }
 }
 
+/// Whether at least two classes have rows of weight above 0: with one, the loss has no minimum. Not collective.
+pub fn check_weighted(target: &TargetCoding, of_class: &[f64]) -> Result<()> {
+    let names = target.names();
+    let mut present = names.iter().zip(of_class).filter(|(_, weight)| **weight > 0.0).map(|(name, _)| name);
+    match (present.next(), present.next()) {
+        (Some(only), None) => Err(Error::data(format!(
+            "the target has one class ({only}) in rows of weight above 0: at least two are needed to learn anything"
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// Multiplies weights so that every class has the same total. Collective.
 pub fn balance(comm: &Communicator, n_classes: usize, y: &[f64], weight: &mut [f64]) -> Result<()> {
     let (total, of_class) = totals(comm, n_classes, y, weight)?;
