@@ -182,7 +182,7 @@ fn mini_batch(table: &Table, n_classes: usize) {
     let config = TrainConfig {
         kind: Kind::Logistic,
         solver: Solver::Sgd,
-        epochs: 1,
+        epochs: Some(1),
         learning_rate: Some(0.01),
         global_batch: BATCH,
         lanes: Some(lanes),

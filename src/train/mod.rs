@@ -10,6 +10,7 @@ pub mod data_parallel;
 pub mod dense;
 pub mod evaluate;
 pub mod full_batch;
+mod gather;
 mod lanes;
 pub mod lbfgs;
 mod learning_rate;

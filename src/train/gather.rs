@@ -1,0 +1,370 @@
+//! This rank's passes over its rows: dictionaries, encoded rows, moments, digests. Nothing here talks; what ranks agree on
+//! is in [`prepare`](super::prepare).
+
+use super::prepare::HeldOut;
+use super::{Kind, TrainConfig};
+use crate::config::Missing;
+use crate::data::digest::{GROUP_ROWS, InputDigest};
+use crate::data::moments::BlockMoments;
+use crate::data::partition::RowPlan;
+use crate::data::{Block, DataSource, Targets, Values};
+use crate::error::{Error, Result};
+use crate::model::Preprocess;
+use crate::model::preprocess::{standardise, standardised};
+use rayon::prelude::*;
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::time::Instant;
+
+/// Values read at a time, over all columns: whole blocks, at least one.
+const BATCH_VALUES: u64 = 4 << 20;
+/// More distinct strings than this are not categories.
+pub(super) const MOST_CATEGORIES: usize = 10_000;
+
+/// Reads this rank's rows in runs of whole blocks.
+pub(super) struct Reader<'a> {
+    source: &'a mut dyn DataSource,
+    blocks: Vec<Range<u64>>,
+    batch: Block,
+    n_columns: usize,
+    pub(super) read_s: f64,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(source: &'a mut dyn DataSource, plan: &RowPlan, units: Range<u64>) -> Reader<'a> {
+        let n_columns = source.schema().columns.len();
+        Reader { source, blocks: plan.blocks(units), batch: Block::empty(), n_columns, read_s: 0.0 }
+    }
+
+    fn n_rows(&self) -> usize {
+        self.blocks.iter().map(|rows| (rows.end - rows.start) as usize).sum()
+    }
+
+    /// Global number of the first row here.
+    pub(super) fn first_row(&self) -> u64 {
+        self.blocks.first().map_or(0, |rows| rows.start)
+    }
+
+    /// One pass: `visit` sees batches of rows in order, with their blocks as ranges inside the batch.
+    fn pass(&mut self, mut visit: impl FnMut(&Block, &[Range<usize>]) -> Result<()>) -> Result<()> {
+        let mut at = 0;
+        while at < self.blocks.len() {
+            let first = self.blocks[at].start;
+            let mut next = at + 1;
+            while next < self.blocks.len() && (self.blocks[next].end - first) * self.n_columns as u64 <= BATCH_VALUES {
+                next += 1;
+            }
+            let began = Instant::now();
+            self.source.read(first..self.blocks[next - 1].end, &mut self.batch)?;
+            self.read_s += began.elapsed().as_secs_f64();
+            let inside: Vec<Range<usize>> = self.blocks[at..next]
+                .iter()
+                .map(|rows| (rows.start - first) as usize..(rows.end - first) as usize)
+                .collect();
+            visit(&self.batch, &inside)?;
+            at = next;
+        }
+        Ok(())
+    }
+}
+
+/// Distinct strings of every text column here, sorted.
+pub(super) fn local_categories(reader: &mut Reader<'_>, n_text: usize) -> Result<Vec<BTreeSet<String>>> {
+    let mut found = vec![BTreeSet::new(); n_text];
+    reader.pass(|batch, _| {
+        for (set, column) in found.iter_mut().zip(&batch.text) {
+            for value in column {
+                if !set.contains(value) {
+                    set.insert(value.clone());
+                }
+            }
+            if set.len() > MOST_CATEGORIES {
+                break;
+            }
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+pub(super) fn first_means(reader: &mut Reader<'_>, preprocess: &Preprocess) -> Result<Vec<f64>> {
+    let d = preprocess.n_features();
+    let first = reader.blocks.first().cloned().unwrap_or(0..0);
+    reader.source.read(first, &mut reader.batch)?;
+    let mut moments = BlockMoments::new(d);
+    let (mut row, origin) = (vec![0.0; d], vec![0.0; d]);
+    for i in 0..reader.batch.n_rows {
+        preprocess.encode_row(&reader.batch, i, &mut row)?;
+        let counts = reader.batch.weight.as_ref().is_none_or(|weight| weight[i] > 0.0);
+        moments.add_row(&row, f64::from(counts), &origin);
+    }
+    let mean = |j: usize| {
+        let (n, sum) = (moments.sums[j], moments.sums[d + j]);
+        let mean = sum / n;
+        if n > 0.0 && mean.is_finite() { mean } else { 0.0 }
+    };
+    Ok((0..d).map(mean).collect())
+}
+
+/// What the main pass collects.
+pub(super) struct Gathered {
+    /// Encoded, not yet standardised rows, when they are kept.
+    pub(super) x: Vec<f32>,
+    pub(super) y: Vec<f64>,
+    pub(super) weight: Vec<f64>,
+    pub(super) offset: Option<Vec<f64>>,
+    pub(super) held_out: Vec<bool>,
+    /// Text targets as met here; `y` holds positions in it until all ranks agree.
+    pub(super) strings: Vec<String>,
+    pub(super) moments: Vec<BlockMoments>,
+    pub(super) digest: InputDigest,
+    pub(super) moments_s: f64,
+    /// Keeping and hashing rows, which is part of reading.
+    pub(super) encode_s: f64,
+}
+
+pub(super) fn gather(
+    reader: &mut Reader<'_>,
+    preprocess: &Preprocess,
+    shift: &[f64],
+    config: &TrainConfig,
+    hold: Option<HeldOut>,
+    keep_raw: bool,
+) -> Result<Gathered> {
+    let n = reader.n_rows();
+    let d = preprocess.n_features();
+    let schema = reader.source.schema().clone();
+    let mut out = Gathered {
+        x: Vec::with_capacity(if keep_raw { n * d } else { 0 }),
+        y: Vec::with_capacity(n),
+        weight: Vec::with_capacity(n),
+        offset: (schema.has_offset && config.kind == Kind::Poisson).then(|| Vec::with_capacity(n)),
+        held_out: Vec::with_capacity(if hold.is_some() { n } else { 0 }),
+        strings: Vec::new(),
+        moments: Vec::new(),
+        digest: InputDigest::default(),
+        moments_s: 0.0,
+        encode_s: 0.0,
+    };
+    let mut positions = std::collections::BTreeMap::new();
+    reader.pass(|batch, blocks| {
+        match &batch.target {
+            Targets::None => return Err(Error::data("has no target; name it with --target")),
+            Targets::Number(values) => out.y.extend_from_slice(values),
+            Targets::Text(values) => {
+                for value in values {
+                    let next = positions.len();
+                    let position = *positions.entry(value.clone()).or_insert(next);
+                    if position == out.strings.len() {
+                        out.strings.push(value.clone());
+                    }
+                    out.y.push(position as f64);
+                }
+            }
+        }
+        let first = out.weight.len();
+        match &batch.weight {
+            Some(weight) => out.weight.extend_from_slice(weight),
+            None => out.weight.resize(first + batch.n_rows, 1.0),
+        }
+        if let (Some(all), Some(offset)) = (&mut out.offset, &batch.offset) {
+            all.extend_from_slice(offset);
+        }
+        if let Some(hold) = hold {
+            out.held_out.extend((0..batch.n_rows).map(|i| hold.holds_out(config.seed, batch.first_row + i as u64)));
+        }
+        if keep_raw {
+            let began = Instant::now();
+            encode(batch, blocks, preprocess, &mut out.x)?;
+            out.encode_s += began.elapsed().as_secs_f64();
+        } else {
+            let began = Instant::now();
+            let weights = masked(&out.weight[first..], &out.held_out[first.min(out.held_out.len())..]);
+            out.moments.extend(moments_of_batch(batch, blocks, preprocess, &weights, shift)?);
+            out.moments_s += began.elapsed().as_secs_f64();
+        }
+        let began = Instant::now();
+        out.digest.merge(&digest_of(batch));
+        out.encode_s += began.elapsed().as_secs_f64();
+        Ok(())
+    })?;
+    if keep_raw {
+        let began = Instant::now();
+        out.moments = moments_of_kept(reader, &out.x, &masked(&out.weight, &out.held_out), shift);
+        out.moments_s = began.elapsed().as_secs_f64();
+    }
+    reader.read_s += out.encode_s;
+    Ok(out)
+}
+
+/// Weights of rows that take part: those held out have weight 0.
+fn masked(weight: &[f64], held_out: &[bool]) -> Vec<f64> {
+    let held_out = held_out.iter().copied().chain(std::iter::repeat(false));
+    weight.iter().zip(held_out).map(|(w, out)| if out { 0.0 } else { *w }).collect()
+}
+
+/// The digest of a batch, its runs of rows shared out to threads.
+fn digest_of(batch: &Block) -> InputDigest {
+    let groups = batch.n_rows.div_ceil(GROUP_ROWS as usize);
+    let parts = rayon::current_num_threads().min(groups).max(1);
+    let bound = |part: usize| (groups * part / parts * GROUP_ROWS as usize).min(batch.n_rows);
+    let digests: Vec<InputDigest> = (0..parts)
+        .into_par_iter()
+        .map(|part| {
+            let mut digest = InputDigest::default();
+            digest.add_rows(batch, bound(part)..bound(part + 1));
+            digest
+        })
+        .collect();
+    let mut all = InputDigest::default();
+    for digest in &digests {
+        all.merge(digest);
+    }
+    all
+}
+
+/// Appends the batch's encoded rows to `x`; each value is one that float32 holds exactly.
+fn encode(batch: &Block, blocks: &[Range<usize>], preprocess: &Preprocess, x: &mut Vec<f32>) -> Result<()> {
+    if let (Values::F32(values), false, Missing::Mean) = (&batch.values, preprocess.has_text(), preprocess.missing) {
+        x.extend_from_slice(values);
+        return Ok(());
+    }
+    let d = preprocess.n_features();
+    let start = x.len();
+    x.resize(start + batch.n_rows * d, 0.0);
+    let done: Result<Vec<()>> = blocks
+        .par_iter()
+        .zip(cut(&mut x[start..], blocks, d))
+        .map(|(block, part)| {
+            let mut row = vec![0.0; d];
+            for (slot, i) in block.clone().enumerate() {
+                preprocess.encode_row(batch, i, &mut row)?;
+                for (x, value) in part[slot * d..(slot + 1) * d].iter_mut().zip(&row) {
+                    *x = *value as f32;
+                }
+            }
+            Ok(())
+        })
+        .collect();
+    done.map(|_| ())
+}
+
+/// The rows of each block, (rows, width), out of those of a batch.
+fn cut<'x>(mut rows: &'x mut [f32], blocks: &[Range<usize>], width: usize) -> Vec<&'x mut [f32]> {
+    let mut parts = Vec::with_capacity(blocks.len());
+    for block in blocks {
+        let (part, rest) = rows.split_at_mut(block.len() * width);
+        parts.push(part);
+        rows = rest;
+    }
+    parts
+}
+
+/// Moments of the blocks here around another shift: of the rows that were kept, or of one more reading. Not collective.
+pub(super) fn moments_around(
+    reader: &mut Reader<'_>,
+    preprocess: &Preprocess,
+    gathered: &Gathered,
+    shift: &[f64],
+    keep_raw: bool,
+) -> Result<Vec<BlockMoments>> {
+    let weights = masked(&gathered.weight, &gathered.held_out);
+    if keep_raw {
+        return Ok(moments_of_kept(reader, &gathered.x, &weights, shift));
+    }
+    let first_row = reader.first_row();
+    let mut moments = Vec::with_capacity(reader.blocks.len());
+    reader.pass(|batch, blocks| {
+        let weights = &weights[(batch.first_row - first_row) as usize..];
+        moments.extend(moments_of_batch(batch, blocks, preprocess, weights, shift)?);
+        Ok(())
+    })?;
+    Ok(moments)
+}
+
+/// Moments of each block of kept rows.
+fn moments_of_kept(reader: &Reader<'_>, x: &[f32], weight: &[f64], shift: &[f64]) -> Vec<BlockMoments> {
+    let (d, first_row) = (shift.len(), reader.first_row());
+    let of_block = |rows: &Range<u64>| {
+        let rows = (rows.start - first_row) as usize..(rows.end - first_row) as usize;
+        kept_moments(&x[rows.start * d..rows.end * d], &weight[rows], shift)
+    };
+    reader.blocks.par_iter().map(of_block).collect()
+}
+
+/// Moments of each block of a batch that is not kept.
+fn moments_of_batch(
+    batch: &Block,
+    blocks: &[Range<usize>],
+    preprocess: &Preprocess,
+    weight: &[f64],
+    shift: &[f64],
+) -> Result<Vec<BlockMoments>> {
+    blocks.par_iter().map(|block| encoded_moments(batch, block.clone(), preprocess, weight, shift)).collect()
+}
+
+/// Moments of one block that is not kept.
+fn encoded_moments(
+    batch: &Block,
+    block: Range<usize>,
+    preprocess: &Preprocess,
+    weight: &[f64],
+    shift: &[f64],
+) -> Result<BlockMoments> {
+    let mut moments = BlockMoments::new(shift.len());
+    let mut row = vec![0.0; shift.len()];
+    for i in block {
+        preprocess.encode_row(batch, i, &mut row)?;
+        moments.add_row(&row, weight[i], shift);
+    }
+    Ok(moments)
+}
+
+/// Moments of one block of kept rows, (rows, features).
+fn kept_moments(x: &[f32], weight: &[f64], shift: &[f64]) -> BlockMoments {
+    let d = shift.len();
+    let mut moments = BlockMoments::new(d);
+    let mut row = vec![0.0; d];
+    for (kept, w) in x.chunks_exact(d.max(1)).zip(weight) {
+        for (x, kept) in row.iter_mut().zip(kept) {
+            *x = f64::from(*kept);
+        }
+        moments.add_row(&row, *w, shift);
+    }
+    moments
+}
+
+pub(super) fn standardise_in_place(x: &mut [f32], preprocess: &Preprocess) {
+    let d = preprocess.n_features().max(1);
+    x.par_chunks_mut(d * 1024).for_each(|rows| standardise(rows, &preprocess.mean, &preprocess.inverse_scale));
+}
+
+/// Second reading of a table that float32 cannot hold as stored. Returns rows and seconds of standardising.
+pub(super) fn fill(reader: &mut Reader<'_>, preprocess: &Preprocess, n_rows: usize) -> Result<(Vec<f32>, f64)> {
+    let d = preprocess.n_features();
+    let mut x = vec![0.0f32; n_rows * d];
+    let (mut at, mut seconds) = (0, 0.0);
+    reader.pass(|batch, blocks| {
+        let began = Instant::now();
+        let parts = cut(&mut x[at * d..(at + batch.n_rows) * d], blocks, d);
+        let done: Result<Vec<()>> = blocks
+            .par_iter()
+            .zip(parts)
+            .map(|(block, part)| {
+                let mut row = vec![0.0; d];
+                for (slot, i) in block.clone().enumerate() {
+                    preprocess.encode_row(batch, i, &mut row)?;
+                    for j in 0..d {
+                        part[slot * d + j] = standardised(row[j], preprocess.mean[j], preprocess.inverse_scale[j]);
+                    }
+                }
+                Ok(())
+            })
+            .collect();
+        done?;
+        at += batch.n_rows;
+        seconds += began.elapsed().as_secs_f64();
+        Ok(())
+    })?;
+    Ok((x, seconds))
+}
