@@ -156,11 +156,13 @@ fn say(line: fmt::Arguments<'_>) {
     let _ = writeln!(std::io::stderr(), "consort: {line}");
 }
 
-/// Says why no world can be started. With several processes, only the first one says it.
+/// Says why no world can be started. With several processes, only the first one says it; the others wait a moment, since
+/// the launcher ends all as soon as one has failed.
 fn refuse(error: &Error) -> i32 {
     let rank = ["OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID"].iter().find_map(|name| std::env::var(name).ok());
-    if rank.is_none_or(|rank| rank == "0") {
-        say(format_args!("{error}"));
+    match rank.is_none_or(|rank| rank == "0") {
+        true => say(format_args!("{error}")),
+        false => std::thread::sleep(std::time::Duration::from_secs(1)),
     }
     error.kind().exit_code()
 }

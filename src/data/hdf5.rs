@@ -9,7 +9,6 @@ use super::{Block, Column, ColumnKind, DataSource, Schema, TargetKind, Targets, 
 use crate::error::{Error, InContext, Result};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
 
 /// Files kept open at a time; a table of more files opens them as it reads.
 const MAX_OPEN_FILES: usize = 32;
@@ -41,8 +40,6 @@ struct Part {
     first_row: u64,
     n_rows: u64,
     fields: Option<Fields>,
-    /// Bytes and modification time (ns since 1970) when it was opened first.
-    stamp: (u64, u128),
 }
 
 /// The open datasets of one file.
@@ -90,15 +87,7 @@ impl Hdf5Source {
             }
             let first_row = source.schema.n_rows;
             source.schema.n_rows += n_rows;
-            let stamp = stamp(path).in_file(path)?;
-            source.parts.push(Part {
-                path: path.clone(),
-                names: found,
-                first_row,
-                n_rows,
-                fields: Some(fields),
-                stamp,
-            });
+            source.parts.push(Part { path: path.clone(), names: found, first_row, n_rows, fields: Some(fields) });
             source.note_use(index);
         }
         if source.schema.n_rows == 0 {
@@ -124,28 +113,6 @@ impl Hdf5Source {
     /// The names that were settled on, features as datasets. `relative()` of it reads the like table elsewhere.
     pub fn names(&self) -> &TableNames {
         &self.names
-    }
-
-    /// A number that is equal on ranks that see the same files: of sizes, modification times and schema,
-    /// not of the values. Not collective.
-    pub fn fingerprint(&self) -> u64 {
-        let mut hasher = blake3::Hasher::new();
-        for part in &self.parts {
-            hasher.update(&part.stamp.0.to_le_bytes());
-            hasher.update(&part.stamp.1.to_le_bytes());
-            hasher.update(&part.n_rows.to_le_bytes());
-        }
-        hasher.update(format!("{:?}", self.schema).as_bytes());
-        let mut first = [0; 8];
-        first.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
-        u64::from_le_bytes(first)
-    }
-
-    /// Rows of a chunk of the first feature dataset, or 0 if it is contiguous: reads that begin and end
-    /// at its multiples decode each chunk once.
-    pub fn chunk_rows(&self) -> u64 {
-        let fields = self.parts.first().and_then(|part| part.fields.as_ref());
-        fields.and_then(|fields| fields.features.first()).map_or(0, |field| field.chunk_rows)
     }
 
     /// The type of the first feature if it is stored as whole numbers.
@@ -420,12 +387,6 @@ impl Fields {
         }
         Ok(())
     }
-}
-
-fn stamp(path: &Path) -> Result<(u64, u128)> {
-    let found = std::fs::metadata(path).map_err(|e| Error::data(format!("cannot look at it: {e}")))?;
-    let changed = found.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-    Ok((found.len(), changed.map_or(0, |since| since.as_nanos())))
 }
 
 fn kind_text(kind: ColumnKind) -> &'static str {
