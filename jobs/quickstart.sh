@@ -42,7 +42,7 @@ if images_missing; then
 else
     TABLE=$OUT/fashion.h5
     convert() {
-        run "$CONSORT" convert "$IMAGES/train-images-idx3-ubyte.gz" "$IMAGES/train-labels-idx1-ubyte.gz" "$TABLE" --group train &&
+        run "$CONSORT" convert "$IMAGES/train-images-idx3-ubyte.gz" "$IMAGES/train-labels-idx1-ubyte.gz" "$TABLE" --group train --force &&
             run "$CONSORT" convert "$IMAGES/t10k-images-idx3-ubyte.gz" "$IMAGES/t10k-labels-idx1-ubyte.gz" "$TABLE" --group test --append
     }
     step "images to HDF5" convert

@@ -218,6 +218,12 @@ fn validation_rows_are_measured_and_not_trained_on() {
     let valid = json(0, &["train", "logistic", "train.h5", "-o", "m.h5", "--valid", "valid.h5", "--json"]);
     assert_eq!(valid["auc"], json(0, &["evaluate", "m.h5", "valid.h5", "--json"])["auc"]);
     refused(at, &["train", "logistic", "train.h5", "-o", "n.h5", "--valid", "none.h5"], 3, &["none.h5"]);
+    // What cannot be measured leaves the model that is there alone.
+    table(&folder, "unseen.h5", 77, |_, y| y[50] = 7);
+    let before = std::fs::read(at.join("m.h5")).unwrap();
+    let words = ["train", "logistic", "train.h5", "-o", "m.h5", "--l2", "0.5", "--valid", "unseen.h5"];
+    refused(at, &words, 3, &["unseen.h5", "7", "50"]);
+    assert_eq!(std::fs::read(at.join("m.h5")).unwrap(), before);
     refused(at, &["train", "svm", "train.h5", "-o", "n.h5", "--valid-fraction", "1"], 2, &["--valid-fraction 1"]);
 }
 
@@ -350,6 +356,8 @@ fn values_that_cannot_be_learned_from_are_refused() {
     table(&folder, "nan.h5", 2000, |x, _| x[3 * 1234 + 1] = f32::NAN);
     let nan = ["train", "linear", "nan.h5", "-o", "m.h5", "--missing", "error"];
     refused(at, &nan, 3, &["nan.h5", "1234", "--missing mean"]);
+    let some = [&nan[..], &["--rows", "1000..1500"]].concat();
+    refused(at, &some, 3, &["row 1234"]);
     table(&folder, "negative.h5", 2000, |_, y| y[1717] = -3);
     refused(at, &["train", "poisson", "negative.h5", "-o", "m.h5"], 3, &["negative.h5", "-3", "row 1717"]);
     table(&folder, "many.h5", 3000, |_, y| y.iter_mut().enumerate().for_each(|(i, y)| *y = i as i32));

@@ -135,7 +135,7 @@ pub struct SettingFlags {
     /// λ₂/2·‖w‖² is added to the mean weighted loss (scikit-learn's C is 1/(nλ₂)). Default 3e-4.
     #[arg(long, value_name = "LAMBDA", allow_negative_numbers = true)]
     pub l2: Option<f64>,
-    /// Stop when the largest element of the gradient is this much smaller than at the start; 0 never stops early.
+    /// Stop when the largest element of the gradient is this much smaller than without coefficients; 0 never stops early.
     /// Default 1e-5.
     #[arg(long, value_name = "RATIO", allow_negative_numbers = true)]
     pub tolerance: Option<f64>,

@@ -179,13 +179,13 @@ fn run_train(comm: &Communicator, job: &TrainJob, printer: &Printer) -> Result<i
     let trained = train::train(comm, &job.inputs, &job.config, &mut reporter);
     reporter.finish();
     let (model, report) = trained?;
-    let began = Instant::now();
-    on_root(comm, || store::save(&job.output, &store::model::to_file(&model, &job.inputs)?, job.force))?;
-    let write_s = began.elapsed().as_secs_f64();
     let valid = match &valid {
         Some(valid) => Some(evaluate(comm, &model, valid, None)?.metrics),
         None => (job.config.valid_fraction > 0.0).then(|| report.valid.clone()),
     };
+    let began = Instant::now();
+    on_root(comm, || store::save(&job.output, &store::model::to_file(&model, &job.inputs)?, job.force))?;
+    let write_s = began.elapsed().as_secs_f64();
     let mut peak = [doctor::peak_memory_bytes() as i64];
     comm.all_reduce_max(&mut peak)?;
     let costs = TrainCosts { ranks: comm.size(), threads, write_s, peak_memory_bytes: peak[0] as u64 };

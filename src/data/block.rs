@@ -8,6 +8,7 @@ impl Block {
     pub fn empty() -> Block {
         Block {
             first_row: 0,
+            first_file_row: 0,
             n_rows: 0,
             values: Values::F32(Vec::new()),
             text: Vec::new(),
@@ -22,6 +23,7 @@ impl Block {
     pub(crate) fn reset(&mut self, schema: &Schema, rows: Range<u64>) {
         let n_rows = (rows.end - rows.start) as usize;
         (self.first_row, self.n_rows) = (rows.start, n_rows);
+        self.first_file_row = schema.first_file_row + rows.start;
         let n_values = n_rows * schema.n_numeric();
         match (&mut self.values, schema.is_wide()) {
             (Values::F32(values), false) => values.resize(n_values, 0.0),

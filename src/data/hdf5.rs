@@ -22,8 +22,6 @@ const CHUNK_CACHE_BYTES: u64 = 64 << 20;
 pub struct Hdf5Source {
     schema: Schema,
     names: TableNames,
-    /// Row of the files that is row 0 here: not 0 after [`keep_rows`](Self::keep_rows).
-    first_row: u64,
     parts: Vec<Part>,
     /// Indices of the parts whose files are open, the longest unused first.
     open: Vec<usize>,
@@ -60,9 +58,15 @@ impl Hdf5Source {
             return Err(Error::usage("no data file was named"));
         };
         let mut source = Hdf5Source {
-            schema: Schema { n_rows: 0, columns: Vec::new(), target: None, has_weight: false, has_offset: false },
+            schema: Schema {
+                n_rows: 0,
+                first_file_row: 0,
+                columns: Vec::new(),
+                target: None,
+                has_weight: false,
+                has_offset: false,
+            },
             names: names.clone(),
-            first_row: 0,
             parts: Vec::new(),
             open: Vec::new(),
             need,
@@ -105,7 +109,7 @@ impl Hdf5Source {
             let message = format!("--rows {}..{}: the table has rows 0..{n_rows}", rows.start, rows.end);
             return Err(Error::usage(message));
         }
-        self.first_row += rows.start;
+        self.schema.first_file_row += rows.start;
         self.schema.n_rows = rows.end - rows.start;
         Ok(())
     }
@@ -143,7 +147,8 @@ impl Hdf5Source {
         rows: Range<u64>,
         mut visit: impl FnMut(&Fields, Range<u64>, usize, &mut Vec<u64>) -> Result<()>,
     ) -> Result<()> {
-        let rows = self.first_row + rows.start..self.first_row + rows.end;
+        let first = self.schema.first_file_row;
+        let rows = first + rows.start..first + rows.end;
         let first = self.parts.partition_point(|part| part.first_row + part.n_rows <= rows.start);
         for index in first..self.parts.len() {
             let part = &self.parts[index];
@@ -321,6 +326,7 @@ impl Fields {
         }
         Schema {
             n_rows,
+            first_file_row: 0,
             columns,
             target: self.target.as_ref().map(Field::target_kind),
             has_weight: self.weight.is_some(),

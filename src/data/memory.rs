@@ -39,7 +39,14 @@ impl MemorySource {
         }
         let n_rows = n_values / n_columns;
         let columns = (0..n_columns).map(|column| Column { name: format!("X[{column}]"), kind }).collect();
-        let schema = Schema { n_rows: n_rows as u64, columns, target: None, has_weight: false, has_offset: false };
+        let schema = Schema {
+            n_rows: n_rows as u64,
+            first_file_row: 0,
+            columns,
+            target: None,
+            has_weight: false,
+            has_offset: false,
+        };
         Ok(MemorySource { schema, all: Block { n_rows, values, ..Block::empty() } })
     }
 

@@ -59,6 +59,8 @@ pub enum TargetKind {
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Schema {
     pub n_rows: u64,
+    /// Row of the files that is row 0 here, for messages.
+    pub first_file_row: u64,
     pub columns: Vec<Column>,
     /// None for a table that is only predicted on.
     pub target: Option<TargetKind>,
@@ -85,6 +87,8 @@ pub enum Targets {
 #[derive(Clone, Debug)]
 pub struct Block {
     pub first_row: u64,
+    /// Row of the files that `first_row` is, for messages: another one where only some rows of a table are taken.
+    pub first_file_row: u64,
     pub n_rows: usize,
     /// −0 is +0 and there is one NaN. `F64` when any numeric column is [`ColumnKind::Wide`].
     pub values: Values,

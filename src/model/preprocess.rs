@@ -86,7 +86,7 @@ impl Preprocess {
                 Missing::Error if value.is_nan() => {
                     return Err(Error::data(format!(
                         "row {} has no value (NaN) in column '{}'; choose --missing mean or --missing zero",
-                        block.first_row + i as u64,
+                        block.first_file_row + i as u64,
                         column.name
                     )));
                 }

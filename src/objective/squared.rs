@@ -17,6 +17,10 @@ impl Objective for Squared {
     fn gradients(&self, y: &[f64], weight: &[f64], scores: &mut [f64]) -> f64 {
         let mut loss = 0.0;
         for ((score, y), w) in scores.iter_mut().zip(y).zip(weight) {
+            if *w == 0.0 {
+                *score = 0.0; // whatever the target: 0·∞ is not 0
+                continue;
+            }
             let residual = *score - y;
             loss += w * (0.5 * residual * residual);
             *score = w * residual;
@@ -52,5 +56,12 @@ mod tests {
         for score in [-3.0, 0.0, 2.5] {
             super::super::check_derivatives(&Squared, 0.7, &[score]);
         }
+    }
+
+    #[test]
+    fn a_row_of_weight_0_adds_nothing_whatever_its_target() {
+        let mut scores = [0.5, 2.0];
+        assert_eq!(Squared.gradients(&[1e300, 1.0], &[0.0, 1.0], &mut scores), 0.5);
+        assert_eq!(scores, [0.0, 1.0]);
     }
 }

@@ -1,5 +1,5 @@
 //! This rank's passes over its rows: dictionaries, encoded rows, moments, digests. Nothing here talks; what ranks agree on
-//! is in [`prepare`](super::prepare).
+//! is in `prepare.rs`.
 
 use super::prepare::HeldOut;
 use super::{Kind, TrainConfig};
@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::model::Preprocess;
 use crate::model::preprocess::{standardise, standardised};
 use rayon::prelude::*;
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::time::Instant;
@@ -198,9 +199,11 @@ pub(super) fn gather(
 }
 
 /// Weights of rows that take part: those held out have weight 0.
-fn masked(weight: &[f64], held_out: &[bool]) -> Vec<f64> {
-    let held_out = held_out.iter().copied().chain(std::iter::repeat(false));
-    weight.iter().zip(held_out).map(|(w, out)| if out { 0.0 } else { *w }).collect()
+fn masked<'a>(weight: &'a [f64], held_out: &[bool]) -> Cow<'a, [f64]> {
+    if held_out.is_empty() {
+        return Cow::Borrowed(weight);
+    }
+    weight.iter().zip(held_out).map(|(w, out)| if *out { 0.0 } else { *w }).collect()
 }
 
 /// The digest of a batch, its runs of rows shared out to threads.

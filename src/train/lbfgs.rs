@@ -157,14 +157,18 @@ pub fn solve(problem: &FullBatch<'_>, config: &TrainConfig, start: Start, watch:
             curvature = None;
             continue;
         };
+        if next.step < 0.5 {
+            // The metric promised more than there was: every trial is a pass over all rows.
+            curvature = None;
+        }
         let s: Vec<f64> = next.params.iter().zip(&params).map(|(a, b)| a - b).collect();
         let y: Vec<f64> = next.grad.iter().zip(&grad).map(|(a, b)| a - b).collect();
-        let curvature = dot(&s, &y);
-        if curvature > 1e-300 && curvature > 1e-14 * dot(&y, &y) {
+        let along = dot(&s, &y);
+        if along > 1e-300 && along > 1e-14 * dot(&y, &y) {
             if pairs.len() == MEMORY {
                 pairs.pop_front();
             }
-            pairs.push_back(Pair { s, y, rho: 1.0 / curvature });
+            pairs.push_back(Pair { s, y, rho: 1.0 / along });
         }
         (params, value, grad) = (next.params, next.value, next.grad);
         pseudo = pseudo_gradient(problem, l1, &params, &grad);
@@ -191,6 +195,8 @@ pub fn solve(problem: &FullBatch<'_>, config: &TrainConfig, start: Start, watch:
 }
 
 struct Accepted {
+    /// In units of the direction.
+    step: f64,
     params: Vec<f64>,
     value: f64,
     grad: Vec<f64>,
@@ -231,7 +237,7 @@ fn line_search(
             // A trial that is not finite is simply too long.
             Some((new_value, grad)) if new_value <= value + DECREASE * decrease && new_value < value => {
                 let flat = l1 > 0.0 || dot(&grad, towards) >= CURVATURE * slope;
-                best = Some(Accepted { params: trial, value: new_value, grad });
+                best = Some(Accepted { step, params: trial, value: new_value, grad });
                 if flat {
                     break;
                 }

@@ -2,8 +2,8 @@
 //!
 //! Passes over this rank's rows: one for the dictionaries of text columns, if there are any; one for everything
 //! else; one more for tables that float32 cannot hold as stored, so that they are standardised from the stored
-//! values; and, rarely, one more of those for moments around a better point. The passes (in [`gather`](super::gather)) and their results do not depend on ranks: only
-//! on the table and the settings.
+//! values; and, rarely, up to three more for moments around a better point. The passes (in `gather.rs`) and
+//! their results do not depend on ranks: only on the table and the settings.
 
 use super::gather::{
     MOST_CATEGORIES, Reader, fill, first_means, gather, local_categories, moments_around, standardise_in_place,
@@ -16,7 +16,7 @@ use crate::comm::Communicator;
 use crate::data::DataSource;
 use crate::data::digest::InputDigest;
 use crate::data::moments::{BlockMoments, standardisation};
-use crate::data::partition::{Partition, RowPlan, default_lanes};
+use crate::data::partition::{Partition, RowPlan};
 use crate::error::{Error, Result};
 use crate::exact::BlockSums;
 use crate::exact::scale::{from_order_key, order_key};
@@ -41,7 +41,7 @@ pub struct Prepared {
     pub weighted_y: Vec<f64>,
     /// True for local rows that were held out; empty when none were.
     pub held_out: Vec<bool>,
-    /// Row weights as stored, before folds and class weights.
+    /// Row weights as stored, before those held out and class weights; empty when none were held out.
     pub stored_weight: Vec<f64>,
     pub read_s: f64,
     /// Moments and standardisation.
@@ -69,10 +69,7 @@ impl HeldOut {
 /// Lanes and blocks for this table and these settings.
 pub fn plan(n_rows: u64, n_columns: usize, config: &TrainConfig) -> RowPlan {
     match config.solver {
-        Solver::Sgd | Solver::Adam => {
-            let lanes = config.lanes.unwrap_or_else(|| default_lanes(n_rows, config.global_batch));
-            RowPlan::lanes(n_rows, n_columns, lanes)
-        }
+        Solver::Sgd | Solver::Adam => RowPlan::lanes(n_rows, n_columns, config.n_lanes(n_rows)),
         _ => RowPlan::full_batch(n_rows, n_columns),
     }
 }
@@ -101,8 +98,14 @@ pub fn prepare(
         .and_then(|gathered| check_denormals().map(|()| gathered)); // reading may have loaded a filter plugin
     let mut gathered = comm.agree(gathered)?;
 
-    let target =
-        target::agree(comm, config.kind, schema.target, reader.first_row(), &mut gathered.y, &gathered.strings)?;
+    let target = target::agree(
+        comm,
+        config.kind,
+        schema.target,
+        schema.first_file_row + reader.first_row(),
+        &mut gathered.y,
+        &gathered.strings,
+    )?;
     let began = Instant::now();
     let mut fitted = fit_standardisation(comm, &plan, &gathered.moments, &shift, &mut preprocess)?;
     for _ in 0..MOST_SHIFTS {
@@ -133,7 +136,7 @@ pub fn prepare(
         input_digest.merge(&InputDigest { words: [words[0], words[1], words[2], words[3]] });
     }
 
-    let stored_weight = gathered.weight.clone();
+    let stored_weight = if hold.is_some() { gathered.weight.clone() } else { Vec::new() };
     let mut weight = gathered.weight;
     for (w, out) in weight.iter_mut().zip(&gathered.held_out) {
         if *out {

@@ -7,6 +7,7 @@ use crate::data::hdf5::Hdf5Source;
 use crate::data::partition::{Partition, RowPlan};
 use crate::data::{Block, ColumnKind, DataSource, Schema};
 use crate::error::{Error, InContext, Result};
+use crate::functions::check_denormals;
 use crate::metric::classification::most_probable;
 use crate::model::preprocess::standardised;
 use crate::objective::Objective;
@@ -195,7 +196,7 @@ pub fn for_each_batch(
         source.read(first..blocks[at - 1].end, &mut batch)?;
         visit(&batch)?;
     }
-    Ok(())
+    check_denormals() // reading may have loaded a filter plugin
 }
 
 #[cfg(test)]

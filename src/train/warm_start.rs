@@ -11,9 +11,11 @@
 use super::full_batch::{Evaluation, FullBatch};
 use super::lbfgs::{self, dot, largest, pseudo_gradient};
 use super::second_order::{expand, hessian, largest_weight};
-use super::target::totals;
+use super::sums::sum_scalars;
+use super::table::Table;
 use super::{Silent, TrainConfig};
 use crate::error::{ErrorKind, Result};
+use crate::exact::ExactSum;
 
 /// Rows that a thinned table has at least, and for each parameter.
 const LEAST_ROWS: u64 = 4096;
@@ -22,6 +24,8 @@ const ROWS_PER_PARAM: u64 = 16;
 const LEAST_STEP: u64 = 8;
 /// The Hessian of more parameters, for each row that is left out, costs more than the passes it saves.
 const PARAMS_PER_STEP: u64 = 16;
+/// Rows of typical curvature that the intercept sees at least, for each parameter of a score.
+const CURVED_ROWS_PER_PARAM: usize = 4;
 /// What the thinned table is solved to: further than its statistical error is wasted.
 const TOLERANCE: f64 = 1e-3;
 
@@ -43,59 +47,103 @@ impl Start {
     }
 }
 
-/// A start for `problem` from the optimum of a thinned table, or `params` itself where the table is small. Collective.
+/// A start for `problem` from the optimum of a thinned table, or `params` itself where the table is small, or where its
+/// thinned rows do not stand for all of them. Collective.
 pub fn warm_start(problem: &FullBatch<'_>, config: &TrainConfig, params: Vec<f64>) -> Result<Start> {
     let Some(step) = step(problem.table.plan.n_rows(), problem.table.plan.block_rows(), params.len()) else {
         return Ok(Start::at(params));
     };
     let (comm, objective) = (problem.comm, problem.objective);
     let mut thin = problem.table.thinned(step, config.seed);
-    (thin.total_weight, _) = totals(comm, 0, &thin.y, &thin.weight)?;
-    let thinned = FullBatch { table: &thin, ..*problem };
-    if thin.total_weight <= 0.0 {
+    if !weigh(problem, &mut thin, step, params.len())? {
         return Ok(Start::at(params));
     }
-    let Some((_, grad)) = thinned.evaluate(&params)? else { return Ok(Start::at(params)) };
+    let thinned = FullBatch { table: &thin, ..*problem };
+    let Some((value, grad)) = thinned.evaluate(&params)? else { return Ok(Start::at(params)) };
     let reference = largest(&pseudo_gradient(&thinned, config.l1, &params, &grad));
     let rough = TrainConfig { tolerance: TOLERANCE, ..config.clone() };
-    let fit = lbfgs::solve(&thinned, &rough, Start::at(params.clone()), &mut Silent)?;
+    let from = Start { evaluated: Some((value, grad)), ..Start::at(params.clone()) };
+    let fit = lbfgs::solve(&thinned, &rough, from, &mut Silent)?;
+    let lower = match hessian(comm, &thin, objective, &fit.params, largest_weight(comm, &thin)?) {
+        Ok(lower) => lower,
+        Err(beyond_range) if beyond_range.kind() == ErrorKind::Data => return Ok(Start::at(params)),
+        Err(error) => return Err(error),
+    };
+    let matrix = mean_curvature(&thinned, &lower);
+    if reference == 0.0 || !is_typical(&thinned, &matrix) {
+        return Ok(Start::at(params));
+    }
     let evaluated = problem.evaluate(&fit.params)?;
     if evaluated.is_none() {
         return Ok(Start::at(params));
     }
-    let mut curvature = None;
     // OWL-QN walks along the axes of the coefficients, which another metric would turn.
-    if params.len() as u64 <= PARAMS_PER_STEP * step && config.l1 == 0.0 {
-        match hessian(comm, &thin, objective, &fit.params, largest_weight(comm, &thin)?) {
-            Ok(lower) => curvature = damped(problem, &lower, thin.total_weight),
-            Err(beyond_range) if beyond_range.kind() == ErrorKind::Data => {}
-            Err(error) => return Err(error),
-        }
-    }
+    let curvature = if config.l1 > 0.0 { None } else { damped(matrix, problem.n_params()) };
     Ok(Start { params: fit.params, reference: Some(reference), evaluated, curvature })
+}
+
+/// Adds up the weights of the thinned rows. False: they are not a part of the whole like any other, because few rows weigh
+/// nearly everything. Collective.
+fn weigh(problem: &FullBatch<'_>, thin: &mut Table, step: u64, n_params: usize) -> Result<bool> {
+    let mut sums = [ExactSum::new(), ExactSum::new()];
+    for w in &thin.weight {
+        sums[0].add(*w);
+        sums[1].add_product(*w, *w);
+    }
+    let [total, squares] = sum_scalars(problem.comm, &sums)?;
+    let (Some(total), Some(squares)) = (total.value(), squares.value()) else { return Ok(false) };
+    thin.total_weight = total;
+    let share = total * step as f64 / problem.table.total_weight;
+    // Kish's effective number of rows.
+    let effective = total * total / squares;
+    Ok((0.5..=2.0).contains(&share) && effective >= 0.5 * wanted_rows(n_params) as f64)
+}
+
+/// Every row counts as much as it should: the curvature along an intercept is that of rows enough, and along each feature,
+/// which has variance 1 in the whole table, about the same. Rare classes and rare columns fail: thinned rows know little of
+/// them. Not collective; the same on every rank.
+fn is_typical(thinned: &FullBatch<'_>, matrix: &[f64]) -> bool {
+    let (n, width) = (thinned.n_params(), thinned.table.n_features + 1);
+    let diagonal = |j: usize| matrix[j * n + j] - if thinned.is_penalised(j) { thinned.l2 } else { 0.0 };
+    (0..thinned.objective.n_scores()).all(|score| {
+        let of_intercept = diagonal(score * width + width - 1);
+        let rows = thinned.table.plan.n_rows() as f64 * of_intercept / thinned.objective.typical_curvature();
+        let used = |j: &usize| thinned.table.peak[*j] > 0.0;
+        let like_it = |j: usize| (0.25..=4.0).contains(&(diagonal(score * width + j) / of_intercept));
+        rows >= (CURVED_ROWS_PER_PARAM * width) as f64 && (0..width - 1).filter(used).all(like_it)
+    })
 }
 
 /// Every how many rows one is taken: a power of two, so that blocks stay blocks. None: all of them.
 fn step(n_rows: u64, block_rows: u64, n_params: usize) -> Option<u64> {
-    let wanted = LEAST_ROWS.max(ROWS_PER_PARAM * n_params as u64);
     let most = 1 << block_rows.trailing_zeros();
-    let step = most.min(1 << (n_rows / wanted).max(1).ilog2());
-    (step >= LEAST_STEP).then_some(step)
+    let step = most.min(1 << (n_rows / wanted_rows(n_params)).max(1).ilog2());
+    (step >= LEAST_STEP && n_params as u64 <= PARAMS_PER_STEP * step).then_some(step)
 }
 
-/// Σ w·loss″/Σ w + λ₂ on the coefficients, and a little on everything: scores that only their differences matter of
-/// (softmax) have a direction without curvature.
-fn damped(problem: &FullBatch<'_>, lower: &[f64], total_weight: f64) -> Option<Cholesky> {
-    const DAMPING: f64 = 1e-4;
+fn wanted_rows(n_params: usize) -> u64 {
+    LEAST_ROWS.max(ROWS_PER_PARAM * n_params as u64)
+}
+
+/// Σ w·loss″/Σ w + λ₂ on the coefficients, (parameters, parameters), from the triangles of [`hessian`].
+fn mean_curvature(problem: &FullBatch<'_>, lower: &[f64]) -> Vec<f64> {
     let mut matrix = expand(lower, problem.table.n_features + 1, problem.objective.n_scores());
-    let n = problem.n_params();
-    let mut trace = 0.0;
-    for (j, row) in matrix.chunks_exact_mut(n).enumerate() {
-        row.iter_mut().for_each(|entry| *entry /= total_weight);
+    for (j, row) in matrix.chunks_exact_mut(problem.n_params()).enumerate() {
+        row.iter_mut().for_each(|entry| *entry /= problem.table.total_weight);
         if problem.is_penalised(j) {
             row[j] += problem.l2;
         }
-        trace += row[j];
+    }
+    matrix
+}
+
+/// Its factor, with a little added on the diagonal: where only differences of scores matter (softmax) there is a direction
+/// without curvature.
+fn damped(mut matrix: Vec<f64>, n: usize) -> Option<Cholesky> {
+    const DAMPING: f64 = 1e-4;
+    let mut trace = 0.0;
+    for j in 0..n {
+        trace += matrix[j * n + j];
     }
     for j in 0..n {
         matrix[j * n + j] += DAMPING * trace / n as f64;
@@ -159,7 +207,8 @@ mod tests {
         assert_eq!(step(500_000, 2688, 201), Some(64), "of 128, which would leave too few rows");
         assert_eq!(step(1_000_000, 8192, 29), Some(128));
         assert_eq!(step(30_000, 8192, 29), None, "too few rows");
-        assert_eq!(step(60_000, 672, 7850), None, "too many parameters");
+        assert_eq!(step(60_000, 672, 7850), None, "too many parameters for the rows");
+        assert_eq!(step(32_768, 256, 200), None, "too many parameters for the step");
         assert_eq!(step(1, 32, 2), None);
     }
 
@@ -204,6 +253,45 @@ mod tests {
             assert!(warm.iterations < cold.iterations, "{} and {}", warm.iterations, cold.iterations);
             for (warm, cold) in warm.params.iter().zip(&cold.params) {
                 approx::assert_relative_eq!(warm, cold, epsilon = 1e-5, max_relative = 1e-5);
+            }
+        }
+    }
+
+    /// Passes over all rows of a fit from a thinned start and of one from zero.
+    fn passes(whole: &Whole, l2: f64) -> [u64; 2] {
+        let config = config(Kind::Logistic, l2, 1e-6);
+        let comm = Communicator::solo();
+        let table = whole.of_rank(&comm);
+        [true, false].map(|is_warm| {
+            let counted = Communicator::solo();
+            let problem = FullBatch { comm: &counted, table: &table, objective: &Logistic, l2 };
+            let mut start = Start::at(vec![0.0; problem.n_params()]);
+            if is_warm {
+                start = warm_start(&problem, &config, start.params).unwrap();
+            }
+            let before = counted.traffic().total().calls;
+            let fit = lbfgs::solve(&problem, &config, start, &mut Silent).unwrap();
+            assert!(fit.converged);
+            (counted.traffic().total().calls - before) / 2
+        })
+    }
+
+    #[test]
+    fn rows_that_do_not_stand_for_all_cost_no_passes() {
+        let dense = || Whole::random(70_001, 6).with_targets(|s| f64::from(s > 0.3), 1.0);
+        // A column of 30 ones, standardised; weights on every hundredth row; one class of 40 rows; one row that weighs most.
+        let mut rare = dense();
+        rare.set_column(3, |row, _| if row % 2333 == 7 { 48.0 } else { -0.02 }, 3);
+        let mut sparse = dense();
+        sparse.weight.iter_mut().enumerate().for_each(|(row, w)| *w = f64::from(u8::from(row % 100 == 3)));
+        let mut imbalanced = dense();
+        imbalanced.y.iter_mut().enumerate().for_each(|(row, y)| *y = f64::from(u8::from(row % 1750 == 9)));
+        let mut heavy = dense();
+        heavy.weight[35_000] = 1e8;
+        for (name, whole) in [("rare", rare), ("sparse", sparse), ("imbalanced", imbalanced), ("heavy", heavy)] {
+            for l2 in [3e-4, 1e-7] {
+                let [warm, cold] = passes(&whole, l2);
+                assert!(warm <= cold + 4, "{name}, l2 {l2}: {warm} passes, {cold} from zero");
             }
         }
     }
