@@ -2,8 +2,9 @@
 //!
 //! `cargo bench --bench scaling`; one JSON line a case: {"bench","case","solver","rows","features","seconds_1","seconds_2",
 //! "efficiency","talk_share"}: medians of alternating `mpirun -n 1` and `-n 2`. Seconds are those of training from the table
-//! in memory (`train_s`); efficiency is t₁/(2·t₂), weak t₁/t₂; `talk_share` what part of t₂ rank 0 spent in collectives,
-//! waiting included.
+//! in memory (`train_s`), of weak scaling those of one iteration or epoch, since another table takes another number of them;
+//! efficiency is t₁/(2·t₂), weak t₁/t₂; `talk_share` what part of the training rank 0 of two spent in collectives, waiting
+//! included.
 //! Fair: same program, same model bits (the digests are compared). Two cores of one machine share the memory and its
 //! bandwidth, which no code of ours can double; a table in cache scales better than one in memory.
 
@@ -51,17 +52,18 @@ fn case(scaling: &str, kind: &str, solver: &str, tables: (&Path, &Path), rows: u
     for _ in 0..RUNS {
         let (one, two) = (train(1, kind, solver, tables.0), train(2, kind, solver, tables.1));
         assert!(tables.0 != tables.1 || one["digest"] == two["digest"], "{kind} {solver}: other bits on two ranks");
-        let of = |done: &Value| done["train_s"].as_f64().expect("train_s");
-        seconds[0].push(of(&one));
-        seconds[1].push(of(&two));
+        let of = |done: &Value, field: &str| done[field].as_f64().expect("a number of seconds");
+        let field = if scaling == "strong" { "train_s" } else { "epoch_s" };
+        seconds[0].push(of(&one, field));
+        seconds[1].push(of(&two, field));
         let kinds = two["traffic"].as_object().expect("traffic").values();
-        talk.push(kinds.filter_map(|kind| kind["seconds"].as_f64()).sum::<f64>() / of(&two));
+        talk.push(kinds.filter_map(|kind| kind["seconds"].as_f64()).sum::<f64>() / of(&two, "train_s"));
     }
     let [one, two] = seconds.map(median);
     let efficiency = if scaling == "strong" { one / (2.0 * two) } else { one / two };
     println!(
         "{{\"bench\":\"scaling\",\"case\":\"{scaling}, {kind}\",\"solver\":\"{solver}\",\"rows\":{rows},\"features\":{features},\
-         \"seconds_1\":{one:.4},\"seconds_2\":{two:.4},\"efficiency\":{efficiency:.3},\"talk_share\":{:.3}}}",
+         \"seconds_1\":{one:.5},\"seconds_2\":{two:.5},\"efficiency\":{efficiency:.3},\"talk_share\":{:.3}}}",
         median(talk)
     );
 }

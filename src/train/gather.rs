@@ -18,7 +18,7 @@ use std::ops::Range;
 use std::time::Instant;
 
 /// Values read at a time, over all columns: whole blocks, at least one.
-const BATCH_VALUES: u64 = 4 << 20;
+const BATCH_VALUES: u64 = 1 << 20;
 /// More distinct strings than this are not categories.
 pub(super) const MOST_CATEGORIES: usize = 10_000;
 
