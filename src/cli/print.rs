@@ -197,6 +197,9 @@ impl Printer {
                 for filter in &object.filters {
                     line.push_str(&format!(" {}", filter.name));
                 }
+                if let Some(why) = &object.through_library {
+                    line.push_str(&format!(" (read through the library: {why})"));
+                }
                 lines.push(line);
                 for (name, value) in &object.attributes {
                     lines.push(format!("  {:width$}    @{name} = {value}", ""));

@@ -1,7 +1,7 @@
 //! Numbers as the rest of the program sees them: one zero, one NaN, no infinity.
 
 /// A number type of [`Values`](super::Values).
-pub(crate) trait Value: bytemuck::Pod + Default {
+pub(crate) trait Value: bytemuck::Pod + Default + Send + Sync {
     /// −0 becomes +0 and every NaN the same NaN.
     fn canonical(self) -> Self;
     fn is_infinite(self) -> bool;

@@ -1,6 +1,7 @@
 //! What is in an HDF5 file and how it would be read: for `consort inspect`.
 
 use super::hdf5::Hdf5Source;
+use super::hdf5_chunks::{Opened, StoredRows};
 use super::hdf5_find::{Object, list, shape_text};
 use super::hdf5_types::{FilterUse, OpenFile, attributes_of, chunk_of, filters_of, open_to_read, type_name_of};
 use super::names::{Need, TableNames};
@@ -45,6 +46,8 @@ pub struct Described {
     pub chunk: Option<Vec<u64>>,
     /// In the order they were applied.
     pub filters: Vec<FilterUse>,
+    /// Why its rows are read through the HDF5 library, one thread at a time. None: past it, by all threads.
+    pub through_library: Option<String>,
     /// Name, and the value where it is short, else type and shape.
     pub attributes: Vec<(String, String)>,
 }
@@ -71,6 +74,7 @@ fn described(file: &OpenFile, path: String, object: Object) -> Described {
         element_type: String::new(),
         chunk: None,
         filters: Vec::new(),
+        through_library: None,
         attributes: Vec::new(),
     };
     match object {
@@ -84,6 +88,7 @@ fn described(file: &OpenFile, path: String, object: Object) -> Described {
             element_type: type_name_of(&dataset),
             chunk: chunk_of(&dataset),
             filters: filters_of(&dataset).unwrap_or_default(),
+            through_library: StoredRows::of(&dataset, &mut Opened::new()).err().map(str::to_string),
             attributes: attributes_of(&dataset),
             ..nothing
         },
@@ -133,6 +138,9 @@ impl fmt::Display for Described {
         }
         for filter in &self.filters {
             write!(f, "  {}{}", filter.name, if filter.available { "" } else { " (no decoder here)" })?;
+        }
+        if let Some(why) = &self.through_library {
+            write!(f, "  (through the library: {why})")?;
         }
         for (name, value) in &self.attributes {
             write!(f, "  @{name}={value}")?;

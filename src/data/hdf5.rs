@@ -1,6 +1,7 @@
 //! A table in one or many HDF5 files, read through the HDF5 library by hyperslab.
 
 use super::canonical::Value;
+use super::hdf5_chunks::Opened;
 use super::hdf5_field::{Field, FromNumber, Whole, bad_weight};
 use super::hdf5_find::resolve;
 use super::hdf5_types::{Native, open_to_read};
@@ -253,13 +254,14 @@ fn open_fields(path: &Path, names: &TableNames, need: Need) -> Result<(TableName
     let weight = names.weight.as_ref().filter(|_| with_target).map(&full);
     let offset = names.offset.as_ref().map(&full);
     let cache = CHUNK_CACHE_BYTES / (paths.len() as u64 + 3);
+    let mut opened = Opened::new();
     let mut features = Vec::new();
     for path in &paths {
-        features.push(Field::open(&file, path, cache).in_dataset(path)?);
+        features.push(Field::open(&file, path, cache, &mut opened).in_dataset(path)?);
     }
     unique_names(&mut features);
-    let single = |path: Option<String>, text: bool| match path {
-        Some(path) => Field::open(&file, &path, cache)
+    let mut single = |path: Option<String>, text: bool| match path {
+        Some(path) => Field::open(&file, &path, cache, &mut opened)
             .and_then(|field| field.must_be_one_column(text))
             .in_dataset(&path)
             .map(Some),

@@ -1,6 +1,7 @@
 //! One dataset of a table: checked when it is opened, then read by rows into columns of a block.
 
 use super::canonical::{Value, canonicalise};
+use super::hdf5_chunks::{Opened, StoredRows};
 use super::hdf5_find::{column_names, element_of, shape_of, shape_text};
 use super::hdf5_types::{
     BitByte, Element, Native, filters_of, number_attribute, open_dataset, read_fixed_text, read_rows, read_text,
@@ -9,10 +10,13 @@ use super::hdf5_types::{
 use super::{ColumnKind, TargetKind};
 use crate::error::{Error, InContext, Result};
 use hdf5::{Dataset, File};
+use rayon::prelude::*;
 use std::ops::Range;
 
 /// What is read by one call when no chunk is larger: converted while it is still in the processor's cache.
 const PIECE_BYTES: u64 = 1 << 20;
+/// Values that one task converts.
+const TASK_VALUES: usize = 1 << 16;
 
 /// One dataset, and where its columns go.
 pub(crate) struct Field {
@@ -26,6 +30,8 @@ pub(crate) struct Field {
     /// Rows of a chunk; 0 where the dataset is not chunked.
     pub(crate) chunk_rows: u64,
     pub(crate) packing: Packing,
+    /// Where its bytes lie, or why the library has to read them.
+    pub(crate) stored: std::result::Result<StoredRows, &'static str>,
 }
 
 /// What holds all whole numbers of a dataset.
@@ -43,7 +49,7 @@ pub(crate) struct Packing {
 }
 
 impl Field {
-    pub(crate) fn open(file: &File, path: &str, cache_bytes: u64) -> Result<Field> {
+    pub(crate) fn open(file: &File, path: &str, cache_bytes: u64, opened: &mut Opened) -> Result<Field> {
         let probe = file.dataset(path).map_err(|e| Error::data(format!("cannot be opened: {}", reason(&e))))?;
         let shape = shape_of(&probe);
         let element = element_of(&probe)?;
@@ -80,7 +86,8 @@ impl Field {
             None => (0..width).map(|column| format!("{base}[{column}]")).collect(),
         };
         let packing = if element.is_text() { Packing::default() } else { Packing::of(&dataset) };
-        Ok(Field { dataset, path: path.to_string(), shape, width, element, names, chunk_rows, packing })
+        let stored = StoredRows::of(&dataset, opened);
+        Ok(Field { dataset, path: path.to_string(), shape, width, element, names, chunk_rows, packing, stored })
     }
 
     pub(crate) fn must_be_one_column(self, text_allowed: bool) -> Result<Field> {
@@ -128,13 +135,14 @@ impl Field {
 
     /// Reads (rows, width) whole numbers; HDF5 widens them to `T`.
     pub(crate) fn read_whole<T: Native>(&self, rows: Range<u64>, into: &mut [T]) -> Result<()> {
-        read_rows(&self.dataset, &self.shape, rows.clone(), into).map_err(|e| self.cannot_read(&rows, &e))
+        self.read_rows(rows, into)
     }
 
-    /// `rows` cut into runs that end where chunks end and are about a megabyte.
-    fn pieces(&self, rows: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+    /// `rows` cut into runs that end where chunks end: of about a megabyte, or of several for all threads.
+    fn pieces(&self, rows: Range<u64>) -> impl Iterator<Item = Range<u64>> + use<> {
         let row_bytes = self.width as u64 * self.element.memory_bytes() as u64;
-        let wanted = (PIECE_BYTES / row_bytes.max(1)).max(1);
+        let n_threads = if self.stored.is_ok() { 4 * rayon::current_num_threads() as u64 } else { 1 };
+        let wanted = (n_threads * PIECE_BYTES / row_bytes.max(1)).max(1);
         let step = match self.chunk_rows {
             0 => wanted,
             chunk => wanted.div_ceil(chunk).saturating_mul(chunk),
@@ -151,8 +159,17 @@ impl Field {
         })
     }
 
-    fn cannot_read(&self, rows: &Range<u64>, e: &hdf5::Error) -> Error {
-        Error::data(format!("cannot read rows {}..{} of '{}': {}", rows.start, rows.end, self.path, reason(e)))
+    /// Reads whole rows as `T`: past the library where their bytes are those of a `T`.
+    fn read_rows<T: Native>(&self, rows: Range<u64>, into: &mut [T]) -> Result<()> {
+        let cannot = |why: String| {
+            Error::data(format!("cannot read rows {}..{} of '{}': {why}", rows.start, rows.end, self.path))
+        };
+        match &self.stored {
+            Ok(stored) if stored.element_bytes() == size_of::<T>() => {
+                stored.read(rows.clone(), bytemuck::cast_slice_mut(into)).map_err(|e| cannot(e.to_string()))
+            }
+            _ => read_rows(&self.dataset, &self.shape, rows.clone(), into).map_err(|e| cannot(reason(&e))),
+        }
     }
 
     /// Reads numbers into columns `at..at + width` of `into`, which is (rows, `stride`). Canonical.
@@ -195,8 +212,8 @@ impl Field {
         let mut rest = into;
         for piece in self.pieces(rows) {
             let (here, after) = rest.split_at_mut((piece.end - piece.start) as usize * self.width);
-            read_rows(&self.dataset, &self.shape, piece.clone(), here).map_err(|e| self.cannot_read(&piece, &e))?;
-            infinite |= canonicalise(here);
+            self.read_rows(piece, here)?;
+            infinite |= here.par_chunks_mut(TASK_VALUES).map(canonicalise).reduce(|| false, |a, b| a | b);
             rest = after;
         }
         Ok(infinite)
@@ -216,17 +233,23 @@ impl Field {
             let n_elements = (piece.end - piece.start) as usize * self.width;
             scratch.resize(scratch.len().max((n_elements * size_of::<T>()).div_ceil(8)), 0);
             let stored: &mut [T] = &mut bytemuck::cast_slice_mut::<u64, T>(scratch)[..n_elements];
-            read_rows(&self.dataset, &self.shape, piece.clone(), stored).map_err(|e| self.cannot_read(&piece, &e))?;
-            let slot = (piece.start - first) as usize;
+            self.read_rows(piece.clone(), stored)?;
+            let slots = (piece.start - first) as usize..(piece.end - first) as usize;
             let plain = self.packing == Packing::default();
-            for (row, stored) in stored.chunks_exact(self.width).enumerate() {
-                let start = (slot + row) * stride + at;
-                for (value, &number) in into[start..start + self.width].iter_mut().zip(stored) {
-                    *value =
-                        if plain { V::of(number) } else { V::of(self.packing.unpack(number.to_f64())) }.canonical();
-                    infinite |= value.is_infinite();
+            let task_rows = (TASK_VALUES / stride).max(1);
+            let tasks = into[slots.start * stride..slots.end * stride].par_chunks_mut(task_rows * stride);
+            let converted = tasks.zip(stored.par_chunks(task_rows * self.width)).map(|(into, stored)| {
+                let mut infinite = false;
+                for (row, stored) in into.chunks_exact_mut(stride).zip(stored.chunks_exact(self.width)) {
+                    for (value, &number) in row[at..at + self.width].iter_mut().zip(stored) {
+                        *value =
+                            if plain { V::of(number) } else { V::of(self.packing.unpack(number.to_f64())) }.canonical();
+                        infinite |= value.is_infinite();
+                    }
                 }
-            }
+                infinite
+            });
+            infinite |= converted.reduce(|| false, |a, b| a | b);
         }
         Ok(infinite)
     }

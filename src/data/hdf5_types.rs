@@ -8,7 +8,7 @@ use hdf5_sys::h5i::hid_t;
 use hdf5_sys::h5p::{H5P_DEFAULT, H5Pclose, H5Pcreate, H5Pget_filter2, H5Pget_nfilters, H5Pset_chunk_cache};
 use hdf5_sys::h5s::{H5S_seloper_t, H5Sselect_hyperslab};
 use hdf5_sys::h5t::{
-    H5T_class_t, H5T_sign_t, H5T_str_t, H5Tget_class, H5Tget_member_name, H5Tget_nmembers, H5Tget_order,
+    H5T_class_t, H5T_sign_t, H5T_str_t, H5Tequal, H5Tget_class, H5Tget_member_name, H5Tget_nmembers, H5Tget_order,
     H5Tget_precision, H5Tget_sign, H5Tget_strpad, H5Tis_variable_str,
 };
 use hdf5_sys::h5z::{H5Z_filter_t, H5Zfilter_avail};
@@ -224,6 +224,23 @@ pub(crate) fn open_dataset(group: &Group, name: &str, cache_bytes: usize) -> hdf
     }
 }
 
+/// Width in bytes, and whether it is big-endian, of a type that is stored as this machine or its mirror image would: one of
+/// the standard integers, float32 or float64. None for all others.
+pub(crate) fn standard_bytes(dtype: &Datatype) -> Option<(usize, bool)> {
+    macro_rules! ids {
+        ($($id:ident: $bytes:literal $big_endian:literal),*) => { [$((*hdf5::globals::$id, $bytes, $big_endian)),*] };
+    }
+    let standard = ids!(
+        H5T_STD_I8LE: 1 false, H5T_STD_U8LE: 1 false, H5T_STD_I8BE: 1 true, H5T_STD_U8BE: 1 true,
+        H5T_STD_I16LE: 2 false, H5T_STD_U16LE: 2 false, H5T_STD_I16BE: 2 true, H5T_STD_U16BE: 2 true,
+        H5T_STD_I32LE: 4 false, H5T_STD_U32LE: 4 false, H5T_STD_I32BE: 4 true, H5T_STD_U32BE: 4 true,
+        H5T_STD_I64LE: 8 false, H5T_STD_U64LE: 8 false, H5T_STD_I64BE: 8 true, H5T_STD_U64BE: 8 true,
+        H5T_IEEE_F32LE: 4 false, H5T_IEEE_F32BE: 4 true, H5T_IEEE_F64LE: 8 false, H5T_IEEE_F64BE: 8 true
+    );
+    let is = |id: hid_t| hdf5::h5lock!(H5Tequal(dtype.id(), id)) > 0;
+    standard.into_iter().find(|(id, ..)| is(*id)).map(|(_, bytes, big_endian)| (bytes, big_endian))
+}
+
 /// A filter of a dataset's pipeline.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct FilterUse {
@@ -283,7 +300,7 @@ fn filter_name(id: H5Z_filter_t, stored: String) -> String {
 }
 
 /// A number type that HDF5 can deliver: its memory type, and what becomes of it.
-pub(crate) trait Native: bytemuck::Pod {
+pub(crate) trait Native: bytemuck::Pod + Send + Sync {
     fn memory_type() -> hid_t;
     fn to_f32(self) -> f32;
     fn to_f64(self) -> f64;

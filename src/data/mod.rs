@@ -11,6 +11,7 @@ pub mod convert;
 pub mod describe;
 pub mod digest;
 pub mod hdf5;
+mod hdf5_chunks;
 mod hdf5_field;
 mod hdf5_find;
 #[allow(unsafe_code)] // calls of the HDF5 library that its crate does not wrap
