@@ -56,7 +56,9 @@ pub struct Described {
 pub fn describe(path: &Path) -> Result<Description> {
     let file = open_to_read(path)?;
     let file_bytes = std::fs::metadata(path).map_err(|e| Error::data(e.to_string())).in_file(path)?.len();
-    let objects = list(&file, "").into_iter().map(|entry| described(&file, entry.path, entry.object)).collect();
+    let mut opened = Opened::new();
+    let objects =
+        list(&file, "").into_iter().map(|entry| described(&file, entry.path, entry.object, &mut opened)).collect();
     let open = |need| Hdf5Source::open(&[path.to_path_buf()], &TableNames::default(), need);
     let (source, why_not) = match open(Need::Train) {
         Ok(source) => (Some(source), None),
@@ -66,7 +68,7 @@ pub fn describe(path: &Path) -> Result<Description> {
     Ok(Description { file: path.display().to_string(), file_bytes, objects, table, why_not })
 }
 
-fn described(file: &OpenFile, path: String, object: Object) -> Described {
+fn described(file: &OpenFile, path: String, object: Object, opened: &mut Opened) -> Described {
     let nothing = Described {
         path: path.clone(),
         kind: "group".to_string(),
@@ -88,7 +90,7 @@ fn described(file: &OpenFile, path: String, object: Object) -> Described {
             element_type: type_name_of(&dataset),
             chunk: chunk_of(&dataset),
             filters: filters_of(&dataset).unwrap_or_default(),
-            through_library: StoredRows::of(&dataset, &mut Opened::new()).err().map(str::to_string),
+            through_library: StoredRows::of(&dataset, 0, opened).err().map(str::to_string),
             attributes: attributes_of(&dataset),
             ..nothing
         },

@@ -16,13 +16,24 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// More chunks than this are left to the library: HDF5 1.10 takes time quadratic in their number to list them.
-const MOST_CHUNKS: usize = 8192;
+/// HDF5 1.10 takes time quadratic in the number of chunks to list them, some 7 ns times its square. The datasets of a file
+/// whose squares add up to more are left to the library.
+const LISTING_EFFORT: u64 = 4096 * 4096;
 /// Contiguous rows that one task reads.
 const PIECE_BYTES: usize = 1 << 20;
 
-/// Files by name, opened beside the library.
-pub(crate) type Opened = BTreeMap<String, Arc<File>>;
+/// What datasets of one file share while they are looked at.
+pub(crate) struct Opened {
+    /// Files by name, opened beside the library.
+    files: BTreeMap<String, Arc<File>>,
+    effort_left: u64,
+}
+
+impl Opened {
+    pub(crate) fn new() -> Opened {
+        Opened { files: BTreeMap::new(), effort_left: LISTING_EFFORT }
+    }
+}
 
 /// Where the rows of a dataset lie in its file, and what was done to them.
 pub(crate) struct StoredRows {
@@ -49,6 +60,8 @@ struct Chunked {
     per_band: usize,
     /// In the order they were applied.
     filters: Vec<Filter>,
+    /// A larger band is not kept.
+    keep_bytes: u64,
     /// Number and rows of the band that was read in part.
     kept: Mutex<Option<(u64, Vec<u8>)>>,
 }
@@ -78,8 +91,13 @@ struct Work {
 impl StoredRows {
     /// Finds the rows of `dataset`, or says why the library has to read them. Not collective.
     ///
-    /// `opened`: files that datasets found before lie in; each is opened once.
-    pub(crate) fn of(dataset: &Dataset, opened: &mut Opened) -> std::result::Result<StoredRows, &'static str> {
+    /// * `keep_bytes`: what may stay decoded between two reads that cut the same chunks.
+    /// * `opened`: shared by the datasets of a file.
+    pub(crate) fn of(
+        dataset: &Dataset,
+        keep_bytes: u64,
+        opened: &mut Opened,
+    ) -> std::result::Result<StoredRows, &'static str> {
         let (element_bytes, big_endian) =
             dataset.dtype().ok().and_then(|dtype| standard_bytes(&dtype)).ok_or("not a plain number type")?;
         let shape: Vec<u64> = dataset.shape().iter().map(|&n| n as u64).collect();
@@ -89,18 +107,18 @@ impl StoredRows {
         }
         // A dataset behind an external link lies in another file than its group.
         let name = dataset.filename();
-        let file = match opened.get(&name) {
+        let file = match opened.files.get(&name) {
             Some(file) => file.clone(),
             None => {
                 let file = Arc::new(File::open(&name).map_err(|_| "its file cannot be opened by name")?);
-                opened.insert(name, file.clone());
+                opened.files.insert(name, file.clone());
                 file
             }
         };
         let file_bytes = file.metadata().map_err(|_| "its file cannot be looked at")?.len();
         let place = match dataset.layout() {
             Layout::Contiguous => Place::Contiguous { offset: dataset.offset().ok_or("not in this file")? },
-            Layout::Chunked => Place::Chunked(Chunked::of(dataset, &shape, element_bytes)?),
+            Layout::Chunked => Place::Chunked(Chunked::of(dataset, &shape, element_bytes, keep_bytes, opened)?),
             _ => return Err("neither contiguous nor chunked"),
         };
         let row_bytes = shape.iter().skip(1).product::<u64>() as usize * element_bytes;
@@ -167,7 +185,8 @@ impl StoredRows {
         let read = bands.into_par_iter().map_init(work, |work, (rows, into)| {
             let band = rows.start / per_chunk;
             let all = band * per_chunk..((band + 1) * per_chunk).min(self.shape[0]);
-            if rows == all || chunked.is_plain(&self.shape) {
+            let is_kept = (all.end - all.start) * self.row_bytes as u64 <= chunked.keep_bytes;
+            if rows == all || !is_kept || chunked.is_plain(&self.shape) {
                 return self.read_band(chunked, rows, into, work).map(|()| None);
             }
             let part =
@@ -283,7 +302,13 @@ impl StoredRows {
 }
 
 impl Chunked {
-    fn of(dataset: &Dataset, shape: &[u64], element_bytes: usize) -> std::result::Result<Chunked, &'static str> {
+    fn of(
+        dataset: &Dataset,
+        shape: &[u64],
+        element_bytes: usize,
+        keep_bytes: u64,
+        opened: &mut Opened,
+    ) -> std::result::Result<Chunked, &'static str> {
         let chunk: Vec<u64> = dataset.chunk().unwrap_or_default().iter().map(|&n| n as u64).collect();
         if chunk.len() != shape.len() || chunk.contains(&0) || shape.contains(&0) {
             return Err("its chunks do not fit its shape");
@@ -303,21 +328,30 @@ impl Chunked {
                 _ => None,
             })
             .collect();
-        let filters = filters.filter(|all| all.len() <= 32).ok_or("a filter that only the library decodes")?;
+        let filters = filters.ok_or("a filter that only the library decodes")?;
+        // Once each: then the size of what a filter was given is known.
+        if (1..filters.len()).any(|i| filters[..i].contains(&filters[i])) {
+            return Err("a filter is applied twice");
+        }
         let grid: Vec<u64> = shape.iter().zip(&chunk).map(|(n, c)| n.div_ceil(*c)).collect();
         let n_chunks = grid.iter().try_fold(1u64, |product, &n| product.checked_mul(n)).unwrap_or(u64::MAX);
         let decoded = chunk.iter().try_fold(element_bytes as u64, |product, &n| product.checked_mul(n));
-        if n_chunks > MOST_CHUNKS as u64 || decoded.is_none_or(|bytes| bytes > u64::from(u32::MAX)) {
-            return Err("too many chunks to list");
+        if decoded.is_none_or(|bytes| bytes > u64::from(u32::MAX)) {
+            return Err("its chunks are too large");
         }
-        if dataset.num_chunks() != Some(n_chunks as usize) {
+        if dataset.num_chunks().map(|n| n as u64) != Some(n_chunks) {
             return Err("some chunks were never written");
         }
+        let effort_left = n_chunks.checked_mul(n_chunks).and_then(|effort| opened.effort_left.checked_sub(effort));
+        opened.effort_left = effort_left.ok_or("too many chunks to list")?;
         let mut chunks = vec![None; n_chunks as usize];
         for index in 0..n_chunks as usize {
             let info = dataset.chunk_info(index).ok_or("its chunks cannot be listed")?;
             let mut number = 0;
             for (axis, begin) in info.offset.iter().enumerate().take(shape.len()) {
+                if begin % chunk[axis] != 0 || begin / chunk[axis] >= grid[axis] {
+                    return Err("a chunk lies outside the dataset");
+                }
                 number = number * grid[axis] + begin / chunk[axis];
             }
             let place = chunks.get_mut(number as usize).ok_or("a chunk lies outside the dataset")?;
@@ -328,6 +362,7 @@ impl Chunked {
             chunk,
             chunks: chunks.ok_or("a chunk is listed twice")?,
             per_band: grid[1..].iter().product::<u64>() as usize,
+            keep_bytes,
             filters,
             kept: Mutex::default(),
         })
@@ -459,8 +494,8 @@ mod tests {
         file.close().unwrap();
         let file = hdf5::File::open(&path).unwrap();
         for dataset in file.datasets().unwrap() {
-            let stored =
-                StoredRows::of(&dataset, &mut Opened::new()).unwrap_or_else(|why| panic!("{}: {why}", dataset.name()));
+            let stored = StoredRows::of(&dataset, 1 << 20, &mut Opened::new())
+                .unwrap_or_else(|why| panic!("{}: {why}", dataset.name()));
             same_both_ways::<T>(&dataset, &stored, &dataset.name());
         }
     }
@@ -504,7 +539,7 @@ mod tests {
         let (mut ours, mut big_endian) = (0, 0);
         for dataset in &found {
             let place = format!("{} {}", dataset.filename(), dataset.name());
-            match StoredRows::of(dataset, &mut Opened::new()) {
+            match StoredRows::of(dataset, 1000, &mut Opened::new()) {
                 Err(why) => println!("{place}: {why}"),
                 Ok(stored) => {
                     let dtype = dataset.dtype().unwrap();
@@ -534,6 +569,26 @@ mod tests {
     }
 
     #[test]
+    fn what_would_take_long_or_could_be_misread_goes_through_the_library() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = hdf5::File::create(folder.path().join("t.h5")).unwrap();
+        let data = ndarray::Array1::from_iter((0..3000).map(|i| i as f32));
+        let mut opened = Opened::new();
+        let mut why = |name: &str| StoredRows::of(&file.dataset(name).unwrap(), 0, &mut opened).err();
+        for i in 0..3 {
+            file.new_dataset_builder().chunk(1).with_data(&data).create(format!("c{i}").as_str()).unwrap();
+        }
+        assert_eq!(
+            ["c0", "c1", "c2"].map(&mut why),
+            [None, Some("too many chunks to list"), Some("too many chunks to list")]
+        );
+        file.new_dataset::<f32>().chunk(100).shape(3000).create("unwritten").unwrap();
+        assert_eq!(why("unwritten"), Some("some chunks were never written"));
+        file.new_dataset_builder().with_data(&ndarray::arr1(&[true, false])).create("bool").unwrap();
+        assert_eq!(why("bool"), Some("not a plain number type"));
+    }
+
+    #[test]
     fn damaged_chunks_are_named() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("t.h5");
@@ -551,7 +606,7 @@ mod tests {
         std::fs::write(&path, &bytes).unwrap();
         let file = hdf5::File::open(&path).unwrap();
         for (name, why) in [("deflated", "chunk 7 (rows 700 on)"), ("checked", "checksum failed")] {
-            let stored = StoredRows::of(&file.dataset(name).unwrap(), &mut Opened::new()).unwrap();
+            let stored = StoredRows::of(&file.dataset(name).unwrap(), 0, &mut Opened::new()).unwrap();
             let mut into = vec![0u8; 2000 * 12];
             let error = stored.read(0..2000, &mut into).unwrap_err().to_string();
             assert!(error.contains("chunk 7") && error.contains(why), "{name}: {error}");

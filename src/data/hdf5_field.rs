@@ -86,7 +86,7 @@ impl Field {
             None => (0..width).map(|column| format!("{base}[{column}]")).collect(),
         };
         let packing = if element.is_text() { Packing::default() } else { Packing::of(&dataset) };
-        let stored = StoredRows::of(&dataset, opened);
+        let stored = StoredRows::of(&dataset, cache_bytes, opened);
         Ok(Field { dataset, path: path.to_string(), shape, width, element, names, chunk_rows, packing, stored })
     }
 
