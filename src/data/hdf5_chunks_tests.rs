@@ -1,0 +1,182 @@
+use super::super::hdf5_types::{Native, read_rows, standard_bytes};
+use super::*;
+use hdf5::H5Type;
+use hdf5::filters::Filter as Written;
+use ndarray::{ArrayD, IxDyn};
+use std::path::{Path, PathBuf};
+
+/// Rows of a dataset both ways, at some cuts.
+fn same_both_ways<T: Native + Default>(dataset: &Dataset, stored: &StoredRows, place: &str) {
+    let shape: Vec<u64> = dataset.shape().iter().map(|&n| n as u64).collect();
+    let (n, width) = (shape[0], shape[1..].iter().product::<u64>());
+    // Whole, in consecutive pieces that cut chunks, and out of order.
+    let pieces = (0..n).step_by(17).map(|first| first..(first + 17).min(n));
+    let odd = [0..n, 0..1, n / 3..n, n / 2..n / 2 + 1, n - 1..n, n..n, 0..n];
+    for rows in odd.into_iter().chain(pieces) {
+        let mut ours = vec![T::default(); ((rows.end - rows.start) * width) as usize];
+        let mut theirs = ours.clone();
+        read_rows(dataset, &shape, rows.clone(), &mut theirs).unwrap();
+        stored.read(rows.clone(), bytemuck::cast_slice_mut(&mut ours)).unwrap();
+        let (ours, theirs): (&[u8], &[u8]) = (bytemuck::cast_slice(&ours), bytemuck::cast_slice(&theirs));
+        assert!(ours == theirs, "{place}, rows {rows:?}");
+    }
+}
+
+fn written<T: H5Type + Native + Default>(value: impl Fn(usize) -> T) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t.h5");
+    let file = hdf5::File::create(&path).unwrap();
+    let pipelines: [&[Written]; 6] = [
+        &[],
+        &[Written::deflate(1)],
+        &[Written::shuffle(), Written::deflate(6)],
+        &[Written::shuffle(), Written::fletcher32()],
+        &[Written::fletcher32(), Written::deflate(1)],
+        &[Written::shuffle(), Written::deflate(1), Written::fletcher32()],
+    ];
+    let shapes: [(&[usize], &[usize]); 7] = [
+        (&[1009], &[100]),
+        (&[1], &[1]),
+        (&[103, 5], &[10, 5]),
+        (&[103, 5], &[103, 2]),
+        (&[64, 7], &[1, 3]),
+        (&[29, 4, 6], &[8, 3, 4]),
+        (&[11, 3, 2, 5], &[4, 2, 2, 3]),
+    ];
+    for (i, (shape, chunk)) in shapes.into_iter().enumerate() {
+        let n = shape.iter().product();
+        let data = ArrayD::from_shape_vec(IxDyn(shape), (0..n).map(&value).collect()).unwrap();
+        for (j, filters) in pipelines.into_iter().enumerate() {
+            let chunked = file.new_dataset_builder().chunk(chunk).set_filters(filters);
+            chunked.with_data(&data).create(format!("d{i}_{j}").as_str()).unwrap();
+        }
+        file.new_dataset_builder().with_data(&data).create(format!("plain{i}").as_str()).unwrap();
+    }
+    file.close().unwrap();
+    let file = hdf5::File::open(&path).unwrap();
+    for dataset in file.datasets().unwrap() {
+        let stored = StoredRows::of(&dataset, 1 << 20, &mut Opened::new())
+            .unwrap_or_else(|why| panic!("{}: {why}", dataset.name()));
+        same_both_ways::<T>(&dataset, &stored, &dataset.name());
+    }
+}
+
+#[test]
+fn every_shape_and_pipeline_gives_the_bytes_of_the_library() {
+    written(|i| (i * 37 % 251) as u8);
+    written(|i| (i * 7919 % 60_000) as i16);
+    written(|i| (i as f32).sin());
+    written(|i| (i as f64 * 1e9).cos());
+}
+
+/// All datasets under these files and groups that have rows.
+fn datasets(path: &Path, found: &mut Vec<Dataset>) {
+    let mut paths = vec![path.to_path_buf()];
+    while let Some(path) = paths.pop() {
+        if path.is_dir() {
+            paths.extend(std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+            continue;
+        }
+        let Ok(file) = hdf5::File::with_options().with_fapl(|access| access.file_locking(false)).open(&path) else {
+            continue;
+        };
+        let mut groups = vec![file.as_group().unwrap()];
+        while let Some(group) = groups.pop() {
+            groups.extend(group.groups().unwrap_or_default());
+            found.extend(group.datasets().unwrap_or_default());
+        }
+    }
+    found.retain(|dataset| dataset.shape().first().is_some_and(|&n| n > 0));
+}
+
+#[test]
+fn real_files_give_the_bytes_of_the_library() {
+    let mut found = Vec::new();
+    datasets(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("data"), &mut found);
+    match std::env::var_os("CONSORT_EXTRA_DATA") {
+        Some(extra) => datasets(Path::new(&extra), &mut found),
+        None => println!("SKIPPED: files of other programs (CONSORT_EXTRA_DATA names no folder)"),
+    }
+    let (mut ours, mut big_endian) = (0, 0);
+    for dataset in &found {
+        let place = format!("{} {}", dataset.filename(), dataset.name());
+        match StoredRows::of(dataset, 1000, &mut Opened::new()) {
+            Err(why) => println!("{place}: {why}"),
+            Ok(stored) => {
+                let dtype = dataset.dtype().unwrap();
+                let number = dtype.to_descriptor().unwrap();
+                use hdf5::types::TypeDescriptor::{Float, Integer, Unsigned};
+                match (&number, standard_bytes(&dtype).unwrap().0) {
+                    (Integer(_), 1) => same_both_ways::<i8>(dataset, &stored, &place),
+                    (Integer(_), 2) => same_both_ways::<i16>(dataset, &stored, &place),
+                    (Integer(_), 4) => same_both_ways::<i32>(dataset, &stored, &place),
+                    (Integer(_), _) => same_both_ways::<i64>(dataset, &stored, &place),
+                    (Unsigned(_), 1) => same_both_ways::<u8>(dataset, &stored, &place),
+                    (Unsigned(_), 2) => same_both_ways::<u16>(dataset, &stored, &place),
+                    (Unsigned(_), 4) => same_both_ways::<u32>(dataset, &stored, &place),
+                    (Unsigned(_), _) => same_both_ways::<u64>(dataset, &stored, &place),
+                    (Float(_), 4) => same_both_ways::<f32>(dataset, &stored, &place),
+                    (Float(_), _) => same_both_ways::<f64>(dataset, &stored, &place),
+                    (other, _) => panic!("{place}: {other}"),
+                }
+                ours += 1;
+                big_endian += usize::from(stored.big_endian);
+            }
+        }
+    }
+    assert!(ours >= 20, "{ours} datasets were read past the library");
+    assert!(big_endian > 0 || std::env::var_os("CONSORT_EXTRA_DATA").is_none());
+    println!("{ours} of {} datasets past the library, {big_endian} of them big-endian", found.len());
+}
+
+#[test]
+fn what_would_take_long_or_could_be_misread_goes_through_the_library() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = hdf5::File::create(folder.path().join("t.h5")).unwrap();
+    let data = ndarray::Array1::from_iter((0..3000).map(|i| i as f32));
+    let mut opened = Opened::new();
+    let mut why = |name: &str| StoredRows::of(&file.dataset(name).unwrap(), 0, &mut opened).err();
+    for i in 0..3 {
+        file.new_dataset_builder().chunk(1).with_data(&data).create(format!("c{i}").as_str()).unwrap();
+    }
+    assert_eq!(
+        ["c0", "c1", "c2"].map(&mut why),
+        [None, Some("too many chunks to list"), Some("too many chunks to list")]
+    );
+    file.new_dataset::<f32>().chunk(100).shape(3000).create("unwritten").unwrap();
+    assert_eq!(why("unwritten"), Some("some chunks were never written"));
+    file.new_dataset_builder().with_data(&ndarray::arr1(&[true, false])).create("bool").unwrap();
+    assert_eq!(why("bool"), Some("not a plain number type"));
+}
+
+#[test]
+fn damaged_chunks_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t.h5");
+    let file = hdf5::File::create(&path).unwrap();
+    let data: Vec<f32> = (0..6000).map(|i| (i as f32).sin()).collect();
+    let data = ndarray::Array2::from_shape_vec((2000, 3), data).unwrap();
+    let builder = || file.new_dataset_builder().chunk((100, 3));
+    let deflated = builder().shuffle().deflate(1).with_data(&data).create("deflated").unwrap();
+    let checked = builder().fletcher32().with_data(&data).create("checked").unwrap();
+    let places = [&deflated, &checked].map(|dataset| dataset.chunk_info(7).unwrap().addr);
+    drop((deflated, checked));
+    file.close().unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    places.iter().for_each(|&at| bytes[at as usize + 60] ^= 0x55);
+    std::fs::write(&path, &bytes).unwrap();
+    let file = hdf5::File::open(&path).unwrap();
+    for (name, why) in [("deflated", "chunk 7 (rows 700 on)"), ("checked", "checksum failed")] {
+        let stored = StoredRows::of(&file.dataset(name).unwrap(), 0, &mut Opened::new()).unwrap();
+        let mut into = vec![0u8; 2000 * 12];
+        let error = stored.read(0..2000, &mut into).unwrap_err().to_string();
+        assert!(error.contains("chunk 7") && error.contains(why), "{name}: {error}");
+        stored.read(0..700, &mut into[..700 * 12]).unwrap();
+    }
+    drop(file);
+    // The table ends within the last chunks.
+    bytes.truncate(places[1] as usize + 50);
+    let short = folder.path().join("short.h5");
+    std::fs::write(&short, &bytes).unwrap();
+    assert!(hdf5::File::open(&short).is_err(), "the library notices it when the file is opened");
+}
