@@ -13,7 +13,11 @@ pub mod digest;
 pub mod hdf5;
 mod hdf5_chunks;
 mod hdf5_field;
+mod hdf5_filters;
 mod hdf5_find;
+mod hdf5_index;
+mod hdf5_read;
+mod hdf5_table;
 #[allow(unsafe_code)] // calls of the HDF5 library that its crate does not wrap
 mod hdf5_types;
 mod hdf5_write;
@@ -24,6 +28,7 @@ pub mod partition;
 pub mod synthetic;
 
 pub(crate) use hdf5_field::Whole;
+pub use hdf5_table::TableIndex;
 pub(crate) use hdf5_types::reason;
 
 use crate::error::Result;

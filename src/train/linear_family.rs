@@ -11,43 +11,26 @@ use super::{
 use crate::comm::Communicator;
 use crate::data::hdf5::Hdf5Source;
 use crate::data::names::{Need, TableNames};
-use crate::data::{DataSource, Schema};
+use crate::data::{DataSource, TableIndex};
 use crate::error::{Error, InContext, Result};
 use crate::metric::Metrics;
 use crate::model::LinearModel;
 use std::time::Instant;
 
-/// Opens the inputs on every rank and makes sure that all see the same table. Collective.
+/// Opens the inputs: one rank looks at the files, all read them. Collective.
 pub fn open(comm: &Communicator, inputs: &Inputs, need: Need) -> Result<Hdf5Source> {
-    let mut source = comm.agree(Hdf5Source::open(&inputs.paths, &inputs.names, need))?;
-    let first = inputs.paths.first().cloned().unwrap_or_default();
-    agree_schema(comm, source.schema()).in_file(&first)?;
+    let looked = if comm.is_root() {
+        TableIndex::of(&inputs.paths, &inputs.names, need).and_then(|index| index.to_bytes())
+    } else {
+        Ok(Vec::new())
+    };
+    let mut bytes = comm.agree(looked)?;
+    comm.broadcast_vec(&mut bytes, 0)?;
+    let mut source = Hdf5Source::of_index(comm.agree(TableIndex::from_bytes(&bytes))?);
     if let Some(rows) = &inputs.rows {
-        source.keep_rows(rows.clone()).in_file(first)?;
+        source.keep_rows(rows.clone()).in_file(inputs.paths.first().cloned().unwrap_or_default())?;
     }
     Ok(source)
-}
-
-/// Collective.
-fn agree_schema(comm: &Communicator, schema: &Schema) -> Result<()> {
-    let text = serde_json::to_vec(schema).map_err(|e| Error::internal(e.to_string()))?;
-    let hash = blake3::hash(&text);
-    let mut ends = [0i64; 2];
-    let first = hash.as_bytes().first_chunk::<8>().map_or(0, |bytes| i64::from_le_bytes(*bytes) >> 1);
-    (ends[0], ends[1]) = (first, -first);
-    comm.all_reduce_max(&mut ends)?;
-    if ends[0] != -ends[1] {
-        let rows = comm.all_gather(&[schema.n_rows, schema.columns.len() as u64])?;
-        let seen: Vec<String> = (0..comm.size())
-            .map(|rank| (rank, rows.of_rank(rank)))
-            .map(|(rank, shape)| format!("rank {rank}: {} rows, {} columns", shape[0], shape[1]))
-            .collect();
-        return Err(Error::data(format!(
-            "ranks see different tables under this name ({}); make every node see the same files",
-            seen.join("; ")
-        )));
-    }
-    Ok(())
 }
 
 /// Trains one model of the linear family. Collective; the same model on every rank.
