@@ -4,7 +4,7 @@ use super::canonical::Value;
 use super::hdf5_chunks::{Decoders, Stamp, StoredRows, open_raw};
 use super::hdf5_field::{FieldIndex, Whole};
 use super::hdf5_read::{Bytes, Field, FromNumber, Wide, bad_weight};
-use super::hdf5_table::{Fields, TableIndex};
+use super::hdf5_table::{Fields, PartIndex, TableIndex};
 use super::hdf5_types::{open_dataset, open_to_read, reason};
 use super::names::{Need, TableNames};
 use super::{Block, DataSource, Schema, Targets, Values};
@@ -18,6 +18,8 @@ use std::sync::Arc;
 const MAX_OPEN_FILES: usize = 32;
 /// Decoded chunks kept for all datasets of a file together, unless told otherwise.
 const KEEP_BYTES: u64 = 64 << 20;
+/// What is read by one call for each thread when no chunk is larger: converted while it is still in the processor's cache.
+const PIECE_BYTES: u64 = 1 << 20;
 
 /// A table in one or many HDF5 files, their rows one after another in the order given.
 ///
@@ -30,6 +32,7 @@ pub struct Hdf5Source {
     /// Indices of those, the longest unused first.
     recent: Vec<usize>,
     keep_bytes: u64,
+    piece_bytes: u64,
     decoders: Arc<Decoders>,
     /// Reused between reads: elements before conversion. u64 so that it is aligned for every number.
     scratch: Vec<u64>,
@@ -62,6 +65,7 @@ impl Hdf5Source {
             index,
             recent: Vec::new(),
             keep_bytes: KEEP_BYTES,
+            piece_bytes: PIECE_BYTES,
             decoders: Arc::default(),
             scratch: Vec::new(),
         }
@@ -80,13 +84,6 @@ impl Hdf5Source {
         schema.first_file_row += rows.start;
         schema.n_rows = rows.end - rows.start;
         Ok(())
-    }
-
-    /// What may stay decoded between two reads that cut the same chunks. Not collective.
-    pub fn keep_at_most(&mut self, bytes: u64) {
-        self.keep_bytes = bytes;
-        self.parts.iter_mut().for_each(|part| *part = None);
-        self.recent.clear();
     }
 
     /// The names that were settled on, features as datasets. `relative()` of it reads the like table elsewhere.
@@ -150,7 +147,7 @@ impl Hdf5Source {
     fn open_part(&mut self, number: usize) -> Result<()> {
         if self.parts[number].is_none() {
             let part = &self.index.parts[number];
-            self.parts[number] = Some(OpenPart::of(&part.path, &part.fields, self.keep_bytes, &self.decoders)?);
+            self.parts[number] = Some(OpenPart::of(part, self.keep_bytes, self.piece_bytes, &self.decoders)?);
         }
         self.recent.retain(|&other| other != number);
         self.recent.push(number);
@@ -173,12 +170,28 @@ impl DataSource for Hdf5Source {
         let n_rows = self.index.schema.n_rows;
         assert!(rows.start <= rows.end && rows.end <= n_rows, "rows {rows:?} of {n_rows}");
         into.reset(&self.index.schema, rows.clone());
-        self.visit_parts(rows, |fields, local, slot, scratch| fields.read(local, slot, into, scratch))
+        self.visit_parts(rows, |fields, local, slot, scratch| {
+            fields.read_features(local.clone(), slot, into, scratch)?;
+            fields.read_labels(local, slot, into, scratch)
+        })
+    }
+
+    fn read_labels(&mut self, rows: Range<u64>, into: &mut Block) -> Result<()> {
+        into.reset(&self.index.schema, rows.clone());
+        self.visit_parts(rows, |fields, local, slot, scratch| fields.read_labels(local, slot, into, scratch))
+    }
+
+    fn limit_memory(&mut self, bytes: u64) {
+        self.keep_bytes = bytes / 2;
+        self.piece_bytes = (bytes / 8).clamp(1 << 16, PIECE_BYTES);
+        self.parts.iter_mut().for_each(|part| *part = None);
+        self.recent.clear();
     }
 }
 
 impl OpenPart {
-    fn of(path: &Path, index: &Fields<FieldIndex>, keep_bytes: u64, decoders: &Arc<Decoders>) -> Result<OpenPart> {
+    fn of(part: &PartIndex, keep_bytes: u64, piece_bytes: u64, decoders: &Arc<Decoders>) -> Result<OpenPart> {
+        let (path, index) = (part.path.as_path(), &part.fields);
         let mut files: Vec<OpenFile> = Vec::new();
         let mut library = None;
         let keep_bytes = keep_bytes / (index.features.len() as u64 + 3);
@@ -205,7 +218,7 @@ impl OpenPart {
                     Bytes::Library(dataset)
                 }
             };
-            Ok(Field { index: field.clone(), bytes })
+            Ok(Field { index: field.clone(), bytes, piece_bytes })
         };
         let fields = index.try_map(&mut open)?;
         Ok(OpenPart { fields, files })
@@ -252,10 +265,10 @@ pub(super) fn without_place(path: &Path) -> impl Fn(Error) -> Error {
 
 impl Fields<Field> {
     /// Reads rows of this file into the block from its row `slot` on.
-    fn read(&self, rows: Range<u64>, slot: usize, into: &mut Block, scratch: &mut Vec<u64>) -> Result<()> {
+    fn read_features(&self, rows: Range<u64>, slot: usize, into: &mut Block, scratch: &mut Vec<u64>) -> Result<()> {
         match &mut into.values {
-            Values::F32(values) => self.read_features(rows.clone(), slot, values, scratch)?,
-            Values::F64(values) => self.read_features(rows.clone(), slot, values, scratch)?,
+            Values::F32(values) => self.read_numbers(rows.clone(), slot, values, scratch)?,
+            Values::F64(values) => self.read_numbers(rows.clone(), slot, values, scratch)?,
         }
         let mut first_text = 0;
         for field in self.features.iter().filter(|field| field.index.is_text()) {
@@ -263,6 +276,11 @@ impl Fields<Field> {
             field.read_strings(rows.clone(), scratch, |column, text| columns[column].push(text))?;
             first_text += field.index.width;
         }
+        Ok(())
+    }
+
+    /// Targets, weights and offsets.
+    fn read_labels(&self, rows: Range<u64>, slot: usize, into: &mut Block, scratch: &mut Vec<u64>) -> Result<()> {
         let n_rows = (rows.end - rows.start) as usize;
         if let Some(field) = &self.target {
             match &mut into.target {
@@ -286,7 +304,7 @@ impl Fields<Field> {
         Ok(())
     }
 
-    fn read_features<V: Value + FromNumber>(
+    fn read_numbers<V: Value + FromNumber>(
         &self,
         rows: Range<u64>,
         slot: usize,

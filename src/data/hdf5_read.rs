@@ -9,8 +9,6 @@ use hdf5::Dataset;
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// What is read by one call when no chunk is larger: converted while it is still in the processor's cache.
-const PIECE_BYTES: u64 = 1 << 20;
 /// Values that one task converts.
 const TASK_VALUES: usize = 1 << 16;
 
@@ -18,6 +16,8 @@ const TASK_VALUES: usize = 1 << 16;
 pub(crate) struct Field {
     pub(crate) index: FieldIndex,
     pub(crate) bytes: Bytes,
+    /// What is read by one call for each thread when no chunk is larger.
+    pub(crate) piece_bytes: u64,
 }
 
 /// The way to a dataset's bytes.
@@ -56,7 +56,7 @@ impl Field {
             Bytes::Stored(_) => 4 * rayon::current_num_threads() as u64,
             Bytes::Library(_) => 1,
         };
-        let wanted = (n_threads * PIECE_BYTES / row_bytes.max(1)).max(1);
+        let wanted = (n_threads * self.piece_bytes / row_bytes.max(1)).max(1);
         let step = match self.index.chunk_rows {
             0 => wanted,
             chunk => wanted.div_ceil(chunk).saturating_mul(chunk),

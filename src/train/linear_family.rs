@@ -5,8 +5,8 @@ use super::prepare::{HeldOut, Prepared, objective, prepare, start};
 use super::table::Fit;
 use super::warm_start::warm_start;
 use super::{
-    Inputs, Kind, Model, Observer, Silent, Solver, TrainConfig, TrainReport, coordinate_descent, data_parallel,
-    evaluate, lbfgs, least_squares, newton, tsqr,
+    Inputs, Kind, Model, Observer, Reading, Silent, Solver, TrainConfig, TrainReport, coordinate_descent,
+    data_parallel, evaluate, lbfgs, least_squares, newton, tsqr,
 };
 use crate::comm::Communicator;
 use crate::data::hdf5::Hdf5Source;
@@ -55,7 +55,8 @@ fn open_and_train(
     let mut source = open(comm, inputs, Need::Train)?;
     let names = source.names().relative();
     let file = inputs.paths.first().cloned().unwrap_or_default();
-    let (mut model, mut report) = train_source(comm, &mut source, &names, config, watch).in_file(file)?;
+    let (mut model, mut report) =
+        train_source(comm, &mut source, &names, config, &inputs.reading, watch).in_file(file)?;
     model.names = names;
     report.traffic = comm.traffic();
     Ok((model, report))
@@ -67,12 +68,13 @@ pub fn train_source(
     source: &mut dyn DataSource,
     names: &TableNames,
     config: &TrainConfig,
+    reading: &Reading,
     watch: &mut dyn Observer,
 ) -> Result<(Model, TrainReport)> {
     let mut folds: Vec<(String, Vec<f64>)> = Vec::new();
     for fold in 0..config.folds {
         let held_out = HeldOut::Fold { fold, folds: config.folds };
-        let prepared = prepare(comm, source, config, Some(held_out), &mut Silent)?;
+        let prepared = prepare(comm, source, config, reading, Some(held_out), &mut Silent)?;
         let objective = objective(config.kind, prepared.target.n_classes());
         let fit = solve(comm, &prepared, objective.as_ref(), config, watch)?;
         let metrics = held_out_metrics(comm, &prepared, config.kind, &fit)?;
@@ -85,7 +87,7 @@ pub fn train_source(
     }
 
     let held_out = (config.valid_fraction > 0.0).then_some(HeldOut::Fraction(config.valid_fraction));
-    let prepared = prepare(comm, source, config, held_out, watch)?;
+    let prepared = prepare(comm, source, config, reading, held_out, watch)?;
     let objective = objective(config.kind, prepared.target.n_classes());
     let began = Instant::now();
     let fit = solve(comm, &prepared, objective.as_ref(), config, watch)?;
@@ -129,7 +131,7 @@ pub fn train_source(
 /// One solver call. Collective.
 fn solve(
     comm: &Communicator,
-    prepared: &Prepared,
+    prepared: &Prepared<'_>,
     objective: &dyn crate::objective::Objective,
     config: &TrainConfig,
     watch: &mut dyn Observer,
@@ -151,27 +153,41 @@ fn solve(
     }
 }
 
+/// Rows that were held out, with their scores.
+#[derive(Default)]
+struct Measured {
+    y: Vec<f64>,
+    weight: Vec<f64>,
+    scores: Vec<f64>,
+}
+
 /// Metrics of the rows that were held out. Collective.
-fn held_out_metrics(comm: &Communicator, prepared: &Prepared, kind: Kind, fit: &Fit) -> Result<Metrics> {
+fn held_out_metrics(comm: &Communicator, prepared: &Prepared<'_>, kind: Kind, fit: &Fit) -> Result<Metrics> {
     let objective = objective(kind, prepared.target.n_classes());
     let k = objective.n_scores();
     let table = &prepared.table;
     let model = LinearModel { n_features: table.n_features, n_scores: k, params: fit.params.clone() };
-    let mut scores = vec![0.0; table.y.len() * k];
-    for block in table.blocks() {
-        let rows = &table.x[block.start * table.n_features..block.end * table.n_features];
-        model.scores(rows, &mut scores[block.start * k..block.end * k]);
-    }
-    if let Some(offset) = &table.offset {
-        for (scores, offset) in scores.chunks_exact_mut(k).zip(offset) {
-            for score in scores {
-                *score += offset;
-            }
+    let d = table.n_features;
+    let measured = table.map_blocks(|block| {
+        let held_out = block.held_out.unwrap_or_default();
+        let mut measured = Measured::default();
+        for row in block.range.filter(|row| held_out.get(*row).is_some_and(|w| *w != 0.0)) {
+            let mut scores = vec![0.0; k];
+            model.scores(&block.rows.x[row * d..(row + 1) * d], &mut scores);
+            let offset = block.rows.offset.map_or(0.0, |offset| offset[row]);
+            measured.scores.extend(scores.iter().map(|score| score + offset));
+            measured.y.push(block.rows.y[row]);
+            measured.weight.push(held_out[row]);
         }
+        measured
+    });
+    let mut all = Measured::default();
+    for block in table.agree(comm, measured)? {
+        all.y.extend(block.y);
+        all.weight.extend(block.weight);
+        all.scores.extend(block.scores);
     }
-    let weight: Vec<f64> =
-        prepared.stored_weight.iter().zip(&prepared.held_out).map(|(w, out)| if *out { *w } else { 0.0 }).collect();
-    Ok(evaluate::metrics_of(comm, kind, prepared.target.n_classes(), &table.y, &weight, &scores)?.metrics)
+    Ok(evaluate::metrics_of(comm, kind, prepared.target.n_classes(), &all.y, &all.weight, &all.scores)?.metrics)
 }
 
 /// BLAKE3 of the parameters, of every setting that can change them, and of the input values. Not collective.

@@ -17,11 +17,14 @@ mod learning_rate;
 pub mod least_squares;
 pub mod linear_family;
 mod local_sgd;
+pub mod memory;
 pub mod newton;
+pub mod order;
 pub mod outer;
 pub mod prepare;
 pub mod score;
 pub mod second_order;
+pub mod stream;
 pub mod sums;
 pub mod table;
 mod target;
@@ -31,7 +34,7 @@ pub mod tsqr;
 pub mod warm_start;
 
 pub use crate::config::{ClassWeight, Kind, Missing, Schedule, Solver, Sync, TrainConfig};
-pub use crate::data::names::Inputs;
+pub use crate::data::names::{Inputs, Reading};
 pub use crate::model::Model;
 pub use linear_family::train;
 
