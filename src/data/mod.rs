@@ -13,6 +13,8 @@ pub mod digest;
 pub mod hdf5;
 mod hdf5_chunks;
 mod hdf5_field;
+#[allow(dead_code)] // until the readers call it
+mod hdf5_filters;
 mod hdf5_find;
 #[allow(unsafe_code)] // calls of the HDF5 library that its crate does not wrap
 mod hdf5_types;
