@@ -58,7 +58,7 @@ fn reading(flags: &MemoryFlags) -> Result<Reading> {
     if flags.scratch.is_some() && flags.max_memory.is_none() {
         return Err(Error::usage("--scratch is for tables larger than --max-memory; give that too"));
     }
-    Ok(Reading { max_memory: flags.max_memory, scratch: flags.scratch.clone() })
+    Ok(Reading { max_memory: flags.max_memory, scratch: flags.scratch.clone(), streamed: false })
 }
 
 fn settings(kind: Kind, flags: &SettingFlags) -> Result<TrainConfig> {

@@ -46,6 +46,8 @@ pub struct Inputs {
 pub struct Reading {
     /// Bytes that each rank may take for the table and the buffers of its training. None: what it takes.
     pub max_memory: Option<u64>,
+    /// Rows are read for every pass even where they would fit.
+    pub streamed: bool,
     /// Folder of this node for decoded chunks of tables that do not fit. None: they are decoded again for every pass.
     pub scratch: Option<PathBuf>,
 }

@@ -5,6 +5,7 @@ use super::order::POOL_BYTES;
 use super::{Solver, TrainConfig, warm_start};
 use crate::comm::Communicator;
 use crate::data::Schema;
+use crate::data::names::Reading;
 use crate::data::partition::RowPlan;
 use crate::error::{Error, InContext, Result};
 use std::ops::Range;
@@ -41,7 +42,7 @@ pub fn of_source(limit: u64) -> u64 {
 #[allow(clippy::too_many_arguments)]
 pub fn plan(
     comm: &Communicator,
-    limit: Option<u64>,
+    reading: &Reading,
     plan: &RowPlan,
     units: &Range<u64>,
     schema: &Schema,
@@ -50,7 +51,9 @@ pub fn plan(
     holds_out: bool,
 ) -> Result<MemoryPlan> {
     let threads = rayon::current_num_threads() as u64;
-    let Some(limit) = limit else { return Ok(MemoryPlan { is_streamed: false, batch_rows: 0 }) };
+    let Some(limit) = reading.max_memory else {
+        return Ok(MemoryPlan { is_streamed: reading.streamed, batch_rows: threads * plan.block_rows() });
+    };
     let rows = plan.rows(units.clone());
     let label_bytes = 16 + 8 * u64::from(schema.has_offset) + 8 * u64::from(holds_out);
     let row_bytes = 4 * n_features as u64 + label_bytes;
@@ -59,7 +62,7 @@ pub fn plan(
     let source = of_source(limit) + 8 * batch_values(Some(limit));
 
     let in_memory = (rows.end - rows.start).saturating_mul(row_bytes).saturating_add(source + solver.in_memory);
-    let mut too_large = [i64::from(in_memory > limit)];
+    let mut too_large = [i64::from(in_memory > limit || reading.streamed)];
     comm.all_reduce_max(&mut too_large)?;
     if too_large[0] == 0 {
         return Ok(MemoryPlan { is_streamed: false, batch_rows: 0 });

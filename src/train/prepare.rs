@@ -95,7 +95,7 @@ pub fn prepare<'s>(
         agree_categories(comm, local, &mut preprocess)?;
     }
     let d = preprocess.n_features();
-    let memory = memory::plan(comm, reading.max_memory, &plan, &units, &schema, d, config, hold.is_some())?;
+    let memory = memory::plan(comm, reading, &plan, &units, &schema, d, config, hold.is_some())?;
     let keep = match memory.is_streamed {
         true => Keep::Nothing,
         false if schema.is_wide() => Keep::Labels,
