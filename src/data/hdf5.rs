@@ -91,6 +91,11 @@ impl Hdf5Source {
         &self.index.names
     }
 
+    /// As [`TableIndex::through_library`].
+    pub fn through_library(&self) -> Vec<(String, String)> {
+        self.index.through_library()
+    }
+
     /// The type of the first feature if it is stored as whole numbers.
     pub(crate) fn first_whole(&self) -> Option<Whole> {
         self.index.parts.first().and_then(|part| part.fields.features.first()).and_then(FieldIndex::whole)

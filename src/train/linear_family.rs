@@ -58,6 +58,7 @@ fn open_and_train(
     let (mut model, mut report) =
         train_source(comm, &mut source, &names, config, &inputs.reading, watch).in_file(file)?;
     model.names = names;
+    report.through_library = source.through_library();
     report.traffic = comm.traffic();
     Ok((model, report))
 }
@@ -111,6 +112,8 @@ pub fn train_source(
         folds,
         valid,
         traffic: comm.traffic(),
+        streamed: prepared.table.streamed(),
+        through_library: Vec::new(),
     };
     let linear = LinearModel { n_features, n_scores: objective.n_scores(), params: fit.params };
     let mut model = Model {

@@ -87,4 +87,19 @@ pub struct TrainReport {
     /// Metrics of the rows that `valid_fraction` held out; else none.
     pub valid: Metrics,
     pub traffic: Traffic,
+    /// Where rows were read for every pass; None: they were held in memory.
+    pub streamed: Option<Streamed>,
+    /// Datasets that were read through the HDF5 library, one thread at a time, and why.
+    pub through_library: Vec<(String, String)>,
+}
+
+/// Reading rows for every pass, after the table was prepared; of this rank.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Streamed {
+    /// Seconds of reading, most of them while threads worked on other rows.
+    pub read_s: f64,
+    /// Seconds that work waited for rows.
+    pub wait_s: f64,
+    /// Rows times passes.
+    pub rows: u64,
 }

@@ -1,6 +1,7 @@
 //! Rows that do not fit into memory: read, encoded and standardised anew for every pass, the next ones while threads work on
 //! those that are there. Nothing is kept of a row; blocks, their order and their bits are those of a table in memory.
 
+use super::Streamed;
 use super::prepare::HeldOut;
 use super::table::RowBuffer;
 use crate::config::Missing;
@@ -44,6 +45,17 @@ struct Source<'s> {
     raw: Block,
     read: Duration,
     waited: Duration,
+    n_rows: u64,
+}
+
+impl Source<'_> {
+    fn read(&mut self, rows: Range<u64>) -> Result<()> {
+        let began = Instant::now();
+        self.n_rows += rows.end - rows.start;
+        self.rows.read(rows, &mut self.raw)?;
+        self.read += began.elapsed();
+        Ok(())
+    }
 }
 
 impl<'s> Stream<'s> {
@@ -63,7 +75,7 @@ impl<'s> Stream<'s> {
                 _ => batches.push(number..number + 1),
             }
         }
-        let source = Source { rows: source, raw: Block::empty(), read: Duration::ZERO, waited: Duration::ZERO };
+        let source = Source { rows: source, raw: Block::empty(), read: Duration::ZERO, waited: Duration::ZERO, n_rows: 0 };
         Stream { source: Mutex::new(source), preprocess, labels, blocks, batches, buffers: Mutex::default() }
     }
 
@@ -74,7 +86,9 @@ impl<'s> Stream<'s> {
         let (mut now, mut next) = (now, next);
         for number in 0..self.batches.len() {
             if number == 0 {
+                let began = Instant::now();
                 self.fill(0, now)?;
+                self.lock_source().waited += began.elapsed();
             }
             let first_row = self.blocks[self.batches[number].start].start;
             let inside: Vec<Range<usize>> = self.blocks[self.batches[number].clone()]
@@ -115,9 +129,7 @@ impl<'s> Stream<'s> {
         let source = &mut *source;
         let mut run_rows = RowBuffer::default();
         for run in runs {
-            let began = Instant::now();
-            source.rows.read(run.clone(), &mut source.raw)?;
-            source.read += began.elapsed();
+            source.read(run.clone())?;
             self.labels.code(&source.raw, &mut run_rows)?;
             let start = into.x.len();
             into.x.resize(start + source.raw.n_rows * self.preprocess.n_features(), 0.0);
@@ -127,10 +139,10 @@ impl<'s> Stream<'s> {
         Ok(())
     }
 
-    /// Seconds spent reading, and those of them that threads had nothing else to do.
-    pub fn seconds(&self) -> (f64, f64) {
+    /// What reading has cost so far.
+    pub fn costs(&self) -> Streamed {
         let source = self.lock_source();
-        (source.read.as_secs_f64(), source.waited.as_secs_f64())
+        Streamed { read_s: source.read.as_secs_f64(), wait_s: source.waited.as_secs_f64(), rows: source.n_rows }
     }
 
     fn rows_of(&self, batch: &Range<usize>) -> Range<u64> {
@@ -143,9 +155,7 @@ impl<'s> Stream<'s> {
         let first = rows.start;
         let mut source = self.lock_source();
         let source = &mut *source;
-        let began = Instant::now();
-        source.rows.read(rows, &mut source.raw)?;
-        source.read += began.elapsed();
+        source.read(rows)?;
         self.labels.code(&source.raw, into)?;
         into.n_features = self.preprocess.n_features();
         into.x.resize(source.raw.n_rows * into.n_features, 0.0);

@@ -1,5 +1,6 @@
 //! This rank's rows, ready to train on: in memory, or read from their source for every pass.
 
+use super::Streamed;
 use super::stream::Stream;
 use crate::comm::Communicator;
 use crate::data::partition::RowPlan;
@@ -133,6 +134,14 @@ impl Table<'_> {
         match &self.rows {
             LocalRows::Memory(_) => local,
             LocalRows::Stream(_) => comm.agree(local),
+        }
+    }
+
+    /// What reading has cost, where rows are read for every pass.
+    pub fn streamed(&self) -> Option<Streamed> {
+        match &self.rows {
+            LocalRows::Memory(_) => None,
+            LocalRows::Stream(stream) => Some(stream.costs()),
         }
     }
 
