@@ -61,8 +61,12 @@ fn rows_from_many_pools_and_batches_are_taken_in_the_same_order_streamed() {
             _ => TrainConfig { solver, sync, ..base.clone() },
         };
         let alone = run(1, 2, &inputs, &config);
+        let scratch = Some(folder.path().to_path_buf());
+        let decoded = Inputs { reading: Reading { scratch, ..streamed.reading.clone() }, ..inputs.clone() };
         for size in [1, 3] {
-            assert!(same_bits(&run(size, 1, &streamed, &config), &alone), "{solver:?} on {size} ranks");
+            for inputs in [&streamed, &decoded] {
+                assert!(same_bits(&run(size, 1, inputs, &config), &alone), "{solver:?} on {size} ranks");
+            }
         }
     }
 }

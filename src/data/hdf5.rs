@@ -1,14 +1,15 @@
 //! A table in one or many HDF5 files, read by rows as its index says.
 
 use super::canonical::Value;
-use super::hdf5_chunks::{Decoders, Stamp, StoredRows, open_raw};
+use super::hdf5_chunks::{Decoders, Stamp, StoredIndex, StoredRows, open_raw};
 use super::hdf5_field::{FieldIndex, Whole};
 use super::hdf5_read::{Bytes, Field, FromNumber, Wide, bad_weight};
-use super::hdf5_table::{Fields, PartIndex, TableIndex};
+use super::hdf5_table::{Fields, TableIndex};
 use super::hdf5_types::{open_dataset, open_to_read, reason};
 use super::names::{Need, TableNames};
 use super::{Block, DataSource, Schema, Targets, Values};
 use crate::error::{Error, InContext, Result};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -34,8 +35,17 @@ pub struct Hdf5Source {
     keep_bytes: u64,
     piece_bytes: u64,
     decoders: Arc<Decoders>,
+    /// Chunks that were decoded to a file of this node.
+    decoded: Option<Decoded>,
     /// Reused between reads: elements before conversion. u64 so that it is aligned for every number.
     scratch: Vec<u64>,
+}
+
+/// A file without a name, which is gone when it is closed, and what is where in it.
+struct Decoded {
+    file: Arc<File>,
+    /// By part and path of the dataset.
+    datasets: BTreeMap<(usize, String), StoredIndex>,
 }
 
 /// The open datasets of one file.
@@ -67,6 +77,7 @@ impl Hdf5Source {
             keep_bytes: KEEP_BYTES,
             piece_bytes: PIECE_BYTES,
             decoders: Arc::default(),
+            decoded: None,
             scratch: Vec::new(),
         }
     }
@@ -124,35 +135,48 @@ impl Hdf5Source {
         rows: Range<u64>,
         mut visit: impl FnMut(&Fields<Field>, Range<u64>, usize, &mut Vec<u64>) -> Result<()>,
     ) -> Result<()> {
-        let first = self.index.schema.first_file_row;
-        let rows = first + rows.start..first + rows.end;
-        let first = self.index.parts.partition_point(|part| part.first_row + part.n_rows <= rows.start);
-        for number in first..self.index.parts.len() {
-            let part = &self.index.parts[number];
-            let here = rows.start.max(part.first_row)..rows.end.min(part.first_row + part.n_rows);
-            if here.is_empty() {
-                if part.first_row >= rows.end {
-                    break;
-                }
-                continue;
-            }
-            let path = part.path.clone();
-            let slot = (here.start - rows.start) as usize;
-            let local = here.start - part.first_row..here.end - part.first_row;
+        let mut slot = 0;
+        for (number, local) in self.parts_of(rows) {
+            let path = self.index.parts[number].path.clone();
+            let n_rows = (local.end - local.start) as usize;
             self.open_part(number).in_file(&path)?;
             if let Some(part) = &self.parts[number] {
                 visit(&part.fields, local, slot, &mut self.scratch).in_file(&path)?;
                 part.check_unchanged().in_file(&path)?;
             }
+            slot += n_rows;
         }
         Ok(())
+    }
+
+    /// The files that have some of these rows of the table, and their own numbers of them.
+    fn parts_of(&self, rows: Range<u64>) -> Vec<(usize, Range<u64>)> {
+        let first = self.index.schema.first_file_row;
+        let rows = first + rows.start..first + rows.end;
+        let all = &self.index.parts;
+        let mut found = Vec::new();
+        for number in all.partition_point(|part| part.first_row + part.n_rows <= rows.start)..all.len() {
+            let part = &all[number];
+            if part.first_row >= rows.end {
+                break;
+            }
+            let here = rows.start.max(part.first_row)..rows.end.min(part.first_row + part.n_rows);
+            if !here.is_empty() {
+                found.push((number, here.start - part.first_row..here.end - part.first_row));
+            }
+        }
+        found
+    }
+
+    fn close_all(&mut self) {
+        self.parts.iter_mut().for_each(|part| *part = None);
+        self.recent.clear();
     }
 
     /// Opens the part's file if it is not, closing the longest unused.
     fn open_part(&mut self, number: usize) -> Result<()> {
         if self.parts[number].is_none() {
-            let part = &self.index.parts[number];
-            self.parts[number] = Some(OpenPart::of(part, self.keep_bytes, self.piece_bytes, &self.decoders)?);
+            self.parts[number] = Some(self.open_fields(number)?);
         }
         self.recent.retain(|&other| other != number);
         self.recent.push(number);
@@ -186,27 +210,64 @@ impl DataSource for Hdf5Source {
         self.visit_parts(rows, |fields, local, slot, scratch| fields.read_labels(local, slot, into, scratch))
     }
 
+    /// Each chunk that holds some of the rows is decoded once. The file has no name: it is gone when the source is.
+    fn decode_to(&mut self, folder: &Path, rows: Range<u64>) -> Result<()> {
+        self.decoded = None;
+        let file = tempfile::tempfile_in(folder)
+            .map_err(|e| Error::usage(format!("no file can be made in {}: {e}", folder.display())))
+            .for_flag("--scratch")?;
+        let file = Arc::new(file);
+        let mut datasets = BTreeMap::new();
+        let mut n_bytes = 0;
+        for (number, local) in self.parts_of(rows) {
+            let path = self.index.parts[number].path.clone();
+            self.open_part(number).in_file(&path)?;
+            let Some(part) = &self.parts[number] else { continue };
+            for field in part.fields.all() {
+                let Bytes::Stored(stored) = &field.bytes else { continue };
+                if field.index.stored.as_ref().is_ok_and(StoredIndex::is_plain) {
+                    continue;
+                }
+                let decoded = stored.decode_to(local.clone(), &file, n_bytes);
+                let (index, more) = decoded.in_dataset(&field.index.path).in_file(&path)?;
+                datasets.insert((number, field.index.path.clone()), index);
+                n_bytes += more;
+            }
+            part.check_unchanged().in_file(&path)?;
+        }
+        self.decoded = Some(Decoded { file, datasets });
+        self.close_all();
+        Ok(())
+    }
+
     fn limit_memory(&mut self, bytes: u64) {
         self.keep_bytes = bytes / 2;
         self.piece_bytes = (bytes / 8).clamp(1 << 16, PIECE_BYTES);
-        self.parts.iter_mut().for_each(|part| *part = None);
-        self.recent.clear();
+        self.close_all();
     }
 }
 
-impl OpenPart {
-    fn of(part: &PartIndex, keep_bytes: u64, piece_bytes: u64, decoders: &Arc<Decoders>) -> Result<OpenPart> {
+impl Hdf5Source {
+    /// Opens the datasets of a part: those whose bytes are known past the library, the others through it.
+    fn open_fields(&self, number: usize) -> Result<OpenPart> {
+        let part = &self.index.parts[number];
         let (path, index) = (part.path.as_path(), &part.fields);
         let mut files: Vec<OpenFile> = Vec::new();
         let mut library = None;
-        let keep_bytes = keep_bytes / (index.features.len() as u64 + 3);
+        let keep_bytes = self.keep_bytes / (index.features.len() as u64 + 3);
         let mut open = |field: &FieldIndex| -> Result<Field> {
-            let bytes = match &field.stored {
-                Ok(stored) => {
-                    let file = open_once(&mut files, &stored.file, stored.file_bytes)?;
-                    Bytes::Stored(StoredRows::new(stored.clone(), file, decoders.clone(), keep_bytes))
+            let decoded = self.decoded.as_ref();
+            let decoded = decoded.and_then(|all| Some((all, all.datasets.get(&(number, field.path.clone()))?)));
+            let bytes = match (&field.stored, decoded) {
+                (Ok(_), Some((all, stored))) => {
+                    let rows = StoredRows::new(stored.clone(), all.file.clone(), self.decoders.clone(), keep_bytes);
+                    Bytes::Stored(rows)
                 }
-                Err(_) => {
+                (Ok(stored), None) => {
+                    let file = open_once(&mut files, &stored.file, stored.file_bytes)?;
+                    Bytes::Stored(StoredRows::new(stored.clone(), file, self.decoders.clone(), keep_bytes))
+                }
+                (Err(_), _) => {
                     let file = match &library {
                         Some(file) => file,
                         None => library.insert(open_to_read(path).map_err(without_place(path))?),
@@ -223,12 +284,14 @@ impl OpenPart {
                     Bytes::Library(dataset)
                 }
             };
-            Ok(Field { index: field.clone(), bytes, piece_bytes })
+            Ok(Field { index: field.clone(), bytes, piece_bytes: self.piece_bytes })
         };
         let fields = index.try_map(&mut open)?;
         Ok(OpenPart { fields, files })
     }
+}
 
+impl OpenPart {
     /// Errors: a file was written to since it was opened.
     fn check_unchanged(&self) -> Result<()> {
         for file in &self.files {

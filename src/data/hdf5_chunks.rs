@@ -87,6 +87,14 @@ impl StoredIndex {
         Ok(StoredIndex { file: name, file_bytes, shape, element_bytes, big_endian, place })
     }
 
+    /// Whether its bytes in the file are those in memory, so that any rows of it are read alone.
+    pub(crate) fn is_plain(&self) -> bool {
+        match &self.place {
+            Place::Chunked(chunked) => chunked.is_plain(),
+            _ => true,
+        }
+    }
+
     fn row_bytes(&self) -> usize {
         self.shape.iter().skip(1).product::<u64>() as usize * self.element_bytes
     }
@@ -331,6 +339,43 @@ impl StoredRows {
         Ok(())
     }
 
+    /// Decodes all chunks that hold some of these rows into `file` from `offset` on, one after another. Returns where they are now
+    /// (other rows are nowhere), and how many bytes that took.
+    pub(crate) fn decode_to(&self, rows: Range<u64>, file: &File, offset: u64) -> Result<(StoredIndex, u64)> {
+        let Place::Chunked(chunked) = &self.index.place else {
+            return Err(Error::internal("decoded what is not chunked"));
+        };
+        let (per_band, decoded_bytes) = (self.chunks_per_band(chunked), self.decoded_bytes(chunked) as u64);
+        let bands = (rows.start / chunked.chunk[0]) as usize..rows.end.div_ceil(chunked.chunk[0]) as usize;
+        let first = bands.start * per_band;
+        let place = |number: usize| ChunkPlace {
+            offset: offset + (number - first) as u64 * decoded_bytes,
+            stored_bytes: decoded_bytes,
+            mask: 0,
+        };
+        let decode = |number: usize| -> Result<()> {
+            let mut decoder = self.decoders.take();
+            let in_chunk = |e: Error| {
+                Error::data(format!("chunk {number} (rows {} on): {e}", number / per_band * chunked.chunk[0] as usize))
+            };
+            let done = self.decode(chunked, number, &mut decoder).map_err(in_chunk).and_then(|()| {
+                let written = file.write_all_at(decoder.decoded(), place(number).offset);
+                written
+                    .map_err(|e| Error::data(format!("decoded rows cannot be written to the folder of --scratch: {e}")))
+            });
+            self.decoders.put(decoder);
+            done
+        };
+        let numbers = first..bands.end * per_band;
+        numbers.clone().into_par_iter().map(decode).collect::<Vec<_>>().into_iter().collect::<Result<()>>()?;
+        let mut places = vec![None; chunked.places.len()];
+        numbers.clone().for_each(|number| places[number] = Some(place(number)));
+        let n_bytes = numbers.len() as u64 * decoded_bytes;
+        let chunked = Chunked { places, filters: Vec::new(), turned: false, ..chunked.clone() };
+        let index = StoredIndex { file_bytes: offset + n_bytes, place: Place::Chunked(chunked), ..self.index.clone() };
+        Ok((index, n_bytes))
+    }
+
     /// Rows of one band, all of its columns. Returns the band decoded if it is worth keeping.
     fn read_band(
         &self,
@@ -350,6 +395,18 @@ impl StoredRows {
                 self.scatter(chunked, chunk, slots.clone(), runs, into);
             }
             return Ok(None);
+        }
+        if let ([runs], true) = (runs, chunked.is_plain())
+            && let [(0, 0, n_bytes)] = runs[..]
+            && n_bytes == self.index.row_bytes()
+            && let Some(place) = &chunked.places[band as usize]
+        {
+            // Rows of the chunk are rows of the dataset, wherever padding columns are not in between.
+            if chunked.row_elements() * self.index.element_bytes == n_bytes {
+                self.pread(place.offset + (slots.start * n_bytes) as u64, into)
+                    .map_err(|e| Error::data(format!("chunk {band} (rows {begin} on): {e}")))?;
+                return Ok(None);
+            }
         }
         let is_cut = slots.len() as u64 != n_rows && !chunked.is_plain();
         let band_bytes = self.decoded_bytes(chunked) as u64 * runs.len() as u64;

@@ -38,6 +38,10 @@ pub(super) struct Fields<F> {
 }
 
 impl<F> Fields<F> {
+    pub(super) fn all(&self) -> impl Iterator<Item = &F> {
+        self.features.iter().chain([&self.target, &self.weight, &self.offset].into_iter().flatten())
+    }
+
     /// The same with something made of every dataset.
     pub(super) fn try_map<G>(&self, make: &mut impl FnMut(&F) -> Result<G>) -> Result<Fields<G>> {
         let mut one = |field: &Option<F>| field.as_ref().map(&mut *make).transpose();
@@ -98,9 +102,8 @@ impl TableIndex {
     /// that has such.
     pub fn through_library(&self) -> Vec<(String, String)> {
         let reasons = |part: &PartIndex| {
-            let fields = &part.fields;
-            let all = fields.features.iter().chain(&fields.target).chain(&fields.weight).chain(&fields.offset);
-            all.filter_map(|field| Some((field.path.clone(), field.stored.as_ref().err()?.clone()))).collect::<Vec<_>>()
+            let reason = |field: &FieldIndex| Some((field.path.clone(), field.stored.as_ref().err()?.clone()));
+            part.fields.all().filter_map(reason).collect::<Vec<_>>()
         };
         self.parts.iter().map(reasons).find(|reasons| !reasons.is_empty()).unwrap_or_default()
     }
@@ -187,10 +190,6 @@ fn unique_names(features: &mut [FieldIndex]) {
 }
 
 impl Fields<FieldIndex> {
-    fn all(&self) -> impl Iterator<Item = &FieldIndex> {
-        self.features.iter().chain([&self.target, &self.weight, &self.offset].into_iter().flatten())
-    }
-
     /// The rows that all datasets agree on.
     fn n_rows(&self) -> Result<u64> {
         let mut fields = self.all();

@@ -75,7 +75,8 @@ impl<'s> Stream<'s> {
                 _ => batches.push(number..number + 1),
             }
         }
-        let source = Source { rows: source, raw: Block::empty(), read: Duration::ZERO, waited: Duration::ZERO, n_rows: 0 };
+        let source =
+            Source { rows: source, raw: Block::empty(), read: Duration::ZERO, waited: Duration::ZERO, n_rows: 0 };
         Stream { source: Mutex::new(source), preprocess, labels, blocks, batches, buffers: Mutex::default() }
     }
 
@@ -128,6 +129,10 @@ impl<'s> Stream<'s> {
         let mut source = self.lock_source();
         let source = &mut *source;
         let mut run_rows = RowBuffer::default();
+        let n_rows = runs.iter().map(|run| (run.end - run.start) as usize).sum();
+        into.x.reserve_exact(n_rows * self.preprocess.n_features());
+        into.y.reserve_exact(n_rows);
+        into.weight.reserve_exact(n_rows);
         for run in runs {
             source.read(run.clone())?;
             self.labels.code(&source.raw, &mut run_rows)?;
