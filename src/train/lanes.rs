@@ -84,6 +84,8 @@ pub struct Lanes {
     at: Option<(u64, u64)>,
     /// Rows of the pool to come, lane by lane, where they are read.
     ahead: Option<((u64, u64), Result<Vec<RowBuffer>>)>,
+    /// Buffers of the pool before, to be filled again.
+    spare: Vec<RowBuffer>,
 }
 
 /// One lane here: its rows in this epoch's order, and the buffers of its micro-batches.
@@ -136,7 +138,14 @@ impl Lanes {
                 epoch_weight: 0.0,
             }
         };
-        Lanes { all: table.lanes().map(make).collect(), seed, course: *course, at: None, ahead: None }
+        Lanes {
+            all: table.lanes().map(make).collect(),
+            seed,
+            course: *course,
+            at: None,
+            ahead: None,
+            spare: Vec::new(),
+        }
     }
 
     /// Goes to a pool of an epoch (both from 0): its rows and their order. Collective where rows are read.
@@ -155,10 +164,10 @@ impl Lanes {
         if let LocalRows::Stream(_) = table.rows {
             let read = match self.ahead.take() {
                 Some((which, read)) if which == (epoch, pool) => read,
-                _ => read_pools(table, &self.runs_of(epoch, pool)),
+                _ => read_pools(table, &self.runs_of(epoch, pool), std::mem::take(&mut self.spare)),
             };
             for (lane, buffer) in self.all.iter_mut().zip(comm.agree(read)?) {
-                lane.buffer = Some(buffer);
+                self.spare.extend(lane.buffer.replace(buffer));
             }
         }
         for_each_lane(&mut self.all, |lane| lane.start_pool(table, &course, pool));
@@ -176,10 +185,11 @@ impl Lanes {
         };
         let Some(next) = next else { return work(&mut self.all) };
         let runs = self.runs_of(next.0, next.1);
+        let spare = std::mem::take(&mut self.spare);
         let (lanes, ahead) = (&mut self.all, &mut self.ahead);
         // The rank talks while it works, so it stays in its own thread.
         rayon::in_place_scope(|scope| {
-            scope.spawn(|_| *ahead = Some((next, read_pools(table, &runs))));
+            scope.spawn(|_| *ahead = Some((next, read_pools(table, &runs, spare))));
             work(lanes)
         })
     }
@@ -202,11 +212,13 @@ fn order_of(seed: u64, course: &Course, epoch: u64, lane: &Lane) -> EpochOrder {
     EpochOrder::new(seed, epoch * course.n_lanes + lane.number, lane.rows.end - lane.rows.start, course.pools)
 }
 
-/// Reads the runs of every lane. Not collective.
-fn read_pools(table: &Table<'_>, runs: &[Vec<Range<u64>>]) -> Result<Vec<RowBuffer>> {
+/// Reads the runs of every lane; `spare`: buffers to fill. Not collective.
+fn read_pools(table: &Table<'_>, runs: &[Vec<Range<u64>>], mut spare: Vec<RowBuffer>) -> Result<Vec<RowBuffer>> {
     let LocalRows::Stream(stream) = &table.rows else { return Err(Error::internal("read rows that are in memory")) };
     let read = |runs: &Vec<Range<u64>>| {
-        let mut buffer = RowBuffer { n_features: table.n_features, ..RowBuffer::default() };
+        let mut buffer = spare.pop().unwrap_or_default();
+        buffer.n_features = table.n_features;
+        buffer.clear();
         stream.read_runs(runs, &mut buffer).map(|()| buffer)
     };
     runs.iter().map(read).collect()

@@ -26,14 +26,20 @@ pub struct MemoryPlan {
     pub batch_rows: u64,
 }
 
-/// Values read at a time while a table is looked through: 8 bytes each, an eighth of the limit.
+/// Values read at a time while a table is looked through: 8 bytes each, an eighth of what there is.
 pub fn batch_values(limit: Option<u64>) -> u64 {
-    limit.map_or(BATCH_VALUES, |limit| (limit / 64).min(BATCH_VALUES))
+    limit.map_or(BATCH_VALUES, |limit| (usable(limit) / 64).min(BATCH_VALUES))
 }
 
 /// What the source may hold.
 pub fn of_source(limit: u64) -> u64 {
-    (limit / 4).min(MOST_OF_SOURCE)
+    (usable(limit) / 4).min(MOST_OF_SOURCE)
+}
+
+/// A quarter is left to what is not counted: decoders, stacks of threads, holes between what was freed and what is held; of a
+/// large limit 256 MiB.
+fn usable(limit: u64) -> u64 {
+    limit - (limit / 4).min(256 << 20)
 }
 
 /// Decides for all ranks. Collective.
@@ -60,6 +66,7 @@ pub fn plan(
     let raw_bytes = schema.columns.len() as u64 * if schema.is_wide() { 8 } else { 4 };
     let solver = solver_bytes(plan, units, n_features, config, threads);
     let source = of_source(limit) + 8 * batch_values(Some(limit));
+    let (typed, limit) = (limit, usable(limit));
 
     let in_memory = (rows.end - rows.start).saturating_mul(row_bytes).saturating_add(source + solver.in_memory);
     let mut too_large = [i64::from(in_memory > limit || reading.streamed)];
@@ -77,8 +84,8 @@ pub fn plan(
         let mib = |bytes: u64| bytes.div_ceil(1 << 20);
         return Err(Error::usage(format!(
             "{}M are too few for this table and solver: buffers and sums take about {}M, however many ranks there are",
-            limit >> 20,
-            mib(needed[0] as u64)
+            typed >> 20,
+            mib(needed[0] as u64 / 3 * 4)
         )))
         .for_flag("--max-memory");
     }

@@ -8,7 +8,7 @@ use crate::rng::{Draws, Stream};
 use std::ops::Range;
 
 /// Bytes of all lanes' pools together, unless a micro-batch is larger.
-pub const POOL_BYTES: u64 = 8 << 20;
+pub const POOL_BYTES: u64 = 4 << 20;
 /// Runs that a pool is made of.
 const RUNS_PER_POOL: u64 = 8;
 /// Draws for runs are numbered from here on, above those for rows.
@@ -115,12 +115,12 @@ mod tests {
     #[test]
     fn a_lane_that_fits_into_a_pool_is_shuffled_as_a_whole() {
         let shape = PoolShape::new(28, 8, 128);
-        assert_eq!(shape, PoolShape { run_rows: 1168, pool_rows: 9344 });
-        let order = EpochOrder::new(0, 0, 5_000, shape);
+        assert_eq!(shape, PoolShape { run_rows: 576, pool_rows: 4608 });
+        let order = EpochOrder::new(0, 0, 4_500, shape);
         let rows: Vec<u64> = order.pool_runs(0).into_iter().flatten().collect();
         let slots = order.slots(0, rows.len());
-        // Neighbours of the order lie far apart in the table: 1667 rows on average.
+        // Neighbours of the order lie far apart in the table: 1500 rows on average.
         let gaps: u64 = slots.windows(2).map(|w| rows[w[0] as usize].abs_diff(rows[w[1] as usize])).sum();
-        assert!((1500..1850).contains(&(gaps / 5_000)), "{}", gaps / 5_000);
+        assert!((1350..1650).contains(&(gaps / 4_500)), "{}", gaps / 4_500);
     }
 }

@@ -101,8 +101,13 @@ pub fn prepare<'s>(
         false if schema.is_wide() => Keep::Labels,
         false => Keep::Rows,
     };
-    if let (true, Some(folder)) = (memory.is_streamed, &reading.scratch) {
-        comm.agree(reader.decode_to(folder))?;
+    match (memory.is_streamed, &reading.scratch) {
+        (true, Some(folder)) => comm.agree(reader.decode_to(folder))?,
+        (true, None) if config.solver.is_mini_batch() => watch.warning(
+            "the table does not fit into --max-memory: rows in random order are read from disk; --scratch DIR saves decoding \
+             the same chunks again and again",
+        ),
+        _ => {}
     }
     let mut shift = agree_shift(comm, &mut reader, &plan, &preprocess)?;
     let gathered = gather(&mut reader, &preprocess, &shift, config, hold, keep)
