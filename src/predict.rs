@@ -175,6 +175,7 @@ impl Copied {
         let wanted = TableNames {
             features: vec![name.to_string()],
             group: config.inputs.names.group.clone().or_else(|| names.group.clone()),
+            transpose: names.transpose,
             ..TableNames::default()
         };
         let source = open(comm, &Inputs { names: wanted, ..config.inputs.clone() }, Need::Predict)?;

@@ -346,6 +346,90 @@ fn files_and_names_that_do_not_fit_are_refused() {
 }
 
 #[test]
+fn files_are_named_by_patterns_and_lists_everywhere() {
+    let folder = folder();
+    let at = folder.path();
+    std::fs::create_dir(at.join("runs")).unwrap();
+    for (name, n) in [("runs/run-10.h5", 40), ("runs/run-9.h5", 60), ("runs/run-b.h5", 50), ("one.h5", 30)] {
+        table(&folder, name, n, |_, _| {});
+    }
+    std::fs::write(at.join("runs/all.txt"), "# in order\nrun-1?.h5\n\nrun-9.h5\nrun-b.h5\n").unwrap();
+    let train = |ranks: usize, words: &[&str]| {
+        let all = [&["train", "logistic"], words, &["-o", "m.h5"]].concat();
+        digest(&done(at, ranks, &all))
+    };
+    let typed = train(0, &["runs/run-10.h5", "runs/run-9.h5", "runs/run-b.h5"]);
+    for ranks in if has_mpi() { vec![0, 3] } else { vec![0] } {
+        for words in [&["runs/run-*.h5"], &["@runs/all.txt"], &["runs/run-[0-9a-z]*.h5"]] {
+            assert_eq!(train(ranks, words), typed, "{words:?} on {ranks} ranks");
+        }
+        let valid = train(ranks, &["runs/*.h5", "--valid", "on?.h5", "--valid", "@runs/all.txt"]);
+        assert_eq!(valid, typed);
+        assert!(done(at, ranks, &["verify", "m.h5"]).contains(&typed), "the model names the files");
+        done(at, ranks, &["verify", "m.h5", "@runs/all.txt"]);
+        assert!(done(at, ranks, &["evaluate", "m.h5", "runs/*.h5", "one.h5"]).contains("180 rows"));
+        done(at, ranks, &["predict", "m.h5", "@runs/all.txt", "*e.h5", "-o", "p.h5"]);
+        assert_eq!(hdf5::File::open(at.join("p.h5")).unwrap().dataset("row").unwrap().size(), 180);
+    }
+    let inspected = done(at, 0, &["inspect", "runs/run-?.h5"]);
+    assert!(inspected.contains("run-9.h5") && inspected.contains("run-b.h5") && !inspected.contains("run-10.h5"));
+
+    std::fs::write(at.join("empty.txt"), "# nothing\n").unwrap();
+    let refuse = |words: &[&str], code: i32, parts: &[&str]| refused(at, words, code, parts);
+    refuse(&["train", "logistic", "runs/rum-*.h5", "-o", "n.h5"], 3, &["'runs/rum-*.h5' matches no file"]);
+    refuse(&["train", "logistic", "one.h5", "-o", "n.h5", "--valid", "@empty.txt"], 3, &["empty.txt: names no file"]);
+    refuse(&["evaluate", "m.h5", "@none.txt"], 3, &["none.txt: no such list of files"]);
+    refuse(&["train", "logistic", "runs/*.h5", "-o", "runs/run-9.h5"], 2, &["-o runs/run-9.h5 is one of the inputs"]);
+    refuse(&["train", "logistic", "one.h5", "-o", "one.h5"], 2, &["-o one.h5 is one of the inputs"]);
+    refuse(&["train", "logistic", "one.h5", "--valid", "runs/*", "-o", "runs/run-9.h5"], 2, &["the table of --valid"]);
+    refuse(&["predict", "m.h5", "one.h5", "-o", "m.h5"], 2, &["-o m.h5 is the model itself"]);
+}
+
+#[test]
+fn features_are_named_by_patterns_and_left_out_by_name() {
+    let folder = folder();
+    let at = folder.path();
+    for (name, n) in [("t.h5", 90), ("u.h5", 70)] {
+        let file = hdf5::File::create(at.join(name)).unwrap();
+        let events = file.create_group("events").unwrap();
+        for (column, name) in ["pt", "eta", "mc_pt", "mc_id", "w"].iter().enumerate() {
+            let values: Vec<f32> = (0..n).map(|i| ((i * 7919 + column * 31) % 101) as f32).collect();
+            events.new_dataset_builder().with_data(&values).create(*name).unwrap();
+        }
+        let y: Vec<u8> = (0..n).map(|i| ((i * 7919) % 101 > 40) as u8).collect();
+        events.new_dataset_builder().with_data(&y).create("y").unwrap();
+    }
+    let words = ["train", "logistic", "t.h5", "u.h5", "-o", "m.h5", "--weight", "events/w", "--features", "/events/*"];
+    let first = digest(&done(at, 0, &[&words[..], &["--exclude", "mc_*"]].concat()));
+    let named = ["train", "logistic", "t.h5", "u.h5", "-o", "n.h5", "--weight", "w", "--group", "events"];
+    assert_eq!(digest(&done(at, 0, &[&named[..], &["--features", "eta,pt"]].concat())), first);
+    let strings = |name: &str| -> Vec<VarLenUnicode> {
+        hdf5::File::open(at.join("m.h5")).unwrap().dataset(name).unwrap().read_raw().unwrap()
+    };
+    assert_eq!(strings("features").iter().map(|name| name.as_str()).collect::<Vec<_>>(), ["eta", "pt"]);
+    done(at, 0, &["predict", "m.h5", "u.h5", "-o", "p.h5"]);
+
+    let printed = done(at, 0, &[&words[..], &["--exclude", "mc_*", "--exclude", "none,pt", "--print-config"]].concat());
+    assert!(printed.contains("exclude = [\"mc_*\", \"none\", \"pt\"]"), "{printed}");
+    std::fs::write(at.join("job.toml"), printed.replace("\"none\", \"pt\"", "")).unwrap();
+    let again = done(at, 0, &["train", "logistic", "t.h5", "u.h5", "-o", "m.h5", "--config", "job.toml"]);
+    assert_eq!(digest(&again), first);
+
+    let refuse = |more: &[&str], code: i32, parts: &[&str]| refused(at, &[&words[..8], more].concat(), code, parts);
+    refuse(
+        &["--features", "/events/q*"],
+        2,
+        &["t.h5: '/events/q*' matches no dataset", "'events/mc_id' (90, float32)"],
+    );
+    refuse(
+        &["--features", "/events/*", "--exclude", "MC_*"],
+        2,
+        &["--exclude 'MC_*' matches none", "/events/eta, /events/mc_id"],
+    );
+    refuse(&["--features", "/events/mc*", "--exclude", "mc_*"], 2, &["--exclude leaves none of the features"]);
+}
+
+#[test]
 fn values_that_cannot_be_learned_from_are_refused() {
     let folder = folder();
     let at = folder.path();

@@ -68,9 +68,13 @@ pub struct RunFlags {
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Table")]
 pub struct TableFlags {
-    /// Datasets (or groups of 1-D datasets) that are the features, in this order. Default: X, features or data.
+    /// Datasets that are the features, in this order: names, groups of 1-D datasets, compound datasets or their fields
+    /// (events/pt), or patterns ('events/*', in bytewise order). Default: X, features or data.
     #[arg(long, value_name = "PATH,…", value_delimiter = ',')]
     pub features: Vec<String>,
+    /// Left out of the features: paths, last names, or patterns of these ('mc_*'). May be repeated.
+    #[arg(long, value_name = "PATH,…", value_delimiter = ',')]
+    pub exclude: Vec<String>,
     /// Dataset of targets. Default: y, target, labels or label.
     #[arg(long, value_name = "PATH")]
     pub target: Option<String>,
@@ -83,6 +87,9 @@ pub struct TableFlags {
     /// Group that the other names start from. Default: the root, or the one group that has them.
     #[arg(long, value_name = "G")]
     pub group: Option<String>,
+    /// 2-D datasets are stored column by column, as MATLAB writes them: rows are the last axis.
+    #[arg(long)]
+    pub transpose: bool,
 }
 
 /// Train a model: linear, logistic, svm or poisson.
@@ -95,7 +102,8 @@ pub struct TrainFlags {
     /// linear, logistic, svm or poisson.
     #[arg(value_name = "KIND", value_parser = word::<Kind>)]
     pub kind: Option<Kind>,
-    /// HDF5 files; their rows follow one another in this order.
+    /// HDF5 files; their rows follow one another in this order. A quoted pattern ('run-*.h5') stands for the files that it
+    /// matches, in bytewise order; @FILE for those that FILE names, a name or pattern a line.
     #[arg(value_name = "DATA")]
     pub data: Vec<PathBuf>,
     /// The model file to write.
@@ -110,7 +118,8 @@ pub struct TrainFlags {
     pub settings: SettingFlags,
     #[command(flatten)]
     pub memory: MemoryFlags,
-    /// Measure the model on this table as well, which has the same layout. May be repeated: rows of one table.
+    /// Measure the model on this table as well, which has the same layout: a file, a pattern or @FILE. May be repeated: rows
+    /// of one table.
     #[arg(long, value_name = "FILE")]
     pub valid: Vec<PathBuf>,
     /// Replace an output that consort did not write.
@@ -238,7 +247,7 @@ pub struct PredictFlags {
     /// A model file of `consort train`.
     #[arg(value_name = "MODEL")]
     pub model: Option<PathBuf>,
-    /// HDF5 files with the model's columns; a target is not needed.
+    /// HDF5 files with the model's columns, patterns or @FILE as for train; a target is not needed.
     #[arg(value_name = "DATA")]
     pub data: Vec<PathBuf>,
     /// The predictions file to write.
@@ -266,7 +275,7 @@ pub struct EvaluateFlags {
     /// A model file of `consort train`.
     #[arg(value_name = "MODEL")]
     pub model: Option<PathBuf>,
-    /// HDF5 files with the model's columns and the target.
+    /// HDF5 files with the model's columns and the target, patterns or @FILE as for train.
     #[arg(value_name = "DATA")]
     pub data: Vec<PathBuf>,
     /// Only the rows A to B − 1.
@@ -282,7 +291,7 @@ pub struct EvaluateFlags {
 #[derive(Debug, Args)]
 #[command(arg_required_else_help = true, override_usage = "consort inspect FILE… [OPTIONS]")]
 pub struct InspectFlags {
-    /// HDF5 tables, models or predictions.
+    /// HDF5 tables, models or predictions, patterns or @FILE as for train.
     #[arg(value_name = "FILE")]
     pub files: Vec<PathBuf>,
     #[command(flatten)]
@@ -296,7 +305,7 @@ pub struct VerifyFlags {
     /// A model file of `consort train`.
     #[arg(value_name = "MODEL")]
     pub model: Option<PathBuf>,
-    /// The table it was trained on. Default: the files named in the model.
+    /// The table it was trained on, patterns or @FILE as for train. Default: the files named in the model.
     #[arg(value_name = "DATA")]
     pub data: Vec<PathBuf>,
     /// Group that the model's names start from. Default: as it was trained.

@@ -11,7 +11,7 @@ mod resolve;
 
 use crate::comm::{Communicator, World, launcher_size, run_world};
 use crate::data::names::Need;
-use crate::data::{convert, describe};
+use crate::data::{convert, describe, files};
 use crate::error::{Error, ErrorKind, InContext, Result};
 use crate::predict::load_model;
 use crate::report::{Reporter, print_line};
@@ -23,7 +23,7 @@ use flags::{Command, InspectFlags, VerifyFlags, Words};
 use print::{Printer, TrainCosts};
 use resolve::{Problem, TrainJob};
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// The whole program: parses, starts the world, makes one library call; the exit code.
@@ -74,18 +74,19 @@ fn print_words(error: &clap::Error) -> i32 {
     if error.use_stderr() { ErrorKind::Usage.exit_code() } else { 0 }
 }
 
-/// A command whose words are checked as far as they can be without a world.
-#[derive(Debug)]
+/// A command whose words are checked as far as they can be without a world and without looking at files.
+#[derive(Clone, Debug)]
 enum Job<'a> {
     /// Only text to print.
     Print(String),
     Train(TrainJob),
-    Predict(std::path::PathBuf, predict::PredictConfig),
-    Evaluate(std::path::PathBuf, Inputs, Option<std::ops::Range<u64>>),
+    Predict(PathBuf, predict::PredictConfig),
+    Evaluate(PathBuf, Inputs, Option<std::ops::Range<u64>>),
     Inspect(&'a InspectFlags),
-    Verify(std::path::PathBuf, &'a VerifyFlags),
+    /// The model, and the files if they are not those named in it.
+    Verify(PathBuf, Vec<PathBuf>, &'a VerifyFlags),
     Doctor,
-    Convert(Vec<std::path::PathBuf>, std::path::PathBuf, convert::ConvertOptions),
+    Convert(Vec<PathBuf>, PathBuf, convert::ConvertOptions),
 }
 
 fn checked(command: &Command) -> Result<Job<'_>> {
@@ -106,7 +107,7 @@ fn checked(command: &Command) -> Result<Job<'_>> {
             Job::Evaluate(model, inputs, flags.rows.clone())
         }
         Command::Inspect(flags) => Job::Inspect(flags),
-        Command::Verify(flags) => Job::Verify(resolve::verify(flags)?, flags),
+        Command::Verify(flags) => Job::Verify(resolve::verify(flags)?, flags.data.clone(), flags),
         Command::Doctor(_) => Job::Doctor,
         Command::Convert(flags) => {
             let (inputs, out, options) = resolve::convert(flags)?;
@@ -119,9 +120,10 @@ fn checked(command: &Command) -> Result<Job<'_>> {
 /// without a word. Collective.
 fn agree_on(comm: &Communicator, job: &Job<'_>) -> Result<()> {
     comm.agree(Ok(()))?; // a rank whose words were refused says so here
-    let mine = format!("{job:?}").into_bytes();
-    let mut of_root = mine.clone();
-    comm.broadcast_vec(&mut of_root, 0)?;
+    // A shell may have written out thousands of file names.
+    let mine = *blake3::hash(format!("{job:?}").as_bytes()).as_bytes();
+    let mut of_root = mine;
+    comm.broadcast(&mut of_root, 0)?;
     comm.agree(match mine == of_root {
         true => Ok(()),
         false => Err(Error::usage(
@@ -130,11 +132,64 @@ fn agree_on(comm: &Communicator, job: &Job<'_>) -> Result<()> {
     })
 }
 
+impl Job<'_> {
+    /// The tables' files, as typed at first.
+    fn files(&mut self) -> Vec<&mut Vec<PathBuf>> {
+        match self {
+            Job::Train(job) => vec![&mut job.inputs.paths, &mut job.valid],
+            Job::Predict(_, config) => vec![&mut config.inputs.paths],
+            Job::Evaluate(_, inputs, _) => vec![&mut inputs.paths],
+            Job::Verify(_, files, _) => vec![files],
+            Job::Print(_) | Job::Inspect(_) | Job::Doctor | Job::Convert(..) => Vec::new(),
+        }
+    }
+
+    /// Refuses an output that is also an input. Looks at the files.
+    fn check_output(&self) -> Result<()> {
+        match self {
+            Job::Train(job) => {
+                resolve::check_apart(&job.output, &job.inputs.paths, "one of the inputs")?;
+                resolve::check_apart(&job.output, &job.valid, "the table of --valid")
+            }
+            Job::Predict(model, config) => {
+                resolve::check_apart(&config.output, &config.inputs.paths, "one of the inputs")?;
+                resolve::check_apart(&config.output, [model], "the model itself")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Puts the files that patterns and lists stand for in their place. One rank looks for them: the others could see a folder
+/// that has grown, and ten thousand ranks need not search it. Collective.
+fn find_files(comm: &Communicator, job: &mut Job<'_>) -> Result<()> {
+    let unsent = |_| Error::data("the name of a file is not UTF-8; rename it, or name it by a link");
+    let mut bytes = comm.agree(match comm.is_root() {
+        true => job
+            .files()
+            .into_iter()
+            .map(|words| files::expand(words))
+            .collect::<Result<Vec<_>>>()
+            .and_then(|found| postcard::to_allocvec(&found).map_err(unsent)),
+        false => Ok(Vec::new()),
+    })?;
+    comm.broadcast_vec(&mut bytes, 0)?;
+    let found: Vec<Vec<PathBuf>> = comm.agree(
+        postcard::from_bytes(&bytes).map_err(|e| Error::internal(format!("names of files were not received: {e}"))),
+    )?;
+    for (words, found) in job.files().into_iter().zip(found) {
+        *words = found;
+    }
+    comm.agree(if comm.is_root() { job.check_output() } else { Ok(()) })
+}
+
 /// One arm, one call. Collective.
 fn carry_out(comm: &Communicator, job: &Job<'_>, json: bool) -> Result<i32> {
     agree_on(comm, job)?;
+    let mut job = job.clone();
+    find_files(comm, &mut job)?;
     let printer = Printer { speaks: comm.is_root(), json };
-    match job {
+    match &job {
         Job::Print(text) => on_root(comm, || {
             print_line(text.trim_end());
             Ok(())
@@ -147,8 +202,10 @@ fn carry_out(comm: &Communicator, job: &Job<'_>, json: bool) -> Result<i32> {
             printer.evaluation(&model, &evaluate(comm, &model, &inputs, rows.clone())?);
             Ok(0)
         }
-        Job::Inspect(flags) => on_root(comm, || flags.files.iter().try_for_each(|path| inspect(path, &printer))),
-        Job::Verify(model, flags) => run_verify(comm, model, flags, &printer),
+        Job::Inspect(flags) => {
+            on_root(comm, || files::expand(&flags.files)?.iter().try_for_each(|path| inspect(path, &printer)))
+        }
+        Job::Verify(model, files, flags) => run_verify(comm, model, files, flags.group.as_deref(), &printer),
         Job::Doctor => {
             printer.diagnosis(&doctor::diagnose(comm)?);
             Ok(0)
@@ -214,18 +271,24 @@ fn inspect(path: &Path, printer: &Printer) -> Result<()> {
     Ok(())
 }
 
-fn run_verify(comm: &Communicator, path: &Path, flags: &VerifyFlags, printer: &Printer) -> Result<i32> {
+fn run_verify(
+    comm: &Communicator,
+    path: &Path,
+    files: &[PathBuf],
+    group: Option<&str>,
+    printer: &Printer,
+) -> Result<i32> {
     let loaded = store::load(path).and_then(|file| {
         let model = store::model::from_file(&file).in_file(path)?;
         let inputs = store::model::inputs_of(&file, &model);
         Ok((model, inputs))
     });
     let (model, mut inputs) = comm.agree(loaded)?;
-    if !flags.data.is_empty() {
-        inputs.paths.clone_from(&flags.data);
+    if !files.is_empty() {
+        inputs.paths = files.to_vec();
     }
-    if flags.group.is_some() {
-        inputs.names.group.clone_from(&flags.group);
+    if let Some(group) = group {
+        inputs.names.group = Some(group.to_string());
     }
     if inputs.paths.is_empty() {
         return Err(Error::usage("names no files it was trained on; name them: verify MODEL DATA…")).in_file(path);

@@ -37,13 +37,7 @@ pub fn train(flags: &TrainFlags) -> Result<TrainJob> {
         None => return Err(Error::usage("train needs an output: -o MODEL.h5")),
     };
     if !flags.print_config {
-        check_files("train", &flags.data, Some(&output))?;
-        if flags.valid.iter().any(|valid| same_file(valid, &output)) {
-            return Err(Error::usage(format!(
-                "-o {} is the table of --valid; choose another output",
-                output.display()
-            )));
-        }
+        some_files("train", &flags.data)?;
     }
     let valid = flags.valid.clone();
     if !valid.is_empty() && config.valid_fraction > 0.0 {
@@ -118,10 +112,7 @@ fn check_words_fit(config: &TrainConfig, flags: &SettingFlags) -> Result<()> {
 pub fn predict(flags: &PredictFlags) -> Result<(PathBuf, PredictConfig)> {
     let model = model(&flags.model, "predict")?;
     let output = flags.output.clone().ok_or_else(|| Error::usage("predict needs an output: -o PRED.h5"))?;
-    check_files("predict", &flags.data, Some(&output))?;
-    if same_file(&model, &output) {
-        return Err(Error::usage(format!("-o {} is the model itself; choose another output", output.display())));
-    }
+    some_files("predict", &flags.data)?;
     let config = PredictConfig {
         inputs: Inputs { paths: flags.data.clone(), names: names(&flags.table), ..Inputs::default() },
         output,
@@ -134,7 +125,7 @@ pub fn predict(flags: &PredictFlags) -> Result<(PathBuf, PredictConfig)> {
 
 pub fn evaluate(flags: &EvaluateFlags) -> Result<(PathBuf, Inputs)> {
     let model = model(&flags.model, "evaluate")?;
-    check_files("evaluate", &flags.data, None)?;
+    some_files("evaluate", &flags.data)?;
     Ok((model, Inputs { paths: flags.data.clone(), names: names(&flags.table), ..Inputs::default() }))
 }
 
@@ -179,20 +170,25 @@ pub fn names_for(model: &Model, typed: &TableNames) -> TableNames {
     };
     TableNames {
         features: if typed.features.is_empty() { stored.features } else { typed.features.clone() },
+        exclude: typed.exclude.clone(),
         target: name(&typed.target, stored.target),
         weight: name(&typed.weight, stored.weight),
         offset: name(&typed.offset, stored.offset),
         group: typed.group.clone(),
+        // How a file is written is its own affair, as the group is.
+        transpose: typed.transpose,
     }
 }
 
 fn names(flags: &TableFlags) -> TableNames {
     TableNames {
         features: flags.features.clone(),
+        exclude: flags.exclude.clone(),
         target: flags.target.clone(),
         weight: flags.weight.clone(),
         offset: flags.offset.clone(),
         group: flags.group.clone(),
+        transpose: flags.transpose,
     }
 }
 
@@ -200,15 +196,18 @@ fn model(path: &Option<PathBuf>, command: &str) -> Result<PathBuf> {
     path.clone().ok_or_else(|| Error::usage(format!("{command} needs a model: {command} MODEL.h5 …")))
 }
 
-fn check_files(command: &str, data: &[PathBuf], output: Option<&Path>) -> Result<()> {
-    if data.is_empty() {
-        return Err(Error::usage(format!("{command} needs at least one data file")));
+fn some_files(command: &str, data: &[PathBuf]) -> Result<()> {
+    match data.is_empty() {
+        true => Err(Error::usage(format!("{command} needs at least one data file"))),
+        false => Ok(()),
     }
-    match output.filter(|output| data.iter().any(|input| same_file(input, output))) {
-        Some(output) => {
-            Err(Error::usage(format!("-o {} is one of the inputs; choose another output", output.display())))
-        }
-        None => Ok(()),
+}
+
+/// Refuses an output that is one of these files; `what` says what they are to the command. Looks at the files.
+pub fn check_apart<'a>(output: &Path, files: impl IntoIterator<Item = &'a PathBuf>, what: &str) -> Result<()> {
+    match files.into_iter().any(|file| same_file(file, output)) {
+        true => Err(Error::usage(format!("-o {} is {what}; choose another output", output.display()))),
+        false => Ok(()),
     }
 }
 

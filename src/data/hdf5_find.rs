@@ -1,9 +1,11 @@
 //! What is in a file, and which of it is the table: names as typed, or found.
 
+use super::hdf5_contents::{Contents, Source, Thing, names_beside};
 use super::hdf5_types::{Element, reason, type_name};
-use super::names::{FEATURE_NAMES, Need, TARGET_NAMES, TableNames, join};
+use super::names::{FEATURE_NAMES, Need, Pattern, TARGET_NAMES, TableNames, is_pattern, join};
 use crate::error::{Error, Result};
 use hdf5::{Dataset, File, Group, IndexType, IterationOrder, LocationType};
+use std::collections::BTreeSet;
 
 /// One object of a file.
 pub(crate) struct Entry {
@@ -50,7 +52,7 @@ fn list_into(group: &Group, path: &str, depth: usize, entries: &mut Vec<Entry>) 
     }
 }
 
-fn member_names(group: &Group) -> Vec<String> {
+pub(crate) fn member_names(group: &Group) -> Vec<String> {
     let mut names = Vec::new();
     // Names that cannot be listed are as good as absent: what was asked for is then reported missing.
     let _ = group.iter_visit(IndexType::Name, IterationOrder::Increasing, |name, _| {
@@ -102,11 +104,18 @@ pub(crate) fn what_is_there(group: &Group, path: &str) -> String {
     }
 }
 
-/// The table of `file`: every name settled, features as datasets (a group became its columns).
+/// The table of `file`: every name settled, features as datasets and fields (a group became its columns).
 pub(crate) fn resolve(file: &File, names: &TableNames, need: Need) -> Result<TableNames> {
-    let finder = Finder { file, names, need };
+    let finder = Finder { contents: Contents::of(file), names, need };
     let group = finder.group()?;
-    let mut found = TableNames { group: Some(group.clone()).filter(|g| !g.is_empty()), ..names.clone() };
+    let mut found = TableNames {
+        group: Some(group.clone()).filter(|g| !g.is_empty()),
+        exclude: Vec::new(),
+        target: names.target.as_ref().map(|name| finder.settled(&group, name)),
+        weight: names.weight.as_ref().map(|name| finder.settled(&group, name)),
+        offset: names.offset.as_ref().map(|name| finder.settled(&group, name)),
+        ..names.clone()
+    };
     let mut features = found.features.clone();
     if features.is_empty() {
         features.push(finder.feature_in(&group)?.ok_or_else(|| finder.nothing_found(&group))?);
@@ -115,6 +124,7 @@ pub(crate) fn resolve(file: &File, names: &TableNames, need: Need) -> Result<Tab
     if found.target.is_none() {
         found.target = finder.target_for(&group, &features)?;
     }
+    found.features = finder.columns(&group, &features, &found)?;
     if with_target && found.target.is_none() {
         return Err(Error::usage(format!(
             "no target: none of {} is there; name one with --target (there is: {})",
@@ -122,20 +132,20 @@ pub(crate) fn resolve(file: &File, names: &TableNames, need: Need) -> Result<Tab
             what_is_there(file, "")
         )));
     }
-    found.features = finder.expand(&group, &features, &found)?;
     for name in [&found.weight, &found.offset].into_iter().flatten() {
         if need != Need::Predict || found.offset.as_ref() == Some(name) {
-            finder.must_be_dataset(&join(&group, name))?;
+            finder.must_be_column(&join(&group, name))?;
         }
     }
     if with_target && let Some(target) = &found.target {
-        finder.must_be_dataset(&join(&group, target))?;
+        finder.must_be_column(&join(&group, target))?;
     }
+    finder.check_orientation(&found)?;
     Ok(found)
 }
 
 struct Finder<'a> {
-    file: &'a File,
+    contents: Contents<'a>,
     names: &'a TableNames,
     need: Need,
 }
@@ -143,22 +153,23 @@ struct Finder<'a> {
 impl Finder<'_> {
     /// Where the names start: as typed, or the root, or the one group that has the features.
     fn group(&self) -> Result<String> {
+        let file = self.contents.file;
         if let Some(group) = &self.names.group {
             let group = group.trim_matches('/').to_string();
-            if !group.is_empty() && !is_group(self.file, &group) {
+            if !group.is_empty() && !is_group(file, &group) {
                 return Err(Error::usage(format!(
                     "there is no group '{group}' (--group); there is: {}",
-                    what_is_there(self.file, "")
+                    what_is_there(file, "")
                 )));
             }
             return Ok(group);
         }
-        if self.has_features("") {
+        if self.has_features("")? {
             return Ok(String::new());
         }
         let mut having = Vec::new();
-        for entry in list(self.file, "") {
-            if matches!(entry.object, Object::Group) && self.has_features(&entry.path) {
+        for entry in list(file, "") {
+            if matches!(entry.object, Object::Group) && self.has_features(&entry.path)? {
                 having.push(entry.path);
             }
         }
@@ -168,24 +179,27 @@ impl Finder<'_> {
             _ => Err(Error::usage(format!(
                 "several groups could be the table: {}; choose with --group (there is: {})",
                 having.join(", "),
-                what_is_there(self.file, "")
+                what_is_there(file, "")
             ))),
         }
     }
 
-    fn has_features(&self, group: &str) -> bool {
-        match self.names.features.is_empty() {
-            true => FEATURE_NAMES.iter().any(|name| self.could_be_features(&join(group, name))),
-            false => self.names.features.iter().all(|name| exists(self.file, &join(group, name))),
+    fn has_features(&self, group: &str) -> Result<bool> {
+        if self.names.features.is_empty() {
+            return Ok(FEATURE_NAMES.iter().any(|name| self.could_be_features(&join(group, name))));
         }
+        for word in &self.names.features {
+            let path = join(group, word);
+            let there = self.contents.at(&self.contents.settled(&path)).is_some();
+            if !there && (!is_pattern(word) || self.matching(group, word)?.is_empty()) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn could_be_features(&self, path: &str) -> bool {
-        match kind_of(self.file, path) {
-            Some(LocationType::Dataset) => true,
-            Some(LocationType::Group) => !self.columns_of(path).is_empty(),
-            _ => false,
-        }
+        !self.contents.sources(path, self.names.transpose).is_empty()
     }
 
     /// The one name in `group` that features have by custom.
@@ -195,16 +209,30 @@ impl Finder<'_> {
         self.only(group, &found, "features", "--features")
     }
 
-    /// The target by custom: beside the features, or inside the group that holds them as columns.
+    /// The target by custom: beside the features, or inside the group or compound dataset that holds them as columns.
     fn target_for(&self, group: &str, features: &[String]) -> Result<Option<String>> {
         let mut places = vec![String::new()];
-        places.extend(features.iter().filter(|name| is_group(self.file, &join(group, name))).cloned());
+        for word in features {
+            match self.contents.at(&join(group, word)) {
+                Some(Thing::Group | Thing::Fields { .. }) => places.push(word.clone()),
+                None if is_pattern(word) => {
+                    places.push(Pattern::of(word)?.base().to_string());
+                    let of_fields =
+                        self.matching(group, word)?.into_iter().filter(|source| source.object != source.path);
+                    places.extend(of_fields.map(|source| relative(group, word, &source.object)));
+                    places.dedup();
+                }
+                _ => {}
+            }
+        }
         for place in places {
-            let found: Vec<String> = TARGET_NAMES
+            let mut found: Vec<String> = TARGET_NAMES
                 .iter()
-                .map(|name| join(&place, name))
-                .filter(|name| is_dataset(self.file, &join(group, name)) && !features.contains(name))
+                .map(|name| self.settled(group, &inside(&place, name)))
+                .filter(|name| self.contents.at(&join(group, name)).is_some_and(|thing| thing.is_column()))
+                .filter(|name| !features.contains(name))
                 .collect();
+            found.dedup();
             let found: Vec<&str> = found.iter().map(String::as_str).collect();
             if self.need == Need::Predict && found.len() > 1 {
                 return Ok(None);
@@ -229,9 +257,9 @@ impl Finder<'_> {
     }
 
     fn there(&self, group: &str) -> String {
-        match self.file.group(if group.is_empty() { "/" } else { group }) {
+        match self.contents.file.group(if group.is_empty() { "/" } else { group }) {
             Ok(opened) => what_is_there(&opened, group),
-            Err(_) => what_is_there(self.file, ""),
+            Err(_) => what_is_there(self.contents.file, ""),
         }
     }
 
@@ -243,84 +271,200 @@ impl Finder<'_> {
         ))
     }
 
-    /// Features as datasets relative to `group`: a group stands for its 1-D datasets in bytewise order.
-    fn expand(&self, group: &str, features: &[String], found: &TableNames) -> Result<Vec<String>> {
-        let taken: Vec<String> =
+    /// Features as datasets and fields relative to `group`. What stands for several does not stand for targets, weights and
+    /// offsets, nor for what was there before.
+    fn columns(&self, group: &str, words: &[String], found: &TableNames) -> Result<Vec<String>> {
+        let single: Vec<String> =
             [&found.target, &found.weight, &found.offset].into_iter().flatten().map(|name| join(group, name)).collect();
-        let mut datasets = Vec::new();
-        for feature in features {
-            let path = join(group, feature);
-            match kind_of(self.file, &path) {
-                Some(LocationType::Dataset) => datasets.push(feature.clone()),
-                Some(LocationType::Group) => {
-                    let columns: Vec<String> = self
-                        .columns_of(&path)
-                        .into_iter()
-                        .filter(|column| !taken.contains(&join(&path, column)))
-                        .map(|column| {
-                            if feature == "/" { column } else { format!("{}/{column}", feature.trim_end_matches('/')) }
-                        })
-                        .collect();
-                    if columns.is_empty() {
-                        return Err(Error::data(format!(
-                            "group '{path}' has no 1-D datasets to be columns (there is: {})",
-                            self.there(&path)
-                        )));
+        let mut columns: Vec<String> = Vec::new();
+        let mut paths = BTreeSet::new();
+        for word in words {
+            let path = self.contents.settled(&join(group, word));
+            let thing = self.contents.at(&path);
+            let several = match &thing {
+                Some(Thing::Group | Thing::Fields { .. }) => self.contents.sources(&path, self.names.transpose),
+                None if is_pattern(word) => self.matching(group, word)?,
+                Some(_) => {
+                    if !paths.insert(path.clone()) {
+                        return Err(Error::usage(format!("'{word}' is named twice (--features)")));
                     }
-                    datasets.extend(columns);
+                    columns.push(relative(group, word, &path));
+                    continue;
                 }
-                _ => return Err(self.missing(&path)),
+                None => return Err(self.missing(&path)),
+            };
+            let before = columns.len();
+            let some = !several.is_empty();
+            for source in several {
+                if !single.contains(&source.path) && paths.insert(source.path.clone()) {
+                    columns.push(relative(group, word, &source.path));
+                }
+            }
+            if columns.len() == before {
+                return Err(match thing {
+                    Some(Thing::Group) if !some => Error::data(format!(
+                        "group '{path}' has no 1-D datasets to be columns (there is: {})",
+                        self.there(&path)
+                    )),
+                    _ if some => Error::usage(format!(
+                        "'{word}' stands for no feature beside those named before it, the target, the weight and the \
+                         offset (--features); there is: {}",
+                        self.there("")
+                    )),
+                    _ => Error::usage(format!(
+                        "'{word}' matches no dataset (--features); there is: {}",
+                        self.there(group)
+                    )),
+                });
             }
         }
-        Ok(datasets)
+        self.leave_out(group, columns)
     }
 
-    /// Names of the 1-D datasets directly in the group at `path`.
-    fn columns_of(&self, path: &str) -> Vec<String> {
-        let Ok(group) = self.file.group(if path.is_empty() { "/" } else { path }) else { return Vec::new() };
-        let mut names = member_names(&group);
-        names.retain(|name| {
-            matches!(group.loc_type_by_name(name), Ok(LocationType::Dataset))
-                && group.dataset(name).is_ok_and(|dataset| dataset.ndim() == 1)
-        });
-        names
+    /// What a pattern matches: by its own path, or because the compound dataset that has it as a field matches.
+    fn matching(&self, group: &str, word: &str) -> Result<Vec<Source>> {
+        let pattern = Pattern::of(word)?;
+        let mut sources = self.contents.below(&join(group, pattern.base()), pattern.levels())?;
+        let matches = |path: &str| pattern.matches(&relative(group, word, path));
+        sources.retain(|source| matches(&source.path) || (source.object != source.path && matches(&source.object)));
+        Ok(sources)
     }
 
-    fn must_be_dataset(&self, path: &str) -> Result<()> {
-        if is_dataset(self.file, path) { Ok(()) } else { Err(self.missing(path)) }
+    /// Without what `--exclude` names.
+    fn leave_out(&self, group: &str, columns: Vec<String>) -> Result<Vec<String>> {
+        let mut left = columns.clone();
+        for word in &self.names.exclude {
+            let pattern = Pattern::of(word)?;
+            let matches = |column: &String| {
+                let path = join(group, column);
+                let last = path.rsplit('/').next().unwrap_or(&path);
+                pattern.matches(&relative(group, word, &path)) || pattern.matches(last)
+            };
+            if !columns.iter().any(matches) {
+                return Err(Error::usage(format!(
+                    "--exclude '{word}' matches none of the features: {}",
+                    few(&columns)
+                )));
+            }
+            left.retain(|column| !matches(column));
+        }
+        match left.is_empty() {
+            true => Err(Error::usage(format!("--exclude leaves none of the features: {}", few(&columns)))),
+            false => Ok(left),
+        }
+    }
+
+    /// A name relative to `group`, as what it means in the file.
+    fn settled(&self, group: &str, name: &str) -> String {
+        let path = join(group, name);
+        match self.contents.settled(&path) {
+            settled if settled == path => name.to_string(),
+            settled => relative(group, name, &settled),
+        }
+    }
+
+    fn must_be_column(&self, path: &str) -> Result<()> {
+        match self.contents.at(path) {
+            Some(thing) if thing.is_column() => Ok(()),
+            Some(Thing::Fields { .. }) => {
+                let fields = self.contents.sources(path, false);
+                let such = fields.first().map_or(path, |field| &field.path);
+                Err(Error::data(format!("'{path}' is compound; name one of its fields, such as '{such}'")))
+            }
+            _ => Err(self.missing(path)),
+        }
+    }
+
+    /// Errors: features are stored column by column, as the length of the target shows.
+    fn check_orientation(&self, found: &TableNames) -> Result<()> {
+        const LOOKED_AT: usize = 8;
+        if found.transpose {
+            return Ok(());
+        }
+        let open = |name: &String| {
+            let path = found.path(name);
+            let dataset = self.contents.file.dataset(&path).ok()?;
+            Some((path, shape_of(&dataset), dataset.attr("MATLAB_class").is_ok()))
+        };
+        let Some((target, target_shape, target_of_matlab)) = found.target.as_ref().and_then(open) else {
+            return Ok(());
+        };
+        let n_rows = match target_shape[..] {
+            [n] | [1, n] | [n, 1] => n,
+            _ => return Ok(()),
+        };
+        for (path, shape, of_matlab) in found.features.iter().take(LOOKED_AT).filter_map(open) {
+            let [first, last] = shape[..] else { continue };
+            let of_matlab = of_matlab || target_of_matlab;
+            let target_lies = target_shape.len() == 2 && target_shape[0] == 1 && n_rows > 1;
+            if (first != n_rows && last == n_rows) || (of_matlab && target_lies && last == n_rows) {
+                let who = match of_matlab {
+                    true => "MATLAB writes arrays column by column, so that rows are the last axis",
+                    false => "rows are the last axis if they were written column by column, as by Fortran, Julia and R",
+                };
+                return Err(Error::usage(format!(
+                    "'{path}' is {} and '{target}' has {n_rows} values: {who}; read them so with --transpose",
+                    shape_text(&shape)
+                )));
+            }
+        }
+        Ok(())
     }
 
     fn missing(&self, path: &str) -> Error {
-        let what = if is_group(self.file, path) { "is a group, not a dataset" } else { "is not there" };
-        Error::data(format!("'{path}' {what}; there is: {}", what_is_there(self.file, "")))
+        let file = self.contents.file;
+        let what = if is_group(file, path) { "is a group, not a dataset" } else { "is not there" };
+        Error::data(format!("'{path}' {what}; there is: {}", what_is_there(file, "")))
     }
 }
 
-fn kind_of(file: &File, path: &str) -> Option<LocationType> {
+/// `name` in the group `place`, which may be absolute.
+fn inside(place: &str, name: &str) -> String {
+    match place.trim_end_matches('/') {
+        "" if place.is_empty() => name.to_string(),
+        place => format!("{place}/{name}"),
+    }
+}
+
+/// The path of a dataset as a name like `word`: from the root if that is, else from `group`.
+fn relative(group: &str, word: &str, path: &str) -> String {
+    let below = match group {
+        "" => Some(path),
+        group => path.strip_prefix(group).and_then(|path| path.strip_prefix('/')),
+    };
+    match below {
+        Some(below) if !word.starts_with('/') => below.to_string(),
+        _ => format!("/{path}"),
+    }
+}
+
+/// Some of many names, for a message.
+fn few(names: &[String]) -> String {
+    const SHOWN: usize = 12;
+    match names.len() {
+        n if n > SHOWN => format!("{} and {} more", names[..SHOWN].join(", "), n - SHOWN),
+        _ => names.join(", "),
+    }
+}
+
+pub(crate) fn kind_of(file: &File, path: &str) -> Option<LocationType> {
     if path.is_empty() {
         return Some(LocationType::Group);
     }
     file.loc_type_by_name(path).ok()
 }
 
-fn exists(file: &File, path: &str) -> bool {
-    kind_of(file, path).is_some()
-}
-
 fn is_group(file: &File, path: &str) -> bool {
     matches!(kind_of(file, path), Some(LocationType::Group))
 }
 
-fn is_dataset(file: &File, path: &str) -> bool {
-    matches!(kind_of(file, path), Some(LocationType::Dataset))
-}
-
-/// Names of a dataset's columns from its attribute `feature_names` or `columns`, if there are `width`.
+/// Names of a dataset's columns, if there are `width`: from its attribute `feature_names` or `columns`, or from a dataset beside.
 pub(crate) fn column_names(dataset: &Dataset, width: usize) -> Option<Vec<String>> {
-    ["feature_names", "columns"].into_iter().find_map(|name| {
+    let of_attribute = ["feature_names", "columns"].into_iter().find_map(|name| {
         let names = super::hdf5_types::text_attribute(dataset, name)?;
         (names.len() == width).then_some(names)
-    })
+    });
+    of_attribute.or_else(|| names_beside(&dataset.file().ok()?, dataset.name().trim_matches('/'), width))
 }
 
 /// Whether the elements of a dataset can be a column, and as what.
@@ -328,3 +472,7 @@ pub(crate) fn element_of(dataset: &Dataset) -> Result<Element> {
     let dtype = dataset.dtype().map_err(|e| Error::data(format!("its type cannot be read: {}", reason(&e))))?;
     Element::of(&dtype)
 }
+
+#[cfg(test)]
+#[path = "hdf5_find_tests.rs"]
+mod tests;

@@ -66,11 +66,11 @@ impl Element {
                 Ok(Element::FixedText { bytes: size, padded_with_spaces: padding == H5T_str_t::H5T_STR_SPACEPAD })
             }
             H5T_class_t::H5T_COMPOUND if member_names(dtype) == ["r", "i"] => {
-                Err(unsupported("holds complex numbers", "store the real and imaginary parts as two datasets"))
+                Err(unsupported("holds complex numbers", "name their parts, which are the fields r and i"))
             }
             H5T_class_t::H5T_COMPOUND => Err(unsupported(
                 &format!("is compound (fields {})", member_names(dtype).join(", ")),
-                "store each field as a dataset of its own",
+                "name one of its fields, as in NAME/FIELD",
             )),
             H5T_class_t::H5T_BITFIELD => Err(unsupported("is a bit field wider than a byte", "store it as integers")),
             H5T_class_t::H5T_REFERENCE => {
@@ -140,13 +140,16 @@ fn unsupported(what: &str, instead: &str) -> Error {
     Error::data(format!("{what}, which cannot be a column; {instead}, or leave it out with --features"))
 }
 
-fn member_names(dtype: &Datatype) -> Vec<String> {
+/// Names of a compound type's fields, in the order stored.
+pub(crate) fn member_names(dtype: &Datatype) -> Vec<String> {
     let n_members = hdf5::h5lock!(H5Tget_nmembers(dtype.id())).max(0) as u32;
     let mut names = Vec::new();
     for member in 0..n_members {
         hdf5::h5lock!({
             let name = H5Tget_member_name(dtype.id(), member);
-            if !name.is_null() {
+            if name.is_null() {
+                names.push(String::new());
+            } else {
                 names.push(CStr::from_ptr(name).to_string_lossy().into_owned());
                 hdf5_sys::h5::H5free_memory(name.cast());
             }

@@ -10,8 +10,12 @@ mod canonical;
 pub mod convert;
 pub mod describe;
 pub mod digest;
+pub mod files;
 pub mod hdf5;
 mod hdf5_chunks;
+#[allow(unsafe_code)] // macros around calls of the HDF5 library
+mod hdf5_compound;
+mod hdf5_contents;
 mod hdf5_field;
 mod hdf5_filters;
 mod hdf5_find;

@@ -32,7 +32,7 @@ pub fn settings_from(text: &str) -> Result<(TrainConfig, TableNames)> {
         settings.insert("sync".to_string(), Value::try_from(Sync::Every(steps)).map_err(unreadable)?);
     }
     let mut names = Table::new();
-    for name in ["features", "target", "weight", "offset", "group"] {
+    for name in ["features", "exclude", "target", "weight", "offset", "group", "transpose"] {
         names.extend(settings.remove_entry(name));
     }
     Ok((of_table(settings)?, of_table(names)?))
@@ -54,7 +54,12 @@ mod tests {
 
     #[test]
     fn settings_come_back_whatever_the_solver() {
-        let names = TableNames { features: vec!["a".into(), "b".into()], ..TableNames::default() };
+        let names = TableNames {
+            features: vec!["a/*".into(), "b".into()],
+            exclude: vec!["mc_*".into(), "a/w".into()],
+            transpose: true,
+            ..TableNames::default()
+        };
         for solver in [Solver::Lbfgs, Solver::Newton, Solver::Sgd, Solver::Adam] {
             for sync in [Sync::Step, Sync::Every(7), Sync::Once] {
                 let config =
@@ -65,6 +70,8 @@ mod tests {
                 assert_eq!(text.contains("momentum"), solver == Solver::Sgd, "{text}");
             }
         }
+        let older = settings_from("kind = 'svm'\nfeatures = ['X']").unwrap().1;
+        assert_eq!(older, TableNames { features: vec!["X".into()], ..TableNames::default() });
         assert!(settings_from("kind = 'svm'\nspeed = 9").unwrap_err().to_string().contains("speed"));
     }
 }
