@@ -109,7 +109,8 @@ impl Hdf5Source {
 
     /// The type of the first feature if it is stored as whole numbers.
     pub(crate) fn first_whole(&self) -> Option<Whole> {
-        self.index.parts.first().and_then(|part| part.fields.features.first()).and_then(FieldIndex::whole)
+        let first = self.index.parts.iter().find(|part| part.n_rows > 0);
+        first.and_then(|part| part.fields.features.first()).and_then(FieldIndex::whole)
     }
 
     /// The only feature of a table as stored: no float comes between, so numbers beyond 2⁵³ stay what they are.

@@ -148,9 +148,11 @@ impl<'a> Contents<'a> {
                 Some(Thing::Group) if levels > 1 && !is_index_of_pytables(&group, &name) => {
                     self.walk(&inner, levels - 1, n_objects, found)?;
                 }
-                Some(Thing::Group) | None => {}
-                Some(Thing::Dataset) if axes_of(&group, &name).is_empty() => {}
+                Some(Thing::Group) => {}
+                Some(Thing::Dataset) if axes_of(&group, &name).is_some_and(|axes| axes.is_empty()) => {}
                 Some(_) => found.extend(self.sources(&inner, false)),
+                None if self.is_lost(&inner) => found.push(Source { path: inner.clone(), object: inner }),
+                None => {}
             }
         }
         Ok(())
@@ -172,10 +174,9 @@ impl<'a> Contents<'a> {
                 Some(name) != index.as_ref()
                     && match self.at(&join(path, name)) {
                         Some(Thing::Categorical) => true,
-                        Some(Thing::Dataset) => {
-                            let axes = axes_of(&group, name);
-                            axes.len() == 1 || (vectors && axes.len() == 2 && axes.contains(&1))
-                        }
+                        Some(Thing::Dataset) => axes_of(&group, name)
+                            .is_none_or(|axes| axes.len() == 1 || (vectors && axes.len() == 2 && axes.contains(&1))),
+                        None => self.is_lost(&join(path, name)),
                         _ => false,
                     }
             });
@@ -258,18 +259,25 @@ impl<'a> Contents<'a> {
         self.group(path).and_then(|group| text_of(&group, "pandas_type")).is_some_and(|of| of == "frame")
     }
 
+    /// Whether there is a link of this name that cannot be followed. It stands for itself, so that it is not left out unsaid.
+    pub(crate) fn is_lost(&self, path: &str) -> bool {
+        let (outer, name) = path.rsplit_once('/').unwrap_or(("", path));
+        kind_of(self.file, path).is_none() && self.group(outer).is_some_and(|group| group.link_exists(name))
+    }
+
     fn group(&self, path: &str) -> Option<Group> {
         self.file.group(if path.is_empty() { "/" } else { path }).ok()
     }
 }
 
-/// The shape of a dataset. Empty for single values, and for what netCDF writes for a dimension without values.
-fn axes_of(group: &Group, name: &str) -> Vec<usize> {
+/// The shape of a dataset: empty for single values, and for what netCDF writes for a dimension without values. None: it
+/// cannot be opened, which is for its reader to say.
+fn axes_of(group: &Group, name: &str) -> Option<Vec<usize>> {
     const PLACEHOLDER: &str = "This is a netCDF dimension but not a netCDF variable";
-    let Ok(dataset) = group.dataset(name) else { return Vec::new() };
+    let dataset = group.dataset(name).ok()?;
     match text_of(&dataset, "NAME").is_some_and(|name| name.starts_with(PLACEHOLDER)) {
-        true => Vec::new(),
-        false => dataset.shape(),
+        true => Some(Vec::new()),
+        false => Some(dataset.shape()),
     }
 }
 

@@ -348,9 +348,12 @@ impl Finder<'_> {
             }
             left.retain(|column| !matches(column));
         }
-        match left.is_empty() {
-            true => Err(Error::usage(format!("--exclude leaves none of the features: {}", few(&columns)))),
-            false => Ok(left),
+        if left.is_empty() {
+            return Err(Error::usage(format!("--exclude leaves none of the features: {}", few(&columns))));
+        }
+        match left.iter().map(|column| join(group, column)).find(|path| self.contents.at(path).is_none()) {
+            Some(lost) => Err(self.missing(&lost)),
+            None => Ok(left),
         }
     }
 
@@ -413,7 +416,13 @@ impl Finder<'_> {
 
     fn missing(&self, path: &str) -> Error {
         let file = self.contents.file;
-        let what = if is_group(file, path) { "is a group, not a dataset" } else { "is not there" };
+        let what = match file.loc_type_by_name(path) {
+            Ok(_) => "is a group, not a dataset".to_string(),
+            Err(e) if self.contents.is_lost(path) => {
+                format!("is a link that cannot be followed ({}); leave it out with --exclude", reason(&e))
+            }
+            Err(_) => "is not there".to_string(),
+        };
         Error::data(format!("'{path}' {what}; there is: {}", what_is_there(file, "")))
     }
 }
@@ -458,13 +467,15 @@ fn is_group(file: &File, path: &str) -> bool {
     matches!(kind_of(file, path), Some(LocationType::Group))
 }
 
-/// Names of a dataset's columns, if there are `width`: from its attribute `feature_names` or `columns`, or from a dataset beside.
+/// Names of a dataset's columns, if there are `width` different ones: from its attribute `feature_names` or `columns`, or from a dataset beside.
 pub(crate) fn column_names(dataset: &Dataset, width: usize) -> Option<Vec<String>> {
     let of_attribute = ["feature_names", "columns"].into_iter().find_map(|name| {
         let names = super::hdf5_types::text_attribute(dataset, name)?;
         (names.len() == width).then_some(names)
     });
-    of_attribute.or_else(|| names_beside(&dataset.file().ok()?, dataset.name().trim_matches('/'), width))
+    of_attribute
+        .or_else(|| names_beside(&dataset.file().ok()?, dataset.name().trim_matches('/'), width))
+        .filter(|names| names.iter().collect::<BTreeSet<_>>().len() == names.len())
 }
 
 /// Whether the elements of a dataset can be a column, and as what.

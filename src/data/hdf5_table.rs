@@ -9,6 +9,7 @@ use super::names::{Need, TableNames, join};
 use super::{Column, ColumnKind, Schema, TargetKind};
 use crate::error::{Error, InContext, Result};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// A table's schema, and where in which files its rows lie.
@@ -72,7 +73,14 @@ impl TableIndex {
             let index = match &mut index {
                 None => index.insert(TableIndex { schema, names: found, parts: Vec::new() }),
                 Some(index) => {
-                    merge(&mut index.schema, &schema, &fields, first).in_file(path)?;
+                    let like = index.parts.iter().find(|part| part.n_rows > 0).map_or(first, |part| &part.path);
+                    check_columns(&index.schema, &schema, like).in_file(path)?;
+                    // A file without rows has no values that its types could be those of.
+                    match (index.schema.n_rows, n_rows) {
+                        (_, 0) => {}
+                        (0, _) => index.schema = schema,
+                        _ => merge(&mut index.schema, &schema, &fields, like).in_file(path)?,
+                    }
                     index
                 }
             };
@@ -136,25 +144,38 @@ fn look_at(path: &Path, names: &TableNames, need: Need) -> Result<(TableNames, F
     Ok((names, fields))
 }
 
-/// Makes `all` the schema of its files and of one more, if they fit together.
-fn merge(all: &mut Schema, found: &Schema, fields: &Fields<FieldIndex>, first: &Path) -> Result<()> {
-    let first = first.display();
-    let (here, there) = (&found.columns, &mut all.columns);
-    if here.len() != there.len() {
+/// Errors: another file has columns of other names.
+fn check_columns(all: &Schema, found: &Schema, like: &Path) -> Result<()> {
+    let like = like.display();
+    let (here, there) = (&found.columns, &all.columns);
+    if let Some((column, (a, b))) = here.iter().zip(there).enumerate().find(|(_, (a, b))| a.name != b.name) {
         return Err(Error::data(format!(
-            "has {} feature columns but {first} has {}; all files of a table need the same columns",
-            here.len(),
-            there.len()
+            "column {column} is '{}' but in {like} it is '{}'; all files of a table need the same columns",
+            a.name, b.name
         )));
     }
-    for (column, (a, b)) in here.iter().zip(there).enumerate() {
+    if here.len() != there.len() {
+        let (more, who) = if here.len() > there.len() { (here, "here") } else { (there, "there") };
+        return Err(Error::data(format!(
+            "has {} feature columns but {like} has {} (only {who}: '{}'); all files of a table need the same columns",
+            here.len(),
+            there.len(),
+            more[here.len().min(there.len())].name
+        )));
+    }
+    Ok(())
+}
+
+/// Makes `all` the schema of its files and of one more with the same columns, if their types fit together.
+fn merge(all: &mut Schema, found: &Schema, fields: &Fields<FieldIndex>, like: &Path) -> Result<()> {
+    let like = like.display();
+    for (column, (a, b)) in found.columns.iter().zip(&mut all.columns).enumerate() {
         let is_text = |kind: ColumnKind| kind == ColumnKind::Text;
-        if a.name != b.name || is_text(a.kind) != is_text(b.kind) {
+        if is_text(a.kind) != is_text(b.kind) {
             return Err(Error::data(format!(
-                "column {column} is '{}' ({}) but in {first} it is '{}' ({}); all files of a table need the same columns",
+                "column {column}, '{}', is {} but in {like} it is {}; all files of a table need columns of the same kinds",
                 a.name,
                 kind_text(a.kind),
-                b.name,
                 kind_text(b.kind)
             )));
         }
@@ -165,7 +186,7 @@ fn merge(all: &mut Schema, found: &Schema, fields: &Fields<FieldIndex>, first: &
     if found.target != all.target {
         let name = fields.target.as_ref().map_or("target", |field| &field.path);
         return Err(Error::data(format!(
-            "target '{name}' is {} but in {first} it is {}",
+            "target '{name}' is {} but in {like} it is {}; store it alike in all files of a table",
             target_text(found.target),
             target_text(all.target)
         )));
@@ -173,19 +194,31 @@ fn merge(all: &mut Schema, found: &Schema, fields: &Fields<FieldIndex>, first: &
     Ok(())
 }
 
-/// 1-D datasets are called by their last name; where that is not unique, by their path.
+/// Columns are called by their own name; where that is not unique, after the group of their dataset too, and where that is
+/// not enough, after the dataset.
 fn unique_names(features: &mut [FieldIndex]) {
-    let mut counts = std::collections::BTreeMap::new();
+    let group = |field: &FieldIndex, name: &str| {
+        field.path.rsplit_once('/').map_or(name.to_string(), |(group, _)| format!("{group}/{name}"))
+    };
+    let dataset = |field: &FieldIndex, name: &str| match field.path.rsplit('/').next() {
+        Some(last) if last == name.rsplit('/').next().unwrap_or(name) => field.path.clone(),
+        _ => format!("{}/{}", field.path, name.rsplit('/').next().unwrap_or(name)),
+    };
+    rename_where_not_unique(features, group);
+    rename_where_not_unique(features, dataset);
+}
+
+fn rename_where_not_unique(features: &mut [FieldIndex], longer: impl Fn(&FieldIndex, &str) -> String) {
+    let mut counts = BTreeMap::new();
     for name in features.iter().flat_map(|field| &field.names) {
         *counts.entry(name.clone()).or_insert(0) += 1;
     }
-    for field in features.iter_mut() {
-        let prefix = field.path.rsplit_once('/').map_or("", |(prefix, _)| prefix).to_string();
-        for name in &mut field.names {
-            if counts.get(name).is_some_and(|&n| n > 1) && !prefix.is_empty() {
-                *name = format!("{prefix}/{name}");
-            }
-        }
+    for field in features {
+        let rename = |name: &String| match counts.get(name) {
+            Some(1) => name.clone(),
+            _ => longer(field, name),
+        };
+        field.names = field.names.iter().map(rename).collect();
     }
 }
 
@@ -224,8 +257,7 @@ impl Fields<FieldIndex> {
 
 fn kind_text(kind: ColumnKind) -> &'static str {
     match kind {
-        ColumnKind::Narrow => "a number of float32 precision",
-        ColumnKind::Wide => "a number of more than float32 precision",
+        ColumnKind::Narrow | ColumnKind::Wide => "numbers",
         ColumnKind::Text => "strings",
     }
 }
@@ -239,3 +271,11 @@ fn target_text(kind: Option<TargetKind>) -> &'static str {
         Some(TargetKind::Text) => "strings",
     }
 }
+
+#[cfg(test)]
+#[path = "hdf5_files_tests.rs"]
+mod tests;
+
+#[cfg(test)]
+#[path = "hdf5_layouts_tests.rs"]
+mod layouts_tests;

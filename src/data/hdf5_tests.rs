@@ -334,7 +334,7 @@ fn files_that_do_not_fit_together_are_refused_with_the_column() {
     let paths = [first.1.clone(), text.1.clone()];
     let message_of = |paths: &[PathBuf]| message(Hdf5Source::open(paths, &features(&["a", "b"]), Need::Predict));
     let found = message_of(&paths);
-    assert!(found.contains(&format!("{}: column 1 is 'b' (strings)", text.1.display())), "{found}");
+    assert!(found.contains(&format!("{}: column 1, 'b', is strings", text.1.display())), "{found}");
     let other = write("c", 'n');
     let found = message_of(&[first.1.clone(), other.1]);
     assert!(found.contains("'b' is not there") && found.contains("'c' (2, float32)"), "{found}");
