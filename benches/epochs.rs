@@ -10,14 +10,15 @@
 use consort::comm::Communicator;
 use consort::config::{Kind, Solver, TrainConfig};
 use consort::data::partition::RowPlan;
-use consort::model::linear::{LinearModel, add_gradient};
+use consort::model::linear::{LinearModel, Rows, add_gradient};
 use consort::objective::{Logistic, Objective, Softmax};
 use consort::optim::{Optimizer, Sgd};
 use consort::rng::{Draws, Stream};
 use consort::train::full_batch::FullBatch;
+use consort::train::order::{EpochOrder, PoolShape};
 use consort::train::outer::{CHUNK, OuterProducts};
 use consort::train::second_order::{hessian, normal_equations};
-use consort::train::table::Table;
+use consort::train::table::{LocalRows, RowBuffer, Table};
 use consort::train::{Silent, data_parallel};
 use rayon::prelude::*;
 use std::time::Instant;
@@ -33,7 +34,7 @@ fn main() {
 }
 
 /// Standard normal features and classes that depend on them; every row weighs 1.
-fn table(n_rows: usize, n_features: usize, n_classes: usize, lanes: Option<u64>) -> Table {
+fn table(n_rows: usize, n_features: usize, n_classes: usize, lanes: Option<u64>) -> Table<'static> {
     let draws = Draws::new(1, Stream::Synthetic);
     let n = n_rows as u64;
     let x: Vec<f32> = (0..n_rows * n_features).into_par_iter().map(|i| draws.normal(i as u64, 0) as f32).collect();
@@ -48,13 +49,14 @@ fn table(n_rows: usize, n_features: usize, n_classes: usize, lanes: Option<u64>)
         plan,
         first_row: 0,
         n_features,
-        x,
-        y,
-        weight: vec![1.0; n_rows],
-        offset: None,
+        rows: LocalRows::Memory(RowBuffer { n_features, x, y, weight: vec![1.0; n_rows], ..RowBuffer::default() }),
         total_weight: n_rows as f64,
         peak: vec![8.0; n_features],
     }
+}
+
+fn rows_of<'a>(table: &'a Table<'_>) -> Rows<'a> {
+    table.in_memory().expect("in memory").rows()
 }
 
 fn objective(n_classes: usize) -> Box<dyn Objective> {
@@ -62,7 +64,7 @@ fn objective(n_classes: usize) -> Box<dyn Objective> {
 }
 
 /// Medians of alternating runs, milliseconds.
-fn report(case: &str, table: &Table, mut exact: impl FnMut() -> f64, mut plain: impl FnMut() -> f64) {
+fn report(case: &str, table: &Table<'_>, mut exact: impl FnMut() -> f64, mut plain: impl FnMut() -> f64) {
     let (mut of_exact, mut of_plain) = (Vec::new(), Vec::new());
     for _ in 0..9 {
         of_exact.push(exact());
@@ -75,7 +77,7 @@ fn report(case: &str, table: &Table, mut exact: impl FnMut() -> f64, mut plain: 
     let (exact, plain) = (median(&mut of_exact), median(&mut of_plain));
     println!(
         "{{\"bench\":\"epochs\",\"case\":\"{case}\",\"rows\":{},\"features\":{},\"threads\":{},\"exact_ms\":{exact:.3},\"plain_ms\":{plain:.3},\"ratio\":{:.3}}}",
-        table.y.len(),
+        table.plan.n_rows(),
         table.n_features,
         rayon::current_num_threads(),
         exact / plain
@@ -95,7 +97,7 @@ fn assert_close(exact: &[f64], plain: &[f64], scale: f64) {
 }
 
 /// Float sums of what every block gives, added as threads finish.
-fn plain_sum(table: &Table, len: usize, block: impl Fn(std::ops::Range<usize>, &mut [f64]) + Sync) -> Vec<f64> {
+fn plain_sum(table: &Table<'_>, len: usize, block: impl Fn(std::ops::Range<usize>, &mut [f64]) + Sync) -> Vec<f64> {
     let add = |mut a: Vec<f64>, b: Vec<f64>| {
         a.iter_mut().zip(&b).for_each(|(a, b)| *a += b);
         a
@@ -108,7 +110,7 @@ fn plain_sum(table: &Table, len: usize, block: impl Fn(std::ops::Range<usize>, &
     table.blocks().into_par_iter().map(of_block).reduce(|| vec![0.0; len], add)
 }
 
-fn gradient(table: &Table, n_classes: usize) {
+fn gradient(table: &Table<'_>, n_classes: usize) {
     let comm = Communicator::solo();
     let objective = objective(n_classes);
     let problem = FullBatch { comm: &comm, table, objective: objective.as_ref(), l2: 0.0 };
@@ -118,7 +120,7 @@ fn gradient(table: &Table, n_classes: usize) {
         let mut sums = plain_sum(table, n + 1, |rows, sums| {
             let (grad, loss) = sums.split_at_mut(n);
             let mut work = LinearModel::work(objective.n_scores());
-            loss[0] = add_gradient(&table.rows(), rows, &params, objective.as_ref(), &mut work, grad);
+            loss[0] = add_gradient(&rows_of(table), rows, &params, objective.as_ref(), &mut work, grad);
         });
         sums.iter_mut().for_each(|sum| *sum /= table.total_weight);
         sums
@@ -133,7 +135,7 @@ fn gradient(table: &Table, n_classes: usize) {
     );
 }
 
-fn second_order(table: &Table) {
+fn second_order(table: &Table<'_>) {
     let comm = Communicator::solo();
     let (d, n) = (table.n_features, table.n_features + 1);
     let params: Vec<f64> = (0..n).map(|j| 0.01 * (j % 7) as f64).collect();
@@ -147,7 +149,7 @@ fn second_order(table: &Table) {
             for first in rows.clone().step_by(CHUNK) {
                 let last = (first + CHUNK).min(rows.end);
                 outer.start_chunk();
-                (first..last).for_each(|row| outer.push_row(table.rows().row(row), &tail(row)));
+                (first..last).for_each(|row| outer.push_row(rows_of(table).row(row), &tail(row)));
                 outer.add_chunk(0, &factors(first..last));
             }
             outer.lower_triangles(&mut lower);
@@ -156,6 +158,7 @@ fn second_order(table: &Table) {
     };
     let curvatures = |rows: std::ops::Range<usize>| {
         let (mut scores, mut curvature) = (vec![0.0; rows.len()], [0.0]);
+        let table = rows_of(table);
         model.scores(&table.x[rows.start * d..rows.end * d], &mut scores);
         for (row, score) in rows.zip(&mut scores) {
             Logistic.curvature(table.y[row], table.weight[row], &[*score], &mut curvature);
@@ -167,14 +170,15 @@ fn second_order(table: &Table) {
     let exact = || hessian(&comm, table, &Logistic, &params, 1.0).unwrap();
     assert_close(&exact(), &plain(), table.total_weight);
     report("Hessian, logistic", table, || seconds(|| drop(exact())), || seconds(|| drop(plain())));
-    let plain = || of_rows(d + 2, &|row| vec![1.0, table.y[row]], &|rows| table.weight[rows].to_vec());
+    let plain =
+        || of_rows(d + 2, &|row| vec![1.0, rows_of(table).y[row]], &|rows| rows_of(table).weight[rows].to_vec());
     let exact = || normal_equations(&comm, table).unwrap();
     assert_close(&[exact().gram[0]], &[plain()[0]], table.total_weight);
     report("normal equations", table, || seconds(|| drop(exact())), || seconds(|| drop(plain())));
 }
 
 /// An epoch of `sgd`, the shuffle included.
-fn mini_batch(table: &Table, n_classes: usize) {
+fn mini_batch(table: &Table<'_>, n_classes: usize) {
     const BATCH: u64 = 1024;
     let comm = Communicator::solo();
     let objective = objective(n_classes);
@@ -196,15 +200,19 @@ fn mini_batch(table: &Table, n_classes: usize) {
     let plain = || {
         let mut params = start.clone();
         let mut optimizer = Sgd::new(n, config.momentum, config.nesterov);
-        let draws = Draws::new(config.seed, Stream::Shuffle);
+        let pools = PoolShape::new(table.n_features, lanes, BATCH / lanes);
         let orders: Vec<Vec<usize>> = (0..lanes)
             .into_par_iter()
             .map(|lane| {
-                let mut order: Vec<usize> = table.lane(lane).collect();
-                for i in (1..order.len()).rev() {
-                    order.swap(i, draws.below(i as u64 + 1, i as u64, lane) as usize);
+                let rows = table.plan.lane_rows(lane);
+                let order = EpochOrder::new(config.seed, lane, rows.end - rows.start, pools);
+                let mut taken = Vec::new();
+                for pool in 0..(rows.end - rows.start).div_ceil(pools.pool_rows) {
+                    let of_pool: Vec<u64> = order.pool_runs(pool).into_iter().flatten().collect();
+                    let slots = order.slots(pool, of_pool.len()).into_iter();
+                    taken.extend(slots.map(|slot| (rows.start + of_pool[slot as usize]) as usize));
                 }
-                order
+                taken
             })
             .collect();
         let micro = (BATCH / lanes) as usize;
@@ -216,7 +224,7 @@ fn mini_batch(table: &Table, n_classes: usize) {
             work.par_iter_mut().zip(&orders).for_each(|((work, grad), order)| {
                 grad.fill(0.0);
                 let rows = order[part(order)].iter().copied();
-                add_gradient(&table.rows(), rows, &params, objective.as_ref(), work, grad);
+                add_gradient(&rows_of(table), rows, &params, objective.as_ref(), work, grad);
             });
             grad.fill(0.0);
             for (_, of_lane) in &work {

@@ -55,7 +55,7 @@ pub fn predict(comm: &Communicator, model: &Model, config: &PredictConfig) -> Re
     let scorer = Scorer::new(model, &source, &name)?;
     let blocks = rows_of_rank(comm, &source, config.rows.clone())?;
     let rows = config.rows.clone().unwrap_or(0..source.schema().n_rows);
-    let copied = comm.agree(Copied::open_all(config, source.names(), source.schema().n_rows))?;
+    let copied = Copied::open_all(comm, config, source.names(), source.schema().n_rows)?;
     let mut copied = measure_text(comm, copied, &blocks)?;
 
     let layout = layout_of(model, &copied, rows.end - rows.start);
@@ -160,17 +160,24 @@ struct Copied {
 }
 
 impl Copied {
-    fn open_all(config: &PredictConfig, names: &TableNames, n_rows: u64) -> Result<Vec<Copied>> {
-        config.copy.iter().map(|name| Copied::open(config, names, name, n_rows).for_flag("--copy")).collect()
+    /// Collective.
+    fn open_all(comm: &Communicator, config: &PredictConfig, names: &TableNames, n_rows: u64) -> Result<Vec<Copied>> {
+        config.copy.iter().map(|name| Copied::open(comm, config, names, name, n_rows).for_flag("--copy")).collect()
     }
 
-    fn open(config: &PredictConfig, names: &TableNames, name: &str, n_rows: u64) -> Result<Copied> {
+    fn open(
+        comm: &Communicator,
+        config: &PredictConfig,
+        names: &TableNames,
+        name: &str,
+        n_rows: u64,
+    ) -> Result<Copied> {
         let wanted = TableNames {
             features: vec![name.to_string()],
             group: config.inputs.names.group.clone().or_else(|| names.group.clone()),
             ..TableNames::default()
         };
-        let source = Hdf5Source::open(&config.inputs.paths, &wanted, Need::Predict)?;
+        let source = open(comm, &Inputs { names: wanted, ..config.inputs.clone() }, Need::Predict)?;
         let table = table_name(&config.inputs.paths);
         let [column] = source.schema().columns.as_slice() else {
             let message =

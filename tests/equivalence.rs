@@ -7,7 +7,7 @@ use consort::comm::run_threads;
 use consort::config::Missing;
 use consort::data::names::TableNames;
 use consort::data::synthetic::{self, Storage};
-use consort::train::{ClassWeight, Inputs, Kind, Model, Silent, Solver, Sync, TrainConfig, train};
+use consort::train::{ClassWeight, Inputs, Kind, Model, Reading, Silent, Solver, Sync, TrainConfig, train};
 use std::path::{Path, PathBuf};
 
 fn run(size: usize, threads: usize, inputs: &Inputs, config: &TrainConfig) -> Model {
@@ -36,6 +36,36 @@ fn check(name: &str, tables: &[Inputs], config: &TrainConfig) {
             for threads in [1, 2] {
                 let model = run(size, threads, inputs, config);
                 assert!(same_bits(&model, &alone), "{name}: {size} ranks, {threads} threads, storage {shape}");
+            }
+        }
+        let streamed = Inputs { reading: Reading { streamed: true, ..Reading::default() }, ..inputs.clone() };
+        for (size, threads) in [(1, 2), (3, 1), (7, 2)] {
+            let model = run(size, threads, &streamed, config);
+            assert!(same_bits(&model, &alone), "{name}: streamed, {size} ranks, storage {shape}");
+        }
+    }
+}
+
+#[test]
+fn rows_from_many_pools_and_batches_are_taken_in_the_same_order_streamed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("wide.h5");
+    let storage = Storage { chunk_rows: Some(1000), deflate: Some(1) };
+    synthetic::write_hdf5(&path, "", &synthetic::logistic(30_011, 150, 5).unwrap(), storage).unwrap();
+    let inputs = Inputs { paths: vec![path], ..Inputs::default() };
+    let streamed = Inputs { reading: Reading { streamed: true, ..Reading::default() }, ..inputs.clone() };
+    let base = TrainConfig { kind: Kind::Logistic, epochs: Some(2), lanes: Some(4), ..TrainConfig::default() };
+    for (solver, sync) in [(Solver::Sgd, Sync::Step), (Solver::Adam, Sync::Every(7)), (Solver::Lbfgs, Sync::Step)] {
+        let config = match solver {
+            Solver::Lbfgs => TrainConfig { kind: Kind::Logistic, solver, ..TrainConfig::default() },
+            _ => TrainConfig { solver, sync, ..base.clone() },
+        };
+        let alone = run(1, 2, &inputs, &config);
+        let scratch = Some(folder.path().to_path_buf());
+        let decoded = Inputs { reading: Reading { scratch, ..streamed.reading.clone() }, ..inputs.clone() };
+        for size in [1, 3] {
+            for inputs in [&streamed, &decoded] {
+                assert!(same_bits(&run(size, 1, inputs, &config), &alone), "{solver:?} on {size} ranks");
             }
         }
     }
@@ -148,8 +178,18 @@ fn real_tables_with_text_weights_offsets_and_folds_have_the_same_bits() {
         TableNames { group: word(group), weight: word(weight), offset: word(offset), ..TableNames::default() }
     };
     let base = TrainConfig { max_iterations: 8, epochs: Some(2), ..TrainConfig::default() };
-    let cancer = Inputs { paths: vec![data("breast_cancer.h5")], names: names("", "row_weight", ""), rows: None };
-    let counts = Inputs { paths: vec![data("counts.h5")], names: names("groups", "", "offset"), rows: None };
+    let cancer = Inputs {
+        paths: vec![data("breast_cancer.h5")],
+        names: names("", "row_weight", ""),
+        rows: None,
+        ..Inputs::default()
+    };
+    let counts = Inputs {
+        paths: vec![data("counts.h5")],
+        names: names("groups", "", "offset"),
+        rows: None,
+        ..Inputs::default()
+    };
     for solver in [Solver::Lbfgs, Solver::Newton, Solver::Sgd] {
         for class_weight in [ClassWeight::None, ClassWeight::Balanced] {
             let config = TrainConfig { solver, class_weight, folds: 3, missing: Missing::Zero, ..base.clone() };

@@ -51,7 +51,7 @@ fn agrees(name: &str, solver: Solver, coefficient_tolerance: f64) {
             offset: word(&settings["offset"]),
             ..TableNames::default()
         },
-        rows: None,
+        ..Inputs::default()
     };
     let config = config.resolved().unwrap();
     let (model, report) = run_threads(2, 1, |comm| train(comm, &inputs, &config, &mut Silent)).unwrap().swap_remove(0);

@@ -108,6 +108,8 @@ pub struct TrainFlags {
     pub table: TableFlags,
     #[command(flatten)]
     pub settings: SettingFlags,
+    #[command(flatten)]
+    pub memory: MemoryFlags,
     /// Measure the model on this table as well, which has the same layout. May be repeated: rows of one table.
     #[arg(long, value_name = "FILE")]
     pub valid: Vec<PathBuf>,
@@ -119,6 +121,43 @@ pub struct TrainFlags {
     pub print_config: bool,
     #[command(flatten)]
     pub run: RunFlags,
+}
+
+/// What a rank may take; changes nothing of the model.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Memory")]
+pub struct MemoryFlags {
+    /// Memory of each rank for the table and its training, such as 4G or 500M (powers of 1024), at least 32M. A table that does
+    /// not fit is read from disk for every pass. Default: the table is held in memory.
+    #[arg(long, value_name = "SIZE", value_parser = memory_size)]
+    pub max_memory: Option<u64>,
+    /// Folder on a disk of each node for decoded rows of a table that does not fit: every chunk is then decoded once.
+    #[arg(long, value_name = "DIR")]
+    pub scratch: Option<PathBuf>,
+}
+
+/// Bytes: `4G`, `1.5G`, `500M`, `40000K`; powers of 1024.
+fn memory_size(text: &str) -> Result<u64, String> {
+    let expected = || format!("'{text}' is not a size; give a number and K, M, G or T, such as 4G");
+    let text_upper = text.trim().trim_end_matches(['B', 'b']).trim_end_matches('i').to_ascii_uppercase();
+    let (number, unit) = match text_upper.find(|c: char| c.is_ascii_alphabetic()) {
+        Some(at) => text_upper.split_at(at),
+        None => (text_upper.as_str(), ""),
+    };
+    let factor = match unit {
+        "" => 1.0,
+        "K" => 1024.0,
+        "M" => f64::from(1u32 << 20),
+        "G" => f64::from(1u32 << 30),
+        "T" => 1024.0 * f64::from(1u32 << 30),
+        _ => return Err(expected()),
+    };
+    let bytes = number.trim().parse::<f64>().map_err(|_| expected())? * factor;
+    let least = crate::train::memory::LEAST_BYTES;
+    match bytes >= least as f64 && bytes < 1e18 {
+        true => Ok(bytes as u64),
+        false => Err(format!("'{text}' is too small or too large; give at least {}M", least >> 20)),
+    }
 }
 
 /// Settings that can change the model; all are stored in it.

@@ -71,10 +71,11 @@ impl Printer {
             let total = report.traffic.total();
             let pass = if model.config.solver.is_mini_batch() { "epoch" } else { "iteration" };
             format!(
-                "{} × {} | loss {:.6} | {ended} after {}, stop value {:.1e}\n\
+                "{}{} × {} | loss {:.6} | {ended} after {}, stop value {:.1e}\n\
                  read {:.2} s | train {:.2} s ({:.2e} s per {pass}) | write {:.2} s | peak memory {} | {}, {}\n\
                  model {}\n\
                  digest {}",
+                notes(report),
                 count(report.rows, "row"),
                 count(report.features, "feature"),
                 report.loss,
@@ -92,7 +93,9 @@ impl Printer {
             )
         };
         let value = || {
-            json!({"event": "done", "digest": model.digest, "rows": report.rows, "features": report.features,
+            let streamed = report.streamed.map(|s| json!({"read_s": s.read_s, "wait_s": s.wait_s, "rows": s.rows}));
+            json!({"event": "done", "digest": model.digest, "streamed": streamed,
+                   "through_library": report.through_library, "rows": report.rows, "features": report.features,
                    "ranks": costs.ranks, "threads": costs.threads, "read_s": report.read_s, "train_s": report.train_s,
                    "epoch_s": report.epoch_s, "write_s": costs.write_s, "peak_memory_bytes": costs.peak_memory_bytes,
                    "traffic": traffic(&report.traffic), "loss": report.loss, "iterations": report.iterations,
@@ -370,6 +373,23 @@ fn confusion_table(classes: &[String], confusion: &[Vec<u64>]) -> String {
         lines.push(format!("{class:>width$}  {}", row.join("  ")));
     }
     lines.join("\n")
+}
+
+/// How the table was read, where it was not simply held in memory: whole lines.
+fn notes(report: &TrainReport) -> String {
+    let mut lines = String::new();
+    for (dataset, why) in &report.through_library {
+        lines.push_str(&format!("'{dataset}' was read through the HDF5 library, one thread at a time: {why}\n"));
+    }
+    if let Some(streamed) = report.streamed {
+        lines.push_str(&format!(
+            "streamed: {} on rank 0, {:.2} s of reading, {:.2} s of waiting for it\n",
+            count(streamed.rows, "row"),
+            streamed.read_s,
+            streamed.wait_s
+        ));
+    }
+    lines
 }
 
 #[cfg(test)]

@@ -1,13 +1,13 @@
 //! From words to checked jobs, before any rank talks to another. Messages name the flag.
 
 use super::flags::{
-    ConvertFlags, EvaluateFlags, PredictFlags, SettingFlags, TableFlags, TrainFlags, VerifyFlags, Words,
+    ConvertFlags, EvaluateFlags, MemoryFlags, PredictFlags, SettingFlags, TableFlags, TrainFlags, VerifyFlags, Words,
 };
 use crate::data::convert::ConvertOptions;
 use crate::data::names::TableNames;
 use crate::error::{Error, InContext, Result};
 use crate::predict::PredictConfig;
-use crate::train::{Inputs, Kind, Model, Sync, TrainConfig};
+use crate::train::{Inputs, Kind, Model, Reading, Sync, TrainConfig};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, CommandFactory};
 use std::ffi::OsString;
@@ -49,8 +49,16 @@ pub fn train(flags: &TrainFlags) -> Result<TrainJob> {
     if !valid.is_empty() && config.valid_fraction > 0.0 {
         return Err(Error::usage("--valid and --valid-fraction both name validation rows; choose one of them"));
     }
-    let inputs = Inputs { paths: flags.data.clone(), names, rows: flags.rows.clone() };
+    let inputs =
+        Inputs { paths: flags.data.clone(), names, rows: flags.rows.clone(), reading: reading(&flags.memory)? };
     Ok(TrainJob { inputs, config, valid, output, force: flags.force })
+}
+
+fn reading(flags: &MemoryFlags) -> Result<Reading> {
+    if flags.scratch.is_some() && flags.max_memory.is_none() {
+        return Err(Error::usage("--scratch is for tables larger than --max-memory; give that too"));
+    }
+    Ok(Reading { max_memory: flags.max_memory, scratch: flags.scratch.clone(), streamed: false })
 }
 
 fn settings(kind: Kind, flags: &SettingFlags) -> Result<TrainConfig> {
@@ -115,7 +123,7 @@ pub fn predict(flags: &PredictFlags) -> Result<(PathBuf, PredictConfig)> {
         return Err(Error::usage(format!("-o {} is the model itself; choose another output", output.display())));
     }
     let config = PredictConfig {
-        inputs: Inputs { paths: flags.data.clone(), names: names(&flags.table), rows: None },
+        inputs: Inputs { paths: flags.data.clone(), names: names(&flags.table), ..Inputs::default() },
         output,
         rows: flags.rows.clone(),
         copy: flags.copy.clone(),
@@ -127,7 +135,7 @@ pub fn predict(flags: &PredictFlags) -> Result<(PathBuf, PredictConfig)> {
 pub fn evaluate(flags: &EvaluateFlags) -> Result<(PathBuf, Inputs)> {
     let model = model(&flags.model, "evaluate")?;
     check_files("evaluate", &flags.data, None)?;
-    Ok((model, Inputs { paths: flags.data.clone(), names: names(&flags.table), rows: None }))
+    Ok((model, Inputs { paths: flags.data.clone(), names: names(&flags.table), ..Inputs::default() }))
 }
 
 pub fn verify(flags: &VerifyFlags) -> Result<PathBuf> {

@@ -1,7 +1,7 @@
 //! What is in an HDF5 file and how it would be read: for `consort inspect`.
 
 use super::hdf5::Hdf5Source;
-use super::hdf5_chunks::{Opened, StoredRows};
+use super::hdf5_chunks::StoredIndex;
 use super::hdf5_find::{Object, list, shape_text};
 use super::hdf5_types::{FilterUse, OpenFile, attributes_of, chunk_of, filters_of, open_to_read, type_name_of};
 use super::names::{Need, TableNames};
@@ -56,9 +56,7 @@ pub struct Described {
 pub fn describe(path: &Path) -> Result<Description> {
     let file = open_to_read(path)?;
     let file_bytes = std::fs::metadata(path).map_err(|e| Error::data(e.to_string())).in_file(path)?.len();
-    let mut opened = Opened::new();
-    let objects =
-        list(&file, "").into_iter().map(|entry| described(&file, entry.path, entry.object, &mut opened)).collect();
+    let objects = list(&file, "").into_iter().map(|entry| described(&file, entry.path, entry.object)).collect();
     let open = |need| Hdf5Source::open(&[path.to_path_buf()], &TableNames::default(), need);
     let (source, why_not) = match open(Need::Train) {
         Ok(source) => (Some(source), None),
@@ -68,7 +66,7 @@ pub fn describe(path: &Path) -> Result<Description> {
     Ok(Description { file: path.display().to_string(), file_bytes, objects, table, why_not })
 }
 
-fn described(file: &OpenFile, path: String, object: Object, opened: &mut Opened) -> Described {
+fn described(file: &OpenFile, path: String, object: Object) -> Described {
     let nothing = Described {
         path: path.clone(),
         kind: "group".to_string(),
@@ -90,7 +88,7 @@ fn described(file: &OpenFile, path: String, object: Object, opened: &mut Opened)
             element_type: type_name_of(&dataset),
             chunk: chunk_of(&dataset),
             filters: filters_of(&dataset).unwrap_or_default(),
-            through_library: StoredRows::of(&dataset, 0, opened).err().map(str::to_string),
+            through_library: StoredIndex::of(&dataset, false).err().map(str::to_string),
             attributes: attributes_of(&dataset),
             ..nothing
         },

@@ -1,141 +1,128 @@
-//! A table in one or many HDF5 files, read through the HDF5 library by hyperslab.
+//! A table in one or many HDF5 files, read by rows as its index says.
 
 use super::canonical::Value;
-use super::hdf5_chunks::Opened;
-use super::hdf5_field::{Field, FromNumber, Whole, bad_weight};
-use super::hdf5_find::resolve;
-use super::hdf5_types::{Native, open_to_read};
-use super::names::{Need, TableNames, join};
-use super::{Block, Column, ColumnKind, DataSource, Schema, TargetKind, Targets, Values};
+use super::hdf5_chunks::{Decoders, Stamp, StoredIndex, StoredRows, open_raw};
+use super::hdf5_field::{FieldIndex, Whole};
+use super::hdf5_read::{Bytes, Field, FromNumber, Wide, bad_weight};
+use super::hdf5_table::{Fields, TableIndex};
+use super::hdf5_types::{open_dataset, open_to_read, reason};
+use super::names::{Need, TableNames};
+use super::{Block, DataSource, Schema, Targets, Values};
 use crate::error::{Error, InContext, Result};
+use std::collections::BTreeMap;
+use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Files kept open at a time; a table of more files opens them as it reads.
 const MAX_OPEN_FILES: usize = 32;
-/// Decoded chunks kept for all datasets of a file together.
-const CHUNK_CACHE_BYTES: u64 = 64 << 20;
+/// Decoded chunks kept for all datasets of a file together, unless told otherwise.
+const KEEP_BYTES: u64 = 64 << 20;
+/// What is read by one call for each thread when no chunk is larger: converted while it is still in the processor's cache.
+const PIECE_BYTES: u64 = 1 << 20;
 
 /// A table in one or many HDF5 files, their rows one after another in the order given.
 ///
-/// Not collective. Files are opened to read only and without locks. At most 32 are open at a time, each
-/// with up to 64 MiB of decoded chunks.
+/// Not collective. Files are opened to read only and without locks, past the HDF5 library where the index says how. At most
+/// 32 are open at a time.
 pub struct Hdf5Source {
-    schema: Schema,
-    names: TableNames,
-    parts: Vec<Part>,
-    /// Indices of the parts whose files are open, the longest unused first.
-    open: Vec<usize>,
-    need: Need,
-    first_whole: Option<Whole>,
+    index: TableIndex,
+    /// The parts whose files are open.
+    parts: Vec<Option<OpenPart>>,
+    /// Indices of those, the longest unused first.
+    recent: Vec<usize>,
+    keep_bytes: u64,
+    piece_bytes: u64,
+    decoders: Arc<Decoders>,
+    /// Chunks that were decoded to a file of this node.
+    decoded: Option<Decoded>,
     /// Reused between reads: elements before conversion. u64 so that it is aligned for every number.
     scratch: Vec<u64>,
 }
 
-/// One file's rows.
-struct Part {
-    path: PathBuf,
-    names: TableNames,
-    first_row: u64,
-    n_rows: u64,
-    fields: Option<Fields>,
+/// A file without a name, which is gone when it is closed, and what is where in it.
+struct Decoded {
+    file: Arc<File>,
+    /// By part and path of the dataset.
+    datasets: BTreeMap<(usize, String), StoredIndex>,
 }
 
 /// The open datasets of one file.
-struct Fields {
-    features: Vec<Field>,
-    target: Option<Field>,
-    weight: Option<Field>,
-    offset: Option<Field>,
+struct OpenPart {
+    fields: Fields<Field>,
+    files: Vec<OpenFile>,
+}
+
+struct OpenFile {
+    path: PathBuf,
+    file: Arc<File>,
+    stamp: Stamp,
 }
 
 impl Hdf5Source {
-    /// Opens a table. Not collective.
+    /// Opens a table by looking at its files. Not collective.
     ///
-    /// Errors: no such file or not HDF5 (data), names that are not there or not unique (usage), types that
-    /// cannot be columns, filters that cannot be decoded, row counts that differ, files that do not fit together.
+    /// Errors: as [`TableIndex::of`].
     pub fn open(paths: &[PathBuf], names: &TableNames, need: Need) -> Result<Hdf5Source> {
-        let Some(first) = paths.first() else {
-            return Err(Error::usage("no data file was named"));
-        };
-        let mut source = Hdf5Source {
-            schema: Schema {
-                n_rows: 0,
-                first_file_row: 0,
-                columns: Vec::new(),
-                target: None,
-                has_weight: false,
-                has_offset: false,
-            },
-            names: names.clone(),
-            parts: Vec::new(),
-            open: Vec::new(),
-            need,
-            first_whole: None,
+        TableIndex::of(paths, names, need).map(Hdf5Source::of_index)
+    }
+
+    /// The table of an index that this rank or another has made. Files are opened when they are read. Not collective.
+    pub fn of_index(index: TableIndex) -> Hdf5Source {
+        Hdf5Source {
+            parts: index.parts.iter().map(|_| None).collect(),
+            index,
+            recent: Vec::new(),
+            keep_bytes: KEEP_BYTES,
+            piece_bytes: PIECE_BYTES,
+            decoders: Arc::default(),
+            decoded: None,
             scratch: Vec::new(),
-        };
-        for (index, path) in paths.iter().enumerate() {
-            // The features of the first file are those of all; each file may have them in another group.
-            let wanted = match index {
-                0 => names.clone(),
-                _ => TableNames { group: names.group.clone(), ..source.names.clone() },
-            };
-            let (found, fields) = open_fields(path, &wanted, need).in_file(path)?;
-            let n_rows = fields.n_rows().in_file(path)?;
-            let schema = fields.schema(n_rows);
-            if index == 0 {
-                source.names = found.clone();
-                source.first_whole = fields.features.first().and_then(Field::whole);
-                source.schema = Schema { n_rows: 0, ..schema };
-            } else {
-                source.check_like_first(&schema, &fields, first).in_file(path)?;
-            }
-            let first_row = source.schema.n_rows;
-            source.schema.n_rows += n_rows;
-            source.parts.push(Part { path: path.clone(), names: found, first_row, n_rows, fields: Some(fields) });
-            source.note_use(index);
         }
-        if source.schema.n_rows == 0 {
-            return Err(Error::data("has 0 rows")).in_dataset(&source.names.features.join(", ")).in_file(first);
-        }
-        Ok(source)
     }
 
     /// From now on the table has only these of its rows, counted from 0 again, as if the files had no others. Not collective.
     ///
     /// Errors: rows that the table does not have (usage).
     pub fn keep_rows(&mut self, rows: Range<u64>) -> Result<()> {
-        let n_rows = self.schema.n_rows;
+        let schema = &mut self.index.schema;
+        let n_rows = schema.n_rows;
         if rows.is_empty() || rows.end > n_rows {
             let message = format!("--rows {}..{}: the table has rows 0..{n_rows}", rows.start, rows.end);
             return Err(Error::usage(message));
         }
-        self.schema.first_file_row += rows.start;
-        self.schema.n_rows = rows.end - rows.start;
+        schema.first_file_row += rows.start;
+        schema.n_rows = rows.end - rows.start;
         Ok(())
     }
 
     /// The names that were settled on, features as datasets. `relative()` of it reads the like table elsewhere.
     pub fn names(&self) -> &TableNames {
-        &self.names
+        &self.index.names
+    }
+
+    /// As [`TableIndex::through_library`].
+    pub fn through_library(&self) -> Vec<(String, String)> {
+        self.index.through_library()
     }
 
     /// The type of the first feature if it is stored as whole numbers.
     pub(crate) fn first_whole(&self) -> Option<Whole> {
-        self.first_whole
+        self.index.parts.first().and_then(|part| part.fields.features.first()).and_then(FieldIndex::whole)
     }
 
     /// The only feature of a table as stored: no float comes between, so numbers beyond 2⁵³ stay what they are.
     /// `T`: what [`first_whole`](Self::first_whole) says. Not collective.
-    pub(crate) fn read_whole<T: Native + Default>(&mut self, rows: Range<u64>) -> Result<Vec<T>> {
-        let wanted = self.first_whole;
+    pub(crate) fn read_whole<T: Wide>(&mut self, rows: Range<u64>) -> Result<Vec<T>> {
+        let wanted = self.first_whole();
         let mut all = vec![T::default(); (rows.end - rows.start) as usize];
         self.visit_parts(rows, |fields, local, slot, _| {
             let field = &fields.features[0];
             let n_rows = (local.end - local.start) as usize;
-            match field.whole() == wanted {
+            match field.index.whole() == wanted {
                 true => field.read_whole(local, &mut all[slot..slot + n_rows]),
-                false => Err(Error::data("is not stored as in the first file")).in_dataset(&field.path),
+                false => Err(Error::data("is not stored as in the first file")).in_dataset(&field.index.path),
             }
         })?;
         Ok(all)
@@ -146,138 +133,197 @@ impl Hdf5Source {
     fn visit_parts(
         &mut self,
         rows: Range<u64>,
-        mut visit: impl FnMut(&Fields, Range<u64>, usize, &mut Vec<u64>) -> Result<()>,
+        mut visit: impl FnMut(&Fields<Field>, Range<u64>, usize, &mut Vec<u64>) -> Result<()>,
     ) -> Result<()> {
-        let first = self.schema.first_file_row;
-        let rows = first + rows.start..first + rows.end;
-        let first = self.parts.partition_point(|part| part.first_row + part.n_rows <= rows.start);
-        for index in first..self.parts.len() {
-            let part = &self.parts[index];
-            let here = rows.start.max(part.first_row)..rows.end.min(part.first_row + part.n_rows);
-            if here.is_empty() {
-                if part.first_row >= rows.end {
-                    break;
-                }
-                continue;
+        let mut slot = 0;
+        for (number, local) in self.parts_of(rows) {
+            let path = self.index.parts[number].path.clone();
+            let n_rows = (local.end - local.start) as usize;
+            self.open_part(number).in_file(&path)?;
+            if let Some(part) = &self.parts[number] {
+                visit(&part.fields, local, slot, &mut self.scratch).in_file(&path)?;
+                part.check_unchanged().in_file(&path)?;
             }
-            let path = part.path.clone();
-            let slot = (here.start - rows.start) as usize;
-            let local = here.start - part.first_row..here.end - part.first_row;
-            self.open_part(index).in_file(&path)?;
-            if let Some(fields) = &self.parts[index].fields {
-                visit(fields, local, slot, &mut self.scratch).in_file(&path)?;
-            }
+            slot += n_rows;
         }
         Ok(())
     }
 
-    fn check_like_first(&self, found: &Schema, fields: &Fields, first: &Path) -> Result<()> {
-        let first = first.display();
-        let (here, there) = (&found.columns, &self.schema.columns);
-        if here.len() != there.len() {
-            return Err(Error::data(format!(
-                "has {} feature columns but {first} has {}; all files of a table need the same columns",
-                here.len(),
-                there.len()
-            )));
-        }
-        for (column, (a, b)) in here.iter().zip(there).enumerate() {
-            if a != b {
-                return Err(Error::data(format!(
-                    "column {column} is '{}' ({}) but in {first} it is '{}' ({}); all files of a table need the same columns",
-                    a.name,
-                    kind_text(a.kind),
-                    b.name,
-                    kind_text(b.kind)
-                )));
+    /// The files that have some of these rows of the table, and their own numbers of them.
+    fn parts_of(&self, rows: Range<u64>) -> Vec<(usize, Range<u64>)> {
+        let first = self.index.schema.first_file_row;
+        let rows = first + rows.start..first + rows.end;
+        let all = &self.index.parts;
+        let mut found = Vec::new();
+        for number in all.partition_point(|part| part.first_row + part.n_rows <= rows.start)..all.len() {
+            let part = &all[number];
+            if part.first_row >= rows.end {
+                break;
+            }
+            let here = rows.start.max(part.first_row)..rows.end.min(part.first_row + part.n_rows);
+            if !here.is_empty() {
+                found.push((number, here.start - part.first_row..here.end - part.first_row));
             }
         }
-        if found.target != self.schema.target {
-            let name = fields.target.as_ref().map_or("target", |field| &field.path);
-            return Err(Error::data(format!(
-                "target '{name}' is {} but in {first} it is {}",
-                target_text(found.target),
-                target_text(self.schema.target)
-            )));
-        }
-        Ok(())
+        found
+    }
+
+    fn close_all(&mut self) {
+        self.parts.iter_mut().for_each(|part| *part = None);
+        self.recent.clear();
     }
 
     /// Opens the part's file if it is not, closing the longest unused.
-    fn open_part(&mut self, index: usize) -> Result<()> {
-        let part = &mut self.parts[index];
-        if part.fields.is_none() {
-            let (_, fields) = open_fields(&part.path, &part.names, self.need)?;
-            if fields.n_rows()? != part.n_rows {
-                return Err(Error::data(
-                    "has another number of rows than when it was opened; do not write to it meanwhile",
-                ));
-            }
-            part.fields = Some(fields);
+    fn open_part(&mut self, number: usize) -> Result<()> {
+        if self.parts[number].is_none() {
+            self.parts[number] = Some(self.open_fields(number)?);
         }
-        self.note_use(index);
+        self.recent.retain(|&other| other != number);
+        self.recent.push(number);
+        if self.recent.len() > MAX_OPEN_FILES {
+            let closed = self.recent.remove(0);
+            self.parts[closed] = None;
+        }
         Ok(())
-    }
-
-    fn note_use(&mut self, index: usize) {
-        self.open.retain(|&other| other != index);
-        self.open.push(index);
-        if self.open.len() > MAX_OPEN_FILES {
-            let closed = self.open.remove(0);
-            self.parts[closed].fields = None;
-        }
     }
 }
 
 impl DataSource for Hdf5Source {
     fn schema(&self) -> &Schema {
-        &self.schema
+        &self.index.schema
     }
 
     /// # Panics
     /// If `rows` reaches beyond the table.
     fn read(&mut self, rows: Range<u64>, into: &mut Block) -> Result<()> {
-        assert!(rows.start <= rows.end && rows.end <= self.schema.n_rows, "rows {rows:?} of {}", self.schema.n_rows);
-        into.reset(&self.schema, rows.clone());
-        self.visit_parts(rows, |fields, local, slot, scratch| fields.read(local, slot, into, scratch))
+        let n_rows = self.index.schema.n_rows;
+        assert!(rows.start <= rows.end && rows.end <= n_rows, "rows {rows:?} of {n_rows}");
+        into.reset(&self.index.schema, rows.clone());
+        self.visit_parts(rows, |fields, local, slot, scratch| {
+            fields.read_features(local.clone(), slot, into, scratch)?;
+            fields.read_labels(local, slot, into, scratch)
+        })
+    }
+
+    fn read_labels(&mut self, rows: Range<u64>, into: &mut Block) -> Result<()> {
+        into.reset(&self.index.schema, rows.clone());
+        self.visit_parts(rows, |fields, local, slot, scratch| fields.read_labels(local, slot, into, scratch))
+    }
+
+    /// Each chunk that holds some of the rows is decoded once. The file has no name: it is gone when the source is.
+    fn decode_to(&mut self, folder: &Path, rows: Range<u64>) -> Result<()> {
+        self.decoded = None;
+        let file = tempfile::tempfile_in(folder)
+            .map_err(|e| Error::usage(format!("no file can be made in {}: {e}", folder.display())))
+            .for_flag("--scratch")?;
+        let file = Arc::new(file);
+        let mut datasets = BTreeMap::new();
+        let mut n_bytes = 0;
+        for (number, local) in self.parts_of(rows) {
+            let path = self.index.parts[number].path.clone();
+            self.open_part(number).in_file(&path)?;
+            let Some(part) = &self.parts[number] else { continue };
+            for field in part.fields.all() {
+                let Bytes::Stored(stored) = &field.bytes else { continue };
+                if field.index.stored.as_ref().is_ok_and(StoredIndex::is_plain) {
+                    continue;
+                }
+                let decoded = stored.decode_to(local.clone(), &file, n_bytes);
+                let (index, more) = decoded.in_dataset(&field.index.path).in_file(&path)?;
+                datasets.insert((number, field.index.path.clone()), index);
+                n_bytes += more;
+            }
+            part.check_unchanged().in_file(&path)?;
+        }
+        self.decoded = Some(Decoded { file, datasets });
+        self.close_all();
+        Ok(())
+    }
+
+    fn limit_memory(&mut self, bytes: u64) {
+        self.keep_bytes = bytes / 2;
+        self.piece_bytes = (bytes / 8).clamp(1 << 16, PIECE_BYTES);
+        self.close_all();
     }
 }
 
-/// Opens the datasets of one file.
-fn open_fields(path: &Path, names: &TableNames, need: Need) -> Result<(TableNames, Fields)> {
-    let file = open_to_read(path).map_err(without_place(path))?;
-    let names = resolve(&file, names, need)?;
-    let full = |name: &String| join(names.group.as_deref().unwrap_or(""), name);
-    let with_target = need != Need::Predict;
-    let paths: Vec<String> = names.features.iter().map(&full).collect();
-    let target = names.target.as_ref().filter(|_| with_target).map(&full);
-    let weight = names.weight.as_ref().filter(|_| with_target).map(&full);
-    let offset = names.offset.as_ref().map(&full);
-    let cache = CHUNK_CACHE_BYTES / (paths.len() as u64 + 3);
-    let mut opened = Opened::new();
-    let mut features = Vec::new();
-    for path in &paths {
-        features.push(Field::open(&file, path, cache, &mut opened).in_dataset(path)?);
+impl Hdf5Source {
+    /// Opens the datasets of a part: those whose bytes are known past the library, the others through it.
+    fn open_fields(&self, number: usize) -> Result<OpenPart> {
+        let part = &self.index.parts[number];
+        let (path, index) = (part.path.as_path(), &part.fields);
+        let mut files: Vec<OpenFile> = Vec::new();
+        let mut library = None;
+        let keep_bytes = self.keep_bytes / (index.features.len() as u64 + 3);
+        let mut open = |field: &FieldIndex| -> Result<Field> {
+            let decoded = self.decoded.as_ref();
+            let decoded = decoded.and_then(|all| Some((all, all.datasets.get(&(number, field.path.clone()))?)));
+            let bytes = match (&field.stored, decoded) {
+                (Ok(_), Some((all, stored))) => {
+                    let rows = StoredRows::new(stored.clone(), all.file.clone(), self.decoders.clone(), keep_bytes);
+                    Bytes::Stored(rows)
+                }
+                (Ok(stored), None) => {
+                    let file = open_once(&mut files, &stored.file, stored.file_bytes)?;
+                    Bytes::Stored(StoredRows::new(stored.clone(), file, self.decoders.clone(), keep_bytes))
+                }
+                (Err(_), _) => {
+                    let file = match &library {
+                        Some(file) => file,
+                        None => library.insert(open_to_read(path).map_err(without_place(path))?),
+                    };
+                    // Chunks of one run of rows stay decoded, so that reads that cut them do not decode them again.
+                    let row_bytes = field.width as u64 * field.element.memory_bytes() as u64;
+                    let cache = field.chunk_rows.saturating_mul(row_bytes).saturating_mul(2).min(keep_bytes);
+                    let dataset = open_dataset(file, &field.path, cache as usize)
+                        .map_err(|e| Error::data(format!("cannot be opened: {}", reason(&e))))
+                        .in_dataset(&field.path)?;
+                    if dataset.shape().iter().map(|&n| n as u64).ne(field.shape.iter().copied()) {
+                        return Err(Error::data(CHANGED)).in_dataset(&field.path);
+                    }
+                    Bytes::Library(dataset)
+                }
+            };
+            Ok(Field { index: field.clone(), bytes, piece_bytes: self.piece_bytes })
+        };
+        let fields = index.try_map(&mut open)?;
+        Ok(OpenPart { fields, files })
     }
-    unique_names(&mut features);
-    let mut single = |path: Option<String>, text: bool| match path {
-        Some(path) => Field::open(&file, &path, cache, &mut opened)
-            .and_then(|field| field.must_be_one_column(text))
-            .in_dataset(&path)
-            .map(Some),
-        None => Ok(None),
-    };
-    let fields = Fields {
-        target: single(target, true)?,
-        weight: single(weight, false)?,
-        offset: single(offset, false)?,
-        features,
-    };
-    Ok((names, fields))
+}
+
+impl OpenPart {
+    /// Errors: a file was written to since it was opened.
+    fn check_unchanged(&self) -> Result<()> {
+        for file in &self.files {
+            if Stamp::of(&file.file)? != file.stamp {
+                return Err(Error::data(CHANGED));
+            }
+        }
+        Ok(())
+    }
+}
+
+const CHANGED: &str = "was changed while it was read; do not write to it meanwhile, or train on a copy";
+
+/// The raw file of this name, opened once.
+fn open_once(files: &mut Vec<OpenFile>, path: &Path, n_bytes: u64) -> Result<Arc<File>> {
+    if let Some(open) = files.iter().find(|open| open.path == path) {
+        return Ok(open.file.clone());
+    }
+    let file = Arc::new(open_raw(path)?);
+    let stamp = Stamp::of(&file)?;
+    if stamp.n_bytes != n_bytes {
+        return Err(Error::data(format!(
+            "has {} bytes here and had {n_bytes} when it was looked at: it was changed, or nodes see different files under this name",
+            stamp.n_bytes
+        )));
+    }
+    files.push(OpenFile { path: path.to_path_buf(), file: file.clone(), stamp });
+    Ok(file)
 }
 
 /// `open_to_read` names the file already; the callers here name it once, outermost.
-fn without_place(path: &Path) -> impl Fn(Error) -> Error {
+pub(super) fn without_place(path: &Path) -> impl Fn(Error) -> Error {
     let prefix = format!("{}: ", path.display());
     move |e| {
         let text = e.to_string();
@@ -285,69 +331,24 @@ fn without_place(path: &Path) -> impl Fn(Error) -> Error {
     }
 }
 
-/// 1-D datasets are called by their last name; where that is not unique, by their path.
-fn unique_names(features: &mut [Field]) {
-    let mut counts = std::collections::BTreeMap::new();
-    for name in features.iter().flat_map(|field| &field.names) {
-        *counts.entry(name.clone()).or_insert(0) += 1;
-    }
-    for field in features.iter_mut() {
-        let prefix = field.path.rsplit_once('/').map_or("", |(prefix, _)| prefix).to_string();
-        for name in &mut field.names {
-            if counts.get(name).is_some_and(|&n| n > 1) && !prefix.is_empty() {
-                *name = format!("{prefix}/{name}");
-            }
-        }
-    }
-}
-
-impl Fields {
-    fn all(&self) -> impl Iterator<Item = &Field> {
-        self.features.iter().chain([&self.target, &self.weight, &self.offset].into_iter().flatten())
-    }
-
-    /// The rows that all datasets agree on.
-    fn n_rows(&self) -> Result<u64> {
-        let mut fields = self.all();
-        let Some(first) = fields.next() else { return Ok(0) };
-        for field in fields {
-            if field.shape[0] != first.shape[0] {
-                return Err(Error::data(format!(
-                    "'{}' has {} rows but '{}' has {}; the datasets of a table need one value a row each",
-                    first.path, first.shape[0], field.path, field.shape[0]
-                )));
-            }
-        }
-        Ok(first.shape[0])
-    }
-
-    fn schema(&self, n_rows: u64) -> Schema {
-        let mut columns = Vec::new();
-        for field in &self.features {
-            columns.extend(field.names.iter().map(|name| Column { name: name.clone(), kind: field.kind() }));
-        }
-        Schema {
-            n_rows,
-            first_file_row: 0,
-            columns,
-            target: self.target.as_ref().map(Field::target_kind),
-            has_weight: self.weight.is_some(),
-            has_offset: self.offset.is_some(),
-        }
-    }
-
+impl Fields<Field> {
     /// Reads rows of this file into the block from its row `slot` on.
-    fn read(&self, rows: Range<u64>, slot: usize, into: &mut Block, scratch: &mut Vec<u64>) -> Result<()> {
+    fn read_features(&self, rows: Range<u64>, slot: usize, into: &mut Block, scratch: &mut Vec<u64>) -> Result<()> {
         match &mut into.values {
-            Values::F32(values) => self.read_features(rows.clone(), slot, values, scratch)?,
-            Values::F64(values) => self.read_features(rows.clone(), slot, values, scratch)?,
+            Values::F32(values) => self.read_numbers(rows.clone(), slot, values, scratch)?,
+            Values::F64(values) => self.read_numbers(rows.clone(), slot, values, scratch)?,
         }
         let mut first_text = 0;
-        for field in self.features.iter().filter(|field| field.element.is_text()) {
-            let columns = &mut into.text[first_text..first_text + field.width];
+        for field in self.features.iter().filter(|field| field.index.is_text()) {
+            let columns = &mut into.text[first_text..first_text + field.index.width];
             field.read_strings(rows.clone(), scratch, |column, text| columns[column].push(text))?;
-            first_text += field.width;
+            first_text += field.index.width;
         }
+        Ok(())
+    }
+
+    /// Targets, weights and offsets.
+    fn read_labels(&self, rows: Range<u64>, slot: usize, into: &mut Block, scratch: &mut Vec<u64>) -> Result<()> {
         let n_rows = (rows.end - rows.start) as usize;
         if let Some(field) = &self.target {
             match &mut into.target {
@@ -371,47 +372,29 @@ impl Fields {
         Ok(())
     }
 
-    fn read_features<V: Value + FromNumber>(
+    fn read_numbers<V: Value + FromNumber>(
         &self,
         rows: Range<u64>,
         slot: usize,
         values: &mut [V],
         scratch: &mut Vec<u64>,
     ) -> Result<()> {
-        let numeric = || self.features.iter().filter(|field| !field.element.is_text());
-        let stride: usize = numeric().map(|field| field.width).sum();
+        let numeric = || self.features.iter().filter(|field| !field.index.is_text());
+        let stride: usize = numeric().map(|field| field.index.width).sum();
         let n_rows = (rows.end - rows.start) as usize;
         let here = &mut values[slot * stride..(slot + n_rows) * stride];
         let mut at = 0;
         let mut first_column = 0;
         for field in &self.features {
-            if !field.element.is_text() {
+            if !field.index.is_text() {
                 if field.read_numbers(rows.clone(), here, stride, at, scratch)? {
                     return Err(field.infinite_in(here, stride, at, first_column, rows.start));
                 }
-                at += field.width;
+                at += field.index.width;
             }
-            first_column += field.width;
+            first_column += field.index.width;
         }
         Ok(())
-    }
-}
-
-fn kind_text(kind: ColumnKind) -> &'static str {
-    match kind {
-        ColumnKind::Narrow => "a number of float32 precision",
-        ColumnKind::Wide => "a number of more than float32 precision",
-        ColumnKind::Text => "strings",
-    }
-}
-
-fn target_text(kind: Option<TargetKind>) -> &'static str {
-    match kind {
-        None => "absent",
-        Some(TargetKind::Integer) => "integers",
-        Some(TargetKind::Bool) => "true or false",
-        Some(TargetKind::Float) => "floating-point numbers",
-        Some(TargetKind::Text) => "strings",
     }
 }
 

@@ -1,154 +1,294 @@
 //! Stored bytes of a dataset read past the HDF5 library: any thread takes its own range of the file and decodes it.
 //!
-//! The library lets one thread at a time read and decode. Here it is only asked, once, where the bytes lie
-//! ([`StoredRows::of`]); then rows are read by `pread`, chunk by chunk in rayon, and the filters are undone by us. What this
-//! file does not know how to read (another filter, another type, chunks that were never written) goes the library's way, with
-//! the same result: the caller falls back when [`StoredRows::of`] has a reason.
+//! The library lets one thread at a time read and decode. Here it is only asked, once and by one rank, where the bytes lie
+//! ([`StoredIndex::of`]); the index travels to all ranks, which then read rows by `pread`, chunk by chunk in rayon, and undo the
+//! filters themselves ([`StoredRows::read`]). What the index cannot describe (another filter, another type) goes the library's
+//! way, with the same result: the caller falls back when [`StoredIndex::of`] has a reason.
 
-use super::hdf5_types::{filters_of, standard_bytes};
+use super::hdf5_filters::{Decoder, Filter};
+use super::hdf5_index::{self, ChunkPlace};
+use super::hdf5_types::{fill_bytes, filters_of, header_address, read_stored, stored_bytes};
 use crate::error::{Error, Result};
 use hdf5::Dataset;
 use hdf5::dataset::Layout;
 use rayon::prelude::*;
-use std::collections::BTreeMap;
+use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// HDF5 1.10 takes time quadratic in the number of chunks to list them, some 7 ns times its square. The datasets of a file
-/// whose squares add up to more are left to the library.
-const LISTING_EFFORT: u64 = 4096 * 4096;
+/// HDF5 1.10 takes time quadratic in the number of chunks to list them, some 7 ns times its square; more chunks than this are
+/// not asked for.
+const MOST_LISTED: u64 = 2048;
 /// Contiguous rows that one task reads.
 const PIECE_BYTES: usize = 1 << 20;
 
-/// What datasets of one file share while they are looked at.
-pub(crate) struct Opened {
-    /// Files by name, opened beside the library.
-    files: BTreeMap<String, Arc<File>>,
-    effort_left: u64,
-}
-
-impl Opened {
-    pub(crate) fn new() -> Opened {
-        Opened { files: BTreeMap::new(), effort_left: LISTING_EFFORT }
-    }
-}
-
 /// Where the rows of a dataset lie in its file, and what was done to them.
-pub(crate) struct StoredRows {
-    file: Arc<File>,
-    file_bytes: u64,
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct StoredIndex {
+    /// Behind an external link another file than that of the group.
+    pub(crate) file: PathBuf,
+    pub(crate) file_bytes: u64,
+    /// Rows first.
     shape: Vec<u64>,
-    row_bytes: usize,
     element_bytes: usize,
     big_endian: bool,
     place: Place,
 }
 
+#[derive(Clone, Debug, Serialize, Deserialize)]
 enum Place {
-    Contiguous { offset: u64 },
+    Contiguous {
+        offset: u64,
+    },
+    /// Small: the bytes themselves.
+    Inline(Vec<u8>),
     Chunked(Chunked),
 }
 
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Chunked {
-    /// Elements of a chunk along each axis.
+    /// Elements of a chunk along each axis, rows first.
     chunk: Vec<u64>,
-    /// One per chunk, row-major over the grid of chunks.
-    chunks: Vec<Chunk>,
-    /// Chunks side by side in one run of rows.
-    per_band: usize,
+    /// One per chunk, row-major over the grid of chunks; None where none was written.
+    places: Vec<Option<ChunkPlace>>,
     /// In the order they were applied.
     filters: Vec<Filter>,
-    /// A larger band is not kept.
-    keep_bytes: u64,
-    /// Number and rows of the band that was read in part.
-    kept: Mutex<Option<(u64, Vec<u8>)>>,
+    /// An element that was never written, as stored.
+    fill: Vec<u8>,
+    /// Stored column by column: a decoded chunk has its rows along the last axis.
+    turned: bool,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-struct Chunk {
-    offset: u64,
-    stored_bytes: u64,
-    /// Bit i: filter i was left out.
-    mask: u32,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Filter {
-    Deflate,
-    Shuffle,
-    Fletcher32,
-}
-
-/// Buffers and decoder of one thread.
-struct Work {
-    stored: Vec<u8>,
-    other: Vec<u8>,
-    inflate: libdeflater::Decompressor,
-}
-
-impl StoredRows {
+impl StoredIndex {
     /// Finds the rows of `dataset`, or says why the library has to read them. Not collective.
     ///
-    /// * `keep_bytes`: what may stay decoded between two reads that cut the same chunks.
-    /// * `opened`: shared by the datasets of a file.
-    pub(crate) fn of(
-        dataset: &Dataset,
-        keep_bytes: u64,
-        opened: &mut Opened,
-    ) -> std::result::Result<StoredRows, &'static str> {
+    /// `transpose`: rows are the last of two axes.
+    pub(crate) fn of(dataset: &Dataset, transpose: bool) -> std::result::Result<StoredIndex, &'static str> {
         let (element_bytes, big_endian) =
-            dataset.dtype().ok().and_then(|dtype| standard_bytes(&dtype)).ok_or("not a plain number type")?;
+            dataset.dtype().ok().and_then(|dtype| stored_bytes(&dtype)).ok_or("not a plain number or string type")?;
         let shape: Vec<u64> = dataset.shape().iter().map(|&n| n as u64).collect();
-        let in_file = dataset.file().map_err(|_| "its file is not known")?;
-        if in_file.userblock() != 0 {
-            return Err("the file has a user block");
-        }
+        let turned = transpose && shape.len() == 2;
         // A dataset behind an external link lies in another file than its group.
-        let name = dataset.filename();
-        let file = match opened.files.get(&name) {
-            Some(file) => file.clone(),
-            None => {
-                let file = Arc::new(File::open(&name).map_err(|_| "its file cannot be opened by name")?);
-                opened.files.insert(name, file.clone());
-                file
-            }
-        };
+        let name = PathBuf::from(dataset.filename());
+        let file = File::open(&name).map_err(|_| "its file cannot be opened by name")?;
         let file_bytes = file.metadata().map_err(|_| "its file cannot be looked at")?.len();
         let place = match dataset.layout() {
-            Layout::Contiguous => Place::Contiguous { offset: dataset.offset().ok_or("not in this file")? },
-            Layout::Chunked => Place::Chunked(Chunked::of(dataset, &shape, element_bytes, keep_bytes, opened)?),
-            _ => return Err("neither contiguous nor chunked"),
+            Layout::Contiguous if shape.contains(&0) => Place::Inline(Vec::new()),
+            Layout::Contiguous => contiguous(dataset.offset(), file_bytes, &shape, element_bytes, turned)?,
+            Layout::Compact if turned => return Err("a compact dataset that is stored column by column"),
+            Layout::Compact => Place::Inline(read_stored(dataset).map_err(|_| "its bytes cannot be read")?),
+            Layout::Chunked => Place::Chunked(Chunked::of(dataset, &file, &shape, element_bytes, turned)?),
+            _ => return Err("a virtual dataset"),
         };
-        let row_bytes = shape.iter().skip(1).product::<u64>() as usize * element_bytes;
-        Ok(StoredRows { file, file_bytes, shape, row_bytes, element_bytes, big_endian, place })
+        let shape = if turned { vec![shape[1], shape[0]] } else { shape };
+        Ok(StoredIndex { file: name, file_bytes, shape, element_bytes, big_endian, place })
+    }
+
+    /// Whether its bytes in the file are those in memory, so that any rows of it are read alone.
+    pub(crate) fn is_plain(&self) -> bool {
+        match &self.place {
+            Place::Chunked(chunked) => chunked.is_plain(),
+            _ => true,
+        }
+    }
+
+    fn row_bytes(&self) -> usize {
+        self.shape.iter().skip(1).product::<u64>() as usize * self.element_bytes
+    }
+}
+
+fn contiguous(
+    offset: Option<u64>,
+    file_bytes: u64,
+    shape: &[u64],
+    element_bytes: usize,
+    turned: bool,
+) -> std::result::Result<Place, &'static str> {
+    let offset = offset.ok_or("its bytes were never written, or are in other files")?;
+    let n_bytes = shape.iter().try_fold(element_bytes as u64, |product, &n| product.checked_mul(n));
+    if n_bytes.and_then(|n| offset.checked_add(n)).is_none_or(|end| end > file_bytes) {
+        return Err("it ends beyond the end of its file");
+    }
+    if !turned {
+        return Ok(Place::Contiguous { offset });
+    }
+    // A column is a run of bytes: a chunk without filters.
+    let (n_columns, n_rows) = (shape[0], shape[1]);
+    let column_bytes = n_rows * element_bytes as u64;
+    let column = |j: u64| ChunkPlace { offset: offset + j * column_bytes, stored_bytes: column_bytes, mask: 0 };
+    Ok(Place::Chunked(Chunked {
+        chunk: vec![n_rows, 1],
+        places: (0..n_columns).map(|j| Some(column(j))).collect(),
+        filters: Vec::new(),
+        fill: Vec::new(),
+        turned: false,
+    }))
+}
+
+impl Chunked {
+    fn of(
+        dataset: &Dataset,
+        file: &File,
+        shape: &[u64],
+        element_bytes: usize,
+        turned: bool,
+    ) -> std::result::Result<Chunked, &'static str> {
+        let mut chunk: Vec<u64> = dataset.chunk().unwrap_or_default().iter().map(|&n| n as u64).collect();
+        if chunk.len() != shape.len() || chunk.contains(&0) {
+            return Err("its chunks do not fit its shape");
+        }
+        let options =
+            dataset.dcpl().and_then(|create| create.get_chunk_opts()).map_err(|_| "its options cannot be read")?;
+        if options.is_some_and(|options| !options.is_empty()) {
+            return Err("its last chunks are not filtered");
+        }
+        let uses = filters_of(dataset).map_err(|_| "its filters cannot be read")?;
+        let filters: std::result::Result<Vec<Filter>, &str> =
+            uses.iter().map(|filter| Filter::of(filter.id, &filter.values)).collect();
+        let filters = filters?;
+        let decoded = chunk.iter().try_fold(element_bytes as u64, |product, &n| product.checked_mul(n));
+        if decoded.is_none_or(|bytes| bytes > u64::from(u32::MAX)) {
+            return Err("its chunks are too large");
+        }
+        let fill = fill_bytes(dataset, element_bytes).ok_or("its fill value cannot be read")?;
+        let mut places = match shape.contains(&0) {
+            true => Vec::new(),
+            false => list_chunks(dataset, file, shape, &chunk)?,
+        };
+        if turned {
+            let (n, m) = (shape[0].div_ceil(chunk[0]) as usize, shape[1].div_ceil(chunk[1]) as usize);
+            places = (0..n * m).map(|at| places[at % n * m + at / n].clone()).collect();
+            chunk.reverse();
+        }
+        Ok(Chunked { chunk, places, filters, fill, turned })
+    }
+
+    /// Elements in one row of a chunk.
+    fn row_elements(&self) -> usize {
+        self.chunk[1..].iter().product::<u64>() as usize
+    }
+
+    /// Chunks side by side in one run of rows.
+    fn per_band(&self, shape: &[u64]) -> usize {
+        shape[1..].iter().zip(&self.chunk[1..]).map(|(n, c)| n.div_ceil(*c)).product::<u64>() as usize
+    }
+
+    /// Whether a run of rows of a chunk is a run of bytes of the file.
+    fn is_plain(&self) -> bool {
+        self.filters.is_empty() && !self.turned
+    }
+}
+
+/// The places of all chunks: from the file's own structures, or from the library where those are of another kind.
+fn list_chunks(
+    dataset: &Dataset,
+    file: &File,
+    shape: &[u64],
+    chunk: &[u64],
+) -> std::result::Result<Vec<Option<ChunkPlace>>, &'static str> {
+    let base = dataset.file().map_err(|_| "its file is not known")?.userblock();
+    let header = header_address(dataset).ok_or("its header is not known")?;
+    let why = match hdf5_index::chunks_at(file, base, header, shape, chunk) {
+        Ok(places) => return Ok(places),
+        Err(why) => why,
+    };
+    let grid: Vec<u64> = shape.iter().zip(chunk).map(|(n, c)| n.div_ceil(*c)).collect();
+    let n_chunks = grid.iter().try_fold(1u64, |product, &n| product.checked_mul(n)).unwrap_or(u64::MAX);
+    let written = dataset.num_chunks().map(|n| n as u64).ok_or(why)?;
+    if written > MOST_LISTED || n_chunks > 1 << 24 || base != 0 {
+        return Err(why);
+    }
+    let mut places = vec![None; n_chunks as usize];
+    for index in 0..written as usize {
+        let info = dataset.chunk_info(index).ok_or("its chunks cannot be listed")?;
+        let mut number = 0;
+        for (axis, begin) in info.offset.iter().enumerate().take(shape.len()) {
+            if begin % chunk[axis] != 0 || begin / chunk[axis] >= grid[axis] {
+                return Err("a chunk lies outside the dataset");
+            }
+            number = number * grid[axis] + begin / chunk[axis];
+        }
+        let place = places.get_mut(number as usize).ok_or("a chunk lies outside the dataset")?;
+        if place.is_some() {
+            return Err("a chunk is listed twice");
+        }
+        *place = Some(ChunkPlace { offset: info.addr, stored_bytes: info.size, mask: info.filter_mask });
+    }
+    Ok(places)
+}
+
+/// Decoders that wait for work, shared by the datasets of a table.
+#[derive(Default)]
+pub(crate) struct Decoders(Mutex<Vec<Decoder>>);
+
+impl Decoders {
+    fn take(&self) -> Decoder {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_else(Decoder::new)
+    }
+
+    fn put(&self, decoder: Decoder) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(decoder);
+    }
+}
+
+/// A dataset that can be read.
+pub(crate) struct StoredRows {
+    index: StoredIndex,
+    file: Arc<File>,
+    decoders: Arc<Decoders>,
+    /// A larger band is not kept.
+    keep_bytes: u64,
+    kept: Mutex<Option<Kept>>,
+}
+
+/// The decoded chunks of a band that was read in part.
+struct Kept {
+    band: u64,
+    chunks: Vec<Vec<u8>>,
+}
+
+/// What of a row of a chunk belongs where in a row of the dataset, in bytes.
+type Run = (usize, usize, usize);
+
+impl StoredRows {
+    /// * `file`: that of the index, open to read.
+    /// * `keep_bytes`: what may stay decoded between two reads that cut the same chunks.
+    pub(crate) fn new(index: StoredIndex, file: Arc<File>, decoders: Arc<Decoders>, keep_bytes: u64) -> StoredRows {
+        StoredRows { index, file, decoders, keep_bytes, kept: Mutex::default() }
     }
 
     /// Bytes of an element.
     pub(crate) fn element_bytes(&self) -> usize {
-        self.element_bytes
+        self.index.element_bytes
     }
 
-    /// Reads whole rows into `into`, (rows, trailing axes), in the byte order of this machine, in parallel. Not collective.
-    ///
-    /// # Errors
-    /// `Data`: what cannot be read, or a chunk that does not decode, by its number.
+    /// Reads whole rows into `into`, (rows, trailing axes, element bytes), in the byte order of this machine. Not collective;
+    /// rayon over pieces and chunks.
     ///
     /// # Panics
-    /// If `into` does not have the rows' bytes.
+    /// If `into` has another length.
     pub(crate) fn read(&self, rows: Range<u64>, into: &mut [u8]) -> Result<()> {
-        assert_eq!(into.len() as u64, (rows.end - rows.start) * self.row_bytes as u64, "bytes of the rows");
+        let row_bytes = self.index.row_bytes();
+        assert_eq!(into.len() as u64, (rows.end - rows.start) * row_bytes as u64, "bytes of the rows");
         if into.is_empty() {
             return Ok(());
         }
-        match &self.place {
-            Place::Contiguous { offset } => self.read_contiguous(offset + rows.start * self.row_bytes as u64, into)?,
+        match &self.index.place {
+            Place::Contiguous { offset } => self.read_contiguous(offset + rows.start * row_bytes as u64, into)?,
+            Place::Inline(bytes) => {
+                let first = rows.start as usize * row_bytes;
+                let stored = bytes.get(first..first + into.len());
+                into.copy_from_slice(stored.ok_or_else(|| Error::data("holds fewer rows than its shape says"))?);
+            }
             Place::Chunked(chunked) => self.read_chunked(chunked, rows, into)?,
         }
-        if self.big_endian && self.element_bytes > 1 {
-            into.par_chunks_mut(PIECE_BYTES / 8 * 8)
-                .for_each(|piece| piece.chunks_exact_mut(self.element_bytes).for_each(<[u8]>::reverse));
+        if self.index.big_endian {
+            let element = self.index.element_bytes;
+            into.par_chunks_mut(PIECE_BYTES / element * element)
+                .for_each(|piece| piece.chunks_exact_mut(element).for_each(<[u8]>::reverse));
         }
         Ok(())
     }
@@ -167,78 +307,175 @@ impl StoredRows {
         })
     }
 
-    /// One task a band: the chunks that hold the same run of rows. A band that is left in its middle stays decoded, since the
-    /// next rows to be asked for are most likely its others.
+    /// Bands (the chunks that hold the same run of rows) go to threads if there are enough of them, else the chunks of a band.
+    /// A band that is left in its middle stays decoded, since the next rows to be asked for are most likely its others.
     fn read_chunked(&self, chunked: &Chunked, rows: Range<u64>, into: &mut [u8]) -> Result<()> {
-        let per_chunk = chunked.chunk[0];
-        let kept = chunked.kept.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let (per_chunk, row_bytes) = (chunked.chunk[0], self.index.row_bytes());
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).take();
         let mut bands = Vec::new();
         let mut rest = into;
         let mut at = rows.start;
         while at < rows.end {
             let end = ((at / per_chunk + 1) * per_chunk).min(rows.end);
-            let (here, after) = rest.split_at_mut((end - at) as usize * self.row_bytes);
+            let (here, after) = rest.split_at_mut((end - at) as usize * row_bytes);
             bands.push((at..end, here));
             (rest, at) = (after, end);
         }
-        let work = || Work { stored: Vec::new(), other: Vec::new(), inflate: libdeflater::Decompressor::new() };
-        let read = bands.into_par_iter().map_init(work, |work, (rows, into)| {
-            let band = rows.start / per_chunk;
-            let all = band * per_chunk..((band + 1) * per_chunk).min(self.shape[0]);
-            let is_kept = (all.end - all.start) * self.row_bytes as u64 <= chunked.keep_bytes;
-            if rows == all || !is_kept || chunked.is_plain(&self.shape) {
-                return self.read_band(chunked, rows, into, work).map(|()| None);
-            }
-            let part =
-                (rows.start - all.start) as usize * self.row_bytes..(rows.end - all.start) as usize * self.row_bytes;
-            if let Some((_, decoded)) = kept.as_ref().filter(|(kept, _)| *kept == band) {
-                into.copy_from_slice(&decoded[part]);
-                return Ok(None);
-            }
-            let mut decoded = vec![0; (all.end - all.start) as usize * self.row_bytes];
-            self.read_band(chunked, all, &mut decoded, work)?;
-            into.copy_from_slice(&decoded[part]);
-            Ok(Some((band, decoded)))
-        });
-        let decoded: Vec<Option<(u64, Vec<u8>)>> = read.collect::<Vec<_>>().into_iter().collect::<Result<_>>()?;
+        let n_threads = rayon::current_num_threads();
+        let runs = self.runs(chunked);
+        let by_band = runs.len() == 1 || bands.len() >= 2 * n_threads;
+        let read = |(rows, into): (Range<u64>, &mut [u8])| {
+            let n_decoders = if by_band { 1 } else { n_threads };
+            self.read_band(chunked, &runs, rows, into, kept.as_ref(), n_decoders)
+        };
+        let read: Vec<Result<Option<Kept>>> = match by_band {
+            true => bands.into_par_iter().map(read).collect(),
+            false => bands.into_iter().map(read).collect(),
+        };
+        let decoded: Vec<Option<Kept>> = read.into_iter().collect::<Result<_>>()?;
         let last = rows.end / per_chunk; // the band of the next row
-        let next = decoded.into_iter().flatten().chain(kept).find(|(band, _)| *band == last);
-        *chunked.kept.lock().unwrap_or_else(PoisonError::into_inner) = next;
+        let next = decoded.into_iter().flatten().chain(kept).find(|kept| kept.band == last);
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = next;
         Ok(())
     }
 
-    /// Rows of one band, all of its columns.
-    fn read_band(&self, chunked: &Chunked, rows: Range<u64>, into: &mut [u8], work: &mut Work) -> Result<()> {
+    /// Decodes all chunks that hold some of these rows into `file` from `offset` on, one after another. Returns where they are now
+    /// (other rows are nowhere), and how many bytes that took.
+    pub(crate) fn decode_to(&self, rows: Range<u64>, file: &File, offset: u64) -> Result<(StoredIndex, u64)> {
+        let Place::Chunked(chunked) = &self.index.place else {
+            return Err(Error::internal("decoded what is not chunked"));
+        };
+        let (per_band, decoded_bytes) = (self.chunks_per_band(chunked), self.decoded_bytes(chunked) as u64);
+        let bands = (rows.start / chunked.chunk[0]) as usize..rows.end.div_ceil(chunked.chunk[0]) as usize;
+        let first = bands.start * per_band;
+        let place = |number: usize| ChunkPlace {
+            offset: offset + (number - first) as u64 * decoded_bytes,
+            stored_bytes: decoded_bytes,
+            mask: 0,
+        };
+        let decode = |number: usize| -> Result<()> {
+            let mut decoder = self.decoders.take();
+            let in_chunk = |e: Error| {
+                Error::data(format!("chunk {number} (rows {} on): {e}", number / per_band * chunked.chunk[0] as usize))
+            };
+            let done = self.decode(chunked, number, &mut decoder).map_err(in_chunk).and_then(|()| {
+                let written = file.write_all_at(decoder.decoded(), place(number).offset);
+                written
+                    .map_err(|e| Error::data(format!("decoded rows cannot be written to the folder of --scratch: {e}")))
+            });
+            self.decoders.put(decoder);
+            done
+        };
+        let numbers = first..bands.end * per_band;
+        numbers.clone().into_par_iter().map(decode).collect::<Vec<_>>().into_iter().collect::<Result<()>>()?;
+        let mut places = vec![None; chunked.places.len()];
+        numbers.clone().for_each(|number| places[number] = Some(place(number)));
+        let n_bytes = numbers.len() as u64 * decoded_bytes;
+        let chunked = Chunked { places, filters: Vec::new(), turned: false, ..chunked.clone() };
+        let index = StoredIndex { file_bytes: offset + n_bytes, place: Place::Chunked(chunked), ..self.index.clone() };
+        Ok((index, n_bytes))
+    }
+
+    /// Rows of one band, all of its columns. Returns the band decoded if it is worth keeping.
+    fn read_band(
+        &self,
+        chunked: &Chunked,
+        runs: &[Vec<Run>],
+        rows: Range<u64>,
+        into: &mut [u8],
+        kept: Option<&Kept>,
+        n_decoders: usize,
+    ) -> Result<Option<Kept>> {
         let band = rows.start / chunked.chunk[0];
-        let first = (rows.start - band * chunked.chunk[0]) as usize;
-        let chunk_row_bytes = chunked.row_elements() * self.element_bytes;
-        for column in 0..chunked.per_band {
-            let number = band as usize * chunked.per_band + column;
-            let in_chunk = |e: Error| Error::data(format!("chunk {number} (rows {} on): {e}", band * chunked.chunk[0]));
-            if chunked.is_plain(&self.shape) {
-                let at = chunked.chunks[number].offset + (first * chunk_row_bytes) as u64;
-                self.pread(at, into).map_err(in_chunk)?;
-                continue;
+        let begin = band * chunked.chunk[0];
+        let n_rows = (begin + chunked.chunk[0]).min(self.index.shape[0]) - begin;
+        let slots = (rows.start - begin) as usize..(rows.end - begin) as usize;
+        if let Some(kept) = kept.filter(|kept| kept.band == band) {
+            for (chunk, runs) in kept.chunks.iter().zip(runs) {
+                self.scatter(chunked, chunk, slots.clone(), runs, into);
             }
-            let decoded = self.decode(chunked, number, work).map_err(in_chunk)?;
-            if chunked.chunk[1..] == self.shape[1..] {
-                into.copy_from_slice(&decoded[first * chunk_row_bytes..][..into.len()]);
-                continue;
+            return Ok(None);
+        }
+        if let ([runs], true) = (runs, chunked.is_plain())
+            && let [(0, 0, n_bytes)] = runs[..]
+            && n_bytes == self.index.row_bytes()
+            && let Some(place) = &chunked.places[band as usize]
+        {
+            // Rows of the chunk are rows of the dataset, wherever padding columns are not in between.
+            if chunked.row_elements() * self.index.element_bytes == n_bytes {
+                self.pread(place.offset + (slots.start * n_bytes) as u64, into)
+                    .map_err(|e| Error::data(format!("chunk {band} (rows {begin} on): {e}")))?;
+                return Ok(None);
             }
-            let runs = self.runs(chunked, column);
-            for (row, to) in into.chunks_exact_mut(self.row_bytes).enumerate() {
-                let from = &decoded[(first + row) * chunk_row_bytes..(first + row + 1) * chunk_row_bytes];
-                for (source, target, n_bytes) in &runs {
-                    to[*target..target + n_bytes].copy_from_slice(&from[*source..source + n_bytes]);
+        }
+        let is_cut = slots.len() as u64 != n_rows && !chunked.is_plain();
+        let band_bytes = self.decoded_bytes(chunked) as u64 * runs.len() as u64;
+        let mut keep = (is_cut && band_bytes <= self.keep_bytes).then(|| Kept { band, chunks: Vec::new() });
+        let mut decoders: Vec<Decoder> = (0..n_decoders.min(runs.len())).map(|_| self.decoders.take()).collect();
+        let mut done = Ok(());
+        for (group, runs) in runs.chunks(decoders.len()).enumerate() {
+            let first = band as usize * self.chunks_per_band(chunked) + group * decoders.len();
+            // What a decoder holds after its turn: only the wanted rows where the chunk is plain.
+            let decode = |(column, decoder): (usize, &mut Decoder)| -> Result<()> {
+                let decoded = match chunked.is_plain() {
+                    true => self.fetch_rows(chunked, first + column, slots.clone(), decoder),
+                    false => self.decode(chunked, first + column, decoder),
+                };
+                decoded.map_err(|e| Error::data(format!("chunk {} (rows {begin} on): {e}", first + column)))
+            };
+            let decoded: Vec<Result<()>> = match &mut decoders[..] {
+                [only] => vec![decode((0, only))],
+                several => several[..runs.len()].par_iter_mut().enumerate().map(decode).collect(),
+            };
+            done = decoded.into_iter().collect();
+            if done.is_err() {
+                break;
+            }
+            for (decoder, runs) in decoders.iter().zip(runs) {
+                let slots = if chunked.is_plain() { 0..slots.len() } else { slots.clone() };
+                self.scatter(chunked, decoder.decoded(), slots, runs, into);
+                if let Some(keep) = &mut keep {
+                    keep.chunks.push(decoder.decoded().to_vec());
                 }
             }
         }
-        Ok(())
+        decoders.into_iter().for_each(|decoder| self.decoders.put(decoder));
+        done.map(|()| keep)
     }
 
-    /// What of a row of the band's chunk number `column` belongs where in a row of the dataset: (from, to, bytes).
-    fn runs(&self, chunked: &Chunked, column: usize) -> Vec<(usize, usize, usize)> {
-        let (shape, chunk) = (&self.shape[1..], &chunked.chunk[1..]);
+    fn chunks_per_band(&self, chunked: &Chunked) -> usize {
+        chunked.per_band(&self.index.shape)
+    }
+
+    fn decoded_bytes(&self, chunked: &Chunked) -> usize {
+        chunked.row_elements() * chunked.chunk[0] as usize * self.index.element_bytes
+    }
+
+    /// Rows `slots` of a decoded chunk to their places in whole rows.
+    fn scatter(&self, chunked: &Chunked, decoded: &[u8], slots: Range<usize>, runs: &[Run], into: &mut [u8]) {
+        let chunk_row_bytes = chunked.row_elements() * self.index.element_bytes;
+        let row_bytes = self.index.row_bytes();
+        let from = &decoded[slots.start * chunk_row_bytes..slots.end * chunk_row_bytes];
+        match runs {
+            [(0, 0, n)] if *n == row_bytes && *n == chunk_row_bytes => into.copy_from_slice(from),
+            _ => {
+                for (to, from) in into.chunks_exact_mut(row_bytes).zip(from.chunks_exact(chunk_row_bytes)) {
+                    for (source, target, n_bytes) in runs {
+                        to[*target..target + n_bytes].copy_from_slice(&from[*source..source + n_bytes]);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The runs of every chunk of a band.
+    fn runs(&self, chunked: &Chunked) -> Vec<Vec<Run>> {
+        (0..self.chunks_per_band(chunked)).map(|column| self.runs_of(chunked, column)).collect()
+    }
+
+    fn runs_of(&self, chunked: &Chunked, column: usize) -> Vec<Run> {
+        let (shape, chunk) = (&self.index.shape[1..], &chunked.chunk[1..]);
+        let element_bytes = self.index.element_bytes;
         let mut runs: Vec<(usize, usize)> = vec![(0, 0)];
         let mut rest = column as u64;
         let grid: Vec<u64> = shape.iter().zip(chunk).map(|(n, c)| n.div_ceil(*c)).collect();
@@ -248,191 +485,103 @@ impl StoredRows {
             begins[axis] = rest % grid[axis] * chunk[axis];
             rest /= grid[axis];
         }
-        let Some(last) = shape.len().checked_sub(1) else { return vec![(0, 0, self.element_bytes)] };
+        let Some(last) = shape.len().checked_sub(1) else { return vec![(0, 0, element_bytes)] };
         for axis in 0..last {
             let (begin, in_chunk, in_row) = (begins[axis] as usize, chunk[axis] as usize, shape[axis] as usize);
             let n = in_chunk.min(in_row - begin);
             let along = |(from, to)| (0..n).map(move |i| (from * in_chunk + i, to * in_row + begin + i));
             runs = runs.into_iter().flat_map(along).collect();
         }
-        let n = chunk[last].min(shape[last] - begins[last]) as usize * self.element_bytes;
+        let n = chunk[last].min(shape[last] - begins[last]) as usize * element_bytes;
         let place = |(from, to)| {
-            let from = from * chunk[last] as usize * self.element_bytes;
-            let to = (to * shape[last] as usize + begins[last] as usize) * self.element_bytes;
+            let from = from * chunk[last] as usize * element_bytes;
+            let to = (to * shape[last] as usize + begins[last] as usize) * element_bytes;
             (from, to, n)
         };
-        runs.into_iter().map(place).collect()
+        // Whole axes side by side are one run.
+        let mut joined: Vec<Run> = Vec::new();
+        for run in runs.into_iter().map(place) {
+            match joined.last_mut() {
+                Some((from, to, n)) if *from + *n == run.0 && *to + *n == run.1 => *n += run.2,
+                _ => joined.push(run),
+            }
+        }
+        joined
     }
 
-    /// The decoded bytes of a chunk, as HDF5 had them before the filters.
-    fn decode<'w>(&self, chunked: &Chunked, number: usize, work: &'w mut Work) -> Result<&'w [u8]> {
-        let chunk = chunked.chunks[number];
-        if chunk.offset.checked_add(chunk.stored_bytes).is_none_or(|end| end > self.file_bytes) {
+    /// Rows `slots` of a chunk without filters, and no other bytes of it.
+    fn fetch_rows(&self, chunked: &Chunked, number: usize, slots: Range<usize>, decoder: &mut Decoder) -> Result<()> {
+        let chunk_row_bytes = chunked.row_elements() * self.index.element_bytes;
+        let n_bytes = slots.len() * chunk_row_bytes;
+        let Some(place) = &chunked.places[number] else { return self.fill(chunked, n_bytes, decoder) };
+        let buffer = decoder.stored();
+        buffer.resize(n_bytes, 0);
+        self.pread(place.offset + (slots.start * chunk_row_bytes) as u64, buffer)?;
+        decoder.decode(&[], 0, n_bytes).map(|_| ())
+    }
+
+    /// A whole chunk as HDF5 had it before the filters, its rows first.
+    fn decode(&self, chunked: &Chunked, number: usize, decoder: &mut Decoder) -> Result<()> {
+        let decoded_bytes = self.decoded_bytes(chunked);
+        let Some(place) = &chunked.places[number] else { return self.fill(chunked, decoded_bytes, decoder) };
+        if place.offset.checked_add(place.stored_bytes).is_none_or(|end| end > self.index.file_bytes) {
             return Err(Error::data("lies beyond the end of the file: it is truncated"));
         }
-        let decoded_bytes = chunked.row_elements() * chunked.chunk[0] as usize * self.element_bytes;
-        work.stored.resize(chunk.stored_bytes as usize, 0);
-        self.pread(chunk.offset, &mut work.stored)?;
-        let used = |i: usize| chunk.mask >> i & 1 == 0;
-        for (i, filter) in chunked.filters.iter().enumerate().rev().filter(|(i, _)| used(*i)) {
-            // What this filter was given: the chunk, and a checksum of four bytes for each one taken before.
-            let checksums = (0..i).filter(|&j| used(j) && chunked.filters[j] == Filter::Fletcher32).count();
-            let given = decoded_bytes + 4 * checksums;
-            match filter {
-                Filter::Deflate => {
-                    work.other.resize(given, 0);
-                    let inflated = work.inflate.zlib_decompress(&work.stored, &mut work.other);
-                    if inflated.ok() != Some(given) {
-                        return Err(Error::data("does not inflate: its bytes are damaged"));
-                    }
-                    std::mem::swap(&mut work.stored, &mut work.other);
-                }
-                Filter::Shuffle => {
-                    unshuffle(&work.stored, self.element_bytes, &mut work.other);
-                    std::mem::swap(&mut work.stored, &mut work.other);
-                }
-                Filter::Fletcher32 => check_fletcher32(&mut work.stored)?,
-            }
+        let stored = decoder.stored();
+        stored.resize(place.stored_bytes as usize, 0);
+        self.pread(place.offset, stored)?;
+        decoder.decode(&chunked.filters, place.mask, decoded_bytes)?;
+        if chunked.turned {
+            let turned = turn(decoder.decoded(), chunked.chunk[0] as usize, self.index.element_bytes);
+            *decoder.stored() = turned;
+            decoder.decode(&[], 0, decoded_bytes)?;
         }
-        match work.stored.len() == decoded_bytes {
-            true => Ok(&work.stored),
-            false => Err(Error::data(format!("holds {} bytes, not {decoded_bytes}", work.stored.len()))),
-        }
+        Ok(())
+    }
+
+    /// A chunk that was never written holds the fill value.
+    fn fill(&self, chunked: &Chunked, n_bytes: usize, decoder: &mut Decoder) -> Result<()> {
+        let buffer = decoder.stored();
+        buffer.clear();
+        buffer.resize(n_bytes, 0);
+        buffer.chunks_exact_mut(self.index.element_bytes).for_each(|element| element.copy_from_slice(&chunked.fill));
+        decoder.decode(&[], 0, n_bytes).map(|_| ())
     }
 }
 
-impl Chunked {
-    fn of(
-        dataset: &Dataset,
-        shape: &[u64],
-        element_bytes: usize,
-        keep_bytes: u64,
-        opened: &mut Opened,
-    ) -> std::result::Result<Chunked, &'static str> {
-        let chunk: Vec<u64> = dataset.chunk().unwrap_or_default().iter().map(|&n| n as u64).collect();
-        if chunk.len() != shape.len() || chunk.contains(&0) || shape.contains(&0) {
-            return Err("its chunks do not fit its shape");
+/// (columns, rows) to (rows, columns).
+fn turn(by_column: &[u8], n_rows: usize, element_bytes: usize) -> Vec<u8> {
+    let mut by_row = vec![0; by_column.len()];
+    let n_columns = by_column.len() / (n_rows * element_bytes).max(1);
+    for (column, values) in by_column.chunks_exact(n_rows * element_bytes).enumerate() {
+        for (row, value) in values.chunks_exact(element_bytes).enumerate() {
+            by_row[(row * n_columns + column) * element_bytes..][..element_bytes].copy_from_slice(value);
         }
-        let options =
-            dataset.dcpl().and_then(|create| create.get_chunk_opts()).map_err(|_| "its options cannot be read")?;
-        if options.is_some_and(|options| !options.is_empty()) {
-            return Err("its last chunks are not filtered");
-        }
-        let filters = filters_of(dataset).map_err(|_| "its filters cannot be read")?;
-        let filters: Option<Vec<Filter>> = filters
-            .iter()
-            .map(|filter| match filter.id {
-                1 => Some(Filter::Deflate),
-                2 => Some(Filter::Shuffle),
-                3 => Some(Filter::Fletcher32),
-                _ => None,
-            })
-            .collect();
-        let filters = filters.ok_or("a filter that only the library decodes")?;
-        // Once each: then the size of what a filter was given is known.
-        if (1..filters.len()).any(|i| filters[..i].contains(&filters[i])) {
-            return Err("a filter is applied twice");
-        }
-        let grid: Vec<u64> = shape.iter().zip(&chunk).map(|(n, c)| n.div_ceil(*c)).collect();
-        let n_chunks = grid.iter().try_fold(1u64, |product, &n| product.checked_mul(n)).unwrap_or(u64::MAX);
-        let decoded = chunk.iter().try_fold(element_bytes as u64, |product, &n| product.checked_mul(n));
-        if decoded.is_none_or(|bytes| bytes > u64::from(u32::MAX)) {
-            return Err("its chunks are too large");
-        }
-        if dataset.num_chunks().map(|n| n as u64) != Some(n_chunks) {
-            return Err("some chunks were never written");
-        }
-        let effort_left = n_chunks.checked_mul(n_chunks).and_then(|effort| opened.effort_left.checked_sub(effort));
-        opened.effort_left = effort_left.ok_or("too many chunks to list")?;
-        let mut chunks = vec![None; n_chunks as usize];
-        for index in 0..n_chunks as usize {
-            let info = dataset.chunk_info(index).ok_or("its chunks cannot be listed")?;
-            let mut number = 0;
-            for (axis, begin) in info.offset.iter().enumerate().take(shape.len()) {
-                if begin % chunk[axis] != 0 || begin / chunk[axis] >= grid[axis] {
-                    return Err("a chunk lies outside the dataset");
-                }
-                number = number * grid[axis] + begin / chunk[axis];
-            }
-            let place = chunks.get_mut(number as usize).ok_or("a chunk lies outside the dataset")?;
-            *place = Some(Chunk { offset: info.addr, stored_bytes: info.size, mask: info.filter_mask });
-        }
-        let chunks: Option<Vec<Chunk>> = chunks.into_iter().collect();
-        Ok(Chunked {
-            chunk,
-            chunks: chunks.ok_or("a chunk is listed twice")?,
-            per_band: grid[1..].iter().product::<u64>() as usize,
-            keep_bytes,
-            filters,
-            kept: Mutex::default(),
-        })
     }
+    by_row
+}
 
-    /// Whether a run of rows of a chunk is a run of bytes of the file.
-    fn is_plain(&self, shape: &[u64]) -> bool {
-        self.filters.is_empty() && self.chunk[1..] == shape[1..]
-    }
+/// What a file was when it was opened: another size or time of change later means that somebody writes to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    pub(crate) n_bytes: u64,
+    changed: (i64, i64),
+}
 
-    /// Elements in one row of a chunk.
-    fn row_elements(&self) -> usize {
-        self.chunk[1..].iter().product::<u64>() as usize
+impl Stamp {
+    pub(crate) fn of(file: &File) -> Result<Stamp> {
+        use std::os::unix::fs::MetadataExt;
+        let found = file.metadata().map_err(|e| Error::data(format!("cannot be looked at: {e}")))?;
+        Ok(Stamp { n_bytes: found.len(), changed: (found.mtime(), found.mtime_nsec()) })
     }
 }
 
-/// Undoes HDF5's shuffle: byte b of element e lies at b·n + e; what does not fill an element is at the end as it was.
-fn unshuffle(shuffled: &[u8], element_bytes: usize, into: &mut Vec<u8>) {
-    into.resize(shuffled.len(), 0);
-    let n = shuffled.len() / element_bytes;
-    let (whole, rest) = into.split_at_mut(n * element_bytes);
-    rest.copy_from_slice(&shuffled[n * element_bytes..]);
-    match element_bytes {
-        4 => unshuffle_by::<4>(shuffled, n, whole),
-        8 => unshuffle_by::<8>(shuffled, n, whole),
-        2 => unshuffle_by::<2>(shuffled, n, whole),
-        _ => whole.copy_from_slice(&shuffled[..n]),
-    }
-}
-
-fn unshuffle_by<const B: usize>(shuffled: &[u8], n: usize, into: &mut [u8]) {
-    let planes: [&[u8]; B] = std::array::from_fn(|b| &shuffled[b * n..(b + 1) * n]);
-    for (e, element) in into.chunks_exact_mut(B).enumerate() {
-        for b in 0..B {
-            element[b] = planes[b][e];
-        }
-    }
-}
-
-/// Takes the checksum off the end, after comparing it.
-fn check_fletcher32(bytes: &mut Vec<u8>) -> Result<()> {
-    let Some(data) = bytes.len().checked_sub(4) else {
-        return Err(Error::data("is too short for its checksum"));
-    };
-    let stored = u32::from_le_bytes([bytes[data], bytes[data + 1], bytes[data + 2], bytes[data + 3]]);
-    let computed = fletcher32(&bytes[..data]);
-    // Old libraries stored the two halves with their bytes exchanged, and the library still accepts that.
-    let exchanged = (computed & 0x00ff_00ff) << 8 | (computed >> 8) & 0x00ff_00ff;
-    if stored != computed && stored != exchanged {
-        return Err(Error::data("checksum failed: its bytes are damaged"));
-    }
-    bytes.truncate(data);
-    Ok(())
-}
-
-/// Fletcher's checksum over big-endian 16-bit words, as HDF5 takes it. Source: Fletcher, *An arithmetic checksum for serial
-/// transmissions*, IEEE Trans. Commun. 30 (1982); sums modulo 65,535 with end-around carry.
-fn fletcher32(data: &[u8]) -> u32 {
-    let fold = |sum: u32| (sum & 0xffff) + (sum >> 16);
-    let (mut a, mut b) = (0u32, 0u32);
-    // After 360 words the sums are still below 2³².
-    for run in data.chunks(720) {
-        for word in run.chunks(2) {
-            a += u32::from(word[0]) << 8 | word.get(1).map_or(0, |&low| u32::from(low));
-            b += a;
-        }
-        (a, b) = (fold(a), fold(b));
-    }
-    (a, b) = (fold(a), fold(b));
-    b << 16 | a
+/// Opens a file beside the library.
+pub(crate) fn open_raw(path: &Path) -> Result<File> {
+    File::open(path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => Error::data("no such file on this node, though another rank sees it"),
+        _ => Error::data(format!("cannot open: {e}")),
+    })
 }
 
 #[cfg(test)]

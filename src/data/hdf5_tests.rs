@@ -1,4 +1,5 @@
 use super::super::hdf5_types::{BitByte, Native};
+use super::super::{Column, ColumnKind, TargetKind};
 use super::*;
 use ::hdf5::File;
 use std::path::PathBuf;
@@ -315,22 +316,68 @@ fn many_files_are_one_table_in_the_order_given() {
 
 #[test]
 fn files_that_do_not_fit_together_are_refused_with_the_column() {
-    let write = |name: &str, wide: bool| {
+    let write = |name: &str, kind: char| {
         file(|file| {
-            file.new_dataset_builder().with_data(&[1f32, 2.0]).create("a").unwrap();
-            match wide {
-                true => file.new_dataset_builder().with_data(&[1f64, 2.0]).create(name).unwrap(),
-                false => file.new_dataset_builder().with_data(&[1f32, 2.0]).create(name).unwrap(),
+            let make = || file.new_dataset_builder();
+            make().with_data(&[1f32, 2.0]).create("a").unwrap();
+            match kind {
+                'w' => make().with_data(&[1f64, 0.1]).create(name).unwrap(),
+                't' => {
+                    make().with_data(&[hdf5::types::FixedAscii::<2>::from_ascii("x").unwrap(); 2]).create(name).unwrap()
+                }
+                _ => make().with_data(&[1f32, 2.0]).create(name).unwrap(),
             };
         })
     };
-    let (first, second) = (write("b", false), write("b", true));
-    let paths = [first.1.clone(), second.1.clone()];
-    let text = message(Hdf5Source::open(&paths, &features(&["a", "b"]), Need::Predict));
-    assert!(text.contains(&format!("{}: column 1 is 'b'", second.1.display())), "{text}");
-    let third = write("c", false);
-    let text = message(Hdf5Source::open(&[first.1, third.1], &features(&["a", "b"]), Need::Predict));
-    assert!(text.contains("'b' is not there") && text.contains("'c' (2, float32)"), "{text}");
+    let (first, text) = (write("b", 'n'), write("b", 't'));
+    let paths = [first.1.clone(), text.1.clone()];
+    let message_of = |paths: &[PathBuf]| message(Hdf5Source::open(paths, &features(&["a", "b"]), Need::Predict));
+    let found = message_of(&paths);
+    assert!(found.contains(&format!("{}: column 1 is 'b' (strings)", text.1.display())), "{found}");
+    let other = write("c", 'n');
+    let found = message_of(&[first.1.clone(), other.1]);
+    assert!(found.contains("'b' is not there") && found.contains("'c' (2, float32)"), "{found}");
+    // Numbers of any width go together: all are then read as the widest.
+    let wide = write("b", 'w');
+    let mut source = Hdf5Source::open(&[first.1, wide.1], &features(&["a", "b"]), Need::Predict).unwrap();
+    assert_eq!(f64s(&read_all(&mut source)), [1.0, 1.0, 2.0, 2.0, 1.0, 1.0, 2.0, 0.1]);
+}
+
+#[test]
+fn an_index_read_on_another_rank_gives_the_same_rows() {
+    let (_folder, path) = file(|file| {
+        let x = file
+            .new_dataset_builder()
+            .chunk((3, 2))
+            .deflate(1)
+            .with_data(&array2(20, 3, |i| i as f64 / 3.0))
+            .create("X");
+        x.unwrap().new_attr::<f64>().create("_FillValue").unwrap().write_scalar(&f64::NAN).unwrap();
+        file.new_dataset_builder().with_data(&vec![1u8; 20]).create("y").unwrap();
+    });
+    let index = TableIndex::of(&[path], &TableNames::default(), Need::Train).unwrap();
+    assert_eq!(index.through_library(), []);
+    let received = TableIndex::from_bytes(&index.to_bytes().unwrap()).unwrap();
+    assert_eq!(received.schema, index.schema);
+    let [ours, theirs] = [index, received].map(|index| read_all(&mut Hdf5Source::of_index(index)));
+    assert_eq!(f64s(&ours), f64s(&theirs));
+    assert!(TableIndex::from_bytes(&[7; 5]).is_err());
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_read_is_noticed() {
+    let (_folder, path) = file(|file| {
+        file.new_dataset_builder().with_data(&array2(20, 3, |i| i as f32)).create("X").unwrap();
+        file.new_dataset_builder().with_data(&vec![1u8; 20]).create("y").unwrap();
+    });
+    let mut source = open(&path, TableNames::default()).unwrap();
+    let mut block = Block::empty();
+    source.read(0..10, &mut block).unwrap();
+    let bytes = std::fs::read(&path).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(20)); // the clock of a file system is coarse
+    std::fs::write(&path, &bytes).unwrap();
+    let error = source.read(10..20, &mut block).unwrap_err().to_string();
+    assert!(error.contains("was changed while it was read"), "{error}");
 }
 
 #[test]

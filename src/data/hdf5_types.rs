@@ -3,13 +3,17 @@
 
 use crate::error::{Error, InContext, Result};
 use hdf5::{Dataset, Datatype, File, Group};
-use hdf5_sys::h5d::{H5Dopen2, H5Dread, H5Dvlen_reclaim};
+use hdf5_sys::h5d::{H5D_fill_value_t, H5Dopen2, H5Dread, H5Dvlen_reclaim};
 use hdf5_sys::h5i::hid_t;
-use hdf5_sys::h5p::{H5P_DEFAULT, H5Pclose, H5Pcreate, H5Pget_filter2, H5Pget_nfilters, H5Pset_chunk_cache};
+use hdf5_sys::h5o::{H5O_INFO_BASIC, H5O_info1_t, H5Oget_info2};
+use hdf5_sys::h5p::{
+    H5P_DEFAULT, H5Pclose, H5Pcreate, H5Pfill_value_defined, H5Pget_fill_value, H5Pget_filter2, H5Pget_nfilters,
+    H5Pset_chunk_cache,
+};
 use hdf5_sys::h5s::{H5S_seloper_t, H5Sselect_hyperslab};
 use hdf5_sys::h5t::{
     H5T_class_t, H5T_sign_t, H5T_str_t, H5Tequal, H5Tget_class, H5Tget_member_name, H5Tget_nmembers, H5Tget_order,
-    H5Tget_precision, H5Tget_sign, H5Tget_strpad, H5Tis_variable_str,
+    H5Tget_precision, H5Tget_sign, H5Tget_strpad, H5Tget_super, H5Tis_variable_str,
 };
 use hdf5_sys::h5z::{H5Z_filter_t, H5Zfilter_avail};
 use std::ffi::{CStr, CString};
@@ -18,7 +22,7 @@ use std::os::raw::{c_char, c_void};
 use std::path::Path;
 
 /// What one element of a dataset is, and so how it is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) enum Element {
     /// `bytes` is the width in memory (1, 2, 4, 8): the stored width rounded up.
     Integer { bytes: usize, signed: bool },
@@ -241,6 +245,57 @@ pub(crate) fn standard_bytes(dtype: &Datatype) -> Option<(usize, bool)> {
     standard.into_iter().find(|(id, ..)| is(*id)).map(|(_, bytes, big_endian)| (bytes, big_endian))
 }
 
+/// Width in bytes, and whether the bytes have to be turned round, of a type whose stored bytes are those of a number or a
+/// string of fixed length in memory. None for all others.
+pub(crate) fn stored_bytes(dtype: &Datatype) -> Option<(usize, bool)> {
+    match hdf5::h5lock!(H5Tget_class(dtype.id())) {
+        H5T_class_t::H5T_STRING if hdf5::h5lock!(H5Tis_variable_str(dtype.id())) > 0 => None,
+        H5T_class_t::H5T_STRING => Some((dtype.size(), false)).filter(|(bytes, _)| *bytes > 0),
+        H5T_class_t::H5T_BITFIELD if dtype.size() == 1 => Some((1, false)),
+        H5T_class_t::H5T_ENUM => {
+            let base: Datatype = hdf5::h5lock!(hdf5::from_id(H5Tget_super(dtype.id()))).ok()?;
+            standard_bytes(&base)
+        }
+        _ => standard_bytes(dtype),
+    }
+}
+
+/// The bytes of an element that was never written, as stored: what the dataset says, else zeros. Not for strings of any length.
+pub(crate) fn fill_bytes(dataset: &Dataset, element_bytes: usize) -> Option<Vec<u8>> {
+    let create = dataset.dcpl().ok()?;
+    let dtype = dataset.dtype().ok()?;
+    if dtype.size() != element_bytes {
+        return None;
+    }
+    let mut fill = vec![0u8; element_bytes];
+    let mut defined = H5D_fill_value_t::H5D_FILL_VALUE_ERROR;
+    if hdf5::h5lock!(H5Pfill_value_defined(create.id(), &mut defined)) < 0 {
+        return None;
+    }
+    if defined == H5D_fill_value_t::H5D_FILL_VALUE_UNDEFINED {
+        return Some(fill);
+    }
+    let buffer: *mut c_void = fill.as_mut_ptr().cast();
+    (hdf5::h5lock!(H5Pget_fill_value(create.id(), dtype.id(), buffer)) >= 0).then_some(fill)
+}
+
+/// Where the object header of a dataset lies in its file, counted from the end of the user block.
+pub(crate) fn header_address(dataset: &Dataset) -> Option<u64> {
+    let mut info = H5O_info1_t::default();
+    (hdf5::h5lock!(H5Oget_info2(dataset.id(), &mut info, H5O_INFO_BASIC)) >= 0).then_some(info.addr)
+}
+
+/// All bytes of a small dataset as stored.
+pub(crate) fn read_stored(dataset: &Dataset) -> hdf5::Result<Vec<u8>> {
+    let dtype = dataset.dtype()?;
+    let mut bytes = vec![0u8; dataset.size() * dtype.size()];
+    let all = hdf5_sys::h5s::H5S_ALL;
+    let buffer: *mut c_void = bytes.as_mut_ptr().cast();
+    // The type in memory is that of the file: no conversion, and as many bytes as were made room for.
+    hdf5::h5lock!(hdf5::h5check(H5Dread(dataset.id(), dtype.id(), all, all, H5P_DEFAULT, buffer)))?;
+    Ok(bytes)
+}
+
 /// A filter of a dataset's pipeline.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct FilterUse {
@@ -248,8 +303,11 @@ pub struct FilterUse {
     pub id: i32,
     /// Its name, such as `deflate`.
     pub name: String,
-    /// Whether this machine can decode it.
+    /// Whether the HDF5 library of this machine can decode it.
     pub available: bool,
+    /// What the filter was told when the dataset was made.
+    #[serde(skip)]
+    pub values: Vec<u32>,
 }
 
 /// The filters of a dataset in the order they were applied.
@@ -259,13 +317,14 @@ pub(crate) fn filters_of(dataset: &Dataset) -> Result<Vec<FilterUse>> {
     let mut filters = Vec::new();
     for index in 0..n_filters {
         let mut name = [0 as c_char; 64];
-        let (mut flags, mut n_values, mut config) = (0, 0, 0);
+        let mut values = [0u32; 64];
+        let (mut flags, mut n_values, mut config) = (0, values.len(), 0);
         let id: H5Z_filter_t = hdf5::h5lock!(H5Pget_filter2(
             create.id(),
             index,
             &mut flags,
             &mut n_values,
-            std::ptr::null_mut(),
+            values.as_mut_ptr(),
             name.len() - 1,
             name.as_mut_ptr(),
             &mut config,
@@ -273,7 +332,8 @@ pub(crate) fn filters_of(dataset: &Dataset) -> Result<Vec<FilterUse>> {
         // SAFETY: the last byte is zero and was kept out of HDF5's reach above.
         let stored = unsafe { CStr::from_ptr(name.as_ptr()) }.to_string_lossy().into_owned();
         let available = hdf5::h5lock!(H5Zfilter_avail(id)) > 0;
-        filters.push(FilterUse { id, name: filter_name(id, stored), available });
+        let values = values[..n_values.min(values.len())].to_vec();
+        filters.push(FilterUse { id, name: filter_name(id, stored), available, values });
     }
     Ok(filters)
 }
@@ -304,6 +364,8 @@ pub(crate) trait Native: bytemuck::Pod + Send + Sync {
     fn memory_type() -> hid_t;
     fn to_f32(self) -> f32;
     fn to_f64(self) -> f64;
+    /// Of whole numbers; those from 2⁶³ on as their bits.
+    fn to_i64(self) -> i64;
 }
 
 macro_rules! native {
@@ -312,6 +374,7 @@ macro_rules! native {
             fn memory_type() -> hid_t { *hdf5::globals::$id }
             fn to_f32(self) -> f32 { self as f32 }
             fn to_f64(self) -> f64 { self as f64 }
+            fn to_i64(self) -> i64 { self as i64 }
         }
     )*};
 }
@@ -346,6 +409,9 @@ impl Native for BitByte {
     }
     fn to_f64(self) -> f64 {
         f64::from(self.0)
+    }
+    fn to_i64(self) -> i64 {
+        i64::from(self.0)
     }
 }
 

@@ -13,7 +13,11 @@ pub mod digest;
 pub mod hdf5;
 mod hdf5_chunks;
 mod hdf5_field;
+mod hdf5_filters;
 mod hdf5_find;
+mod hdf5_index;
+mod hdf5_read;
+mod hdf5_table;
 #[allow(unsafe_code)] // calls of the HDF5 library that its crate does not wrap
 mod hdf5_types;
 mod hdf5_write;
@@ -24,6 +28,7 @@ pub mod partition;
 pub mod synthetic;
 
 pub(crate) use hdf5_field::Whole;
+pub use hdf5_table::TableIndex;
 pub(crate) use hdf5_types::reason;
 
 use crate::error::Result;
@@ -105,4 +110,14 @@ pub trait DataSource: Send {
     fn schema(&self) -> &Schema;
     /// Replaces `into` with these global rows. Not collective. Errors name file and dataset.
     fn read(&mut self, rows: Range<u64>, into: &mut Block) -> Result<()>;
+    /// The same without features, which are then whatever they were: targets, weights and offsets. Not collective.
+    fn read_labels(&mut self, rows: Range<u64>, into: &mut Block) -> Result<()> {
+        self.read(rows, into)
+    }
+    /// Takes no more than about this for what it holds between and during reads. Not collective.
+    fn limit_memory(&mut self, _bytes: u64) {}
+    /// Puts what takes time to decode of these rows into files in `folder`, from where it is then read. Not collective.
+    fn decode_to(&mut self, _folder: &std::path::Path, _rows: Range<u64>) -> Result<()> {
+        Ok(())
+    }
 }

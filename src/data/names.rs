@@ -38,6 +38,18 @@ pub struct Inputs {
     pub names: TableNames,
     /// Of all files' rows, counted from the first file's first. None: all.
     pub rows: Option<Range<u64>>,
+    pub reading: Reading,
+}
+
+/// How a table is read; never what comes of it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Reading {
+    /// Bytes that each rank may take for the table and the buffers of its training. None: what it takes.
+    pub max_memory: Option<u64>,
+    /// Rows are read for every pass even where they would fit.
+    pub streamed: bool,
+    /// Folder of this node for decoded chunks of tables that do not fit. None: they are decoded again for every pass.
+    pub scratch: Option<PathBuf>,
 }
 
 /// `name` under `group`, without a leading or trailing slash.

@@ -143,7 +143,7 @@ pub fn from_file(file: &ModelFile) -> Result<Model> {
 pub fn inputs_of(file: &ModelFile, model: &Model) -> Inputs {
     let stored = file.attribute("inputs").and_then(|text| serde_json::from_str(text).ok());
     let (paths, group, rows): (Vec<PathBuf>, Option<String>, Option<Range<u64>>) = stored.unwrap_or_default();
-    Inputs { paths, names: TableNames { group, ..model.names.relative() }, rows }
+    Inputs { paths, names: TableNames { group, ..model.names.relative() }, rows, ..Inputs::default() }
 }
 
 fn columns_from(file: &ModelFile) -> Result<Vec<ColumnCode>> {
@@ -245,7 +245,8 @@ mod tests {
         for kind in [Kind::Linear, Kind::Logistic, Kind::Svm, Kind::Poisson] {
             let before = model(kind);
             let names = TableNames { group: Some("runs".into()), ..before.names.clone() };
-            let inputs = Inputs { paths: vec!["a b.h5".into(), "c\"d.h5".into()], names, rows: Some(3..9) };
+            let inputs =
+                Inputs { paths: vec!["a b.h5".into(), "c\"d.h5".into()], names, rows: Some(3..9), ..Inputs::default() };
             let path = folder.path().join(format!("{kind:?}.h5"));
             crate::store::save(&path, &to_file(&before, &inputs).unwrap(), false).unwrap();
             let file = crate::store::load(&path).unwrap();

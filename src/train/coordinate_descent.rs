@@ -36,7 +36,7 @@ const REFRESH: u64 = 64;
 /// If `start` has not n_features + 1 elements or the objective has several scores.
 pub fn solve(
     comm: &Communicator,
-    table: &Table,
+    table: &Table<'_>,
     objective: &dyn Objective,
     config: &TrainConfig,
     start: Vec<f64>,

@@ -1,6 +1,6 @@
 //! Mini-batch training over lanes: local gradients → integers → all-reduce → one step, the same on every rank.
 
-use super::lanes::{Course, Lane, for_each_lane};
+use super::lanes::{Course, Lane, Lanes, for_each_lane};
 use super::learning_rate::Scales;
 use super::sums::{Total, sum_blocks, sum_scalars};
 use super::table::{Fit, Table};
@@ -32,7 +32,7 @@ const STILL_EPOCHS: usize = 2;
 /// Source: `EXACT` 2b and 3.
 pub fn train(
     comm: &Communicator,
-    table: &Table,
+    table: &Table<'_>,
     objective: &dyn Objective,
     config: &TrainConfig,
     start: Vec<f64>,
@@ -49,22 +49,22 @@ pub fn train(
 }
 
 /// The lanes of this rank, and the learning rate. Collective.
-fn prepare<'a>(
+fn prepare<'a, 's>(
     comm: &Communicator,
-    table: &'a Table,
+    table: &'a Table<'s>,
     objective: &'a dyn Objective,
     config: &'a TrainConfig,
     start: &[f64],
-) -> Result<(Job<'a>, Vec<Lane>)> {
+) -> Result<(Job<'a, 's>, Lanes)> {
     check(config)?;
     let course = Course::new(table, config)?;
-    let mut lanes = Lane::of(table, &course, objective.n_scores());
-    start_epoch(&mut lanes, table, config, &course, 0);
+    let mut lanes = Lanes::of(table, &course, config.seed, objective.n_scores());
+    lanes.enter(comm, table, 0, 0)?;
     let step_rows = match config.sync {
         Sync::Step => config.global_batch.min(table.plan.n_rows()),
         Sync::Every(_) | Sync::Once => course.micro_batch.min(table.plan.longest_lane()),
     };
-    let scales = Scales::measure(comm, table, objective, start, &lanes, &course, step_rows)?;
+    let scales = Scales::measure(comm, table, objective, start, &lanes.all, &course, step_rows)?;
     let adam = config.solver == Solver::Adam;
     let rate = config.learning_rate.unwrap_or(if adam { scales.adam(table.n_features) } else { scales.sgd(config) });
     Ok((Job { table, objective, config, course, rate, scales }, lanes))
@@ -91,8 +91,8 @@ fn check(config: &TrainConfig) -> Result<()> {
 }
 
 /// Everything that stays the same from step to step; holds no communicator, so threads may share it.
-pub(super) struct Job<'a> {
-    pub table: &'a Table,
+pub(super) struct Job<'a, 's> {
+    pub table: &'a Table<'s>,
     pub objective: &'a dyn Objective,
     pub config: &'a TrainConfig,
     pub course: Course,
@@ -101,7 +101,7 @@ pub(super) struct Job<'a> {
     pub scales: Scales,
 }
 
-impl Job<'_> {
+impl Job<'_, '_> {
     pub fn optimizer(&self, n_params: usize) -> Box<dyn Optimizer> {
         match self.config.solver {
             Solver::Adam => Box::new(Adam::new(n_params, 1e-8 * self.gradient_scale())),
@@ -155,31 +155,27 @@ fn power_of_two_below(x: f64) -> f64 {
 
 /// How lanes are brought together.
 pub(super) trait Together {
-    /// Step `step` (from 0): the epoch's step `of_epoch`, whose rows weigh `weight` > 0 over all lanes. Collective.
+    /// Step `step` (from 0): the pool's step `of_pool`, whose rows weigh `weight` > 0 over all lanes. Collective.
     fn step(
         &mut self,
         comm: &Communicator,
-        job: &Job<'_>,
+        job: &Job<'_, '_>,
         lanes: &mut [Lane],
         step: u64,
-        of_epoch: usize,
+        of_pool: usize,
         weight: f64,
     ) -> Result<()>;
     /// Called after each epoch's last step; returns what its losses lack of the penalty, weighted. Collective.
-    fn end_epoch(&mut self, comm: &Communicator, job: &Job<'_>) -> Result<f64>;
+    fn end_epoch(&mut self, comm: &Communicator, job: &Job<'_, '_>) -> Result<f64>;
     /// The common parameters. Collective.
-    fn finish(self, comm: &Communicator, job: &Job<'_>) -> Result<Vec<f64>>;
-}
-
-fn start_epoch(lanes: &mut [Lane], table: &Table, config: &TrainConfig, course: &Course, epoch: u64) {
-    for_each_lane(lanes, |lane| lane.start_epoch(config.seed, epoch, course, &table.weight));
+    fn finish(self, comm: &Communicator, job: &Job<'_, '_>) -> Result<Vec<f64>>;
 }
 
 /// All epochs. Collective.
 fn run(
     comm: &Communicator,
-    job: &Job<'_>,
-    mut lanes: Vec<Lane>,
+    job: &Job<'_, '_>,
+    mut lanes: Lanes,
     mut together: impl Together,
     watch: &mut dyn Observer,
 ) -> Result<Fit> {
@@ -187,17 +183,23 @@ fn run(
     let mut fit = Fit::default();
     for epoch in 0..course.epochs {
         let since = Instant::now();
-        start_epoch(&mut lanes, job.table, config, course, epoch);
-        let weights = step_weights(comm, job, &lanes)?;
         let first = epoch * course.steps_per_epoch;
-        for (of_epoch, &weight) in weights.iter().enumerate() {
-            if weight > 0.0 {
-                together.step(comm, job, &mut lanes, first + of_epoch as u64, of_epoch, weight)?;
-            }
+        for pool in 0..course.pools_per_epoch() {
+            lanes.enter(comm, job.table, epoch, pool)?;
+            let steps = course.steps_of(pool);
+            let weights = step_weights(comm, job, &lanes.all, steps.clone().count())?;
+            lanes.while_reading_ahead(job.table, |lanes| -> Result<()> {
+                for (of_pool, (step, &weight)) in steps.zip(&weights).enumerate() {
+                    if weight > 0.0 {
+                        together.step(comm, job, lanes, first + step, of_pool, weight)?;
+                    }
+                }
+                Ok(())
+            })?;
         }
         let next_step = first + course.steps_per_epoch;
         let penalty = together.end_epoch(comm, job)?;
-        let Some(loss) = epoch_loss(comm, &lanes, penalty)? else {
+        let Some(loss) = epoch_loss(comm, &lanes.all, penalty)? else {
             return job.diverged(comm, next_step.saturating_sub(1), 0);
         };
         let change = fit.losses.last().map_or(f64::INFINITY, |before| relative_change(*before, loss));
@@ -224,9 +226,9 @@ fn relative_change(before: f64, loss: f64) -> f64 {
     if change == 0.0 { 0.0 } else { change / loss.abs().max(f64::MIN_POSITIVE) }
 }
 
-/// Σ weight of the rows of each of the epoch's steps, over all lanes. Collective.
-fn step_weights(comm: &Communicator, job: &Job<'_>, lanes: &[Lane]) -> Result<Vec<f64>> {
-    let mut sums = BlockSums::new(job.course.steps_per_epoch as usize, job.course.n_lanes);
+/// Σ weight of the rows of each of the pool's steps, over all lanes. Collective.
+fn step_weights(comm: &Communicator, job: &Job<'_, '_>, lanes: &[Lane], n_steps: usize) -> Result<Vec<f64>> {
+    let mut sums = BlockSums::new(n_steps, job.course.n_lanes);
     for lane in lanes {
         sums.push(lane.weights.clone());
     }
@@ -271,7 +273,7 @@ struct EveryStep {
 }
 
 impl EveryStep {
-    fn new(job: &Job<'_>, params: Vec<f64>) -> EveryStep {
+    fn new(job: &Job<'_, '_>, params: Vec<f64>) -> EveryStep {
         let d = job.table.n_features;
         let tensors: Vec<usize> = (0..job.objective.n_scores()).flat_map(|_| [d, 1]).collect();
         let groups = Groups::new(&tensors);
@@ -317,14 +319,14 @@ impl Together for EveryStep {
     fn step(
         &mut self,
         comm: &Communicator,
-        job: &Job<'_>,
+        job: &Job<'_, '_>,
         lanes: &mut [Lane],
         step: u64,
-        of_epoch: usize,
+        of_pool: usize,
         weight: f64,
     ) -> Result<()> {
         // Compute: nothing lasting changes before the step is committed.
-        for_each_lane(lanes, |lane| lane.compute(job.table, job.objective, of_epoch, &self.params));
+        for_each_lane(lanes, |lane| lane.compute(job.table, job.objective, of_pool, &self.params));
         let n_lanes = job.course.n_lanes;
         let mut exponents = self.window.exponents();
         self.enter(lanes, n_lanes, &exponents);
@@ -361,16 +363,16 @@ impl Together for EveryStep {
         self.window.commit(peaks);
         for lane in lanes {
             lane.epoch_loss += lane.loss;
-            lane.epoch_weight += lane.weights[of_epoch];
+            lane.epoch_weight += lane.weights[of_pool];
         }
         Ok(())
     }
 
-    fn end_epoch(&mut self, _comm: &Communicator, _job: &Job<'_>) -> Result<f64> {
+    fn end_epoch(&mut self, _comm: &Communicator, _job: &Job<'_, '_>) -> Result<f64> {
         Ok(std::mem::take(&mut self.penalty))
     }
 
-    fn finish(self, comm: &Communicator, job: &Job<'_>) -> Result<Vec<f64>> {
+    fn finish(self, comm: &Communicator, job: &Job<'_, '_>) -> Result<Vec<f64>> {
         match self.params.iter().all(|p| p.is_finite()) {
             true => Ok(self.params),
             false => job.diverged(comm, job.course.of_steps.saturating_sub(1), 0),

@@ -12,12 +12,12 @@ fn config(solver: Solver, sync: Sync) -> TrainConfig {
     TrainConfig { solver, sync, epochs: Some(3), global_batch: 128, tolerance: 0.0, seed: 5, ..TrainConfig::default() }
 }
 
-fn zeros(table: &Table, objective: &dyn Objective) -> Vec<f64> {
+fn zeros(table: &Table<'_>, objective: &dyn Objective) -> Vec<f64> {
     vec![0.0; objective.n_scores() * (table.n_features + 1)]
 }
 
 /// The fit on `size` ranks with `threads` threads each, without times; asserts that all ranks have the same.
-fn fit_on(size: usize, threads: usize, whole: &Table, objective: &dyn Objective, config: &TrainConfig) -> Fit {
+fn fit_on(size: usize, threads: usize, whole: &Table<'_>, objective: &dyn Objective, config: &TrainConfig) -> Fit {
     let fits = run_threads(size, threads, |comm| {
         let part = whole.of_rank(comm.rank(), size);
         let mut fit = train(comm, &part, objective, config, zeros(whole, objective), &mut Silent)?;
@@ -75,7 +75,7 @@ fn fewer_rows_than_lanes_and_idle_ranks_are_legal() {
 #[test]
 fn a_table_without_weight_changes_nothing() {
     let mut whole = table(200, 2, 4, 3, gaussian);
-    whole.weight.fill(0.0);
+    whole.in_memory_mut().weight.fill(0.0);
     whole.total_weight = 0.0;
     for sync in [Sync::Step, Sync::Every(2), Sync::Once] {
         let fit = fit_on(2, 1, &whole, &Squared, &config(Solver::Sgd, sync));
@@ -113,23 +113,25 @@ fn idle_ranks_are_reported_once_by_the_root() {
 }
 
 /// The same course in plain doubles: every row of a step in one sum, momentum by hand.
-fn plain_twin(whole: &Table, objective: &dyn Objective, config: &TrainConfig, rate: f64) -> Vec<f64> {
+fn plain_twin(whole: &Table<'_>, objective: &dyn Objective, config: &TrainConfig, rate: f64) -> Vec<f64> {
     let course = Course::new(whole, config).unwrap();
-    let mut lanes = Lane::of(whole, &course, objective.n_scores());
+    let mut lanes = Lanes::of(whole, &course, config.seed, objective.n_scores());
+    let all = whole.in_memory().unwrap();
     let (mut params, d) = (zeros(whole, objective), whole.n_features);
     let mut velocity = params.clone();
     let mut step = 0;
     for epoch in 0..course.epochs {
-        lanes.iter_mut().for_each(|lane| lane.start_epoch(config.seed, epoch, &course, &whole.weight));
+        assert_eq!(course.pools_per_epoch(), 1);
+        lanes.enter(&Communicator::solo(), whole, epoch, 0).unwrap();
         for of_epoch in 0..course.steps_per_epoch as usize {
-            let rows: Vec<usize> = lanes.iter().flat_map(|lane| lane.micro_batch(of_epoch)).collect();
-            let weight: f64 = rows.iter().map(|&row| whole.weight[row]).sum();
+            let rows: Vec<usize> = lanes.all.iter().flat_map(|lane| lane.micro_batch(of_epoch)).collect();
+            let weight: f64 = rows.iter().map(|&row| all.weight[row]).sum();
             let mut grad = vec![0.0; params.len()];
             for row in rows {
-                let x: Vec<f64> = whole.rows().row(row).iter().map(|v| f64::from(*v)).chain([1.0]).collect();
+                let x: Vec<f64> = all.rows().row(row).iter().map(|v| f64::from(*v)).chain([1.0]).collect();
                 let score = |params: &[f64]| params.iter().zip(&x).map(|(p, v)| p * v).sum();
                 let mut scores: Vec<f64> = params.chunks(d + 1).map(score).collect();
-                objective.gradients(&[whole.y[row]], &[whole.weight[row]], &mut scores);
+                objective.gradients(&[all.y[row]], &[all.weight[row]], &mut scores);
                 for (c, s) in scores.iter().enumerate() {
                     x.iter().enumerate().for_each(|(j, v)| grad[c * (d + 1) + j] += s * v / weight);
                 }
@@ -184,7 +186,8 @@ fn defaults_come_near_the_optimum_whatever_the_scale() {
             // As trainers start: the best model without features.
             let mut start = zeros(&whole, objective);
             let mut by_score = vec![0.0; objective.n_scores()];
-            for (y, w) in whole.y.iter().zip(&whole.weight) {
+            let all = whole.in_memory().unwrap();
+            for (y, w) in all.y.iter().zip(&all.weight) {
                 if by_score.len() == 1 { by_score[0] += w * y } else { by_score[*y as usize] += w }
             }
             for (c, score) in objective.start_scores(whole.total_weight, &by_score).into_iter().enumerate() {
@@ -243,7 +246,8 @@ fn a_short_table_is_passed_often_enough_without_being_told() {
 fn a_sudden_huge_gradient_is_entered_again_with_the_same_bits() {
     let mut whole = table(1_009, 5, 8, 7, gaussian);
     for row in [100, 600, 900] {
-        (whole.y[row], whole.weight[row]) = (1e4 * row as f64, 1.0);
+        let all = whole.in_memory_mut();
+        (all.y[row], all.weight[row]) = (1e4 * row as f64, 1.0);
     }
     let config = config(Solver::Sgd, Sync::Step);
     let on = |size: usize| {
@@ -252,9 +256,9 @@ fn a_sudden_huge_gradient_is_entered_again_with_the_same_bits() {
             let start = zeros(&whole, &Squared);
             let (job, mut lanes) = prepare(comm, &part, &Squared, &config, &start)?;
             let mut together = EveryStep::new(&job, start);
-            let weights = step_weights(comm, &job, &lanes)?;
+            let weights = step_weights(comm, &job, &lanes.all, job.course.steps_per_epoch as usize)?;
             for (of_epoch, &weight) in weights.iter().enumerate() {
-                together.step(comm, &job, &mut lanes, of_epoch as u64, of_epoch, weight)?;
+                together.step(comm, &job, &mut lanes.all, of_epoch as u64, of_epoch, weight)?;
             }
             Ok((together.redone, together.params))
         });

@@ -7,12 +7,11 @@ use crate::error::Result;
 use crate::exact::BlockSums;
 use crate::model::linear::{LinearModel, add_gradient};
 use crate::objective::Objective;
-use rayon::prelude::*;
 
 /// `f(θ) = Σ w·loss / Σ w + λ₂/2 ‖coefficients‖²`: the smooth part of the objective. The intercept is free.
-pub struct FullBatch<'a> {
+pub struct FullBatch<'a, 's> {
     pub comm: &'a Communicator,
-    pub table: &'a Table,
+    pub table: &'a Table<'s>,
     pub objective: &'a dyn Objective,
     pub l2: f64,
 }
@@ -20,7 +19,7 @@ pub struct FullBatch<'a> {
 /// Value and gradient at a point; `None` where they are not finite.
 pub type Evaluation = Option<(f64, Vec<f64>)>;
 
-impl FullBatch<'_> {
+impl FullBatch<'_, '_> {
     pub fn n_params(&self) -> usize {
         self.objective.n_scores() * (self.table.n_features + 1)
     }
@@ -32,21 +31,15 @@ impl FullBatch<'_> {
 
     /// Value and gradient at `params`, the same bits on every rank. Collective.
     pub fn evaluate(&self, params: &[f64]) -> Result<Evaluation> {
-        let rows = self.table.rows();
-        let contributions: Vec<Vec<f64>> = self
-            .table
-            .blocks()
-            .into_par_iter()
-            .map(|block| {
-                let mut sums = vec![0.0; params.len() + 1];
-                let (grad, loss) = sums.split_at_mut(params.len());
-                let mut work = LinearModel::work(self.objective.n_scores());
-                loss[0] = add_gradient(&rows, block, params, self.objective, &mut work, grad);
-                sums
-            })
-            .collect();
+        let contributions = self.table.map_blocks(|block| {
+            let mut sums = vec![0.0; params.len() + 1];
+            let (grad, loss) = sums.split_at_mut(params.len());
+            let mut work = LinearModel::work(self.objective.n_scores());
+            loss[0] = add_gradient(&block.rows, block.range, params, self.objective, &mut work, grad);
+            sums
+        });
         let mut sums = BlockSums::new(params.len() + 1, self.table.plan.n_blocks());
-        for contribution in contributions {
+        for contribution in self.table.agree(self.comm, contributions)? {
             sums.push(contribution);
         }
         let Total::Finite(mut total) = sum_blocks(self.comm, &sums)? else { return Ok(None) };

@@ -2,23 +2,24 @@
 //! is in `prepare.rs`.
 
 use super::prepare::HeldOut;
+use super::stream::{cut, encode};
+use super::table::RowBuffer;
+use super::target::Seen;
 use super::{Kind, TrainConfig};
 use crate::config::Missing;
 use crate::data::digest::{GROUP_ROWS, InputDigest};
 use crate::data::moments::BlockMoments;
 use crate::data::partition::RowPlan;
 use crate::data::{Block, DataSource, Targets, Values};
-use crate::error::{Error, Result};
-use crate::model::Preprocess;
-use crate::model::preprocess::{standardise, standardised};
+use crate::error::Result;
+use crate::model::preprocess::standardise;
+use crate::model::{Preprocess, TargetCoding};
 use rayon::prelude::*;
-use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::path::Path;
 use std::time::Instant;
 
-/// Values read at a time, over all columns: whole blocks, at least one.
-const BATCH_VALUES: u64 = 1 << 20;
 /// More distinct strings than this are not categories.
 pub(super) const MOST_CATEGORIES: usize = 10_000;
 
@@ -27,14 +28,33 @@ pub(super) struct Reader<'a> {
     source: &'a mut dyn DataSource,
     blocks: Vec<Range<u64>>,
     batch: Block,
-    n_columns: usize,
+    batch_rows: u64,
     pub(super) read_s: f64,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(source: &'a mut dyn DataSource, plan: &RowPlan, units: Range<u64>) -> Reader<'a> {
-        let n_columns = source.schema().columns.len();
-        Reader { source, blocks: plan.blocks(units), batch: Block::empty(), n_columns, read_s: 0.0 }
+    /// `batch_values`: values read at a time, over all columns: whole blocks, at least one.
+    pub(super) fn new(
+        source: &'a mut dyn DataSource,
+        plan: &RowPlan,
+        units: Range<u64>,
+        batch_values: u64,
+    ) -> Reader<'a> {
+        let batch_rows = batch_values / source.schema().columns.len().max(1) as u64;
+        Reader { source, blocks: plan.blocks(units), batch: Block::empty(), batch_rows, read_s: 0.0 }
+    }
+
+    /// The source and the blocks, for passes to come.
+    pub(super) fn into_parts(self) -> (&'a mut dyn DataSource, Vec<Range<u64>>) {
+        (self.source, self.blocks)
+    }
+
+    /// Puts what takes time to decode of these rows into files in `folder`.
+    pub(super) fn decode_to(&mut self, folder: &Path) -> Result<()> {
+        match (self.blocks.first(), self.blocks.last()) {
+            (Some(first), Some(last)) => self.source.decode_to(folder, first.start..last.end),
+            _ => Ok(()),
+        }
     }
 
     fn n_rows(&self) -> usize {
@@ -42,7 +62,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Global number of the first row here.
-    pub(super) fn first_row(&self) -> u64 {
+    fn first_row(&self) -> u64 {
         self.blocks.first().map_or(0, |rows| rows.start)
     }
 
@@ -52,7 +72,7 @@ impl<'a> Reader<'a> {
         while at < self.blocks.len() {
             let first = self.blocks[at].start;
             let mut next = at + 1;
-            while next < self.blocks.len() && (self.blocks[next].end - first) * self.n_columns as u64 <= BATCH_VALUES {
+            while next < self.blocks.len() && self.blocks[next].end - first <= self.batch_rows {
                 next += 1;
             }
             let began = Instant::now();
@@ -107,21 +127,46 @@ pub(super) fn first_means(reader: &mut Reader<'_>, preprocess: &Preprocess) -> R
     Ok((0..d).map(mean).collect())
 }
 
+/// What stays in memory of the rows that are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keep {
+    /// Everything: encoded, not yet standardised features, and labels. For values that float32 holds.
+    Rows,
+    /// Labels: features are read once more when moments are known.
+    Labels,
+    /// Nothing: rows are read for every pass.
+    Nothing,
+}
+
 /// What the main pass collects.
 pub(super) struct Gathered {
-    /// Encoded, not yet standardised rows, when they are kept.
-    pub(super) x: Vec<f32>,
-    pub(super) y: Vec<f64>,
-    pub(super) weight: Vec<f64>,
-    pub(super) offset: Option<Vec<f64>>,
-    pub(super) held_out: Vec<bool>,
-    /// Text targets as met here; `y` holds positions in it until all ranks agree.
-    pub(super) strings: Vec<String>,
+    /// As [`Keep`] says; features not yet standardised, and targets as stored.
+    pub(super) rows: RowBuffer,
+    /// Text targets as met here; the buffer's targets are positions in it until all ranks agree.
+    strings: Vec<String>,
+    pub(super) seen: Seen,
     pub(super) moments: Vec<BlockMoments>,
     pub(super) digest: InputDigest,
     pub(super) moments_s: f64,
     /// Keeping and hashing rows, which is part of reading.
-    pub(super) encode_s: f64,
+    encode_s: f64,
+}
+
+impl Gathered {
+    /// Targets as stored become those of the coding; weights are multiplied by those of their class.
+    pub(super) fn code_targets(&mut self, coding: &TargetCoding) {
+        let class = |position: std::result::Result<usize, usize>| position.map_or(-1.0, |position| position as f64);
+        match coding {
+            TargetCoding::Number => {}
+            TargetCoding::Integers(classes) => {
+                self.rows.y.iter_mut().for_each(|y| *y = class(classes.binary_search(&(*y as i64))));
+            }
+            TargetCoding::Strings(classes) => {
+                let positions: Vec<f64> = self.strings.iter().map(|s| class(classes.binary_search(s))).collect();
+                self.rows.y.iter_mut().for_each(|y| *y = positions[*y as usize]);
+            }
+        }
+    }
 }
 
 pub(super) fn gather(
@@ -130,80 +175,107 @@ pub(super) fn gather(
     shift: &[f64],
     config: &TrainConfig,
     hold: Option<HeldOut>,
-    keep_raw: bool,
+    keep: Keep,
 ) -> Result<Gathered> {
-    let n = reader.n_rows();
     let d = preprocess.n_features();
     let schema = reader.source.schema().clone();
+    let n = if keep == Keep::Nothing { 0 } else { reader.n_rows() };
     let mut out = Gathered {
-        x: Vec::with_capacity(if keep_raw { n * d } else { 0 }),
-        y: Vec::with_capacity(n),
-        weight: Vec::with_capacity(n),
-        offset: (schema.has_offset && config.kind == Kind::Poisson).then(|| Vec::with_capacity(n)),
-        held_out: Vec::with_capacity(if hold.is_some() { n } else { 0 }),
+        rows: RowBuffer {
+            n_features: d,
+            x: Vec::with_capacity(if keep == Keep::Rows { n * d } else { 0 }),
+            y: Vec::with_capacity(n),
+            weight: Vec::with_capacity(n),
+            offset: (schema.has_offset && config.kind == Kind::Poisson).then(|| Vec::with_capacity(n)),
+            held_out: hold.map(|_| Vec::with_capacity(n)),
+        },
         strings: Vec::new(),
+        seen: Seen::default(),
         moments: Vec::new(),
         digest: InputDigest::default(),
         moments_s: 0.0,
         encode_s: 0.0,
     };
-    let mut positions = std::collections::BTreeMap::new();
+    let mut positions = BTreeMap::new();
     reader.pass(|batch, blocks| {
-        match &batch.target {
-            Targets::None => return Err(Error::data("has no target; name it with --target")),
-            Targets::Number(values) => out.y.extend_from_slice(values),
-            Targets::Text(values) => {
-                for value in values {
-                    let next = positions.len();
-                    let position = *positions.entry(value.clone()).or_insert(next);
-                    if position == out.strings.len() {
-                        out.strings.push(value.clone());
-                    }
-                    out.y.push(position as f64);
-                }
-            }
-        }
-        let first = out.weight.len();
-        match &batch.weight {
-            Some(weight) => out.weight.extend_from_slice(weight),
-            None => out.weight.resize(first + batch.n_rows, 1.0),
-        }
-        if let (Some(all), Some(offset)) = (&mut out.offset, &batch.offset) {
-            all.extend_from_slice(offset);
-        }
-        if let Some(hold) = hold {
-            out.held_out.extend((0..batch.n_rows).map(|i| hold.holds_out(config.seed, batch.first_row + i as u64)));
-        }
-        if keep_raw {
+        out.seen.add(config.kind, batch.first_file_row, &batch.target)?;
+        if keep == Keep::Rows {
             let began = Instant::now();
-            encode(batch, blocks, preprocess, &mut out.x)?;
+            keep_encoded(batch, blocks, preprocess, &mut out.rows.x)?;
             out.encode_s += began.elapsed().as_secs_f64();
         } else {
             let began = Instant::now();
-            let weights = masked(&out.weight[first..], &out.held_out[first.min(out.held_out.len())..]);
+            let weights = weights_of(batch, config.seed, hold);
             out.moments.extend(moments_of_batch(batch, blocks, preprocess, &weights, shift)?);
             out.moments_s += began.elapsed().as_secs_f64();
+        }
+        if keep != Keep::Nothing {
+            keep_labels(batch, config.seed, hold, &mut out, &mut positions);
         }
         let began = Instant::now();
         out.digest.merge(&digest_of(batch));
         out.encode_s += began.elapsed().as_secs_f64();
         Ok(())
     })?;
-    if keep_raw {
+    if keep == Keep::Rows {
         let began = Instant::now();
-        out.moments = moments_of_kept(reader, &out.x, &masked(&out.weight, &out.held_out), shift);
+        out.moments = moments_of_kept(reader, &out.rows, shift);
         out.moments_s = began.elapsed().as_secs_f64();
     }
     reader.read_s += out.encode_s;
     Ok(out)
 }
 
-/// Weights of rows that take part: those held out have weight 0.
-fn masked<'a>(weight: &'a [f64], held_out: &[bool]) -> Cow<'a, [f64]> {
-    if held_out.is_empty() {
-        return Cow::Borrowed(weight);
+/// Appends the batch's labels as stored.
+fn keep_labels(
+    batch: &Block,
+    seed: u64,
+    hold: Option<HeldOut>,
+    out: &mut Gathered,
+    positions: &mut BTreeMap<String, usize>,
+) {
+    let rows = &mut out.rows;
+    match &batch.target {
+        Targets::None => {}
+        Targets::Number(values) => rows.y.extend_from_slice(values),
+        Targets::Text(values) => {
+            for value in values {
+                let next = positions.len();
+                let position = *positions.entry(value.clone()).or_insert(next);
+                if position == out.strings.len() {
+                    out.strings.push(value.clone());
+                }
+                rows.y.push(position as f64);
+            }
+        }
     }
-    weight.iter().zip(held_out).map(|(w, out)| if *out { 0.0 } else { *w }).collect()
+    let first = rows.weight.len();
+    match &batch.weight {
+        Some(weight) => rows.weight.extend_from_slice(weight),
+        None => rows.weight.resize(first + batch.n_rows, 1.0),
+    }
+    if let (Some(all), Some(offset)) = (&mut rows.offset, &batch.offset) {
+        all.extend_from_slice(offset);
+    }
+    if let (Some(held_out), Some(hold)) = (&mut rows.held_out, hold) {
+        for (i, w) in rows.weight[first..].iter_mut().enumerate() {
+            let is_out = hold.holds_out(seed, batch.first_row + i as u64);
+            held_out.push(if is_out { std::mem::take(w) } else { 0.0 });
+        }
+    }
+}
+
+/// Weights of rows that take part: those held out have weight 0.
+fn weights_of(batch: &Block, seed: u64, hold: Option<HeldOut>) -> Vec<f64> {
+    let mut weights = batch.weight.clone().unwrap_or_else(|| vec![1.0; batch.n_rows]);
+    if let Some(hold) = hold {
+        for (i, w) in weights.iter_mut().enumerate() {
+            if hold.holds_out(seed, batch.first_row + i as u64) {
+                *w = 0.0;
+            }
+        }
+    }
+    weights
 }
 
 /// The digest of a batch, its runs of rows shared out to threads.
@@ -227,7 +299,7 @@ fn digest_of(batch: &Block) -> InputDigest {
 }
 
 /// Appends the batch's encoded rows to `x`; each value is one that float32 holds exactly.
-fn encode(batch: &Block, blocks: &[Range<usize>], preprocess: &Preprocess, x: &mut Vec<f32>) -> Result<()> {
+fn keep_encoded(batch: &Block, blocks: &[Range<usize>], preprocess: &Preprocess, x: &mut Vec<f32>) -> Result<()> {
     if let (Values::F32(values), false, Missing::Mean) = (&batch.values, preprocess.has_text(), preprocess.missing) {
         x.extend_from_slice(values);
         return Ok(());
@@ -252,45 +324,34 @@ fn encode(batch: &Block, blocks: &[Range<usize>], preprocess: &Preprocess, x: &m
     done.map(|_| ())
 }
 
-/// The rows of each block, (rows, width), out of those of a batch.
-fn cut<'x>(mut rows: &'x mut [f32], blocks: &[Range<usize>], width: usize) -> Vec<&'x mut [f32]> {
-    let mut parts = Vec::with_capacity(blocks.len());
-    for block in blocks {
-        let (part, rest) = rows.split_at_mut(block.len() * width);
-        parts.push(part);
-        rows = rest;
-    }
-    parts
-}
-
 /// Moments of the blocks here around another shift: of the rows that were kept, or of one more reading. Not collective.
 pub(super) fn moments_around(
     reader: &mut Reader<'_>,
     preprocess: &Preprocess,
     gathered: &Gathered,
     shift: &[f64],
-    keep_raw: bool,
+    config: &TrainConfig,
+    hold: Option<HeldOut>,
+    keep: Keep,
 ) -> Result<Vec<BlockMoments>> {
-    let weights = masked(&gathered.weight, &gathered.held_out);
-    if keep_raw {
-        return Ok(moments_of_kept(reader, &gathered.x, &weights, shift));
+    if keep == Keep::Rows {
+        return Ok(moments_of_kept(reader, &gathered.rows, shift));
     }
-    let first_row = reader.first_row();
     let mut moments = Vec::with_capacity(reader.blocks.len());
     reader.pass(|batch, blocks| {
-        let weights = &weights[(batch.first_row - first_row) as usize..];
-        moments.extend(moments_of_batch(batch, blocks, preprocess, weights, shift)?);
+        let weights = weights_of(batch, config.seed, hold);
+        moments.extend(moments_of_batch(batch, blocks, preprocess, &weights, shift)?);
         Ok(())
     })?;
     Ok(moments)
 }
 
 /// Moments of each block of kept rows.
-fn moments_of_kept(reader: &Reader<'_>, x: &[f32], weight: &[f64], shift: &[f64]) -> Vec<BlockMoments> {
+fn moments_of_kept(reader: &Reader<'_>, kept: &RowBuffer, shift: &[f64]) -> Vec<BlockMoments> {
     let (d, first_row) = (shift.len(), reader.first_row());
     let of_block = |rows: &Range<u64>| {
         let rows = (rows.start - first_row) as usize..(rows.end - first_row) as usize;
-        kept_moments(&x[rows.start * d..rows.end * d], &weight[rows], shift)
+        kept_moments(&kept.x[rows.start * d..rows.end * d], &kept.weight[rows], shift)
     };
     reader.blocks.par_iter().map(of_block).collect()
 }
@@ -349,22 +410,7 @@ pub(super) fn fill(reader: &mut Reader<'_>, preprocess: &Preprocess, n_rows: usi
     let (mut at, mut seconds) = (0, 0.0);
     reader.pass(|batch, blocks| {
         let began = Instant::now();
-        let parts = cut(&mut x[at * d..(at + batch.n_rows) * d], blocks, d);
-        let done: Result<Vec<()>> = blocks
-            .par_iter()
-            .zip(parts)
-            .map(|(block, part)| {
-                let mut row = vec![0.0; d];
-                for (slot, i) in block.clone().enumerate() {
-                    preprocess.encode_row(batch, i, &mut row)?;
-                    for j in 0..d {
-                        part[slot * d + j] = standardised(row[j], preprocess.mean[j], preprocess.inverse_scale[j]);
-                    }
-                }
-                Ok(())
-            })
-            .collect();
-        done?;
+        encode(batch, blocks, preprocess, &mut x[at * d..(at + batch.n_rows) * d])?;
         at += batch.n_rows;
         seconds += began.elapsed().as_secs_f64();
         Ok(())

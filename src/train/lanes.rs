@@ -1,12 +1,13 @@
 //! The rows of mini-batch training: how long it lasts, and which rows each lane takes at each step.
 
 use super::TrainConfig;
-use super::table::Table;
+use super::order::{EpochOrder, PoolShape};
+use super::table::{LocalRows, RowBuffer, Table};
+use crate::comm::Communicator;
 use crate::error::{Error, Result};
 use crate::model::LinearModel;
-use crate::model::linear::{Work, add_gradient};
+use crate::model::linear::{Rows, Work, add_gradient};
 use crate::objective::Objective;
-use crate::rng::{Draws, Stream};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -25,6 +26,7 @@ pub struct Course {
     pub steps_per_epoch: u64,
     pub epochs: u64,
     pub of_steps: u64,
+    pub pools: PoolShape,
 }
 
 impl Course {
@@ -32,7 +34,7 @@ impl Course {
     ///
     /// # Errors
     /// Usage: a global batch that the lanes cannot share.
-    pub fn new(table: &Table, config: &TrainConfig) -> Result<Course> {
+    pub fn new(table: &Table<'_>, config: &TrainConfig) -> Result<Course> {
         let (batch, n_lanes) = (config.global_batch, table.plan.n_lanes());
         if n_lanes == 0 || n_lanes > 1 << 16 {
             return Err(Error::usage(format!("--lanes {n_lanes}: give a number from 1 to 65536")));
@@ -48,7 +50,23 @@ impl Course {
         let default_epochs = || LEAST_EPOCHS.max(LEAST_STEPS.div_ceil(steps_per_epoch.max(1)));
         let epochs = config.epochs.unwrap_or_else(default_epochs);
         let of_steps = steps_per_epoch.saturating_mul(epochs);
-        Ok(Course { n_lanes, micro_batch, steps_per_epoch, epochs, of_steps })
+        let pools = PoolShape::new(table.n_features, n_lanes, micro_batch);
+        Ok(Course { n_lanes, micro_batch, steps_per_epoch, epochs, of_steps, pools })
+    }
+
+    pub fn pools_per_epoch(&self) -> u64 {
+        self.steps_per_epoch.div_ceil(self.steps_per_pool())
+    }
+
+    /// Of all pools but an epoch's last, which may have fewer.
+    pub fn steps_per_pool(&self) -> u64 {
+        self.pools.pool_rows / self.micro_batch
+    }
+
+    /// Steps of an epoch that take rows of this pool.
+    pub fn steps_of(&self, pool: u64) -> Range<u64> {
+        let first = pool * self.steps_per_pool();
+        first..(first + self.steps_per_pool()).min(self.steps_per_epoch)
     }
 
     /// Epoch (from 1) of a step (from 0), for people.
@@ -57,17 +75,33 @@ impl Course {
     }
 }
 
+/// The lanes of this rank, and the pool of rows they are at: the same for all lanes.
+pub struct Lanes {
+    pub all: Vec<Lane>,
+    seed: u64,
+    course: Course,
+    /// Epoch and pool.
+    at: Option<(u64, u64)>,
+    /// Rows of the pool to come, lane by lane, where they are read.
+    ahead: Option<((u64, u64), Result<Vec<RowBuffer>>)>,
+}
+
 /// One lane here: its rows in this epoch's order, and the buffers of its micro-batches.
 pub struct Lane {
     /// Global number.
     pub number: u64,
-    /// Local row numbers.
-    pub rows: Range<usize>,
-    /// Rows of weight > 0, relative to the lane's first, in the order they are taken.
-    order: Vec<u32>,
-    /// Micro-batch t is `order[ends[t]..ends[t + 1]]`.
+    /// Global rows.
+    rows: Range<u64>,
+    order: EpochOrder,
+    /// The pool's rows, where they are not those of the table in memory.
+    buffer: Option<RowBuffer>,
+    /// The row that the numbers in `taken` count from.
+    base: usize,
+    /// Rows of weight > 0 of the pool, in the order they are taken.
+    taken: Vec<u32>,
+    /// Micro-batch t of the pool is `taken[ends[t]..ends[t + 1]]`.
     ends: Vec<usize>,
-    /// Σ weight of each micro-batch.
+    /// Σ weight of each micro-batch of the pool.
     pub weights: Vec<f64>,
     work: Work,
     /// Σ w·∂loss/∂params and Σ w·loss of the last micro-batch.
@@ -78,20 +112,23 @@ pub struct Lane {
     pub epoch_weight: f64,
 }
 
-impl Lane {
-    /// The lanes of this rank, in order. Not collective.
-    pub fn of(table: &Table, course: &Course, n_scores: usize) -> Vec<Lane> {
+impl Lanes {
+    /// The lanes of this rank, at no pool yet. Not collective.
+    pub fn of(table: &Table<'_>, course: &Course, seed: u64, n_scores: usize) -> Lanes {
         let n_params = n_scores * (table.n_features + 1);
-        let steps = course.steps_per_epoch as usize;
         let make = |number| {
-            let rows = table.lane(number);
-            assert!(u32::try_from(rows.len()).is_ok(), "lane {number} has {} rows", rows.len());
+            let rows = table.plan.lane_rows(number);
+            let n_rows = rows.end - rows.start;
+            assert!(u32::try_from(n_rows).is_ok(), "lane {number} has {n_rows} rows");
             Lane {
                 number,
-                order: Vec::with_capacity(rows.len()),
+                order: EpochOrder::new(seed, number, n_rows, course.pools),
                 rows,
-                ends: Vec::with_capacity(steps + 1),
-                weights: vec![0.0; steps],
+                buffer: None,
+                base: 0,
+                taken: Vec::new(),
+                ends: Vec::new(),
+                weights: Vec::new(),
                 work: LinearModel::work(n_scores),
                 grad: vec![0.0; n_params],
                 loss: 0.0,
@@ -99,54 +136,145 @@ impl Lane {
                 epoch_weight: 0.0,
             }
         };
-        table.lanes().map(make).collect()
+        Lanes { all: table.lanes().map(make).collect(), seed, course: *course, at: None, ahead: None }
     }
 
-    /// Puts the rows into the order of `epoch` (from 0): a function of (seed, epoch, lane). Not collective.
-    ///
-    /// Fisher–Yates from the end over all rows of the lane; a row of weight 0 keeps its slot in a micro-batch and is left out of it.
-    pub fn start_epoch(&mut self, seed: u64, epoch: u64, course: &Course, weight: &[f64]) {
-        let draws = Draws::new(seed, Stream::Shuffle);
-        let counter = epoch * course.n_lanes + self.number;
-        let n = self.rows.len();
-        self.order.clear();
-        self.order.extend(0..n as u32);
-        for i in (1..n).rev() {
-            self.order.swap(i, draws.below(i as u64 + 1, i as u64, counter) as usize);
+    /// Goes to a pool of an epoch (both from 0): its rows and their order. Collective where rows are read.
+    pub fn enter(&mut self, comm: &Communicator, table: &Table<'_>, epoch: u64, pool: u64) -> Result<()> {
+        if self.at == Some((epoch, pool)) {
+            return Ok(());
         }
+        let (seed, course) = (self.seed, self.course);
+        if self.at.is_none_or(|(at, _)| at != epoch) {
+            for_each_lane(&mut self.all, |lane| {
+                lane.order = order_of(seed, &course, epoch, lane);
+                (lane.epoch_loss, lane.epoch_weight) = (0.0, 0.0);
+            });
+        }
+        self.at = Some((epoch, pool));
+        if let LocalRows::Stream(_) = table.rows {
+            let read = match self.ahead.take() {
+                Some((which, read)) if which == (epoch, pool) => read,
+                _ => read_pools(table, &self.runs_of(epoch, pool)),
+            };
+            for (lane, buffer) in self.all.iter_mut().zip(comm.agree(read)?) {
+                lane.buffer = Some(buffer);
+            }
+        }
+        for_each_lane(&mut self.all, |lane| lane.start_pool(table, &course, pool));
+        Ok(())
+    }
+
+    /// Works through the pool, in `work`, while the rows of the next one are read.
+    pub fn while_reading_ahead<V>(&mut self, table: &Table<'_>, work: impl FnOnce(&mut [Lane]) -> V) -> V {
+        let next = match (&table.rows, self.at) {
+            (LocalRows::Stream(_), Some((epoch, pool))) => match pool + 1 < self.course.pools_per_epoch() {
+                true => Some((epoch, pool + 1)),
+                false => Some((epoch + 1, 0)).filter(|(epoch, _)| *epoch < self.course.epochs),
+            },
+            _ => None,
+        };
+        let Some(next) = next else { return work(&mut self.all) };
+        let runs = self.runs_of(next.0, next.1);
+        let (lanes, ahead) = (&mut self.all, &mut self.ahead);
+        // The rank talks while it works, so it stays in its own thread.
+        rayon::in_place_scope(|scope| {
+            scope.spawn(|_| *ahead = Some((next, read_pools(table, &runs))));
+            work(lanes)
+        })
+    }
+
+    /// Global rows of every lane's pool, as they are read.
+    fn runs_of(&self, epoch: u64, pool: u64) -> Vec<Vec<Range<u64>>> {
+        let of_lane = |lane: &Lane| {
+            let order = match self.at {
+                Some((at, _)) if at == epoch => lane.order.clone(),
+                _ => order_of(self.seed, &self.course, epoch, lane),
+            };
+            let global = |run: Range<u64>| lane.rows.start + run.start..lane.rows.start + run.end;
+            order.pool_runs(pool).into_iter().map(global).collect()
+        };
+        self.all.iter().map(of_lane).collect()
+    }
+}
+
+fn order_of(seed: u64, course: &Course, epoch: u64, lane: &Lane) -> EpochOrder {
+    EpochOrder::new(seed, epoch * course.n_lanes + lane.number, lane.rows.end - lane.rows.start, course.pools)
+}
+
+/// Reads the runs of every lane. Not collective.
+fn read_pools(table: &Table<'_>, runs: &[Vec<Range<u64>>]) -> Result<Vec<RowBuffer>> {
+    let LocalRows::Stream(stream) = &table.rows else { return Err(Error::internal("read rows that are in memory")) };
+    let read = |runs: &Vec<Range<u64>>| {
+        let mut buffer = RowBuffer { n_features: table.n_features, ..RowBuffer::default() };
+        stream.read_runs(runs, &mut buffer).map(|()| buffer)
+    };
+    runs.iter().map(read).collect()
+}
+
+impl Lane {
+    /// Puts the rows of the pool into their order; a row of weight 0 keeps its slot in a micro-batch and is left out of it.
+    fn start_pool(&mut self, table: &Table<'_>, course: &Course, pool: u64) {
+        let runs = self.order.pool_runs(pool);
+        let n_rows: u64 = runs.iter().map(|run| run.end - run.start).sum();
+        let slots = self.order.slots(pool, n_rows as usize);
+        self.taken = match &self.buffer {
+            Some(_) => slots,
+            None => {
+                self.base = (self.rows.start - table.first_row) as usize;
+                let rows: Vec<u32> = runs.into_iter().flatten().map(|row| row as u32).collect();
+                slots.into_iter().map(|slot| rows[slot as usize]).collect()
+            }
+        };
+        let weight = match &self.buffer {
+            Some(buffer) => &buffer.weight,
+            None => &table.in_memory().expect("rows are in memory or read").weight,
+        };
         self.ends.clear();
         self.ends.push(0);
-        let (mut kept, micro_batch) = (0, course.micro_batch as usize);
-        for (step, of_step) in self.weights.iter_mut().enumerate() {
-            *of_step = 0.0;
+        self.weights.clear();
+        let (mut kept, n, micro_batch) = (0, self.taken.len(), course.micro_batch as usize);
+        for step in 0..course.steps_of(pool).count() {
+            let mut of_step = 0.0;
             for slot in (step * micro_batch).min(n)..((step + 1) * micro_batch).min(n) {
-                let row = self.order[slot];
-                let w = weight[self.rows.start + row as usize];
+                let row = self.taken[slot];
+                let w = weight[self.base + row as usize];
                 if w > 0.0 {
-                    *of_step += w;
-                    self.order[kept] = row;
+                    of_step += w;
+                    self.taken[kept] = row;
                     kept += 1;
                 }
             }
+            self.weights.push(of_step);
             self.ends.push(kept);
         }
-        self.order.truncate(kept);
-        (self.epoch_loss, self.epoch_weight) = (0.0, 0.0);
+        self.taken.truncate(kept);
     }
 
-    /// Local numbers of the rows of this epoch's micro-batch `step`, in order. Not collective.
+    /// The rows that [`micro_batch`](Self::micro_batch) numbers.
+    pub fn rows<'a>(&'a self, table: &'a Table<'_>) -> Rows<'a> {
+        match &self.buffer {
+            Some(buffer) => buffer.rows(),
+            None => table.in_memory().expect("rows are in memory or read").rows(),
+        }
+    }
+
+    /// Numbers of the rows of the pool's micro-batch `step`, in order. Not collective.
     pub fn micro_batch(&self, step: usize) -> impl ExactSizeIterator<Item = usize> + Clone + use<'_> {
-        let first = self.rows.start;
-        self.order[self.ends[step]..self.ends[step + 1]].iter().map(move |&row| first + row as usize)
+        self.taken[self.ends[step]..self.ends[step + 1]].iter().map(move |&row| self.base + row as usize)
     }
 
-    /// Gradient and loss of micro-batch `step` at `params`, into [`grad`](Self::grad) and [`loss`](Self::loss). Not collective; does
-    /// not allocate.
-    pub fn compute(&mut self, table: &Table, objective: &dyn Objective, step: usize, params: &[f64]) {
-        let first = self.rows.start;
-        let which = self.order[self.ends[step]..self.ends[step + 1]].iter().map(|&row| first + row as usize);
+    /// Gradient and loss of the pool's micro-batch `step` at `params`, into [`grad`](Self::grad) and [`loss`](Self::loss). Not
+    /// collective; does not allocate.
+    pub fn compute(&mut self, table: &Table<'_>, objective: &dyn Objective, step: usize, params: &[f64]) {
+        let rows = match &self.buffer {
+            Some(buffer) => buffer.rows(),
+            None => table.in_memory().expect("rows are in memory or read").rows(),
+        };
+        let base = self.base;
+        let which = self.taken[self.ends[step]..self.ends[step + 1]].iter().map(|&row| base + row as usize);
         self.grad.fill(0.0);
-        self.loss = add_gradient(&table.rows(), which, params, objective, &mut self.work, &mut self.grad);
+        self.loss = add_gradient(&rows, which, params, objective, &mut self.work, &mut self.grad);
     }
 }
 
@@ -166,32 +294,35 @@ mod tests {
     #[test]
     fn an_epoch_takes_every_row_of_weight_once() {
         let mut table = testing::table(1_009, 2, 4, 1, testing::gaussian);
-        table.weight[17] = 0.0;
+        let buffer = table.in_memory_mut();
+        buffer.weight[17] = 0.0;
+        let weight = buffer.weight.clone();
         let config = TrainConfig { global_batch: 64, ..TrainConfig::default() };
         let course = Course::new(&table, &config).unwrap();
         // 64 groups of 16 rows over 4 lanes: 256 rows, 16 a step.
         assert_eq!((course.micro_batch, course.steps_per_epoch, course.of_steps), (16, 16, 1008));
         let mut orders = Vec::new();
+        let mut lanes = Lanes::of(&table, &course, 3, 1);
         for epoch in 0..2 {
             let mut seen = vec![0; 1_009];
             let mut order = Vec::new();
-            for lane in &mut Lane::of(&table, &course, 1) {
-                lane.start_epoch(3, epoch, &course, &table.weight);
+            lanes.enter(&Communicator::solo(), &table, epoch, 0).unwrap();
+            for lane in &lanes.all {
                 for step in 0..16 {
                     let rows = lane.micro_batch(step);
                     assert!(rows.len() <= 16);
-                    let weight = rows.clone().fold(0.0, |sum, row| sum + table.weight[row]);
+                    let weight = rows.clone().fold(0.0, |sum, row| sum + weight[row]);
                     assert_eq!(weight, lane.weights[step]);
                     for row in rows {
-                        assert!(lane.rows.contains(&row));
+                        assert!(lane.rows.contains(&(row as u64)));
                         seen[row] += 1;
                         order.push(row);
                     }
                 }
             }
-            let zeros = table.weight.iter().filter(|w| **w == 0.0).count();
+            let zeros = weight.iter().filter(|w| **w == 0.0).count();
             assert!(zeros > 10);
-            assert!((0..1_009).all(|row| seen[row] == usize::from(table.weight[row] > 0.0)));
+            assert!((0..1_009).all(|row| seen[row] == usize::from(weight[row] > 0.0)));
             orders.push(order);
         }
         assert_ne!(orders[0], orders[1]);

@@ -43,7 +43,7 @@ pub fn largest(v: &[f64]) -> f64 {
 }
 
 /// The smallest subgradient of smooth part + λ₁|coefficient|: the gradient itself without a penalty.
-pub fn pseudo_gradient(problem: &FullBatch<'_>, l1: f64, params: &[f64], grad: &[f64]) -> Vec<f64> {
+pub fn pseudo_gradient(problem: &FullBatch<'_, '_>, l1: f64, params: &[f64], grad: &[f64]) -> Vec<f64> {
     let mut out = grad.to_vec();
     if l1 > 0.0 {
         for (j, (g, &p)) in out.iter_mut().zip(params).enumerate() {
@@ -66,7 +66,7 @@ pub fn pseudo_gradient(problem: &FullBatch<'_>, l1: f64, params: &[f64], grad: &
     out
 }
 
-fn l1_norm(problem: &FullBatch<'_>, params: &[f64]) -> f64 {
+fn l1_norm(problem: &FullBatch<'_, '_>, params: &[f64]) -> f64 {
     let mut sum = 0.0;
     for (j, p) in params.iter().enumerate() {
         if problem.is_penalised(j) {
@@ -109,7 +109,7 @@ fn direction(pairs: &VecDeque<Pair>, curvature: Option<&Cholesky>, first_scale: 
 ///
 /// Stops when the largest element of the (pseudo-)gradient is at most `tolerance` times the start's reference,
 /// when no step improves the value any more, or after `max_iterations`.
-pub fn solve(problem: &FullBatch<'_>, config: &TrainConfig, start: Start, watch: &mut dyn Observer) -> Result<Fit> {
+pub fn solve(problem: &FullBatch<'_, '_>, config: &TrainConfig, start: Start, watch: &mut dyn Observer) -> Result<Fit> {
     let l1 = config.l1;
     let Start { mut params, reference, evaluated, mut curvature } = start;
     let evaluated = if evaluated.is_some() { evaluated } else { problem.evaluate(&params)? };
@@ -204,7 +204,7 @@ struct Accepted {
 
 /// A step along `towards` that decreases the value enough and, without L1, flattens the slope enough. Collective.
 fn line_search(
-    problem: &FullBatch<'_>,
+    problem: &FullBatch<'_, '_>,
     l1: f64,
     params: &[f64],
     value: f64,

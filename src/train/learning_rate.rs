@@ -15,10 +15,11 @@
 use super::TrainConfig;
 use super::lanes::{Course, Lane};
 use super::sums::{Total, sum_blocks};
-use super::table::Table;
+use super::table::{BlockRows, Table};
 use crate::comm::Communicator;
 use crate::error::{Error, Result};
 use crate::exact::BlockSums;
+use crate::model::linear::Rows;
 use crate::objective::Objective;
 use crate::rng::{Draws, Stream};
 use rayon::prelude::*;
@@ -52,7 +53,7 @@ impl Scales {
     /// Data: a loss or its curvature is not finite on those rows.
     pub fn measure(
         comm: &Communicator,
-        table: &Table,
+        table: &Table<'_>,
         objective: &dyn Objective,
         start: &[f64],
         lanes: &[Lane],
@@ -65,6 +66,7 @@ impl Scales {
         let weight = if sums[0] > 0.0 { sums[0] } else { 1.0 };
         let mean_weight = table.total_weight / table.plan.n_rows().max(1) as f64;
         let share = row_share(table, objective, start, mean_weight * step_rows as f64);
+        let share = table.agree(comm, share)?;
         Ok(Scales {
             curvature: largest_eigenvalue(comm, table, course, &samples, weight)?,
             row_curvature: largest(comm, share)?,
@@ -113,27 +115,37 @@ fn largest(comm: &Communicator, local: f64) -> Result<f64> {
 }
 
 /// Some rows of a lane, with w·κ of each.
-struct Sample {
+struct Sample<'a> {
+    /// What `rows` are numbers in.
+    all: Rows<'a>,
     rows: Vec<usize>,
     curvature: Vec<f64>,
     /// Σ of w, w·κ, w·|g|², w·|g|²/κ², g = ∂loss/∂score.
     sums: [f64; 4],
 }
 
-impl Sample {
-    fn of(table: &Table, objective: &dyn Objective, start: &[f64], lane: &Lane, course: &Course) -> Sample {
+impl<'a> Sample<'a> {
+    fn of(
+        table: &'a Table<'_>,
+        objective: &dyn Objective,
+        start: &[f64],
+        lane: &'a Lane,
+        course: &Course,
+    ) -> Sample<'a> {
         let most = course.micro_batch.min(SAMPLE.div_ceil(course.n_lanes)) as usize;
         let rows: Vec<usize> = lane.micro_batch(0).take(most).collect();
-        let mut sample = Sample { curvature: Vec::with_capacity(rows.len()), rows, sums: [0.0; 4] };
+        let mut sample =
+            Sample { all: lane.rows(table), curvature: Vec::with_capacity(rows.len()), rows, sums: [0.0; 4] };
         let mut scores = vec![0.0; objective.n_scores()];
+        let all = lane.rows(table);
         for &row in &sample.rows {
-            let w = table.weight[row];
-            let offset = table.offset.as_ref().map_or(0.0, |offset| offset[row]);
+            let w = all.weight[row];
+            let offset = all.offset.map_or(0.0, |offset| offset[row]);
             for (score, params) in scores.iter_mut().zip(start.chunks_exact(table.n_features + 1)) {
-                *score = offset + dot(table.rows().row(row), params);
+                *score = offset + dot(all.row(row), params);
             }
-            let kappa = objective.largest_curvature(table.y[row], scores[0]);
-            objective.gradients(&table.y[row..row + 1], &[1.0], &mut scores);
+            let kappa = objective.largest_curvature(all.y[row], scores[0]);
+            objective.gradients(&all.y[row..row + 1], &[1.0], &mut scores);
             let mut squares = 0.0;
             for g in &scores {
                 squares += g * g;
@@ -160,9 +172,9 @@ fn dot(x: &[f32], params: &[f64]) -> f64 {
 /// The largest eigenvalue of `Σ w κ z zᵀ / weight` over the samples, by power iteration. Collective.
 fn largest_eigenvalue(
     comm: &Communicator,
-    table: &Table,
+    table: &Table<'_>,
     course: &Course,
-    samples: &[Sample],
+    samples: &[Sample<'_>],
     weight: f64,
 ) -> Result<f64> {
     let n = table.n_features + 1;
@@ -170,10 +182,10 @@ fn largest_eigenvalue(
     let mut v: Vec<f64> = (0..n as u64).map(|j| draws.normal(j, 0)).collect();
     let mut eigenvalue = normalise(&mut v);
     for _ in 0..POWER_ITERATIONS {
-        let product = |sample: &Sample| {
+        let product = |sample: &Sample<'_>| {
             let mut product = vec![0.0; n];
             for (&row, curvature) in sample.rows.iter().zip(&sample.curvature) {
-                let x = table.rows().row(row);
+                let x = sample.all.row(row);
                 let factor = curvature * dot(x, &v);
                 for (sum, x) in product.iter_mut().zip(x) {
                     *sum += factor * f64::from(*x);
@@ -211,22 +223,24 @@ fn normalise(v: &mut [f64]) -> f64 {
 }
 
 /// The largest `κ ‖z‖²·min(1, w/of_step)` of the rows here, `of_step` the weight of a typical step. Not collective.
-fn row_share(table: &Table, objective: &dyn Objective, start: &[f64], of_step: f64) -> f64 {
-    let of_row = |row: usize| {
-        let w = table.weight[row];
+fn row_share(table: &Table<'_>, objective: &dyn Objective, start: &[f64], of_step: f64) -> Result<f64> {
+    let of_row = |rows: &Rows<'_>, row: usize| {
+        let w = rows.weight[row];
         if w <= 0.0 {
             return 0.0;
         }
         let mut squares = 1.0;
-        for x in table.rows().row(row) {
+        for x in rows.row(row) {
             squares += f64::from(*x) * f64::from(*x);
         }
-        let offset = table.offset.as_ref().map_or(0.0, |offset| offset[row]);
-        let kappa = objective.largest_curvature(table.y[row], offset + start[table.n_features]);
+        let offset = rows.offset.map_or(0.0, |offset| offset[row]);
+        let kappa = objective.largest_curvature(rows.y[row], offset + start[table.n_features]);
         let share = if w < of_step { w / of_step } else { 1.0 };
         let value = kappa * squares * share;
         if value.is_finite() { value } else { f64::MAX }
     };
     // A maximum of finite numbers ≥ 0: the same in any order.
-    (0..table.y.len()).into_par_iter().map(of_row).reduce(|| 0.0, |a, b| if b > a { b } else { a })
+    let larger = |a: f64, b: f64| if b > a { b } else { a };
+    let of_block = |block: BlockRows<'_>| block.range.map(|row| of_row(&block.rows, row)).fold(0.0, larger);
+    Ok(table.map_blocks(of_block)?.into_iter().fold(0.0, larger))
 }

@@ -39,7 +39,7 @@ pub const MAX_FEATURES: usize = 16_384;
 /// If `start` has not n_features + 1 elements or the objective has several scores.
 pub fn solve(
     comm: &Communicator,
-    table: &Table,
+    table: &Table<'_>,
     objective: &dyn Objective,
     config: &TrainConfig,
     start: Vec<f64>,
@@ -82,7 +82,7 @@ pub fn solve(
 }
 
 /// What least squares, TSQR and coordinate descent refuse alike. Not collective: the same on every rank.
-pub(super) fn check(table: &Table, config: &TrainConfig, solver: &str) -> Result<()> {
+pub(super) fn check(table: &Table<'_>, config: &TrainConfig, solver: &str) -> Result<()> {
     if config.l1 > 0.0 && solver != "cd" {
         return Err(Error::usage(format!("--solver {solver} cannot minimise an --l1 penalty; use --solver cd")));
     }
@@ -101,7 +101,7 @@ pub(super) fn check(table: &Table, config: &TrainConfig, solver: &str) -> Result
 }
 
 /// The factor of XᵀWX/Σw + λ₂ (coefficients only) and its reciprocal condition; 0 without a factor.
-fn factorise(equations: &NormalEquations, table: &Table, config: &TrainConfig) -> Result<(Option<Factor>, f64)> {
+fn factorise(equations: &NormalEquations, table: &Table<'_>, config: &TrainConfig) -> Result<(Option<Factor>, f64)> {
     let width = equations.width;
     let mut matrix: Vec<f64> = equations.gram.iter().map(|g| g / table.total_weight).collect();
     for j in (0..table.n_features).filter(|j| table.peak[*j] != 0.0) {
@@ -120,7 +120,7 @@ pub(super) fn from_root(comm: &Communicator, local: Result<Vec<f64>>) -> Result<
 }
 
 /// Loss and gradient of a solution. Collective.
-pub(super) fn evaluate(function: &FullBatch<'_>, params: &[f64]) -> Result<(f64, Vec<f64>)> {
+pub(super) fn evaluate(function: &FullBatch<'_, '_>, params: &[f64]) -> Result<(f64, Vec<f64>)> {
     let evaluation = function.evaluate(params)?;
     evaluation.ok_or_else(|| Error::data("the loss of the solution is not finite: targets or weights are too large"))
 }

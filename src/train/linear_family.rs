@@ -5,49 +5,32 @@ use super::prepare::{HeldOut, Prepared, objective, prepare, start};
 use super::table::Fit;
 use super::warm_start::warm_start;
 use super::{
-    Inputs, Kind, Model, Observer, Silent, Solver, TrainConfig, TrainReport, coordinate_descent, data_parallel,
-    evaluate, lbfgs, least_squares, newton, tsqr,
+    Inputs, Kind, Model, Observer, Reading, Silent, Solver, TrainConfig, TrainReport, coordinate_descent,
+    data_parallel, evaluate, lbfgs, least_squares, newton, tsqr,
 };
 use crate::comm::Communicator;
 use crate::data::hdf5::Hdf5Source;
 use crate::data::names::{Need, TableNames};
-use crate::data::{DataSource, Schema};
+use crate::data::{DataSource, TableIndex};
 use crate::error::{Error, InContext, Result};
 use crate::metric::Metrics;
 use crate::model::LinearModel;
 use std::time::Instant;
 
-/// Opens the inputs on every rank and makes sure that all see the same table. Collective.
+/// Opens the inputs: one rank looks at the files, all read them. Collective.
 pub fn open(comm: &Communicator, inputs: &Inputs, need: Need) -> Result<Hdf5Source> {
-    let mut source = comm.agree(Hdf5Source::open(&inputs.paths, &inputs.names, need))?;
-    let first = inputs.paths.first().cloned().unwrap_or_default();
-    agree_schema(comm, source.schema()).in_file(&first)?;
+    let looked = if comm.is_root() {
+        TableIndex::of(&inputs.paths, &inputs.names, need).and_then(|index| index.to_bytes())
+    } else {
+        Ok(Vec::new())
+    };
+    let mut bytes = comm.agree(looked)?;
+    comm.broadcast_vec(&mut bytes, 0)?;
+    let mut source = Hdf5Source::of_index(comm.agree(TableIndex::from_bytes(&bytes))?);
     if let Some(rows) = &inputs.rows {
-        source.keep_rows(rows.clone()).in_file(first)?;
+        source.keep_rows(rows.clone()).in_file(inputs.paths.first().cloned().unwrap_or_default())?;
     }
     Ok(source)
-}
-
-/// Collective.
-fn agree_schema(comm: &Communicator, schema: &Schema) -> Result<()> {
-    let text = serde_json::to_vec(schema).map_err(|e| Error::internal(e.to_string()))?;
-    let hash = blake3::hash(&text);
-    let mut ends = [0i64; 2];
-    let first = hash.as_bytes().first_chunk::<8>().map_or(0, |bytes| i64::from_le_bytes(*bytes) >> 1);
-    (ends[0], ends[1]) = (first, -first);
-    comm.all_reduce_max(&mut ends)?;
-    if ends[0] != -ends[1] {
-        let rows = comm.all_gather(&[schema.n_rows, schema.columns.len() as u64])?;
-        let seen: Vec<String> = (0..comm.size())
-            .map(|rank| (rank, rows.of_rank(rank)))
-            .map(|(rank, shape)| format!("rank {rank}: {} rows, {} columns", shape[0], shape[1]))
-            .collect();
-        return Err(Error::data(format!(
-            "ranks see different tables under this name ({}); make every node see the same files",
-            seen.join("; ")
-        )));
-    }
-    Ok(())
 }
 
 /// Trains one model of the linear family. Collective; the same model on every rank.
@@ -72,8 +55,10 @@ fn open_and_train(
     let mut source = open(comm, inputs, Need::Train)?;
     let names = source.names().relative();
     let file = inputs.paths.first().cloned().unwrap_or_default();
-    let (mut model, mut report) = train_source(comm, &mut source, &names, config, watch).in_file(file)?;
+    let (mut model, mut report) =
+        train_source(comm, &mut source, &names, config, &inputs.reading, watch).in_file(file)?;
     model.names = names;
+    report.through_library = source.through_library();
     report.traffic = comm.traffic();
     Ok((model, report))
 }
@@ -84,12 +69,13 @@ pub fn train_source(
     source: &mut dyn DataSource,
     names: &TableNames,
     config: &TrainConfig,
+    reading: &Reading,
     watch: &mut dyn Observer,
 ) -> Result<(Model, TrainReport)> {
     let mut folds: Vec<(String, Vec<f64>)> = Vec::new();
     for fold in 0..config.folds {
         let held_out = HeldOut::Fold { fold, folds: config.folds };
-        let prepared = prepare(comm, source, config, Some(held_out), &mut Silent)?;
+        let prepared = prepare(comm, source, config, reading, Some(held_out), &mut Silent)?;
         let objective = objective(config.kind, prepared.target.n_classes());
         let fit = solve(comm, &prepared, objective.as_ref(), config, watch)?;
         let metrics = held_out_metrics(comm, &prepared, config.kind, &fit)?;
@@ -102,7 +88,7 @@ pub fn train_source(
     }
 
     let held_out = (config.valid_fraction > 0.0).then_some(HeldOut::Fraction(config.valid_fraction));
-    let prepared = prepare(comm, source, config, held_out, watch)?;
+    let prepared = prepare(comm, source, config, reading, held_out, watch)?;
     let objective = objective(config.kind, prepared.target.n_classes());
     let began = Instant::now();
     let fit = solve(comm, &prepared, objective.as_ref(), config, watch)?;
@@ -126,6 +112,8 @@ pub fn train_source(
         folds,
         valid,
         traffic: comm.traffic(),
+        streamed: prepared.table.streamed(),
+        through_library: Vec::new(),
     };
     let linear = LinearModel { n_features, n_scores: objective.n_scores(), params: fit.params };
     let mut model = Model {
@@ -146,7 +134,7 @@ pub fn train_source(
 /// One solver call. Collective.
 fn solve(
     comm: &Communicator,
-    prepared: &Prepared,
+    prepared: &Prepared<'_>,
     objective: &dyn crate::objective::Objective,
     config: &TrainConfig,
     watch: &mut dyn Observer,
@@ -168,27 +156,41 @@ fn solve(
     }
 }
 
+/// Rows that were held out, with their scores.
+#[derive(Default)]
+struct Measured {
+    y: Vec<f64>,
+    weight: Vec<f64>,
+    scores: Vec<f64>,
+}
+
 /// Metrics of the rows that were held out. Collective.
-fn held_out_metrics(comm: &Communicator, prepared: &Prepared, kind: Kind, fit: &Fit) -> Result<Metrics> {
+fn held_out_metrics(comm: &Communicator, prepared: &Prepared<'_>, kind: Kind, fit: &Fit) -> Result<Metrics> {
     let objective = objective(kind, prepared.target.n_classes());
     let k = objective.n_scores();
     let table = &prepared.table;
     let model = LinearModel { n_features: table.n_features, n_scores: k, params: fit.params.clone() };
-    let mut scores = vec![0.0; table.y.len() * k];
-    for block in table.blocks() {
-        let rows = &table.x[block.start * table.n_features..block.end * table.n_features];
-        model.scores(rows, &mut scores[block.start * k..block.end * k]);
-    }
-    if let Some(offset) = &table.offset {
-        for (scores, offset) in scores.chunks_exact_mut(k).zip(offset) {
-            for score in scores {
-                *score += offset;
-            }
+    let d = table.n_features;
+    let measured = table.map_blocks(|block| {
+        let held_out = block.held_out.unwrap_or_default();
+        let mut measured = Measured::default();
+        for row in block.range.filter(|row| held_out.get(*row).is_some_and(|w| *w != 0.0)) {
+            let mut scores = vec![0.0; k];
+            model.scores(&block.rows.x[row * d..(row + 1) * d], &mut scores);
+            let offset = block.rows.offset.map_or(0.0, |offset| offset[row]);
+            measured.scores.extend(scores.iter().map(|score| score + offset));
+            measured.y.push(block.rows.y[row]);
+            measured.weight.push(held_out[row]);
         }
+        measured
+    });
+    let mut all = Measured::default();
+    for block in table.agree(comm, measured)? {
+        all.y.extend(block.y);
+        all.weight.extend(block.weight);
+        all.scores.extend(block.scores);
     }
-    let weight: Vec<f64> =
-        prepared.stored_weight.iter().zip(&prepared.held_out).map(|(w, out)| if *out { *w } else { 0.0 }).collect();
-    Ok(evaluate::metrics_of(comm, kind, prepared.target.n_classes(), &table.y, &weight, &scores)?.metrics)
+    Ok(evaluate::metrics_of(comm, kind, prepared.target.n_classes(), &all.y, &all.weight, &all.scores)?.metrics)
 }
 
 /// BLAKE3 of the parameters, of every setting that can change them, and of the input values. Not collective.

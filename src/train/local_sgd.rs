@@ -42,7 +42,7 @@ struct Own {
 }
 
 impl Apart {
-    pub fn new(job: &Job<'_>, start: Vec<f64>) -> Apart {
+    pub fn new(job: &Job<'_, '_>, start: Vec<f64>) -> Apart {
         let n = start.len();
         let make = |lane| Own {
             lane,
@@ -57,7 +57,7 @@ impl Apart {
     }
 
     /// An error on all ranks if a lane of any rank has failed: the earliest step, then the lowest lane. Collective.
-    fn check(&self, comm: &Communicator, job: &Job<'_>) -> Result<()> {
+    fn check(&self, comm: &Communicator, job: &Job<'_, '_>) -> Result<()> {
         let n_lanes = job.course.n_lanes;
         let key = |own: &Own| own.failed.map(|step| (step * n_lanes + own.lane) as i64);
         let mut first = [self.own.iter().filter_map(key).min().unwrap_or(i64::MAX)];
@@ -69,7 +69,7 @@ impl Apart {
     }
 
     /// Brings the lanes to their weighted mean. Collective.
-    fn average(&mut self, comm: &Communicator, job: &Job<'_>) -> Result<()> {
+    fn average(&mut self, comm: &Communicator, job: &Job<'_, '_>) -> Result<()> {
         self.check(comm, job)?;
         let mut sums = BlockSums::new(self.common.len() + 1, job.course.n_lanes);
         for own in &self.own {
@@ -94,12 +94,12 @@ impl Apart {
 
 impl Own {
     /// One step of this lane alone. Not collective.
-    fn step(&mut self, job: &Job<'_>, lane: &mut Lane, step: u64, of_epoch: usize) {
-        let weight = lane.weights[of_epoch];
+    fn step(&mut self, job: &Job<'_, '_>, lane: &mut Lane, step: u64, of_pool: usize) {
+        let weight = lane.weights[of_pool];
         if weight == 0.0 || self.failed.is_some() {
             return;
         }
-        lane.compute(job.table, job.objective, of_epoch, &self.params);
+        lane.compute(job.table, job.objective, of_pool, &self.params);
         for (grad, sum) in self.grad.iter_mut().zip(&lane.grad) {
             *grad = sum / weight;
         }
@@ -118,16 +118,16 @@ impl Together for Apart {
     fn step(
         &mut self,
         comm: &Communicator,
-        job: &Job<'_>,
+        job: &Job<'_, '_>,
         lanes: &mut [Lane],
         step: u64,
-        of_epoch: usize,
+        of_pool: usize,
         _weight: f64,
     ) -> Result<()> {
         match (&mut self.own[..], lanes) {
-            ([own], [lane]) => own.step(job, lane, step, of_epoch),
+            ([own], [lane]) => own.step(job, lane, step, of_pool),
             (own, lanes) => {
-                own.par_iter_mut().zip(lanes.par_iter_mut()).for_each(|(own, lane)| own.step(job, lane, step, of_epoch))
+                own.par_iter_mut().zip(lanes.par_iter_mut()).for_each(|(own, lane)| own.step(job, lane, step, of_pool))
             }
         }
         self.last_step = step;
@@ -135,12 +135,12 @@ impl Together for Apart {
         if self.steps_apart >= self.every { self.average(comm, job) } else { Ok(()) }
     }
 
-    fn end_epoch(&mut self, comm: &Communicator, job: &Job<'_>) -> Result<f64> {
+    fn end_epoch(&mut self, comm: &Communicator, job: &Job<'_, '_>) -> Result<f64> {
         self.check(comm, job)?;
         Ok(0.0)
     }
 
-    fn finish(mut self, comm: &Communicator, job: &Job<'_>) -> Result<Vec<f64>> {
+    fn finish(mut self, comm: &Communicator, job: &Job<'_, '_>) -> Result<Vec<f64>> {
         if self.steps_apart > 0 {
             self.average(comm, job)?;
         }

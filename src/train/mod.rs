@@ -17,11 +17,14 @@ mod learning_rate;
 pub mod least_squares;
 pub mod linear_family;
 mod local_sgd;
+pub mod memory;
 pub mod newton;
+pub mod order;
 pub mod outer;
 pub mod prepare;
 pub mod score;
 pub mod second_order;
+pub mod stream;
 pub mod sums;
 pub mod table;
 mod target;
@@ -31,7 +34,7 @@ pub mod tsqr;
 pub mod warm_start;
 
 pub use crate::config::{ClassWeight, Kind, Missing, Schedule, Solver, Sync, TrainConfig};
-pub use crate::data::names::Inputs;
+pub use crate::data::names::{Inputs, Reading};
 pub use crate::model::Model;
 pub use linear_family::train;
 
@@ -84,4 +87,19 @@ pub struct TrainReport {
     /// Metrics of the rows that `valid_fraction` held out; else none.
     pub valid: Metrics,
     pub traffic: Traffic,
+    /// Where rows were read for every pass; None: they were held in memory.
+    pub streamed: Option<Streamed>,
+    /// Datasets that were read through the HDF5 library, one thread at a time, and why.
+    pub through_library: Vec<(String, String)>,
+}
+
+/// Reading rows for every pass, after the table was prepared; of this rank.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Streamed {
+    /// Seconds of reading, most of them while threads worked on other rows.
+    pub read_s: f64,
+    /// Seconds that work waited for rows.
+    pub wait_s: f64,
+    /// Rows times passes.
+    pub rows: u64,
 }

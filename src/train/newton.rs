@@ -43,7 +43,7 @@ const ARMIJO: f64 = 1e-4;
 /// If `start` has not n_scores × (n_features + 1) elements.
 pub fn solve(
     comm: &Communicator,
-    table: &Table,
+    table: &Table<'_>,
     objective: &dyn Objective,
     config: &TrainConfig,
     start: Vec<f64>,
@@ -110,7 +110,7 @@ fn refuse_settings(n_params: usize, config: &TrainConfig) -> Result<()> {
 }
 
 /// Features that are zero everywhere get the coefficient 0; the Newton steps then leave it there.
-fn pin_constant(params: &mut [f64], table: &Table) {
+fn pin_constant(params: &mut [f64], table: &Table<'_>) {
     for of_score in params.chunks_exact_mut(table.n_features + 1) {
         for (coefficient, peak) in of_score.iter_mut().zip(&table.peak) {
             if *peak == 0.0 {
@@ -123,7 +123,7 @@ fn pin_constant(params: &mut [f64], table: &Table) {
 /// −(H/Σw + λ₂)⁻¹·grad, solved on rank 0 and broadcast with the damping it took. Collective.
 fn solve_on_root(
     comm: &Communicator,
-    function: &FullBatch<'_>,
+    function: &FullBatch<'_, '_>,
     lower: &[f64],
     grad: &[f64],
     damping: &mut f64,
@@ -136,7 +136,7 @@ fn solve_on_root(
 }
 
 /// The step, then the damping for the next iteration.
-fn newton_step(function: &FullBatch<'_>, lower: &[f64], grad: &[f64], mut damping: f64) -> Result<Vec<f64>> {
+fn newton_step(function: &FullBatch<'_, '_>, lower: &[f64], grad: &[f64], mut damping: f64) -> Result<Vec<f64>> {
     let n = grad.len();
     let mut matrix = expand(lower, function.table.n_features + 1, function.objective.n_scores());
     matrix.iter_mut().for_each(|h| *h /= function.table.total_weight);
@@ -173,7 +173,7 @@ enum Search {
 }
 
 /// Halves the step until the loss falls enough; trials with a loss that is not finite are rejected. Collective.
-fn search(function: &FullBatch<'_>, params: &[f64], value: f64, grad: &[f64], step: &[f64]) -> Result<Search> {
+fn search(function: &FullBatch<'_, '_>, params: &[f64], value: f64, grad: &[f64], step: &[f64]) -> Result<Search> {
     let slope = dot(grad, step);
     // Below this, values cannot tell better from worse: then the gradient has to shrink by half, at the full step.
     let rounding = 1e-15 * value.abs();

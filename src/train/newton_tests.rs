@@ -84,7 +84,14 @@ fn exact_hessian_equals_the_plain_sum() {
         let lower = hessian(comm, &table, &objective, &params, weight)?;
         let mut plain = vec![vec![0.0; 25]; 6];
         let solo = whole.of_rank(&Communicator::solo());
-        add_hessian(&solo.rows(), 0..100, &params, &objective, &mut LinearModel::work(3), &mut plain);
+        add_hessian(
+            &solo.in_memory().unwrap().rows(),
+            0..100,
+            &params,
+            &objective,
+            &mut LinearModel::work(3),
+            &mut plain,
+        );
         let mut k = 0;
         for sum in plain {
             for i in 0..5 {

@@ -6,16 +6,17 @@
 //! their results do not depend on ranks: only on the table and the settings.
 
 use super::gather::{
-    MOST_CATEGORIES, Reader, fill, first_means, gather, local_categories, moments_around, standardise_in_place,
+    Keep, MOST_CATEGORIES, Reader, fill, first_means, gather, local_categories, moments_around, standardise_in_place,
 };
+use super::stream::{LabelCoding, Stream};
 use super::sums::{Total, sum_blocks};
-use super::table::Table;
-use super::target;
-use super::{ClassWeight, Kind, Observer, Solver, TrainConfig};
+use super::table::{LocalRows, Table};
+use super::{ClassWeight, Kind, Observer, Solver, TrainConfig, memory, target};
 use crate::comm::Communicator;
 use crate::data::DataSource;
 use crate::data::digest::InputDigest;
 use crate::data::moments::{BlockMoments, standardisation};
+use crate::data::names::Reading;
 use crate::data::partition::{Partition, RowPlan};
 use crate::error::{Error, Result};
 use crate::exact::BlockSums;
@@ -24,7 +25,7 @@ use crate::functions::check_denormals;
 use crate::model::preprocess::standardised;
 use crate::model::{Preprocess, TargetCoding};
 use crate::objective::Objective;
-use crate::rng::{Draws, Stream};
+use crate::rng::{self, Draws};
 use std::collections::BTreeSet;
 use std::time::Instant;
 
@@ -32,17 +33,13 @@ use std::time::Instant;
 const MOST_SHIFTS: usize = 3;
 
 /// A table ready to train on, with what was learned on the way; the same on every rank but for the rows.
-pub struct Prepared {
-    pub table: Table,
+pub struct Prepared<'s> {
+    pub table: Table<'s>,
     pub preprocess: Preprocess,
     pub target: TargetCoding,
     pub input_digest: InputDigest,
     /// Σw per class, or Σw·y.
     pub weighted_y: Vec<f64>,
-    /// True for local rows that were held out; empty when none were.
-    pub held_out: Vec<bool>,
-    /// Row weights as stored, before those held out and class weights; empty when none were held out.
-    pub stored_weight: Vec<f64>,
     pub read_s: f64,
     /// Moments and standardisation.
     pub prepare_s: f64,
@@ -60,8 +57,8 @@ pub enum HeldOut {
 impl HeldOut {
     pub fn holds_out(&self, seed: u64, row: u64) -> bool {
         match *self {
-            HeldOut::Fold { fold, folds } => Draws::new(seed, Stream::Fold).below(folds, row, 0) == fold,
-            HeldOut::Fraction(fraction) => Draws::new(seed, Stream::Valid).uniform(row, 0) < fraction,
+            HeldOut::Fold { fold, folds } => Draws::new(seed, rng::Stream::Fold).below(folds, row, 0) == fold,
+            HeldOut::Fraction(fraction) => Draws::new(seed, rng::Stream::Valid).uniform(row, 0) < fraction,
         }
     }
 }
@@ -74,38 +71,46 @@ pub fn plan(n_rows: u64, n_columns: usize, config: &TrainConfig) -> RowPlan {
     }
 }
 
-/// Reads, encodes and standardises this rank's rows. Collective.
-pub fn prepare(
+/// Reads, encodes and standardises this rank's rows, or gets ready to do so for every pass. Collective.
+pub fn prepare<'s>(
     comm: &Communicator,
-    source: &mut dyn DataSource,
+    source: &'s mut dyn DataSource,
     config: &TrainConfig,
+    reading: &Reading,
     hold: Option<HeldOut>,
     watch: &mut dyn Observer,
-) -> Result<Prepared> {
+) -> Result<Prepared<'s>> {
     let schema = source.schema().clone();
+    target::check_stored(config.kind, schema.target)?;
     let plan = plan(schema.n_rows, schema.columns.len(), config);
     let units = Partition::new(plan.n_units(), comm.size()).units_of(comm.rank());
-    let mut reader = Reader::new(source, &plan, units.clone());
     let mut preprocess = Preprocess::unfitted(&schema, config.missing);
+    if let Some(bytes) = reading.max_memory {
+        source.limit_memory(memory::of_source(bytes));
+    }
+    let mut reader = Reader::new(source, &plan, units.clone(), memory::batch_values(reading.max_memory));
 
     if preprocess.has_text() {
         let local = local_categories(&mut reader, preprocess.columns.iter().filter(|c| is_text(c)).count());
         agree_categories(comm, local, &mut preprocess)?;
     }
+    let d = preprocess.n_features();
+    let memory = memory::plan(comm, reading, &plan, &units, &schema, d, config, hold.is_some())?;
+    let keep = match memory.is_streamed {
+        true => Keep::Nothing,
+        false if schema.is_wide() => Keep::Labels,
+        false => Keep::Rows,
+    };
+    if let (true, Some(folder)) = (memory.is_streamed, &reading.scratch) {
+        comm.agree(reader.decode_to(folder))?;
+    }
     let mut shift = agree_shift(comm, &mut reader, &plan, &preprocess)?;
-    let keep_raw = schema.columns.iter().all(|c| c.kind != crate::data::ColumnKind::Wide);
-    let gathered = gather(&mut reader, &preprocess, &shift, config, hold, keep_raw)
+    let gathered = gather(&mut reader, &preprocess, &shift, config, hold, keep)
         .and_then(|gathered| check_denormals().map(|()| gathered)); // reading may have loaded a filter plugin
     let mut gathered = comm.agree(gathered)?;
+    let target = target::agree(comm, config.kind, schema.target, &gathered.seen)?;
+    gathered.code_targets(&target);
 
-    let target = target::agree(
-        comm,
-        config.kind,
-        schema.target,
-        schema.first_file_row + reader.first_row(),
-        &mut gathered.y,
-        &gathered.strings,
-    )?;
     let began = Instant::now();
     let mut fitted = fit_standardisation(comm, &plan, &gathered.moments, &shift, &mut preprocess)?;
     for _ in 0..MOST_SHIFTS {
@@ -113,70 +118,60 @@ pub fn prepare(
             break;
         }
         shift.clone_from(&preprocess.mean);
-        gathered.moments = comm.agree(moments_around(&mut reader, &preprocess, &gathered, &shift, keep_raw))?;
+        let moments = moments_around(&mut reader, &preprocess, &gathered, &shift, config, hold, keep);
+        gathered.moments = comm.agree(moments)?;
         fitted = fit_standardisation(comm, &plan, &gathered.moments, &shift, &mut preprocess)?;
     }
     warn_of_constants(&preprocess, watch);
-    let d = preprocess.n_features();
-    let mut x = std::mem::take(&mut gathered.x);
-    if keep_raw {
-        standardise_in_place(&mut x, &preprocess);
+    if keep == Keep::Rows {
+        standardise_in_place(&mut gathered.rows.x, &preprocess);
     }
     let mut prepare_s = gathered.moments_s + began.elapsed().as_secs_f64();
-    if !keep_raw {
-        let filled = fill(&mut reader, &preprocess, gathered.y.len());
-        let (rows, seconds) = comm.agree(filled)?;
-        x = rows;
+    if keep == Keep::Labels {
+        let (rows, seconds) = comm.agree(fill(&mut reader, &preprocess, gathered.rows.y.len()))?;
+        gathered.rows.x = rows;
         prepare_s += seconds;
     }
+    let input_digest = agree_digest(comm, &gathered.digest)?;
 
-    let digest = comm.all_gather(&gathered.digest.words)?;
-    let mut input_digest = InputDigest::default();
-    for words in digest.values.chunks_exact(4) {
-        input_digest.merge(&InputDigest { words: [words[0], words[1], words[2], words[3]] });
-    }
-
-    let stored_weight = if hold.is_some() { gathered.weight.clone() } else { Vec::new() };
-    let mut weight = gathered.weight;
-    for (w, out) in weight.iter_mut().zip(&gathered.held_out) {
-        if *out {
-            *w = 0.0;
+    let first_row = plan.rows(units.clone()).start;
+    let read_s = reader.read_s;
+    let rows = match keep {
+        Keep::Rows | Keep::Labels => LocalRows::Memory(gathered.rows),
+        Keep::Nothing => {
+            let with_offset = schema.has_offset && config.kind == Kind::Poisson;
+            let labels =
+                LabelCoding { target: target.clone(), class_factor: Vec::new(), hold, seed: config.seed, with_offset };
+            let (source, blocks) = reader.into_parts();
+            let stream = Stream::new(source, preprocess.clone(), labels, blocks, memory.batch_rows);
+            LocalRows::Stream(Box::new(stream))
         }
+    };
+    let mut table = Table { plan, units, first_row, n_features: d, rows, total_weight: 0.0, peak: fitted.peak };
+    let mut totals = target::totals(comm, target.n_classes(), &table)?;
+    if config.class_weight == ClassWeight::Balanced && target.n_classes() > 0 {
+        table.multiply_weights(target::balancing(totals.0, &totals.1));
+        totals = target::totals(comm, target.n_classes(), &table)?;
     }
-    if config.class_weight == ClassWeight::Balanced {
-        target::balance(comm, target.n_classes(), &gathered.y, &mut weight)?;
-    }
-    let (total_weight, weighted_y) = target::totals(comm, target.n_classes(), &gathered.y, &weight)?;
+    let (total_weight, weighted_y) = totals;
     if total_weight <= 0.0 {
         return Err(Error::data("all rows have weight 0: nothing is left to train on"));
     }
     if !matches!(hold, Some(HeldOut::Fold { .. })) {
         target::check_weighted(&target, &weighted_y)?;
     }
-    let first_row = plan.rows(units.clone()).start;
-    let table = Table {
-        plan,
-        units,
-        first_row,
-        n_features: d,
-        x,
-        y: gathered.y,
-        weight,
-        offset: gathered.offset,
-        total_weight,
-        peak: fitted.peak,
-    };
-    Ok(Prepared {
-        table,
-        preprocess,
-        target,
-        input_digest,
-        weighted_y,
-        held_out: gathered.held_out,
-        stored_weight,
-        read_s: reader.read_s,
-        prepare_s,
-    })
+    table.total_weight = total_weight;
+    Ok(Prepared { table, preprocess, target, input_digest, weighted_y, read_s, prepare_s })
+}
+
+/// Collective.
+fn agree_digest(comm: &Communicator, mine: &InputDigest) -> Result<InputDigest> {
+    let digest = comm.all_gather(&mine.words)?;
+    let mut all = InputDigest::default();
+    for words in digest.values.chunks_exact(4) {
+        all.merge(&InputDigest { words: [words[0], words[1], words[2], words[3]] });
+    }
+    Ok(all)
 }
 
 fn is_text(column: &crate::model::ColumnCode) -> bool {
@@ -326,7 +321,7 @@ pub fn objective(kind: Kind, n_classes: usize) -> Box<dyn Objective> {
 }
 
 /// Starting parameters: no coefficients, intercepts that fit the targets' totals.
-pub fn start(objective: &dyn Objective, prepared: &Prepared) -> Vec<f64> {
+pub fn start(objective: &dyn Objective, prepared: &Prepared<'_>) -> Vec<f64> {
     let weighted_y = match (&prepared.target, prepared.target.n_classes()) {
         (TargetCoding::Number, _) => prepared.weighted_y.clone(),
         (_, 2) => vec![prepared.weighted_y[1]],

@@ -46,7 +46,8 @@ fn a_column_that_starts_late_or_after_rows_without_weight_is_standardised_as_any
         for from in [5, 100, 2_000] {
             let (table, expected) = late(wide, from, weightless);
             let prepared = |comm: &Communicator| {
-                Ok(prepare(comm, &mut table.clone(), &TrainConfig::default(), None, &mut Silent)?.preprocess)
+                Ok(prepare(comm, &mut table.clone(), &TrainConfig::default(), &Reading::default(), None, &mut Silent)?
+                    .preprocess)
             };
             let alone = prepared(&Communicator::solo()).unwrap();
             for (j, (mean, deviation)) in expected.into_iter().enumerate() {
@@ -74,7 +75,8 @@ fn one_class_is_left_when_the_rows_of_the_other_weigh_nothing() {
             .unwrap()
     };
     let prepared = |weight: Vec<f64>| {
-        prepare(&Communicator::solo(), &mut of(weight), &TrainConfig::default(), None, &mut Silent).map(|_| ())
+        prepare(&Communicator::solo(), &mut of(weight), &TrainConfig::default(), &Reading::default(), None, &mut Silent)
+            .map(|_| ())
     };
     let message = prepared((0..40).map(|row| (row % 2) as f64).collect()).unwrap_err().to_string();
     assert!(message.starts_with("the target has one class (1) in rows of weight above 0"), "{message}");

@@ -4,16 +4,15 @@
 //! kept and threads and ranks leave no trace. Memory: one accumulator (28 bytes a sum) for each thread.
 
 use super::outer::{CHUNK, OuterProducts};
-use super::table::Table;
+use super::table::{BlockRows, Table};
 use crate::comm::Communicator;
 use crate::error::{Error, Result};
 use crate::exact::BoundedSums;
 use crate::exact::scale::{ZERO, ceil_log2, exponent_of, from_order_key, order_key};
 use crate::model::LinearModel;
+use crate::model::linear::Rows;
 use crate::objective::Objective;
-use rayon::prelude::*;
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Largest of |values| over all ranks, element by element; an infinity if one is infinite or NaN. Collective.
 pub fn global_peaks(comm: &Communicator, values: &[f64]) -> Result<Vec<f64>> {
@@ -24,9 +23,11 @@ pub fn global_peaks(comm: &Communicator, values: &[f64]) -> Result<Vec<f64>> {
 }
 
 /// Largest weight of a row over all ranks. Collective.
-pub fn largest_weight(comm: &Communicator, table: &Table) -> Result<f64> {
-    let mine = table.weight.iter().copied().max_by_key(|w| order_key(*w)).unwrap_or(0.0);
-    Ok(global_peaks(comm, &[mine])?[0])
+pub fn largest_weight(comm: &Communicator, table: &Table<'_>) -> Result<f64> {
+    let mut key = 0;
+    let passed = table.each_labels(|_, weight, _| weight.iter().for_each(|w| key = key.max(order_key(*w))));
+    table.agree(comm, passed)?;
+    Ok(global_peaks(comm, &[from_order_key(key)])?[0])
 }
 
 /// The Hessian of `Σ w·loss` (not divided by Σ w, without penalty), the same bits on every rank. Collective.
@@ -43,7 +44,7 @@ pub fn largest_weight(comm: &Communicator, table: &Table) -> Result<f64> {
 /// The numbers are those of [`add_hessian`](crate::model::linear::add_hessian), block by block.
 pub fn hessian(
     comm: &Communicator,
-    table: &Table,
+    table: &Table<'_>,
     objective: &dyn Objective,
     params: &[f64],
     largest_weight: f64,
@@ -61,15 +62,16 @@ pub fn hessian(
     let exponents: Vec<i32> = of_pair.iter().copied().cycle().take(n_pairs * of_pair.len()).collect();
     let work = || (OuterProducts::new(d + 1, n_pairs), vec![Vec::with_capacity(CHUNK); n_pairs]);
     let sums = sum_over_blocks(comm, table, exponents, work, |(outer, factors), block, out| {
+        let rows = &block.rows;
         outer.clear();
-        for chunk in chunks(block) {
+        for chunk in chunks(block.range) {
             outer.start_chunk();
             factors.iter_mut().for_each(Vec::clear);
-            each_curvature(table, objective, &model, chunk, |row, curvature| {
+            each_curvature(rows, objective, &model, chunk, |row, curvature| {
                 if curvature.iter().all(|c| *c == 0.0) {
                     return;
                 }
-                outer.push_row(table.rows().row(row), &[1.0]);
+                outer.push_row(rows.row(row), &[1.0]);
                 let mut pair = 0;
                 for a in 0..k {
                     for b in 0..=a {
@@ -127,14 +129,18 @@ pub struct NormalEquations {
 ///
 /// # Errors
 /// `Data`, if a target is not finite or a sum is beyond the range of float64.
-pub fn normal_equations(comm: &Communicator, table: &Table) -> Result<NormalEquations> {
+pub fn normal_equations(comm: &Communicator, table: &Table<'_>) -> Result<NormalEquations> {
     let d = table.n_features;
-    let target = |row: usize| table.y[row] - table.offset.as_ref().map_or(0.0, |offset| offset[row]);
-    let weighted = (0..table.y.len()).filter(|row| table.weight[*row] != 0.0);
     let key = |t: f64| order_key(if t.is_nan() { f64::INFINITY } else { t.abs() });
-    let largest_target = from_order_key(weighted.map(|row| key(target(row))).max().unwrap_or(0));
+    let mut largest = 0;
+    let passed = table.each_labels(|y, weight, offset| {
+        for row in (0..y.len()).filter(|row| weight[*row] != 0.0) {
+            largest = largest.max(key(y[row] - offset.map_or(0.0, |offset| offset[row])));
+        }
+    });
+    table.agree(comm, passed)?;
     let weight = largest_weight(comm, table)?;
-    let largest_target = global_peaks(comm, &[largest_target])?[0];
+    let largest_target = global_peaks(comm, &[from_order_key(largest)])?[0];
     if !largest_target.is_finite() {
         return Err(Error::data("a target is infinite or not a number: least squares needs finite targets"));
     }
@@ -143,13 +149,15 @@ pub fn normal_equations(comm: &Communicator, table: &Table) -> Result<NormalEqua
     let exponents = outer_exponents(&peaks, weight, table.plan.block_rows());
     let work = || (OuterProducts::new(d + 2, 1), Vec::with_capacity(CHUNK));
     let sums = sum_over_blocks(comm, table, exponents, work, |(outer, factors), block, out| {
+        let rows = &block.rows;
+        let target = |row: usize| rows.y[row] - rows.offset.map_or(0.0, |offset| offset[row]);
         outer.clear();
-        for chunk in chunks(block) {
+        for chunk in chunks(block.range) {
             outer.start_chunk();
             factors.clear();
-            for row in chunk.filter(|row| table.weight[*row] != 0.0) {
-                outer.push_row(table.rows().row(row), &[1.0, target(row)]);
-                factors.push(table.weight[row]);
+            for row in chunk.filter(|row| rows.weight[*row] != 0.0) {
+                outer.push_row(rows.row(row), &[1.0, target(row)]);
+                factors.push(rows.weight[row]);
             }
             outer.add_chunk(0, factors);
         }
@@ -179,14 +187,14 @@ fn curvature_bound(objective: &dyn Objective) -> Option<f64> {
 /// Largest |w·∂²loss/∂score²| of all rows at this model. Collective.
 fn largest_curvature(
     comm: &Communicator,
-    table: &Table,
+    table: &Table<'_>,
     objective: &dyn Objective,
     model: &LinearModel,
 ) -> Result<f64> {
-    let of_block = |block: Range<usize>| {
+    let of_block = |block: BlockRows<'_>| {
         let mut largest = 0;
-        for chunk in chunks(block) {
-            each_curvature(table, objective, model, chunk, |_, curvature| {
+        for chunk in chunks(block.range) {
+            each_curvature(&block.rows, objective, model, chunk, |_, curvature| {
                 for c in curvature {
                     largest = largest.max(order_key(if c.is_nan() { f64::INFINITY } else { c.abs() }));
                 }
@@ -194,30 +202,30 @@ fn largest_curvature(
         }
         largest
     };
-    let mine = table.blocks().into_par_iter().map(of_block).max().unwrap_or(0);
+    let mine = table.agree(comm, table.map_blocks(of_block))?.into_iter().max().unwrap_or(0);
     Ok(global_peaks(comm, &[from_order_key(mine)])?[0])
 }
 
 /// Visits the rows of weight ≠ 0 with w·∂²loss/∂score∂score, (n_scores, n_scores).
 fn each_curvature(
-    table: &Table,
+    rows: &Rows<'_>,
     objective: &dyn Objective,
     model: &LinearModel,
-    rows: Range<usize>,
+    which: Range<usize>,
     mut visit: impl FnMut(usize, &[f64]),
 ) {
     let (d, k) = (model.n_features, model.n_scores);
-    let mut scores = vec![0.0; rows.len() * k];
+    let mut scores = vec![0.0; which.len() * k];
     let mut curvature = vec![0.0; k * k];
-    model.scores(&table.x[rows.start * d..rows.end * d], &mut scores);
-    for (row, scores) in rows.zip(scores.chunks_exact_mut(k)) {
-        if table.weight[row] == 0.0 {
+    model.scores(&rows.x[which.start * d..which.end * d], &mut scores);
+    for (row, scores) in which.zip(scores.chunks_exact_mut(k)) {
+        if rows.weight[row] == 0.0 {
             continue;
         }
-        if let Some(offset) = &table.offset {
+        if let Some(offset) = rows.offset {
             scores.iter_mut().for_each(|score| *score += offset[row]);
         }
-        objective.curvature(table.y[row], table.weight[row], scores, &mut curvature);
+        objective.curvature(rows.y[row], rows.weight[row], scores, &mut curvature);
         visit(row, &curvature);
     }
 }
@@ -245,29 +253,23 @@ fn outer_exponents(peaks: &[f64], factor: f64, block_rows: u64) -> Vec<i32> {
 
 /// Adds what `add(work, block, out)` writes for each block over threads and ranks; None if a contribution was beyond its
 /// bound. Collective.
-fn sum_over_blocks<W>(
+fn sum_over_blocks<W: Send>(
     comm: &Communicator,
-    table: &Table,
+    table: &Table<'_>,
     exponents: Vec<i32>,
-    work: impl Fn() -> W + Sync,
-    add: impl Fn(&mut W, Range<usize>, &mut Vec<f64>) + Sync,
+    work: impl Fn() -> W,
+    add: impl Fn(&mut W, BlockRows<'_>, &mut Vec<f64>) + Send + Sync,
 ) -> Result<Option<Vec<f64>>> {
-    let blocks = table.blocks();
-    let next = AtomicUsize::new(0);
-    let n_tasks = rayon::current_num_threads().min(blocks.len()).max(1);
-    // Which thread takes which block is left to the clock: only integers are merged.
-    let task = |_| {
-        let mut sums = BoundedSums::new(exponents.clone(), table.plan.n_blocks());
-        let (mut work, mut out) = (work(), Vec::with_capacity(exponents.len()));
-        while let Some(block) = blocks.get(next.fetch_add(1, Ordering::Relaxed)) {
-            add(&mut work, block.clone(), &mut out);
-            sums.add(&out);
-        }
-        sums
+    let new = || {
+        let sums = BoundedSums::new(exponents.clone(), table.plan.n_blocks());
+        (sums, work(), Vec::with_capacity(exponents.len()))
     };
-    let partial: Vec<BoundedSums> = (0..n_tasks).into_par_iter().map(task).collect();
-    let mut partial = partial.into_iter();
-    let mut sums = partial.next().expect("at least one task");
+    let partial = table.fold_blocks(new, |(sums, work, out), block| {
+        add(work, block, out);
+        sums.add(out);
+    });
+    let mut partial = table.agree(comm, partial)?.into_iter().map(|(sums, ..)| sums);
+    let mut sums = partial.next().expect("at least one accumulator");
     for other in partial {
         sums.merge(&other);
     }

@@ -1,32 +1,56 @@
-//! This rank's rows in memory, ready to train on.
+//! This rank's rows, ready to train on: in memory, or read from their source for every pass.
 
+use super::Streamed;
+use super::stream::Stream;
+use crate::comm::Communicator;
 use crate::data::partition::RowPlan;
+use crate::error::Result;
 use crate::model::linear::Rows;
-use crate::rng::{Draws, Stream};
+use crate::rng::{Draws, Stream as DrawStream};
+use rayon::prelude::*;
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Standardised rows of the units this rank owns. `x` is (rows, n_features) row-major float32.
-#[derive(Clone, Debug)]
-pub struct Table {
+/// Standardised rows of the units this rank owns.
+///
+/// Not one of its methods talks. Those that pass over rows can fail where these are read: [`agree`](Self::agree) makes that known
+/// to all ranks before the next collective.
+pub struct Table<'s> {
     pub plan: RowPlan,
     /// Lanes or blocks of the plan that are here.
     pub units: Range<u64>,
     /// Global number of the first row here.
     pub first_row: u64,
     pub n_features: usize,
-    pub x: Vec<f32>,
-    /// Class number or value.
-    pub y: Vec<f64>,
-    /// Row weight × class weight.
-    pub weight: Vec<f64>,
-    pub offset: Option<Vec<f64>>,
+    pub rows: LocalRows<'s>,
     /// Σ weight over all ranks.
     pub total_weight: f64,
     /// Largest |x| of each feature over all ranks, over rows of weight > 0.
     pub peak: Vec<f64>,
 }
 
-impl Table {
+/// Where the rows are; the same kind on every rank.
+pub enum LocalRows<'s> {
+    Memory(RowBuffer),
+    Stream(Box<Stream<'s>>),
+}
+
+/// Some rows with what belongs to them.
+#[derive(Clone, Debug, Default)]
+pub struct RowBuffer {
+    pub n_features: usize,
+    /// Standardised, (rows, n_features).
+    pub x: Vec<f32>,
+    /// Class number or value.
+    pub y: Vec<f64>,
+    /// Row weight × class weight; 0 for rows that were held out.
+    pub weight: Vec<f64>,
+    pub offset: Option<Vec<f64>>,
+    /// Weight as stored of rows that were held out, 0 for those trained on. None: none were held out.
+    pub held_out: Option<Vec<f64>>,
+}
+
+impl RowBuffer {
     pub fn rows(&self) -> Rows<'_> {
         Rows {
             n_features: self.n_features,
@@ -36,6 +60,98 @@ impl Table {
             offset: self.offset.as_deref(),
         }
     }
+}
+
+/// One block of a pass.
+#[derive(Clone)]
+pub struct BlockRows<'a> {
+    /// Rows of several blocks.
+    pub rows: Rows<'a>,
+    /// As in [`RowBuffer`].
+    pub held_out: Option<&'a [f64]>,
+    /// The block among these rows.
+    pub range: Range<usize>,
+    /// Global number of the block's first row.
+    pub first_row: u64,
+}
+
+impl Table<'_> {
+    /// Calls `visit` with runs of whole blocks in order: rows, blocks among them, and the global number of the first row.
+    pub fn each_batch(&self, mut visit: impl FnMut(&RowBuffer, &[Range<usize>], u64) + Send) -> Result<()> {
+        match &self.rows {
+            LocalRows::Memory(buffer) => {
+                visit(buffer, &self.blocks(), self.first_row);
+                Ok(())
+            }
+            LocalRows::Stream(stream) => stream.each_batch(visit),
+        }
+    }
+
+    /// What `of_block` makes of every block here, in order; rayon over blocks.
+    pub fn map_blocks<R: Send>(&self, of_block: impl Fn(BlockRows<'_>) -> R + Send + Sync) -> Result<Vec<R>> {
+        let mut all = Vec::new();
+        self.each_batch(|buffer, blocks, first_row| {
+            let made = blocks.par_iter().map(|range| of_block(buffer.block(range.clone(), first_row)));
+            all.par_extend(made);
+        })?;
+        Ok(all)
+    }
+
+    /// Blocks are added to one accumulator for each thread: which goes where is left to the clock, so that only what merges
+    /// exactly may be accumulated.
+    pub fn fold_blocks<W: Send>(
+        &self,
+        new: impl Fn() -> W,
+        add: impl Fn(&mut W, BlockRows<'_>) + Send + Sync,
+    ) -> Result<Vec<W>> {
+        let n_blocks = self.plan.blocks(self.units.clone()).len();
+        let mut all: Vec<W> = (0..rayon::current_num_threads().min(n_blocks).max(1)).map(|_| new()).collect();
+        self.each_batch(|buffer, blocks, first_row| {
+            let next = AtomicUsize::new(0);
+            all.par_iter_mut().for_each(|accumulator| {
+                while let Some(range) = blocks.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    add(accumulator, buffer.block(range.clone(), first_row));
+                }
+            });
+        })?;
+        Ok(all)
+    }
+
+    /// Calls `visit` with targets, weights and offsets of all rows here, in order; features are not read.
+    pub fn each_labels(&self, mut visit: impl FnMut(&[f64], &[f64], Option<&[f64]>)) -> Result<()> {
+        match &self.rows {
+            LocalRows::Memory(buffer) => {
+                visit(&buffer.y, &buffer.weight, buffer.offset.as_deref());
+                Ok(())
+            }
+            LocalRows::Stream(stream) => stream.each_labels(visit),
+        }
+    }
+
+    /// The result of a pass, or on every rank the error of the one where rows could not be read. Collective where rows are
+    /// read; in memory nothing can fail.
+    pub fn agree<V>(&self, comm: &Communicator, local: Result<V>) -> Result<V> {
+        match &self.rows {
+            LocalRows::Memory(_) => local,
+            LocalRows::Stream(_) => comm.agree(local),
+        }
+    }
+
+    /// What reading has cost, where rows are read for every pass.
+    pub fn streamed(&self) -> Option<Streamed> {
+        match &self.rows {
+            LocalRows::Memory(_) => None,
+            LocalRows::Stream(stream) => Some(stream.costs()),
+        }
+    }
+
+    /// The rows, where they are in memory.
+    pub fn in_memory(&self) -> Option<&RowBuffer> {
+        match &self.rows {
+            LocalRows::Memory(buffer) => Some(buffer),
+            LocalRows::Stream(_) => None,
+        }
+    }
 
     /// Blocks here, as ranges of local row numbers, in order.
     pub fn blocks(&self) -> Vec<Range<usize>> {
@@ -43,45 +159,70 @@ impl Table {
         self.plan.blocks(self.units.clone()).into_iter().map(|rows| local(rows.start)..local(rows.end)).collect()
     }
 
-    /// One row of every `step` global rows, which one by a draw. Not collective. `total_weight` is left for the caller,
-    /// who has the ranks to add over; `peak` stays that of all rows.
+    /// One row of every `step` global rows, which one by a draw; in memory. `total_weight` is left for the caller, who has the
+    /// ranks to add over; `peak` stays that of all rows.
     ///
     /// # Panics
     /// As [`RowPlan::thinned`].
-    pub fn thinned(&self, step: u64, seed: u64) -> Table {
-        let draws = Draws::new(seed, Stream::Thin);
-        let n_rows = self.y.len() as u64;
-        let chosen: Vec<usize> = (0..n_rows)
-            .step_by(step as usize)
-            .map(|run| (run + draws.below(step.min(n_rows - run), (self.first_row + run) / step, 0)) as usize)
-            .collect();
-        let rows = self.rows();
-        Table {
+    pub fn thinned(&self, step: u64, seed: u64) -> Result<Table<'static>> {
+        let draws = Draws::new(seed, DrawStream::Thin);
+        let of_block = |block: BlockRows<'_>| {
+            let n_rows = block.range.len() as u64;
+            let chosen = (0..n_rows).step_by(step as usize).map(|run| {
+                let drawn = draws.below(step.min(n_rows - run), (block.first_row + run) / step, 0);
+                block.range.start + (run + drawn) as usize
+            });
+            let mut thin = RowBuffer { offset: block.rows.offset.map(|_| Vec::new()), ..RowBuffer::default() };
+            for i in chosen {
+                thin.x.extend_from_slice(block.rows.row(i));
+                thin.y.push(block.rows.y[i]);
+                thin.weight.push(block.rows.weight[i]);
+                if let (Some(all), Some(offset)) = (&mut thin.offset, block.rows.offset) {
+                    all.push(offset[i]);
+                }
+            }
+            thin
+        };
+        let mut rows = RowBuffer { n_features: self.n_features, ..RowBuffer::default() };
+        for block in self.map_blocks(of_block)? {
+            rows.x.extend(block.x);
+            rows.y.extend(block.y);
+            rows.weight.extend(block.weight);
+            if let Some(offset) = block.offset {
+                rows.offset.get_or_insert_default().extend(offset);
+            }
+        }
+        Ok(Table {
             plan: self.plan.thinned(step),
             units: self.units.clone(),
             first_row: self.first_row / step,
             n_features: self.n_features,
-            x: chosen.iter().flat_map(|&i| rows.row(i).iter().copied()).collect(),
-            y: chosen.iter().map(|&i| self.y[i]).collect(),
-            weight: chosen.iter().map(|&i| self.weight[i]).collect(),
-            offset: self.offset.as_ref().map(|offset| chosen.iter().map(|&i| offset[i]).collect()),
+            rows: LocalRows::Memory(rows),
             total_weight: 0.0,
             peak: self.peak.clone(),
-        }
+        })
     }
 
-    /// Rows of a lane here, as local row numbers.
-    pub fn lane(&self, lane: u64) -> Range<usize> {
-        let rows = self.plan.lane_rows(lane);
-        if rows.is_empty() {
-            return 0..0;
+    /// Multiplies the weight of every row by the factor of its class.
+    pub fn multiply_weights(&mut self, of_class: Vec<f64>) {
+        match &mut self.rows {
+            LocalRows::Memory(buffer) => {
+                buffer.weight.iter_mut().zip(&buffer.y).for_each(|(w, y)| *w *= of_class[*y as usize]);
+            }
+            LocalRows::Stream(stream) => stream.labels.class_factor = of_class,
         }
-        (rows.start - self.first_row) as usize..(rows.end - self.first_row) as usize
     }
 
     /// Lanes here, if the plan is one of lanes.
     pub fn lanes(&self) -> Range<u64> {
         self.units.clone()
+    }
+}
+
+impl RowBuffer {
+    fn block(&self, range: Range<usize>, first_row: u64) -> BlockRows<'_> {
+        let first_row = first_row + range.start as u64;
+        BlockRows { rows: self.rows(), held_out: self.held_out.as_deref(), range, first_row }
     }
 }
 
@@ -105,10 +246,19 @@ pub struct Fit {
 pub(crate) mod testing {
     use super::*;
     use crate::data::partition::Partition;
+    use crate::rng::Stream;
 
-    impl Table {
+    impl Table<'_> {
+        pub(crate) fn in_memory_mut(&mut self) -> &mut RowBuffer {
+            match &mut self.rows {
+                LocalRows::Memory(buffer) => buffer,
+                LocalRows::Stream(_) => panic!("rows are read"),
+            }
+        }
+
         /// The part of `rank` out of `size` of a table that is here as a whole.
-        pub(crate) fn of_rank(&self, rank: usize, size: usize) -> Table {
+        pub(crate) fn of_rank(&self, rank: usize, size: usize) -> Table<'static> {
+            let all = self.in_memory().unwrap();
             let units = Partition::new(self.plan.n_units(), size).units_of(rank);
             let rows = self.plan.rows(units.clone());
             let local = rows.start as usize..rows.end as usize;
@@ -117,10 +267,14 @@ pub(crate) mod testing {
                 units,
                 first_row: rows.start,
                 n_features: self.n_features,
-                x: self.x[local.start * self.n_features..local.end * self.n_features].to_vec(),
-                y: self.y[local.clone()].to_vec(),
-                weight: self.weight[local.clone()].to_vec(),
-                offset: self.offset.as_ref().map(|offset| offset[local].to_vec()),
+                rows: LocalRows::Memory(RowBuffer {
+                    n_features: self.n_features,
+                    x: all.x[local.start * self.n_features..local.end * self.n_features].to_vec(),
+                    y: all.y[local.clone()].to_vec(),
+                    weight: all.weight[local.clone()].to_vec(),
+                    offset: all.offset.as_ref().map(|offset| offset[local].to_vec()),
+                    held_out: None,
+                }),
                 total_weight: self.total_weight,
                 peak: self.peak.clone(),
             }
@@ -145,7 +299,7 @@ pub(crate) mod testing {
     }
 
     /// `n` standardised rows of `d` features that share a common part; weights from 0 (every seventh row or so) to 2.
-    pub(crate) fn table(n: usize, d: usize, n_lanes: u64, seed: u64, target: Target) -> Table {
+    pub(crate) fn table(n: usize, d: usize, n_lanes: u64, seed: u64, target: Target) -> Table<'static> {
         let draws = Draws::new(seed, Stream::Synthetic);
         let mut x: Vec<f64> = Vec::with_capacity(n * d);
         for row in 0..n as u64 {
@@ -176,6 +330,7 @@ pub(crate) mod testing {
         let peak = (0..d).map(|j| x[j..].iter().step_by(d).fold(0.0f64, |p, v| p.max(f64::from(v.abs())))).collect();
         let plan = RowPlan::lanes(n as u64, d, n_lanes);
         let total_weight = weight.iter().fold(0.0, |s, w| s + w);
-        Table { units: 0..n_lanes, plan, first_row: 0, n_features: d, x, y, weight, offset: None, total_weight, peak }
+        let rows = LocalRows::Memory(RowBuffer { n_features: d, x, y, weight, offset: None, held_out: None });
+        Table { units: 0..n_lanes, plan, first_row: 0, n_features: d, rows, total_weight, peak }
     }
 }

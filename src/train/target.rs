@@ -3,8 +3,9 @@
 use super::Kind;
 use super::prepare::union_of_strings;
 use super::sums::sum_scalars;
+use super::table::Table;
 use crate::comm::Communicator;
-use crate::data::TargetKind;
+use crate::data::{TargetKind, Targets};
 use crate::error::{Error, Result};
 use crate::exact::ExactSum;
 use crate::model::TargetCoding;
@@ -13,79 +14,90 @@ use std::collections::BTreeSet;
 /// Distinct targets of a classifier, at most.
 const MOST_CLASSES: usize = 1000;
 
-/// Classes, or proof that the targets are numbers that the objective takes; `y` becomes class numbers. Collective.
-pub fn agree(
-    comm: &Communicator,
-    kind: Kind,
-    stored: Option<TargetKind>,
-    first_row: u64,
-    y: &mut [f64],
-    strings: &[String],
-) -> Result<TargetCoding> {
-    let is_text = stored == Some(TargetKind::Text);
-    match kind {
-        Kind::Linear | Kind::Poisson => {
-            if is_text {
-                return Err(Error::data(format!(
-                    "the target holds strings, but {} wants numbers; use train logistic or train svm",
-                    if kind == Kind::Linear { "linear" } else { "poisson" }
-                )));
+/// Targets that this rank has met: what classes there are.
+#[derive(Debug, Default)]
+pub struct Seen {
+    integers: BTreeSet<i64>,
+    strings: BTreeSet<String>,
+}
+
+impl Seen {
+    /// Looks at some rows; `first_row` is theirs in the files, for messages. Not collective.
+    ///
+    /// Errors: targets that the objective does not take.
+    pub fn add(&mut self, kind: Kind, first_row: u64, targets: &Targets) -> Result<()> {
+        match targets {
+            Targets::None => Err(Error::data("has no target; name it with --target")),
+            Targets::Text(values) => {
+                for value in values {
+                    if self.strings.len() <= MOST_CLASSES && !self.strings.contains(value) {
+                        self.strings.insert(value.clone());
+                    }
+                }
+                Ok(())
             }
-            let negative = y.iter().position(|y| kind == Kind::Poisson && *y < 0.0);
-            comm.agree(match negative {
+            Targets::Number(values) if kind == Kind::Poisson => match values.iter().position(|y| *y < 0.0) {
                 Some(row) => Err(Error::data(format!(
                     "the target is {} in row {}: poisson wants counts that are not negative",
-                    y[row],
+                    values[row],
                     first_row + row as u64
                 ))),
                 None => Ok(()),
-            })?;
-            Ok(TargetCoding::Number)
+            },
+            Targets::Number(_) if kind == Kind::Linear => Ok(()),
+            Targets::Number(values) => self.add_integers(values),
         }
-        Kind::Logistic | Kind::Svm if is_text => {
-            let mine: BTreeSet<String> = strings.iter().cloned().collect();
-            let classes: Vec<String> = union_of_strings(comm, &mine)?.into_iter().collect();
-            check_classes(&classes)?;
-            let positions: Vec<f64> =
-                strings.iter().map(|s| classes.binary_search(s).map_or(-1.0, |position| position as f64)).collect();
-            for y in y.iter_mut() {
-                *y = positions[*y as usize];
+    }
+
+    /// More than [`MOST_CLASSES`] are cut off, which is enough to refuse them.
+    fn add_integers(&mut self, values: &[f64]) -> Result<()> {
+        let mut last = f64::NAN;
+        for &y in values {
+            if y == last {
+                continue;
             }
-            Ok(TargetCoding::Strings(classes))
-        }
-        Kind::Logistic | Kind::Svm => {
-            let mine = comm.agree(local_integers(y))?;
-            let all: BTreeSet<i64> = comm.all_gather(&mine)?.values.into_iter().collect();
-            let classes: Vec<i64> = all.into_iter().collect();
-            check_classes(&classes.iter().map(i64::to_string).collect::<Vec<_>>())?;
-            for y in y.iter_mut() {
-                *y = classes.binary_search(&(*y as i64)).map_or(-1.0, |position| position as f64);
+            last = y;
+            if y.trunc() != y || y.abs() > 9e15 {
+                return Err(Error::data(format!(
+                    "the target holds {y}, which is not a class; classes are whole numbers or strings (train linear for numbers)"
+                )));
             }
-            Ok(TargetCoding::Integers(classes))
+            if self.integers.len() <= MOST_CLASSES {
+                self.integers.insert(y as i64);
+            }
         }
+        Ok(())
     }
 }
 
-/// Distinct whole numbers among the targets; more than [`MOST_CLASSES`] are cut off, which is enough to refuse them.
-fn local_integers(y: &[f64]) -> Result<Vec<i64>> {
-    let mut found = BTreeSet::new();
-    let mut last = f64::NAN;
-    for &y in y {
-        if y == last {
-            continue;
+/// What the objective cannot use whatever the rows are. Not collective; the same on every rank.
+pub fn check_stored(kind: Kind, stored: Option<TargetKind>) -> Result<()> {
+    match (kind, stored) {
+        (Kind::Linear | Kind::Poisson, Some(TargetKind::Text)) => Err(Error::data(format!(
+            "the target holds strings, but {} wants numbers; use train logistic or train svm",
+            kind.name()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Classes that all ranks number alike, if the objective has classes. Collective.
+pub fn agree(comm: &Communicator, kind: Kind, stored: Option<TargetKind>, seen: &Seen) -> Result<TargetCoding> {
+    match kind {
+        Kind::Linear | Kind::Poisson => Ok(TargetCoding::Number),
+        Kind::Logistic | Kind::Svm if stored == Some(TargetKind::Text) => {
+            let classes: Vec<String> = union_of_strings(comm, &seen.strings)?.into_iter().collect();
+            check_classes(&classes)?;
+            Ok(TargetCoding::Strings(classes))
         }
-        last = y;
-        if y.trunc() != y || y.abs() > 9e15 {
-            return Err(Error::data(format!(
-                "the target holds {y}, which is not a class; classes are whole numbers or strings (train linear for numbers)"
-            )));
-        }
-        found.insert(y as i64);
-        if found.len() > MOST_CLASSES {
-            break;
+        Kind::Logistic | Kind::Svm => {
+            let mine: Vec<i64> = seen.integers.iter().copied().collect();
+            let all: BTreeSet<i64> = comm.all_gather(&mine)?.values.into_iter().collect();
+            let classes: Vec<i64> = all.into_iter().collect();
+            check_classes(&classes.iter().map(i64::to_string).collect::<Vec<_>>())?;
+            Ok(TargetCoding::Integers(classes))
         }
     }
-    Ok(found.into_iter().collect())
 }
 
 fn check_classes(classes: &[String]) -> Result<()> {
@@ -113,28 +125,26 @@ pub fn check_weighted(target: &TargetCoding, of_class: &[f64]) -> Result<()> {
     }
 }
 
-/// Multiplies weights so that every class has the same total. Collective.
-pub fn balance(comm: &Communicator, n_classes: usize, y: &[f64], weight: &mut [f64]) -> Result<()> {
-    let (total, of_class) = totals(comm, n_classes, y, weight)?;
+/// What weights are multiplied by so that every class has the same total. Not collective.
+pub fn balancing(total: f64, of_class: &[f64]) -> Vec<f64> {
     let present = of_class.iter().filter(|w| **w > 0.0).count() as f64;
-    let factor: Vec<f64> = of_class.iter().map(|w| if *w > 0.0 { total / (present * w) } else { 0.0 }).collect();
-    for (w, y) in weight.iter_mut().zip(y) {
-        *w *= factor[*y as usize];
-    }
-    Ok(())
+    of_class.iter().map(|w| if *w > 0.0 { total / (present * w) } else { 0.0 }).collect()
 }
 
 /// Σw, and Σw of every class or Σw·y; exact. Collective.
-pub fn totals(comm: &Communicator, n_classes: usize, y: &[f64], weight: &[f64]) -> Result<(f64, Vec<f64>)> {
+pub fn totals(comm: &Communicator, n_classes: usize, table: &Table<'_>) -> Result<(f64, Vec<f64>)> {
     let mut sums = vec![ExactSum::new(); 1 + n_classes.max(1)];
-    for (y, w) in y.iter().zip(weight) {
-        sums[0].add(*w);
-        if n_classes > 0 {
-            sums[1 + *y as usize].add(*w);
-        } else if *w > 0.0 {
-            sums[1].add_product(*w, *y);
+    let passed = table.each_labels(|y, weight, _| {
+        for (y, w) in y.iter().zip(weight) {
+            sums[0].add(*w);
+            if n_classes > 0 {
+                sums[1 + *y as usize].add(*w);
+            } else if *w > 0.0 {
+                sums[1].add_product(*w, *y);
+            }
         }
-    }
+    });
+    table.agree(comm, passed)?;
     let mut values = Vec::with_capacity(sums.len());
     for sum in sums {
         let [total] = sum_scalars(comm, &[sum])?;

@@ -1,6 +1,6 @@
 //! Whole tables for tests, and what a rank holds of them.
 
-use super::table::{Fit, Table};
+use super::table::{Fit, LocalRows, RowBuffer, Table};
 use super::{Kind, Observer, Progress, TrainConfig};
 use crate::comm::{Communicator, run_threads};
 use crate::data::partition::{Partition, RowPlan};
@@ -58,7 +58,7 @@ impl Whole {
     }
 
     /// Blocks of at least 32 rows, dealt to ranks as training does.
-    pub fn of_rank(&self, comm: &Communicator) -> Table {
+    pub fn of_rank(&self, comm: &Communicator) -> Table<'static> {
         let plan = RowPlan::full_batch(self.n() as u64, self.d);
         let units = Partition::new(plan.n_units(), comm.size()).units_of(comm.rank());
         let rows = plan.rows(units.clone());
@@ -78,10 +78,14 @@ impl Whole {
             units,
             first_row: rows.start,
             n_features: self.d,
-            x: self.x[a * self.d..b * self.d].to_vec(),
-            y: self.y[a..b].to_vec(),
-            weight: self.weight[a..b].to_vec(),
-            offset: self.offset.as_ref().map(|offset| offset[a..b].to_vec()),
+            rows: LocalRows::Memory(RowBuffer {
+                n_features: self.d,
+                x: self.x[a * self.d..b * self.d].to_vec(),
+                y: self.y[a..b].to_vec(),
+                weight: self.weight[a..b].to_vec(),
+                offset: self.offset.as_ref().map(|offset| offset[a..b].to_vec()),
+                held_out: None,
+            }),
             total_weight: total.value().unwrap(),
             peak,
         }
@@ -111,7 +115,7 @@ pub(crate) fn config(kind: Kind, l2: f64, tolerance: f64) -> TrainConfig {
 /// The fit on one rank, after all cuts into ranks and threads have given the same bits, losses and warnings.
 pub(crate) fn same_on_all_cuts(
     whole: &Whole,
-    solve: impl Fn(&Communicator, &Table, &mut Heard) -> Result<Fit> + Sync,
+    solve: impl Fn(&Communicator, &Table<'_>, &mut Heard) -> Result<Fit> + Sync,
 ) -> (Fit, Heard) {
     let bits = |values: &[f64]| -> Vec<u64> { values.iter().map(|v| v.to_bits()).collect() };
     let mut alone: Option<(Fit, Heard)> = None;

@@ -10,7 +10,7 @@
 
 use super::full_batch::FullBatch;
 use super::least_squares::{check, evaluate, finished, from_root};
-use super::table::{Fit, Table};
+use super::table::{Fit, RowBuffer, Table};
 use super::{Observer, TrainConfig};
 use crate::blas;
 use crate::comm::Communicator;
@@ -44,7 +44,7 @@ const TAG: u32 = 71;
 /// If `start` has not n_features + 1 elements or the objective has several scores.
 pub fn solve(
     comm: &Communicator,
-    table: &Table,
+    table: &Table<'_>,
     objective: &dyn Objective,
     config: &TrainConfig,
     start: Vec<f64>,
@@ -78,20 +78,25 @@ pub fn solve(
 /// An upper triangle by columns: column j has j + 1 elements. Columns: intercept, features, target.
 type Triangle = Vec<f64>;
 
-/// Block numbers of all ranks, and the shape of a leaf.
-struct Tree<'a> {
-    table: &'a Table,
+/// The tree over the blocks of all ranks, and the shape of a leaf.
+struct Tree {
     n_blocks: u64,
-    /// Number of this rank's first block.
-    first: u64,
-    blocks: Vec<Range<usize>>,
     /// Rows of a leaf's matrix: of a full block, and at least as many as columns.
     leaf_rows: usize,
     width: usize,
 }
 
+/// Blocks that are in memory at the same time.
+struct Leaves<'a> {
+    tree: &'a Tree,
+    buffer: &'a RowBuffer,
+    blocks: &'a [Range<usize>],
+    /// Number of the first of them.
+    first: u64,
+}
+
 /// A node joins blocks index·2^level …; clipped at the last block.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Node {
     level: u32,
     index: u64,
@@ -125,28 +130,15 @@ impl Node {
 }
 
 /// The triangle of the whole table, on rank 0. Collective.
-fn reduce(comm: &Communicator, table: &Table) -> Result<Option<Triangle>> {
+fn reduce(comm: &Communicator, table: &Table<'_>) -> Result<Option<Triangle>> {
     let width = table.n_features + 2;
     let first = table.plan.blocks(0..table.units.start).len() as u64;
-    let blocks = table.blocks();
-    let tree = Tree {
-        table,
-        n_blocks: table.plan.n_blocks(),
-        first,
-        leaf_rows: width.max(table.plan.block_rows() as usize),
-        width,
-        blocks,
-    };
-    let top = Node { level: ceil_log2(tree.n_blocks), index: 0 };
-    let run = first..first + tree.blocks.len() as u64;
+    let leaf_rows = width.max(table.plan.block_rows() as usize);
+    let tree = Tree { n_blocks: table.plan.n_blocks(), leaf_rows, width };
+    let run = first..first + table.plan.blocks(table.units.clone()).len() as u64;
     let runs = comm.all_gather(&[run.start, run.end])?;
     let runs: Vec<Range<u64>> = (0..comm.size()).map(|rank| runs.of_rank(rank)[0]..runs.of_rank(rank)[1]).collect();
-    let mut nodes = Vec::new();
-    if !run.is_empty() {
-        top.within(&run, tree.n_blocks, &mut nodes);
-    }
-    let local: Result<Vec<Triangle>> = nodes.iter().map(|node| tree.factor(*node)).collect();
-    let mut own = comm.agree(local)?.into_iter();
+    let mut own = comm.agree(tree.of_rank(table, first))?.into_iter();
     let finish = || -> Result<Option<Triangle>> {
         if !comm.is_root() {
             for triangle in own.by_ref() {
@@ -162,25 +154,88 @@ fn reduce(comm: &Communicator, table: &Table) -> Result<Option<Triangle>> {
                 comm.recv(&mut triangle, rank, TAG).map(|()| triangle)
             }
         };
-        tree.assemble(top, &runs, &mut take).map(Some)
+        tree.assemble(tree.top(), &runs, &mut take).map(Some)
     };
     let result = { finish }();
     comm.agree(result)
 }
 
-impl Tree<'_> {
+impl Leaves<'_> {
     /// The triangle of a node whose blocks are all here; subtrees in parallel.
     fn factor(&self, node: Node) -> Result<Triangle> {
         if node.level == 0 {
             return self.leaf(&self.blocks[(node.index - self.first) as usize]);
         }
-        match node.children(self.n_blocks) {
+        match node.children(self.tree.n_blocks) {
             (left, None) => self.factor(left),
             (left, Some(right)) => {
                 let (left, right) = rayon::join(|| self.factor(left), || self.factor(right));
-                self.join(&left?, &right?)
+                self.tree.join(&left?, &right?)
             }
         }
+    }
+
+    /// Rows √w·(1, x, t) of a block, and zero rows up to the fixed shape.
+    fn leaf(&self, block: &Range<usize>) -> Result<Triangle> {
+        let (table, rows, width) = (self.buffer.rows(), self.tree.leaf_rows, self.tree.width);
+        let mut matrix = vec![0.0; rows * width];
+        for (slot, row) in block.clone().enumerate().filter(|(_, row)| table.weight[*row] != 0.0) {
+            let root = libm::sqrt(table.weight[row]);
+            let target = table.y[row] - table.offset.map_or(0.0, |offset| offset[row]);
+            matrix[slot] = root;
+            for (j, x) in table.row(row).iter().enumerate() {
+                matrix[(j + 1) * rows + slot] = root * f64::from(*x);
+            }
+            matrix[(width - 1) * rows + slot] = root * target;
+        }
+        triangularise(matrix, rows, width)
+    }
+}
+
+impl Tree {
+    fn top(&self) -> Node {
+        Node { level: ceil_log2(self.n_blocks), index: 0 }
+    }
+
+    /// Triangles of the largest nodes within this rank's run of blocks, in order; `first`: the number of its first block.
+    fn of_rank(&self, table: &Table<'_>, first: u64) -> Result<Vec<Triangle>> {
+        let mut done: Vec<(Node, Triangle)> = Vec::new();
+        let mut failed = Ok(());
+        let mut next = first;
+        table.each_batch(|buffer, blocks, _| {
+            let run = next..next + blocks.len() as u64;
+            let leaves = Leaves { tree: self, buffer, blocks, first: next };
+            let mut nodes = Vec::new();
+            if !run.is_empty() && failed.is_ok() {
+                self.top().within(&run, self.n_blocks, &mut nodes);
+            }
+            next = run.end;
+            for node in nodes {
+                failed = leaves.factor(node).and_then(|triangle| self.add(&mut done, node, triangle));
+                if failed.is_err() {
+                    break;
+                }
+            }
+        })?;
+        failed.map(|()| done.into_iter().map(|(_, triangle)| triangle).collect())
+    }
+
+    /// Adds the node to those on its left; what is complete becomes the node above.
+    fn add(&self, done: &mut Vec<(Node, Triangle)>, mut node: Node, mut triangle: Triangle) -> Result<()> {
+        while node.level < self.top().level {
+            let above = Node { level: node.level + 1, index: node.index / 2 };
+            match (above.children(self.n_blocks), done.last()) {
+                ((_, None), _) => {}
+                ((left, Some(right)), Some((last, _))) if right == node && left == *last => {
+                    let (_, left) = done.pop().expect("the last one");
+                    triangle = self.join(&left, &triangle)?;
+                }
+                _ => break,
+            }
+            node = above;
+        }
+        done.push((node, triangle));
+        Ok(())
     }
 
     /// The triangle of a node from those that the ranks made.
@@ -202,22 +257,6 @@ impl Tree<'_> {
                 self.join(&left, &right)
             }
         }
-    }
-
-    /// Rows √w·(1, x, t) of a block, and zero rows up to the fixed shape.
-    fn leaf(&self, block: &Range<usize>) -> Result<Triangle> {
-        let (table, rows) = (self.table, self.leaf_rows);
-        let mut matrix = vec![0.0; rows * self.width];
-        for (slot, row) in block.clone().enumerate().filter(|(_, row)| table.weight[*row] != 0.0) {
-            let root = libm::sqrt(table.weight[row]);
-            let target = table.y[row] - table.offset.as_ref().map_or(0.0, |offset| offset[row]);
-            matrix[slot] = root;
-            for (j, x) in table.rows().row(row).iter().enumerate() {
-                matrix[(j + 1) * rows + slot] = root * f64::from(*x);
-            }
-            matrix[(self.width - 1) * rows + slot] = root * target;
-        }
-        triangularise(matrix, rows, self.width)
     }
 
     fn join(&self, above: &Triangle, below: &Triangle) -> Result<Triangle> {
@@ -244,7 +283,7 @@ fn triangularise(mut matrix: Vec<f64>, rows: usize, columns: usize) -> Result<Tr
 }
 
 /// (coefficients, intercept, then the numbers of dependent features). On rank 0.
-fn minimise(mut triangle: Triangle, table: &Table, config: &TrainConfig) -> Result<Vec<f64>> {
+fn minimise(mut triangle: Triangle, table: &Table<'_>, config: &TrainConfig) -> Result<Vec<f64>> {
     let d = table.n_features;
     let width = d + 2;
     if config.l2 > 0.0 {

@@ -14,6 +14,7 @@ use super::second_order::{expand, hessian, largest_weight};
 use super::sums::sum_scalars;
 use super::table::Table;
 use super::{Silent, TrainConfig};
+use crate::data::partition::RowPlan;
 use crate::error::{ErrorKind, Result};
 use crate::exact::ExactSum;
 
@@ -49,16 +50,16 @@ impl Start {
 
 /// A start for `problem` from the optimum of a thinned table, or `params` itself where the table is small, or where its
 /// thinned rows do not stand for all of them. Collective.
-pub fn warm_start(problem: &FullBatch<'_>, config: &TrainConfig, params: Vec<f64>) -> Result<Start> {
+pub fn warm_start(problem: &FullBatch<'_, '_>, config: &TrainConfig, params: Vec<f64>) -> Result<Start> {
     let Some(step) = step(problem.table.plan.n_rows(), problem.table.plan.block_rows(), params.len()) else {
         return Ok(Start::at(params));
     };
     let (comm, objective) = (problem.comm, problem.objective);
-    let mut thin = problem.table.thinned(step, config.seed);
+    let mut thin = problem.table.agree(problem.comm, problem.table.thinned(step, config.seed))?;
     if !weigh(problem, &mut thin, step, params.len())? {
         return Ok(Start::at(params));
     }
-    let thinned = FullBatch { table: &thin, ..*problem };
+    let thinned = FullBatch { comm, table: &thin, objective, l2: problem.l2 };
     let Some((value, grad)) = thinned.evaluate(&params)? else { return Ok(Start::at(params)) };
     let reference = largest(&pseudo_gradient(&thinned, config.l1, &params, &grad));
     let rough = TrainConfig { tolerance: TOLERANCE, ..config.clone() };
@@ -84,12 +85,14 @@ pub fn warm_start(problem: &FullBatch<'_>, config: &TrainConfig, params: Vec<f64
 
 /// Adds up the weights of the thinned rows. False: they are not a part of the whole like any other, because few rows weigh
 /// nearly everything. Collective.
-fn weigh(problem: &FullBatch<'_>, thin: &mut Table, step: u64, n_params: usize) -> Result<bool> {
+fn weigh(problem: &FullBatch<'_, '_>, thin: &mut Table<'_>, step: u64, n_params: usize) -> Result<bool> {
     let mut sums = [ExactSum::new(), ExactSum::new()];
-    for w in &thin.weight {
-        sums[0].add(*w);
-        sums[1].add_product(*w, *w);
-    }
+    thin.each_labels(|_, weight, _| {
+        for w in weight {
+            sums[0].add(*w);
+            sums[1].add_product(*w, *w);
+        }
+    })?;
     let [total, squares] = sum_scalars(problem.comm, &sums)?;
     let (Some(total), Some(squares)) = (total.value(), squares.value()) else { return Ok(false) };
     thin.total_weight = total;
@@ -102,7 +105,7 @@ fn weigh(problem: &FullBatch<'_>, thin: &mut Table, step: u64, n_params: usize) 
 /// Every row counts as much as it should: the curvature along an intercept is that of rows enough, and along each feature,
 /// which has variance 1 in the whole table, about the same. Rare classes and rare columns fail: thinned rows know little of
 /// them. Not collective; the same on every rank.
-fn is_typical(thinned: &FullBatch<'_>, matrix: &[f64]) -> bool {
+fn is_typical(thinned: &FullBatch<'_, '_>, matrix: &[f64]) -> bool {
     let (n, width) = (thinned.n_params(), thinned.table.n_features + 1);
     let diagonal = |j: usize| matrix[j * n + j] - if thinned.is_penalised(j) { thinned.l2 } else { 0.0 };
     (0..thinned.objective.n_scores()).all(|score| {
@@ -121,12 +124,17 @@ fn step(n_rows: u64, block_rows: u64, n_params: usize) -> Option<u64> {
     (step >= LEAST_STEP && n_params as u64 <= PARAMS_PER_STEP * step).then_some(step)
 }
 
+/// Rows of the thinned table of a plan; 0 where none is made.
+pub fn thinned_rows(plan: &RowPlan, n_params: usize) -> u64 {
+    step(plan.n_rows(), plan.block_rows(), n_params).map_or(0, |step| plan.n_rows() / step)
+}
+
 fn wanted_rows(n_params: usize) -> u64 {
     LEAST_ROWS.max(ROWS_PER_PARAM * n_params as u64)
 }
 
 /// Σ w·loss″/Σ w + λ₂ on the coefficients, (parameters, parameters), from the triangles of [`hessian`].
-fn mean_curvature(problem: &FullBatch<'_>, lower: &[f64]) -> Vec<f64> {
+fn mean_curvature(problem: &FullBatch<'_, '_>, lower: &[f64]) -> Vec<f64> {
     let mut matrix = expand(lower, problem.table.n_features + 1, problem.objective.n_scores());
     for (j, row) in matrix.chunks_exact_mut(problem.n_params()).enumerate() {
         row.iter_mut().for_each(|entry| *entry /= problem.table.total_weight);
@@ -237,7 +245,7 @@ mod tests {
         for (objective, kind, target) in cases {
             let whole = Whole::random(70_001, 6).with_targets(target, 1.0);
             let config = config(kind, 3e-4, 1e-7);
-            let solve = |comm: &Communicator, table: &Table, is_warm: bool| {
+            let solve = |comm: &Communicator, table: &Table<'_>, is_warm: bool| {
                 let problem = FullBatch { comm, table, objective, l2: config.l2 };
                 let mut start = Start::at(vec![0.0; problem.n_params()]);
                 if is_warm {

@@ -1,0 +1,334 @@
+//! Rows of one dataset into columns of a block: past the HDF5 library where the index says how, else through it.
+
+use super::canonical::{Value, canonicalise};
+use super::hdf5_chunks::StoredRows;
+use super::hdf5_field::{FieldIndex, Packing};
+use super::hdf5_types::{BitByte, Element, Native, read_fixed_text, read_rows, read_text, reason, trim_fixed};
+use crate::error::{Error, InContext, Result};
+use hdf5::Dataset;
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Values that one task converts.
+const TASK_VALUES: usize = 1 << 16;
+
+/// One dataset that can be read by rows.
+pub(crate) struct Field {
+    pub(crate) index: FieldIndex,
+    pub(crate) bytes: Bytes,
+    /// What is read by one call for each thread when no chunk is larger.
+    pub(crate) piece_bytes: u64,
+}
+
+/// The way to a dataset's bytes.
+pub(crate) enum Bytes {
+    Stored(StoredRows),
+    Library(Dataset),
+}
+
+impl Field {
+    /// Reads (rows, width) whole numbers, widened to `T`: i64 or u64, as `FieldIndex::whole` says.
+    pub(crate) fn read_whole<T: Wide>(&self, rows: Range<u64>, into: &mut [T]) -> Result<()> {
+        match self.index.element {
+            Element::Integer { bytes: 1, signed: true } => self.widen::<i8, T>(rows, into),
+            Element::Integer { bytes: 2, signed: true } => self.widen::<i16, T>(rows, into),
+            Element::Integer { bytes: 4, signed: true } => self.widen::<i32, T>(rows, into),
+            Element::Integer { signed: true, .. } => self.widen::<i64, T>(rows, into),
+            Element::Integer { bytes: 1, .. } => self.widen::<u8, T>(rows, into),
+            Element::Integer { bytes: 2, .. } => self.widen::<u16, T>(rows, into),
+            Element::Integer { bytes: 4, .. } => self.widen::<u32, T>(rows, into),
+            Element::Integer { .. } => self.widen::<u64, T>(rows, into),
+            _ => Err(Error::internal("read other values as whole numbers")).in_dataset(&self.index.path),
+        }
+    }
+
+    fn widen<S: Native + Default, T: Wide>(&self, rows: Range<u64>, into: &mut [T]) -> Result<()> {
+        let mut stored = vec![S::default(); into.len()];
+        self.read_rows(rows, &mut stored)?;
+        into.iter_mut().zip(stored).for_each(|(to, from)| *to = T::widen(from));
+        Ok(())
+    }
+
+    /// `rows` cut into runs that end where chunks end: of about a megabyte, or of several for all threads.
+    fn pieces(&self, rows: Range<u64>) -> impl Iterator<Item = Range<u64>> + use<> {
+        let row_bytes = self.index.width as u64 * self.index.element.memory_bytes() as u64;
+        let n_threads = match self.bytes {
+            Bytes::Stored(_) => 4 * rayon::current_num_threads() as u64,
+            Bytes::Library(_) => 1,
+        };
+        let wanted = (n_threads * self.piece_bytes / row_bytes.max(1)).max(1);
+        let step = match self.index.chunk_rows {
+            0 => wanted,
+            chunk => wanted.div_ceil(chunk).saturating_mul(chunk),
+        };
+        let mut at = rows.start;
+        std::iter::from_fn(move || {
+            if at >= rows.end {
+                return None;
+            }
+            let end = (at / step + 1).saturating_mul(step).min(rows.end);
+            let piece = at..end;
+            at = end;
+            Some(piece)
+        })
+    }
+
+    /// Reads whole rows as `T`, which is what is stored.
+    fn read_rows<T: Native>(&self, rows: Range<u64>, into: &mut [T]) -> Result<()> {
+        let cannot = |why: String| {
+            Error::data(format!("cannot read rows {}..{} of '{}': {why}", rows.start, rows.end, self.index.path))
+        };
+        match &self.bytes {
+            Bytes::Stored(stored) => {
+                assert_eq!(stored.element_bytes(), size_of::<T>(), "'{}'", self.index.path);
+                stored.read(rows.clone(), bytemuck::cast_slice_mut(into)).map_err(|e| cannot(e.to_string()))
+            }
+            Bytes::Library(dataset) => {
+                read_rows(dataset, &self.index.shape, rows.clone(), into).map_err(|e| cannot(reason(&e)))
+            }
+        }
+    }
+
+    /// Reads numbers into columns `at..at + width` of `into`, which is (rows, `stride`). Canonical.
+    /// Says whether one is infinite.
+    pub(crate) fn read_numbers<V: Value + FromNumber>(
+        &self,
+        rows: Range<u64>,
+        into: &mut [V],
+        stride: usize,
+        at: usize,
+        scratch: &mut Vec<u64>,
+    ) -> Result<bool> {
+        match self.index.element {
+            Element::Integer { bytes: 1, signed: true } => self.convert::<i8, V>(rows, into, stride, at, scratch),
+            Element::Integer { bytes: 2, signed: true } => self.convert::<i16, V>(rows, into, stride, at, scratch),
+            Element::Integer { bytes: 4, signed: true } => self.convert::<i32, V>(rows, into, stride, at, scratch),
+            Element::Integer { signed: true, .. } => self.convert::<i64, V>(rows, into, stride, at, scratch),
+            Element::Integer { bytes: 1, .. } => self.convert::<u8, V>(rows, into, stride, at, scratch),
+            Element::Integer { bytes: 2, .. } => self.convert::<u16, V>(rows, into, stride, at, scratch),
+            Element::Integer { bytes: 4, .. } => self.convert::<u32, V>(rows, into, stride, at, scratch),
+            Element::Integer { .. } => self.convert::<u64, V>(rows, into, stride, at, scratch),
+            Element::Bool => self.convert::<i8, V>(rows, into, stride, at, scratch),
+            Element::Bits => self.convert::<BitByte, V>(rows, into, stride, at, scratch),
+            Element::Float { bytes } if bytes == size_of::<V>() && self.is_whole(stride) => self.read_as_is(rows, into),
+            Element::Float { bytes: 4 } => self.convert::<f32, V>(rows, into, stride, at, scratch),
+            Element::Float { .. } => self.convert::<f64, V>(rows, into, stride, at, scratch),
+            Element::FixedText { .. } | Element::Text => {
+                Err(Error::internal("read strings as numbers")).in_dataset(&self.index.path)
+            }
+        }
+    }
+
+    /// The dataset is all of the table's columns, as stored.
+    fn is_whole(&self, stride: usize) -> bool {
+        stride == self.index.width && self.index.packing == Packing::default()
+    }
+
+    fn read_as_is<V: Value + Native>(&self, rows: Range<u64>, into: &mut [V]) -> Result<bool> {
+        let mut infinite = false;
+        let mut rest = into;
+        for piece in self.pieces(rows) {
+            let (here, after) = rest.split_at_mut((piece.end - piece.start) as usize * self.index.width);
+            self.read_rows(piece, here)?;
+            infinite |= here.par_chunks_mut(TASK_VALUES).map(canonicalise).reduce(|| false, |a, b| a | b);
+            rest = after;
+        }
+        Ok(infinite)
+    }
+
+    fn convert<T: Native, V: Value + FromNumber>(
+        &self,
+        rows: Range<u64>,
+        into: &mut [V],
+        stride: usize,
+        at: usize,
+        scratch: &mut Vec<u64>,
+    ) -> Result<bool> {
+        let mut infinite = false;
+        let first = rows.start;
+        for piece in self.pieces(rows) {
+            let n_elements = (piece.end - piece.start) as usize * self.index.width;
+            scratch.resize(scratch.len().max((n_elements * size_of::<T>()).div_ceil(8)), 0);
+            let stored: &mut [T] = &mut bytemuck::cast_slice_mut::<u64, T>(scratch)[..n_elements];
+            self.read_rows(piece.clone(), stored)?;
+            let slots = (piece.start - first) as usize..(piece.end - first) as usize;
+            let plain = self.index.packing == Packing::default();
+            let task_rows = (TASK_VALUES / stride).max(1);
+            let tasks = into[slots.start * stride..slots.end * stride].par_chunks_mut(task_rows * stride);
+            let converted = tasks.zip(stored.par_chunks(task_rows * self.index.width)).map(|(into, stored)| {
+                let mut infinite = false;
+                for (row, stored) in into.chunks_exact_mut(stride).zip(stored.chunks_exact(self.index.width)) {
+                    for (value, &number) in row[at..at + self.index.width].iter_mut().zip(stored) {
+                        *value = if plain { V::of(number) } else { V::of(self.index.packing.unpack(number.to_f64())) }
+                            .canonical();
+                        infinite |= value.is_infinite();
+                    }
+                }
+                infinite
+            });
+            infinite |= converted.reduce(|| false, |a, b| a | b);
+        }
+        Ok(infinite)
+    }
+
+    /// Reads strings, one call of `each(column, text)` per element in row order.
+    pub(crate) fn read_strings(
+        &self,
+        rows: Range<u64>,
+        scratch: &mut Vec<u64>,
+        mut each: impl FnMut(usize, String),
+    ) -> Result<()> {
+        if let Some(categories) = &self.index.categories {
+            return self.read_codes(rows, categories, each);
+        }
+        for piece in self.pieces(rows) {
+            let mut add = |index: usize, bytes: &[u8]| match std::str::from_utf8(bytes) {
+                Ok(text) => {
+                    each(index % self.index.width, text.to_string());
+                    Ok(())
+                }
+                Err(_) => Err(Error::data(format!(
+                    "the string at row {} is not UTF-8; store it as UTF-8 or as class numbers",
+                    piece.start + (index / self.index.width) as u64
+                ))),
+            };
+            match (self.index.element, &self.bytes) {
+                (Element::FixedText { bytes, padded_with_spaces }, _) => {
+                    let n_bytes = (piece.end - piece.start) as usize * self.index.width * bytes;
+                    scratch.resize(scratch.len().max(n_bytes.div_ceil(8)), 0);
+                    let stored = &mut bytemuck::cast_slice_mut::<u64, u8>(scratch)[..n_bytes];
+                    match &self.bytes {
+                        Bytes::Stored(rows) => rows.read(piece.clone(), stored),
+                        Bytes::Library(dataset) => {
+                            read_fixed_text(dataset, &self.index.shape, piece.clone(), bytes, stored)
+                        }
+                    }
+                    .in_dataset(&self.index.path)?;
+                    for (index, text) in stored.chunks(bytes.max(1)).enumerate() {
+                        add(index, trim_fixed(text, padded_with_spaces)).in_dataset(&self.index.path)?;
+                    }
+                }
+                (_, Bytes::Library(dataset)) => {
+                    read_text(dataset, &self.index.shape, piece.clone(), add).in_dataset(&self.index.path)?;
+                }
+                (_, Bytes::Stored(_)) => return Err(Error::internal("strings of any length are not in one place")),
+            }
+        }
+        Ok(())
+    }
+
+    /// Codes of strings; a negative one is a string without characters, as pandas writes what is missing.
+    fn read_codes(&self, rows: Range<u64>, categories: &[String], mut each: impl FnMut(usize, String)) -> Result<()> {
+        for piece in self.pieces(rows) {
+            let mut codes = vec![0i64; (piece.end - piece.start) as usize * self.index.width];
+            self.read_whole(piece.clone(), &mut codes)?;
+            for (index, code) in codes.into_iter().enumerate() {
+                let text = match usize::try_from(code) {
+                    Err(_) => String::new(),
+                    Ok(code) => categories.get(code).cloned().ok_or_else(|| {
+                        Error::data(format!(
+                            "'{}' holds the code {code} at row {}, but it has {} categories",
+                            self.index.path,
+                            piece.start + (index / self.index.width) as u64,
+                            categories.len()
+                        ))
+                    })?,
+                };
+                each(index % self.index.width, text);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A value type that a stored number becomes, to nearest.
+pub(crate) trait FromNumber: Native {
+    fn of<T: Native>(number: T) -> Self;
+}
+
+impl FromNumber for f32 {
+    #[inline(always)]
+    fn of<T: Native>(number: T) -> f32 {
+        number.to_f32()
+    }
+}
+
+impl FromNumber for f64 {
+    #[inline(always)]
+    fn of<T: Native>(number: T) -> f64 {
+        number.to_f64()
+    }
+}
+
+/// A type that holds all whole numbers.
+pub(crate) trait Wide: Native + Default {
+    fn widen<S: Native>(number: S) -> Self;
+}
+
+impl Wide for i64 {
+    fn widen<S: Native>(number: S) -> i64 {
+        number.to_i64()
+    }
+}
+
+impl Wide for u64 {
+    fn widen<S: Native>(number: S) -> u64 {
+        number.to_i64() as u64
+    }
+}
+
+impl Field {
+    /// Names the first infinite value. `first_column` counts columns of the whole table.
+    pub(crate) fn infinite_in<V: Value>(
+        &self,
+        values: &[V],
+        stride: usize,
+        at: usize,
+        first_column: usize,
+        first_row: u64,
+    ) -> Error {
+        for (row, values) in values.chunks_exact(stride).enumerate() {
+            if let Some(column) = values[at..at + self.index.width].iter().position(|value| value.is_infinite()) {
+                return Error::data(format!(
+                    "infinite value in column {} ('{}') at row {}; store a finite number, or NaN for a missing value",
+                    first_column + column,
+                    self.index.names[column],
+                    first_row + row as u64
+                ))
+                .at(format!("'{}'", self.index.path));
+            }
+        }
+        Error::internal("an infinite value was seen and is gone")
+    }
+
+    pub(crate) fn read_one_column(
+        &self,
+        rows: Range<u64>,
+        into: &mut [f64],
+        scratch: &mut Vec<u64>,
+        bad: impl Fn(f64) -> Option<&'static str>,
+    ) -> Result<()> {
+        self.read_numbers(rows.clone(), into, 1, 0, scratch)?;
+        match into.iter().position(|&value| bad(value).is_some()) {
+            None => Ok(()),
+            Some(row) => Err(Error::data(format!(
+                "{} at row {} is {}; correct it or leave the row out",
+                into[row],
+                rows.start + row as u64,
+                bad(into[row]).unwrap_or("wrong")
+            )))
+            .in_dataset(&self.index.path),
+        }
+    }
+}
+
+/// Why a number cannot be a row's weight.
+pub(crate) fn bad_weight(weight: f64) -> Option<&'static str> {
+    if !weight.is_finite() {
+        Some("not a finite number")
+    } else if weight < 0.0 {
+        Some("a negative weight")
+    } else {
+        None
+    }
+}

@@ -1,0 +1,241 @@
+//! What has to be known of a table in HDF5 files before its rows can be read: found by one rank through the HDF5 library, and small
+//! enough to be sent to all.
+
+use super::hdf5::without_place;
+use super::hdf5_field::FieldIndex;
+use super::hdf5_find::resolve;
+use super::hdf5_types::open_to_read;
+use super::names::{Need, TableNames, join};
+use super::{Column, ColumnKind, Schema, TargetKind};
+use crate::error::{Error, InContext, Result};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// A table's schema, and where in which files its rows lie.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TableIndex {
+    pub(super) schema: Schema,
+    pub(super) names: TableNames,
+    pub(super) parts: Vec<PartIndex>,
+}
+
+/// One file's rows.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct PartIndex {
+    pub(super) path: PathBuf,
+    pub(super) first_row: u64,
+    pub(super) n_rows: u64,
+    pub(super) fields: Fields<FieldIndex>,
+}
+
+/// The datasets of one file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Fields<F> {
+    pub(super) features: Vec<F>,
+    pub(super) target: Option<F>,
+    pub(super) weight: Option<F>,
+    pub(super) offset: Option<F>,
+}
+
+impl<F> Fields<F> {
+    pub(super) fn all(&self) -> impl Iterator<Item = &F> {
+        self.features.iter().chain([&self.target, &self.weight, &self.offset].into_iter().flatten())
+    }
+
+    /// The same with something made of every dataset.
+    pub(super) fn try_map<G>(&self, make: &mut impl FnMut(&F) -> Result<G>) -> Result<Fields<G>> {
+        let mut one = |field: &Option<F>| field.as_ref().map(&mut *make).transpose();
+        let (target, weight, offset) = (one(&self.target)?, one(&self.weight)?, one(&self.offset)?);
+        Ok(Fields { features: self.features.iter().map(make).collect::<Result<_>>()?, target, weight, offset })
+    }
+}
+
+impl TableIndex {
+    /// Looks at the files. Not collective.
+    ///
+    /// Errors: no such file or not HDF5 (data), names that are not there or not unique (usage), types that
+    /// cannot be columns, filters that cannot be decoded, row counts that differ, files that do not fit together.
+    pub fn of(paths: &[PathBuf], names: &TableNames, need: Need) -> Result<TableIndex> {
+        let Some(first) = paths.first() else {
+            return Err(Error::usage("no data file was named"));
+        };
+        let mut index: Option<TableIndex> = None;
+        for path in paths {
+            // The features of the first file are those of all; each file may have them in another group.
+            let wanted = match &index {
+                None => names.clone(),
+                Some(index) => TableNames { group: names.group.clone(), ..index.names.clone() },
+            };
+            let (found, fields) = look_at(path, &wanted, need).in_file(path)?;
+            let n_rows = fields.n_rows().in_file(path)?;
+            let schema = fields.schema();
+            let index = match &mut index {
+                None => index.insert(TableIndex { schema, names: found, parts: Vec::new() }),
+                Some(index) => {
+                    merge(&mut index.schema, &schema, &fields, first).in_file(path)?;
+                    index
+                }
+            };
+            let first_row = index.schema.n_rows;
+            index.schema.n_rows += n_rows;
+            index.parts.push(PartIndex { path: path.clone(), first_row, n_rows, fields });
+        }
+        match index {
+            Some(index) if index.schema.n_rows > 0 => Ok(index),
+            Some(index) => Err(Error::data("has 0 rows")).in_dataset(&index.names.features.join(", ")).in_file(first),
+            None => Err(Error::internal("a table of no files")),
+        }
+    }
+
+    /// For another rank.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        postcard::to_allocvec(self).map_err(|e| Error::internal(format!("the index of the table cannot be sent: {e}")))
+    }
+
+    /// From another rank.
+    pub fn from_bytes(bytes: &[u8]) -> Result<TableIndex> {
+        postcard::from_bytes(bytes)
+            .map_err(|e| Error::internal(format!("the index of the table was not received as it was sent: {e}")))
+    }
+
+    /// Why datasets of the table are read through the HDF5 library, one thread at a time: (dataset, reason), of the first file
+    /// that has such.
+    pub fn through_library(&self) -> Vec<(String, String)> {
+        let reasons = |part: &PartIndex| {
+            let reason = |field: &FieldIndex| Some((field.path.clone(), field.stored.as_ref().err()?.clone()));
+            part.fields.all().filter_map(reason).collect::<Vec<_>>()
+        };
+        self.parts.iter().map(reasons).find(|reasons| !reasons.is_empty()).unwrap_or_default()
+    }
+}
+
+/// Finds and describes the datasets of one file.
+fn look_at(path: &Path, names: &TableNames, need: Need) -> Result<(TableNames, Fields<FieldIndex>)> {
+    let file = open_to_read(path).map_err(without_place(path))?;
+    let names = resolve(&file, names, need)?;
+    let full = |name: &String| join(names.group.as_deref().unwrap_or(""), name);
+    let with_target = need != Need::Predict;
+    let mut features = Vec::new();
+    for name in &names.features {
+        let path = full(name);
+        features.push(FieldIndex::of(&file, &path).in_dataset(&path)?);
+    }
+    unique_names(&mut features);
+    let single = |name: Option<&String>, text: bool| match name.map(full) {
+        Some(path) => {
+            FieldIndex::of(&file, &path).and_then(|field| field.must_be_one_column(text)).in_dataset(&path).map(Some)
+        }
+        None => Ok(None),
+    };
+    let fields = Fields {
+        target: single(names.target.as_ref().filter(|_| with_target), true)?,
+        weight: single(names.weight.as_ref().filter(|_| with_target), false)?,
+        offset: single(names.offset.as_ref(), false)?,
+        features,
+    };
+    Ok((names, fields))
+}
+
+/// Makes `all` the schema of its files and of one more, if they fit together.
+fn merge(all: &mut Schema, found: &Schema, fields: &Fields<FieldIndex>, first: &Path) -> Result<()> {
+    let first = first.display();
+    let (here, there) = (&found.columns, &mut all.columns);
+    if here.len() != there.len() {
+        return Err(Error::data(format!(
+            "has {} feature columns but {first} has {}; all files of a table need the same columns",
+            here.len(),
+            there.len()
+        )));
+    }
+    for (column, (a, b)) in here.iter().zip(there).enumerate() {
+        let is_text = |kind: ColumnKind| kind == ColumnKind::Text;
+        if a.name != b.name || is_text(a.kind) != is_text(b.kind) {
+            return Err(Error::data(format!(
+                "column {column} is '{}' ({}) but in {first} it is '{}' ({}); all files of a table need the same columns",
+                a.name,
+                kind_text(a.kind),
+                b.name,
+                kind_text(b.kind)
+            )));
+        }
+        if a.kind == ColumnKind::Wide {
+            b.kind = ColumnKind::Wide;
+        }
+    }
+    if found.target != all.target {
+        let name = fields.target.as_ref().map_or("target", |field| &field.path);
+        return Err(Error::data(format!(
+            "target '{name}' is {} but in {first} it is {}",
+            target_text(found.target),
+            target_text(all.target)
+        )));
+    }
+    Ok(())
+}
+
+/// 1-D datasets are called by their last name; where that is not unique, by their path.
+fn unique_names(features: &mut [FieldIndex]) {
+    let mut counts = std::collections::BTreeMap::new();
+    for name in features.iter().flat_map(|field| &field.names) {
+        *counts.entry(name.clone()).or_insert(0) += 1;
+    }
+    for field in features.iter_mut() {
+        let prefix = field.path.rsplit_once('/').map_or("", |(prefix, _)| prefix).to_string();
+        for name in &mut field.names {
+            if counts.get(name).is_some_and(|&n| n > 1) && !prefix.is_empty() {
+                *name = format!("{prefix}/{name}");
+            }
+        }
+    }
+}
+
+impl Fields<FieldIndex> {
+    /// The rows that all datasets agree on.
+    fn n_rows(&self) -> Result<u64> {
+        let mut fields = self.all();
+        let Some(first) = fields.next() else { return Ok(0) };
+        for field in fields {
+            if field.n_rows != first.n_rows {
+                return Err(Error::data(format!(
+                    "'{}' has {} rows but '{}' has {}; the datasets of a table need one value a row each",
+                    first.path, first.n_rows, field.path, field.n_rows
+                )));
+            }
+        }
+        Ok(first.n_rows)
+    }
+
+    /// Without rows.
+    fn schema(&self) -> Schema {
+        let mut columns = Vec::new();
+        for field in &self.features {
+            columns.extend(field.names.iter().map(|name| Column { name: name.clone(), kind: field.kind() }));
+        }
+        Schema {
+            n_rows: 0,
+            first_file_row: 0,
+            columns,
+            target: self.target.as_ref().map(FieldIndex::target_kind),
+            has_weight: self.weight.is_some(),
+            has_offset: self.offset.is_some(),
+        }
+    }
+}
+
+fn kind_text(kind: ColumnKind) -> &'static str {
+    match kind {
+        ColumnKind::Narrow => "a number of float32 precision",
+        ColumnKind::Wide => "a number of more than float32 precision",
+        ColumnKind::Text => "strings",
+    }
+}
+
+fn target_text(kind: Option<TargetKind>) -> &'static str {
+    match kind {
+        None => "absent",
+        Some(TargetKind::Integer) => "integers",
+        Some(TargetKind::Bool) => "true or false",
+        Some(TargetKind::Float) => "floating-point numbers",
+        Some(TargetKind::Text) => "strings",
+    }
+}

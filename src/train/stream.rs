@@ -1,0 +1,283 @@
+//! Rows that do not fit into memory: read, encoded and standardised anew for every pass, the next ones while threads work on
+//! those that are there. Nothing is kept of a row; blocks, their order and their bits are those of a table in memory.
+
+use super::Streamed;
+use super::prepare::HeldOut;
+use super::table::RowBuffer;
+use crate::config::Missing;
+use crate::data::{Block, DataSource, Targets, Values};
+use crate::error::{Error, Result};
+use crate::model::preprocess::{standardise, standardised};
+use crate::model::{Preprocess, TargetCoding};
+use rayon::prelude::*;
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How targets and weights come from what is stored.
+#[derive(Clone, Debug)]
+pub struct LabelCoding {
+    pub target: TargetCoding,
+    /// What weights of each class are multiplied by; empty: nothing.
+    pub class_factor: Vec<f64>,
+    pub hold: Option<HeldOut>,
+    pub seed: u64,
+    /// Offsets are looked at.
+    pub with_offset: bool,
+}
+
+/// A table's rows behind their source.
+pub struct Stream<'s> {
+    source: Mutex<Source<'s>>,
+    pub preprocess: Preprocess,
+    pub labels: LabelCoding,
+    /// Global rows of the blocks here, in order.
+    blocks: Vec<Range<u64>>,
+    /// Runs of blocks that are read together.
+    batches: Vec<Range<usize>>,
+    /// One is worked on, the other is filled.
+    buffers: Mutex<[RowBuffer; 2]>,
+}
+
+struct Source<'s> {
+    rows: &'s mut dyn DataSource,
+    /// As stored; reused.
+    raw: Block,
+    read: Duration,
+    waited: Duration,
+    n_rows: u64,
+}
+
+impl Source<'_> {
+    fn read(&mut self, rows: Range<u64>) -> Result<()> {
+        let began = Instant::now();
+        self.n_rows += rows.end - rows.start;
+        self.rows.read(rows, &mut self.raw)?;
+        self.read += began.elapsed();
+        Ok(())
+    }
+}
+
+impl<'s> Stream<'s> {
+    /// * `blocks`: those of this rank.
+    /// * `batch_rows`: rows that are read together, at most, unless a block has more.
+    pub fn new(
+        source: &'s mut dyn DataSource,
+        preprocess: Preprocess,
+        labels: LabelCoding,
+        blocks: Vec<Range<u64>>,
+        batch_rows: u64,
+    ) -> Stream<'s> {
+        let mut batches: Vec<Range<usize>> = Vec::new();
+        for (number, block) in blocks.iter().enumerate() {
+            match batches.last_mut() {
+                Some(batch) if block.end - blocks[batch.start].start <= batch_rows => batch.end = number + 1,
+                _ => batches.push(number..number + 1),
+            }
+        }
+        let source =
+            Source { rows: source, raw: Block::empty(), read: Duration::ZERO, waited: Duration::ZERO, n_rows: 0 };
+        Stream { source: Mutex::new(source), preprocess, labels, blocks, batches, buffers: Mutex::default() }
+    }
+
+    /// As [`Table::each_batch`](super::table::Table::each_batch).
+    pub fn each_batch(&self, mut visit: impl FnMut(&RowBuffer, &[Range<usize>], u64) + Send) -> Result<()> {
+        let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
+        let [now, next] = &mut *buffers;
+        let (mut now, mut next) = (now, next);
+        for number in 0..self.batches.len() {
+            if number == 0 {
+                let began = Instant::now();
+                self.fill(0, now)?;
+                self.lock_source().waited += began.elapsed();
+            }
+            let first_row = self.blocks[self.batches[number].start].start;
+            let inside: Vec<Range<usize>> = self.blocks[self.batches[number].clone()]
+                .iter()
+                .map(|rows| (rows.start - first_row) as usize..(rows.end - first_row) as usize)
+                .collect();
+            let began = Instant::now();
+            let (worked, filled) = rayon::join(
+                || {
+                    visit(now, &inside, first_row);
+                    began.elapsed()
+                },
+                || if number + 1 < self.batches.len() { self.fill(number + 1, next) } else { Ok(()) },
+            );
+            filled?;
+            self.lock_source().waited += began.elapsed().saturating_sub(worked);
+            std::mem::swap(&mut now, &mut next);
+        }
+        Ok(())
+    }
+
+    /// As [`Table::each_labels`](super::table::Table::each_labels).
+    pub fn each_labels(&self, mut visit: impl FnMut(&[f64], &[f64], Option<&[f64]>)) -> Result<()> {
+        let mut buffer = RowBuffer::default();
+        let mut source = self.lock_source();
+        let source = &mut *source;
+        for batch in &self.batches {
+            source.rows.read_labels(self.rows_of(batch), &mut source.raw)?;
+            self.labels.code(&source.raw, &mut buffer)?;
+            visit(&buffer.y, &buffer.weight, buffer.offset.as_deref());
+        }
+        Ok(())
+    }
+
+    /// Appends runs of global rows to `into`, in this order.
+    pub fn read_runs(&self, runs: &[Range<u64>], into: &mut RowBuffer) -> Result<()> {
+        let mut source = self.lock_source();
+        let source = &mut *source;
+        let mut run_rows = RowBuffer::default();
+        let n_rows = runs.iter().map(|run| (run.end - run.start) as usize).sum();
+        into.x.reserve_exact(n_rows * self.preprocess.n_features());
+        into.y.reserve_exact(n_rows);
+        into.weight.reserve_exact(n_rows);
+        for run in runs {
+            source.read(run.clone())?;
+            self.labels.code(&source.raw, &mut run_rows)?;
+            let start = into.x.len();
+            into.x.resize(start + source.raw.n_rows * self.preprocess.n_features(), 0.0);
+            encode(&source.raw, std::slice::from_ref(&(0..source.raw.n_rows)), &self.preprocess, &mut into.x[start..])?;
+            into.append_labels(&run_rows);
+        }
+        Ok(())
+    }
+
+    /// What reading has cost so far.
+    pub fn costs(&self) -> Streamed {
+        let source = self.lock_source();
+        Streamed { read_s: source.read.as_secs_f64(), wait_s: source.waited.as_secs_f64(), rows: source.n_rows }
+    }
+
+    fn rows_of(&self, batch: &Range<usize>) -> Range<u64> {
+        self.blocks[batch.start].start..self.blocks[batch.end - 1].end
+    }
+
+    fn fill(&self, number: usize, into: &mut RowBuffer) -> Result<()> {
+        let batch = &self.batches[number];
+        let rows = self.rows_of(batch);
+        let first = rows.start;
+        let mut source = self.lock_source();
+        let source = &mut *source;
+        source.read(rows)?;
+        self.labels.code(&source.raw, into)?;
+        into.n_features = self.preprocess.n_features();
+        into.x.resize(source.raw.n_rows * into.n_features, 0.0);
+        let inside: Vec<Range<usize>> = self.blocks[batch.clone()]
+            .iter()
+            .map(|rows| (rows.start - first) as usize..(rows.end - first) as usize)
+            .collect();
+        encode(&source.raw, &inside, &self.preprocess, &mut into.x)
+    }
+
+    fn lock_source(&self) -> std::sync::MutexGuard<'_, Source<'s>> {
+        self.source.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl RowBuffer {
+    /// No rows, and the memory there is.
+    pub fn clear(&mut self) {
+        self.x.clear();
+        self.y.clear();
+        self.weight.clear();
+        self.offset = None;
+        self.held_out = None;
+    }
+
+    fn append_labels(&mut self, other: &RowBuffer) {
+        self.y.extend_from_slice(&other.y);
+        self.weight.extend_from_slice(&other.weight);
+        for (all, more) in [(&mut self.offset, &other.offset), (&mut self.held_out, &other.held_out)] {
+            if let Some(more) = more {
+                all.get_or_insert_default().extend_from_slice(more);
+            }
+        }
+    }
+}
+
+impl LabelCoding {
+    /// Replaces targets, weights and offsets of `into` by those of the block.
+    pub fn code(&self, block: &Block, into: &mut RowBuffer) -> Result<()> {
+        into.y.clear();
+        match (&self.target, &block.target) {
+            (TargetCoding::Number, Targets::Number(values)) => into.y.extend_from_slice(values),
+            (TargetCoding::Integers(classes), Targets::Number(values)) => {
+                for value in values {
+                    into.y.push(class_of(classes.binary_search(&(*value as i64)).ok())?);
+                }
+            }
+            (TargetCoding::Strings(classes), Targets::Text(values)) => {
+                for value in values {
+                    into.y.push(class_of(classes.binary_search(value).ok())?);
+                }
+            }
+            _ => return Err(Error::data("its target changed while it was read")),
+        }
+        into.weight.clear();
+        match &block.weight {
+            Some(weight) => into.weight.extend_from_slice(weight),
+            None => into.weight.resize(block.n_rows, 1.0),
+        }
+        into.held_out = self.hold.map(|hold| {
+            let mut held_out = vec![0.0; block.n_rows];
+            for (i, (w, out)) in into.weight.iter_mut().zip(&mut held_out).enumerate() {
+                if hold.holds_out(self.seed, block.first_row + i as u64) {
+                    *out = std::mem::take(w);
+                }
+            }
+            held_out
+        });
+        if !self.class_factor.is_empty() {
+            into.weight.iter_mut().zip(&into.y).for_each(|(w, y)| *w *= self.class_factor[*y as usize]);
+        }
+        into.offset = block.offset.clone().filter(|_| self.with_offset);
+        Ok(())
+    }
+}
+
+fn class_of(position: Option<usize>) -> Result<f64> {
+    match position {
+        Some(class) => Ok(class as f64),
+        None => Err(Error::data("its target changed while it was read: there is a class that was not there before")),
+    }
+}
+
+/// Standardised rows of these blocks of a batch into `out`, (rows, features): every value from the stored one, rounded once.
+pub fn encode(batch: &Block, blocks: &[Range<usize>], preprocess: &Preprocess, out: &mut [f32]) -> Result<()> {
+    let d = preprocess.n_features();
+    let parts = cut(out, blocks, d);
+    let is_plain = !preprocess.has_text() && preprocess.missing == Missing::Mean;
+    let done: Result<Vec<()>> = blocks
+        .par_iter()
+        .zip(parts)
+        .map(|(block, part)| {
+            if let (Values::F32(values), true) = (&batch.values, is_plain) {
+                part.copy_from_slice(&values[block.start * d..block.end * d]);
+                standardise(part, &preprocess.mean, &preprocess.inverse_scale);
+                return Ok(());
+            }
+            let mut row = vec![0.0; d];
+            for (slot, i) in block.clone().enumerate() {
+                preprocess.encode_row(batch, i, &mut row)?;
+                for j in 0..d {
+                    part[slot * d + j] = standardised(row[j], preprocess.mean[j], preprocess.inverse_scale[j]);
+                }
+            }
+            Ok(())
+        })
+        .collect();
+    done.map(|_| ())
+}
+
+/// The rows of each block, (rows, width), out of those of a batch.
+pub fn cut<'x>(mut rows: &'x mut [f32], blocks: &[Range<usize>], width: usize) -> Vec<&'x mut [f32]> {
+    let mut parts = Vec::with_capacity(blocks.len());
+    for block in blocks {
+        let (part, rest) = rows.split_at_mut(block.len() * width);
+        parts.push(part);
+        rows = rest;
+    }
+    parts
+}
