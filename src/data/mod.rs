@@ -12,6 +12,8 @@ pub mod describe;
 pub mod digest;
 pub mod hdf5;
 mod hdf5_chunks;
+#[allow(unsafe_code)] // calls of the HDF5 library that its crate does not wrap
+mod hdf5_copy;
 mod hdf5_field;
 mod hdf5_filters;
 mod hdf5_find;
