@@ -211,7 +211,7 @@ fn carry_out(comm: &Communicator, job: &Job<'_>, json: bool) -> Result<i32> {
             Ok(0)
         }
         Job::Convert(inputs, out, options) => on_root(comm, || {
-            printer.converted(&convert::convert(inputs, out, options)?, out);
+            printer.converted(&convert::convert(inputs, out, options, &mut |_| ())?, out);
             Ok(())
         }),
     }

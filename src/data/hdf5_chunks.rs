@@ -140,11 +140,6 @@ impl Chunked {
         if chunk.len() != shape.len() || chunk.contains(&0) {
             return Err("its chunks do not fit its shape");
         }
-        let options =
-            dataset.dcpl().and_then(|create| create.get_chunk_opts()).map_err(|_| "its options cannot be read")?;
-        if options.is_some_and(|options| !options.is_empty()) {
-            return Err("its last chunks are not filtered");
-        }
         let uses = filters_of(dataset).map_err(|_| "its filters cannot be read")?;
         let filters: std::result::Result<Vec<Filter>, &str> =
             uses.iter().map(|filter| Filter::of(filter.id, &filter.values)).collect();
@@ -197,6 +192,10 @@ fn list_chunks(
     };
     let grid: Vec<u64> = shape.iter().zip(chunk).map(|(n, c)| n.div_ceil(*c)).collect();
     let n_chunks = grid.iter().try_fold(1u64, |product, &n| product.checked_mul(n)).unwrap_or(u64::MAX);
+    let options = dataset.dcpl().and_then(|create| create.get_chunk_opts()).map_err(|_| why)?;
+    if options.is_some_and(|options| !options.is_empty()) {
+        return Err("its last chunks are not filtered");
+    }
     let written = dataset.num_chunks().map(|n| n as u64).ok_or(why)?;
     if written > MOST_LISTED || n_chunks > 1 << 24 || base != 0 {
         return Err(why);

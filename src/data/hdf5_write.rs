@@ -1,10 +1,12 @@
-//! Writes datasets of a table: for `convert`, and for tests and benches.
+//! Writes datasets of a table: for `convert` and `repack`, and for tests and benches.
 
+use super::hdf5_copy::write_chunk;
 use super::hdf5_types::reason;
 use super::synthetic::Storage;
 use crate::error::{Error, InContext, Result};
-use hdf5::types::VarLenUnicode;
-use hdf5::{File, Group, H5Type};
+use hdf5::types::{FloatSize, IntSize, TypeDescriptor, VarLenUnicode};
+use hdf5::{Dataset, File, Group, H5Type};
+use rayon::prelude::*;
 use std::path::{Path, PathBuf};
 
 /// Datasets that go into one group of one file.
@@ -14,26 +16,101 @@ pub(crate) struct Writer {
     group: Group,
 }
 
-/// Rows of a chunk of a dataset that grows.
-const CHUNK_BYTES: usize = 1 << 20;
+/// Of a chunk, about.
+pub(crate) const CHUNK_BYTES: usize = 1 << 20;
+/// Deflate level of chunks. Measured on tables of `convert`, see `benches/results/`.
+pub(crate) const DEFLATE: u8 = 1;
+/// Chunks that wait for threads take no more memory than this, or one chunk.
+const WAITING_BYTES: usize = 64 << 20;
 
-/// Rows that make a chunk of about a megabyte: a multiple of 16, at most `n_rows`.
-pub(crate) fn chunk_rows(row_bytes: usize, n_rows: usize) -> usize {
-    let rows = (CHUNK_BYTES / row_bytes.max(1)).next_multiple_of(16).max(16);
-    rows.min(n_rows.max(1))
+/// Rows that make a chunk of about `chunk_bytes`: a multiple of 16 unless rows are long, at most `n_rows`.
+pub(crate) fn chunk_rows(row_bytes: usize, n_rows: u64, chunk_bytes: usize) -> u64 {
+    let rows = chunk_bytes / row_bytes.max(1);
+    let rows = if row_bytes > CHUNK_BYTES { 1 } else { rows.next_multiple_of(16).max(16) };
+    (rows as u64).min(n_rows.max(1))
+}
+
+/// The elements of a dataset that is to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cell {
+    U8,
+    I8,
+    U16,
+    I16,
+    U32,
+    I32,
+    U64,
+    I64,
+    F32,
+    F64,
+    /// HDF5's FALSE and TRUE, as h5py writes them.
+    Bool,
+    /// UTF-8 of this many bytes at most, with zeros after it.
+    Text(usize),
+}
+
+impl Cell {
+    pub(crate) fn bytes(self) -> usize {
+        match self {
+            Cell::U8 | Cell::I8 | Cell::Bool => 1,
+            Cell::U16 | Cell::I16 => 2,
+            Cell::U32 | Cell::I32 | Cell::F32 => 4,
+            Cell::U64 | Cell::I64 | Cell::F64 => 8,
+            Cell::Text(bytes) => bytes,
+        }
+    }
+
+    fn descriptor(self) -> TypeDescriptor {
+        let (unsigned, integer) = (TypeDescriptor::Unsigned, TypeDescriptor::Integer);
+        match self {
+            Cell::U8 => unsigned(IntSize::U1),
+            Cell::U16 => unsigned(IntSize::U2),
+            Cell::U32 => unsigned(IntSize::U4),
+            Cell::U64 => unsigned(IntSize::U8),
+            Cell::I8 => integer(IntSize::U1),
+            Cell::I16 => integer(IntSize::U2),
+            Cell::I32 => integer(IntSize::U4),
+            Cell::I64 => integer(IntSize::U8),
+            Cell::F32 => TypeDescriptor::Float(FloatSize::U4),
+            Cell::F64 => TypeDescriptor::Float(FloatSize::U8),
+            Cell::Bool => TypeDescriptor::Boolean,
+            Cell::Text(bytes) => TypeDescriptor::FixedUnicode(bytes),
+        }
+    }
 }
 
 impl Writer {
     /// Opens the file to add to it, or makes it; then the group, which may be there already.
     pub(crate) fn append(path: &Path, group: &str) -> Result<Writer> {
-        let opened = File::with_options().with_fapl(|access| access.file_locking(false)).append(path);
+        // Format 1.8: attributes of more than 64 KiB, such as ten thousand categories, have a place in it.
+        let mut options = File::with_options();
+        options.with_fapl(|access| access.file_locking(false).libver_v18());
+        // Without times, so that the same rows make the same bytes.
+        let opened = options.with_fcpl(|create| create.obj_track_times(false)).append(path);
         let file = opened.map_err(|e| Error::data(format!("cannot be written: {}", reason(&e)))).in_file(path)?;
         let mut at = file.group("/").map_err(failed).in_file(path)?;
         for name in group.split('/').filter(|name| !name.is_empty()) {
-            let next = if at.link_exists(name) { at.group(name) } else { at.create_group(name) };
+            let next = if at.link_exists(name) {
+                at.group(name)
+            } else {
+                at.create_group_builder().obj_track_times(false).create(name)
+            };
             at = next.map_err(|e| Error::data(format!("cannot make group '{group}': {}", reason(&e)))).in_file(path)?;
         }
         Ok(Writer { path: path.to_path_buf(), file, group: at })
+    }
+
+    /// The same file, another group below this one.
+    pub(crate) fn inner(&self, group: &str) -> Result<Writer> {
+        let made = self
+            .group
+            .create_group_builder()
+            .obj_track_times(false)
+            .create(group)
+            .map_err(failed)
+            .in_dataset(group)
+            .in_file(&self.path)?;
+        Ok(Writer { path: self.path.clone(), file: self.file.clone(), group: made })
     }
 
     /// Whether the group has something of this name.
@@ -60,25 +137,51 @@ impl Writer {
 
     /// A 1-D dataset of UTF-8 strings of any length.
     pub(crate) fn text(&self, name: &str, values: &[String]) -> Result<()> {
-        let mut texts = Vec::with_capacity(values.len());
-        for (row, value) in values.iter().enumerate() {
-            // A zero byte would end the string early.
-            let text: VarLenUnicode = value
-                .parse()
-                .map_err(|_| Error::data(format!("the string at row {row} has a zero byte, which HDF5 cannot store")))
-                .in_dataset(name)
-                .in_file(&self.path)?;
-            texts.push(text);
-        }
+        let texts = var_len(values).in_dataset(name).in_file(&self.path)?;
         let made = self.group.new_dataset_builder().with_data(&texts).create(name);
         made.map(|_| ()).map_err(failed).in_dataset(name).in_file(&self.path)
     }
 
-    /// A list of strings as an attribute of a dataset.
+    /// A list of strings as an attribute of a dataset, or of the group itself (`""`).
     pub(crate) fn text_attribute(&self, dataset: &str, name: &str, values: &[String]) -> Result<()> {
-        let texts: Vec<VarLenUnicode> = values.iter().filter_map(|value| value.parse().ok()).collect();
-        let write = || self.group.dataset(dataset)?.new_attr_builder().with_data(&texts).create(name).map(|_| ());
-        write().map_err(failed).in_dataset(dataset).in_file(&self.path)
+        let texts = var_len(values).in_dataset(dataset).in_file(&self.path)?;
+        self.attribute(dataset, name, |at| at.new_attr_builder().with_data(&texts).create(name).map(|_| ()))
+    }
+
+    /// One string as an attribute.
+    pub(crate) fn word_attribute(&self, dataset: &str, name: &str, value: &str) -> Result<()> {
+        let text = var_len(&[value.to_string()]).in_dataset(dataset).in_file(&self.path)?.remove(0);
+        self.attribute(dataset, name, |at| at.new_attr::<VarLenUnicode>().create(name)?.write_scalar(&text))
+    }
+
+    /// Some numbers as an attribute.
+    pub(crate) fn number_attribute(&self, dataset: &str, name: &str, values: &[i64]) -> Result<()> {
+        self.attribute(dataset, name, |at| at.new_attr_builder().with_data(values).create(name).map(|_| ()))
+    }
+
+    /// One number as an attribute, in the type that the data has.
+    pub(crate) fn fill_attribute<T: H5Type>(&self, dataset: &str, name: &str, value: T) -> Result<()> {
+        self.attribute(dataset, name, |at| at.new_attr::<T>().create(name)?.write_scalar(&value))
+    }
+
+    /// In place of one of the same name.
+    fn attribute(
+        &self,
+        dataset: &str,
+        name: &str,
+        write: impl FnOnce(&hdf5::Location) -> hdf5::Result<()>,
+    ) -> Result<()> {
+        let replace = |at: &hdf5::Location| {
+            if at.attr(name).is_ok() {
+                at.delete_attr(name)?;
+            }
+            write(at)
+        };
+        let written = match dataset {
+            "" => replace(&self.group),
+            name => self.group.dataset(name).and_then(|dataset| replace(&dataset)),
+        };
+        written.map_err(failed).in_dataset(dataset).in_file(&self.path)
     }
 
     /// Flushes and closes the file: an error that HDF5 met late is met here.
@@ -88,6 +191,280 @@ impl Writer {
     }
 }
 
+fn var_len(values: &[String]) -> Result<Vec<VarLenUnicode>> {
+    // A zero byte would end the string early.
+    let text = |(at, value): (usize, &String)| {
+        let parsed = value.parse();
+        parsed.map_err(|_| Error::data(format!("the string at row {at} has a zero byte, which HDF5 cannot store")))
+    };
+    values.iter().enumerate().map(text).collect()
+}
+
 fn failed(e: hdf5::Error) -> Error {
     Error::data(format!("cannot write: {}", reason(&e)))
 }
+
+/// Datasets that are filled side by side from their first row to their last. Chunks are compressed by all threads and handed
+/// to the library as they are stored. Holds 64 MiB of chunks that wait, and one chunk of each dataset.
+pub(crate) struct Sink {
+    path: PathBuf,
+    datasets: Vec<Filling>,
+    waiting: Vec<Waiting>,
+    waiting_bytes: usize,
+}
+
+/// How a [`Sink`] stores a dataset.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Packing {
+    pub(crate) chunk_rows: u64,
+    /// Level 1–9. None: not compressed.
+    pub(crate) deflate: Option<u8>,
+}
+
+struct Filling {
+    dataset: Dataset,
+    name: String,
+    n_axes: usize,
+    row_bytes: usize,
+    n_rows: u64,
+    chunk_rows: u64,
+    /// Bytes side by side that belong together, if the shuffle filter is on.
+    shuffled: Option<usize>,
+    deflate: Option<u8>,
+    /// The chunk being filled.
+    chunk: Vec<u8>,
+    /// Rows in full chunks.
+    rows_done: u64,
+}
+
+struct Waiting {
+    dataset: usize,
+    first_row: u64,
+    bytes: Vec<u8>,
+}
+
+impl Sink {
+    pub(crate) fn new(writer: &Writer) -> Sink {
+        Sink::of(&writer.path)
+    }
+
+    /// For datasets of the file `path`.
+    pub(crate) fn of(path: &Path) -> Sink {
+        Sink { path: path.to_path_buf(), datasets: Vec::new(), waiting: Vec::new(), waiting_bytes: 0 }
+    }
+
+    /// Makes a dataset of `n_rows` × `row_shape` to be filled, in chunks of about `chunk_bytes`; its number for
+    /// [`push`](Self::push).
+    pub(crate) fn dataset(
+        &mut self,
+        writer: &Writer,
+        name: &str,
+        cell: Cell,
+        n_rows: u64,
+        row_shape: &[usize],
+        chunk_bytes: usize,
+    ) -> Result<usize> {
+        let row_bytes = row_shape.iter().try_fold(cell.bytes(), |product, &n| product.checked_mul(n));
+        let row_bytes = row_bytes
+            .filter(|&bytes| bytes > 0 && bytes < 1 << 30)
+            .ok_or_else(|| Error::data(format!("rows of shape {row_shape:?} are empty, or too long to be stored")))
+            .in_dataset(name)?;
+        let rows = chunk_rows(row_bytes, n_rows, chunk_bytes);
+        // The bytes of small integers and of texts have no planes that are more alike than their neighbours.
+        let shuffle = cell.bytes() > 1 && !matches!(cell, Cell::Text(_));
+        let shape: Vec<usize> = std::iter::once(n_rows as usize).chain(row_shape.iter().copied()).collect();
+        let chunk: Vec<usize> = std::iter::once(rows as usize).chain(row_shape.iter().copied()).collect();
+        let mut builder = writer.group.new_dataset_builder().obj_track_times(false).chunk(chunk);
+        if shuffle {
+            builder = builder.shuffle();
+        }
+        let made = builder.deflate(DEFLATE).empty_as(cell.descriptor()).shape(shape).create(name);
+        let dataset = made.map_err(failed).in_dataset(name).in_file(&self.path)?;
+        let element_bytes = shuffle.then(|| cell.bytes());
+        let packing = Packing { chunk_rows: rows, deflate: Some(DEFLATE) };
+        Ok(self.add(dataset, name, row_bytes, element_bytes, packing))
+    }
+
+    /// A dataset that is there already, of chunks of whole rows, with the filters that `shuffled` (bytes of an element) and
+    /// `packing` say, in this order, or none.
+    pub(crate) fn add(
+        &mut self,
+        dataset: Dataset,
+        name: &str,
+        row_bytes: usize,
+        shuffled: Option<usize>,
+        packing: Packing,
+    ) -> usize {
+        let shape = dataset.shape();
+        self.datasets.push(Filling {
+            dataset,
+            name: name.to_string(),
+            n_axes: shape.len(),
+            row_bytes,
+            n_rows: shape.first().map_or(0, |&n| n as u64),
+            chunk_rows: packing.chunk_rows,
+            shuffled,
+            deflate: packing.deflate,
+            chunk: Vec::new(),
+            rows_done: 0,
+        });
+        self.datasets.len() - 1
+    }
+
+    /// The next bytes of a dataset, in row-major order and this machine's byte order. Not collective; rayon over chunks.
+    ///
+    /// # Errors
+    /// More rows than the dataset has; what cannot be written.
+    pub(crate) fn push(&mut self, dataset: usize, mut bytes: &[u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            let filling = &mut self.datasets[dataset];
+            let full = (filling.chunk_rows.min(filling.n_rows - filling.rows_done)) as usize * filling.row_bytes;
+            if full == 0 {
+                return Err(changed()).in_dataset(&filling.name);
+            }
+            if filling.chunk.capacity() == 0 {
+                // A larger one grows as it is filled: the rows may never come.
+                filling.chunk.reserve_exact((filling.chunk_rows as usize * filling.row_bytes).min(2 * CHUNK_BYTES));
+            }
+            let (here, after) = bytes.split_at(bytes.len().min(full - filling.chunk.len()));
+            filling.chunk.extend_from_slice(here);
+            bytes = after;
+            if filling.chunk.len() == full {
+                self.chunk_is_full(dataset)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`push`](Self::push): one text, padded with zeros to the bytes of a row.
+    pub(crate) fn push_text(&mut self, dataset: usize, text: &[u8]) -> Result<()> {
+        const ZEROS: [u8; 1024] = [0; 1024];
+        let Some(mut missing) = self.datasets[dataset].row_bytes.checked_sub(text.len()) else {
+            return Err(changed()).in_dataset(&self.datasets[dataset].name);
+        };
+        self.push(dataset, text)?;
+        while missing > 0 {
+            let n = missing.min(ZEROS.len());
+            self.push(dataset, &ZEROS[..n])?;
+            missing -= n;
+        }
+        Ok(())
+    }
+
+    fn chunk_is_full(&mut self, dataset: usize) -> Result<()> {
+        let filling = &mut self.datasets[dataset];
+        let mut bytes = std::mem::take(&mut filling.chunk);
+        // The last one has rows that the dataset has not.
+        bytes.resize(filling.chunk_rows as usize * filling.row_bytes, 0);
+        self.waiting_bytes += bytes.len();
+        self.waiting.push(Waiting { dataset, first_row: filling.rows_done, bytes });
+        filling.rows_done += filling.chunk_rows.min(filling.n_rows - filling.rows_done);
+        if self.waiting.len() >= 4 * rayon::current_num_threads() || self.waiting_bytes >= WAITING_BYTES {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Compresses the chunks that wait, and writes them in order.
+    fn flush(&mut self) -> Result<()> {
+        let datasets = &self.datasets;
+        let waiting = std::mem::take(&mut self.waiting);
+        self.waiting_bytes = 0;
+        let stored: Vec<(u32, Vec<u8>)> = waiting
+            .par_iter()
+            .map_init(Packer::default, |packer, chunk| {
+                let of = &datasets[chunk.dataset];
+                packer.pack(&chunk.bytes, of.shuffled, of.deflate)
+            })
+            .collect();
+        for (chunk, (mask, bytes)) in waiting.iter().zip(&stored) {
+            let of = &datasets[chunk.dataset];
+            let mut begin = vec![0; of.n_axes];
+            begin[0] = chunk.first_row;
+            write_chunk(&of.dataset, &begin, *mask, bytes).map_err(failed).in_dataset(&of.name).in_file(&self.path)?;
+        }
+        Ok(())
+    }
+
+    /// Writes what is left. Errors: a dataset that did not get all its rows.
+    pub(crate) fn finish(mut self) -> Result<()> {
+        self.flush()?;
+        match self.datasets.iter().find(|filling| filling.rows_done != filling.n_rows) {
+            Some(filling) => Err(changed()).in_dataset(&filling.name),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The rows are counted before they are written.
+pub(crate) fn changed() -> Error {
+    Error::data("an input changed while it was read; do not write to it meanwhile")
+}
+
+/// Compressor and buffer of one thread.
+#[derive(Default)]
+struct Packer {
+    compressor: Option<(u8, libdeflater::Compressor)>,
+    shuffled: Vec<u8>,
+}
+
+impl Packer {
+    /// The stored bytes of a chunk, and bit i set where filter i was left out: deflate where it gains nothing.
+    fn pack(&mut self, bytes: &[u8], shuffled: Option<usize>, deflate: Option<u8>) -> (u32, Vec<u8>) {
+        let bytes = match shuffled {
+            Some(element_bytes) => {
+                shuffle(bytes, element_bytes, &mut self.shuffled);
+                &self.shuffled
+            }
+            None => bytes,
+        };
+        let Some(level) = deflate else { return (0, bytes.to_vec()) };
+        if self.compressor.as_ref().is_none_or(|(of, _)| *of != level) {
+            let of = libdeflater::CompressionLvl::new(i32::from(level)).unwrap_or_default();
+            self.compressor = Some((level, libdeflater::Compressor::new(of)));
+        }
+        // No room for more than the bytes themselves: what does not fit is stored as it is.
+        let mut stored = vec![0; bytes.len()];
+        let compressed = self.compressor.as_mut().map(|(_, compressor)| compressor.zlib_compress(bytes, &mut stored));
+        match compressed {
+            Some(Ok(n)) => {
+                stored.truncate(n);
+                stored.shrink_to_fit();
+                (0, stored)
+            }
+            _ => (1 << u32::from(shuffled.is_some()), bytes.to_vec()),
+        }
+    }
+}
+
+/// HDF5's shuffle: byte b of element e goes to b·n + e.
+fn shuffle(bytes: &[u8], element_bytes: usize, into: &mut Vec<u8>) {
+    /// Elements whose bytes stay in the first-level cache.
+    const TILE: usize = 1024;
+    into.resize(bytes.len(), 0);
+    let n = bytes.len() / element_bytes;
+    let (whole, rest) = bytes.split_at(n * element_bytes);
+    into[n * element_bytes..].copy_from_slice(rest);
+    for (tile, elements) in whole.chunks(TILE * element_bytes).enumerate() {
+        let (at, m) = (tile * TILE, elements.len() / element_bytes);
+        for b in 0..element_bytes {
+            let plane = &mut into[b * n + at..][..m];
+            match element_bytes {
+                2 => gather::<2>(elements, b, plane),
+                4 => gather::<4>(elements, b, plane),
+                8 => gather::<8>(elements, b, plane),
+                _ => plane.iter_mut().enumerate().for_each(|(e, to)| *to = elements[e * element_bytes + b]),
+            }
+        }
+    }
+}
+
+fn gather<const B: usize>(elements: &[u8], b: usize, plane: &mut [u8]) {
+    for (to, element) in plane.iter_mut().zip(elements.as_chunks::<B>().0) {
+        *to = element[b];
+    }
+}
+
+#[cfg(test)]
+#[path = "hdf5_write_tests.rs"]
+mod tests;

@@ -16,6 +16,8 @@ mod hdf5_chunks;
 #[allow(unsafe_code)] // macros around calls of the HDF5 library
 mod hdf5_compound;
 mod hdf5_contents;
+#[allow(unsafe_code)] // calls of the HDF5 library that its crate does not wrap
+mod hdf5_copy;
 mod hdf5_field;
 mod hdf5_filters;
 mod hdf5_find;

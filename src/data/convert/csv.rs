@@ -1,173 +1,287 @@
-//! Comma-separated values, and other separators.
+//! Comma-separated values, and other separators. A first pass finds rows, types and categories, a second writes.
 
-use super::{ConvertOptions, ConvertReport, Format, TARGET_NAMES, TextColumn, reader, write_features, write_target};
-use crate::data::hdf5_write::Writer;
+use super::input::Inputs;
+use super::number::parse;
+use super::pieces::{Cutter, Piece, for_each};
+use super::table::{Column, Dictionary, Plan, Rows, TableSink};
+use super::{ConvertOptions, ConvertReport, Format, target_column};
+use crate::data::hdf5_write::{Writer, changed};
 use crate::error::{Error, InContext, Result};
-use std::io::BufRead;
-use std::path::{Path, PathBuf};
+use std::io::{BufRead, Read};
 
-/// Columns of strings, and their names if the file has a header.
-struct Fields {
-    header: Option<Vec<String>>,
-    columns: Vec<Vec<String>>,
+/// How the files are written, the same for all.
+struct Layout {
+    separator: Option<u8>,
+    header: Option<bool>,
+}
+
+/// What one file says about itself.
+#[derive(Clone)]
+struct Head {
+    separator: u8,
+    /// Names, if its first record is a header.
+    names: Option<Vec<String>>,
+    n_columns: usize,
 }
 
 /// Numeric columns become `X`, each text column a dataset of its own, the target `y`.
-pub(super) fn convert(inputs: &[PathBuf], writer: &Writer, options: &ConvertOptions) -> Result<ConvertReport> {
-    let mut fields = Fields { header: None, columns: Vec::new() };
-    for (index, path) in inputs.iter().enumerate() {
-        read(path, index == 0, options, &mut fields).in_file(path)?;
-    }
-    let n_rows = fields.columns.first().map_or(0, Vec::len);
-    if n_rows == 0 {
-        return Err(Error::data("has no rows")).in_file(&inputs[0]);
-    }
-    let n_columns = fields.columns.len();
-    let names: Vec<String> = match fields.header {
-        Some(header) => header,
-        None => (0..n_columns).map(|column| format!("column{column}")).collect(),
+pub(super) fn convert(inputs: &mut Inputs<'_>, writer: &Writer, options: &ConvertOptions) -> Result<ConvertReport> {
+    let layout = Layout { separator: options.separator, header: options.header };
+    let heads = heads(inputs, &layout)?;
+    let first = &inputs.paths[0];
+    let names: Vec<String> = match &heads[0].names {
+        Some(names) => names.clone(),
+        None => (0..heads[0].n_columns).map(|column| format!("column{column}")).collect(),
     };
-    let target_at = target_column(&names, options)?;
-    let (mut numeric, mut texts, mut target) = (Vec::new(), Vec::new(), None);
-    for (column, values) in fields.columns.into_iter().enumerate() {
-        let values = TextColumn::of(values);
-        refuse_infinite(&values).in_dataset(&names[column]).in_file(&inputs[0])?;
-        match values {
-            values if Some(column) == target_at => target = Some(values),
-            TextColumn::Integers(values) => {
-                numeric.push((names[column].clone(), values.into_iter().map(|value| value as f64).collect()));
-            }
-            TextColumn::Floats(values) => numeric.push((names[column].clone(), values)),
-            TextColumn::Texts(values) => texts.push((names[column].clone(), values)),
-        }
+    let target = target_column(&names, options)?;
+    let scan = scan(inputs, &heads, &names)?;
+    if scan.n_rows == 0 {
+        return Err(Error::data("has no rows")).in_file(first);
     }
-    let mut features = write_numeric(writer, &numeric, n_rows)?;
-    let mut used = vec!["X".to_string(), "y".to_string()];
-    for (name, values) in &texts {
-        let name = dataset_name(name, &mut used);
-        writer.text(&name, values)?;
-        features.push(name);
-    }
-    if let Some(target) = &target {
-        write_target(writer, target)?;
-    }
-    Ok(ConvertReport {
-        format: Format::Csv,
-        n_rows: n_rows as u64,
-        features,
-        n_columns: (numeric.len() + texts.len()) as u64,
-        target: target.map(|_| "y".to_string()),
-    })
+    let n_rows = scan.n_rows;
+    let plan = Plan::of(scan.settle(inputs)?, target, writer).in_file(first)?;
+    let mut sink = TableSink::new(&plan, writer, n_rows)?;
+    inputs.begin("writing");
+    for_each(
+        inputs,
+        &mut (),
+        |file, start| Cutter::quoted(heads[file].separator, start),
+        |(), piece| rows_of(piece, &heads[piece.file], &plan),
+        |(), _, rows| sink.push(&rows),
+    )?;
+    sink.finish()?;
+    let (features, n_columns) = plan.features();
+    Ok(ConvertReport { format: Format::Csv, n_rows, features, n_columns, target: plan.target() })
 }
 
-fn read(path: &Path, is_first: bool, options: &ConvertOptions, into: &mut Fields) -> Result<()> {
-    let mut input = reader(path)?;
-    let start = input.fill_buf().map_err(|e| Error::data(format!("cannot read: {e}")))?;
-    let line = start.split(|&byte| byte == b'\n').next().unwrap_or(&[]);
-    let separator = options
-        .separator
-        .unwrap_or_else(|| [b'\t', b';', b','].into_iter().find(|separator| line.contains(separator)).unwrap_or(b','));
-    let mut rows = ::csv::ReaderBuilder::new().delimiter(separator).has_headers(false).from_reader(input);
-    let mut record = ::csv::StringRecord::new();
-    let mut is_first_line = true;
-    while rows.read_record(&mut record).map_err(|e| Error::data(format!("cannot read: {e}")))? {
-        if std::mem::take(&mut is_first_line) {
-            let is_number = |field: &str| field.trim().parse::<f64>().is_ok();
-            let has_header = options.header.unwrap_or_else(|| !record.iter().any(is_number));
-            if is_first {
-                into.columns = vec![Vec::new(); record.len()];
-            } else if record.len() != into.columns.len() {
-                return Err(Error::data(format!(
-                    "has {} columns where the first file has {}",
-                    record.len(),
-                    into.columns.len()
-                )));
+impl Layout {
+    /// As told, or whichever of tab, semicolon and comma the first line has.
+    fn separator(&self, start: &[u8]) -> u8 {
+        let line = start.split(|&byte| byte == b'\n').next().unwrap_or(&[]);
+        let found = || [b'\t', b';', b','].into_iter().find(|separator| line.contains(separator));
+        self.separator.or_else(found).unwrap_or(b',')
+    }
+}
+
+/// Looks at the first record of every file. Errors: files that do not fit together.
+fn heads(inputs: &Inputs<'_>, layout: &Layout) -> Result<Vec<Head>> {
+    let mut heads: Vec<Head> = Vec::new();
+    for (file, path) in inputs.paths.iter().enumerate() {
+        let head = head(inputs, file, layout).in_file(path)?;
+        if let Some(first) = heads.first() {
+            if head.n_columns != first.n_columns {
+                let message = format!("has {} columns where the first file has {}", head.n_columns, first.n_columns);
+                return Err(Error::data(message)).in_file(path);
             }
-            if has_header {
-                let header: Vec<String> = record.iter().map(|name| name.trim().to_string()).collect();
-                if is_first {
-                    into.header = Some(header);
-                } else if into.header.as_ref() != Some(&header) {
-                    return Err(Error::data("names its columns otherwise than the first file"));
-                }
-                continue;
+            if head.names.is_some() && head.names != first.names {
+                return Err(Error::data("names its columns otherwise than the first file")).in_file(path);
             }
         }
-        for (column, field) in into.columns.iter_mut().zip(&record) {
-            column.push(field.to_string());
+        heads.push(head);
+    }
+    Ok(heads)
+}
+
+fn head(inputs: &Inputs<'_>, file: usize, layout: &Layout) -> Result<Head> {
+    let mut stream = inputs.open(file)?;
+    let start = stream.fill_buf().map_err(super::input::cannot_read)?;
+    let separator = layout.separator(start);
+    let mut rows = reader(separator, stream.take(64 << 20));
+    let mut record = ::csv::ByteRecord::new();
+    let found = rows.read_byte_record(&mut record).map_err(|e| Error::data(format!("cannot read: {e}")))?;
+    if !found {
+        return Err(Error::data("has no rows"));
+    }
+    let is_number = |field: &[u8]| std::str::from_utf8(field).is_ok_and(|field| field.trim().parse::<f64>().is_ok());
+    let has_header = layout.header.unwrap_or_else(|| !record.iter().any(is_number));
+    let name = |(column, field): (usize, &[u8])| match String::from_utf8_lossy(field).trim() {
+        "" => format!("column{column}"),
+        name => name.replace('\0', "_"),
+    };
+    let names = has_header.then(|| record.iter().enumerate().map(name).collect());
+    Ok(Head { separator, names, n_columns: record.len() })
+}
+
+fn reader<R: Read>(separator: u8, from: R) -> ::csv::Reader<R> {
+    ::csv::ReaderBuilder::new().delimiter(separator).has_headers(false).flexible(true).from_reader(from)
+}
+
+/// Calls `each` with every row of the piece and where it begins. Errors: a row with another number of fields.
+fn records(piece: &Piece, head: &Head, mut each: impl FnMut(usize, &::csv::ByteRecord) -> Result<()>) -> Result<()> {
+    let mut rows = reader(head.separator, &piece.bytes[..]);
+    let mut record = ::csv::ByteRecord::new();
+    let mut is_header = piece.is_first && head.names.is_some();
+    while rows.read_byte_record(&mut record).map_err(|e| Error::data(format!("cannot read: {e}")))? {
+        if std::mem::take(&mut is_header) {
+            continue;
         }
+        let begin = record.position().map_or(0, |at| at.byte() as usize);
+        if record.len() != head.n_columns {
+            let (line, found, expected) = (piece.line(begin), record.len(), head.n_columns);
+            return Err(Error::data(format!("line {line}: has {found} fields where the others have {expected}")));
+        }
+        each(begin, &record)?;
     }
     Ok(())
 }
 
-fn target_column(names: &[String], options: &ConvertOptions) -> Result<Option<usize>> {
-    let Some(wanted) = &options.target else {
-        return Ok(TARGET_NAMES.iter().find_map(|name| names.iter().position(|column| column == name)));
+/// Where something stands: file and line.
+type Spot = (usize, u64);
+
+/// What a pass has seen of a column.
+#[derive(Clone, Default)]
+struct ColumnScan {
+    column: Column,
+    infinite: Option<Spot>,
+    too_long: Option<Spot>,
+}
+
+#[derive(Clone, Default)]
+struct Scan {
+    n_rows: u64,
+    columns: Vec<ColumnScan>,
+    /// A column turned out to be of strings after numbers: those have to be looked at as strings.
+    again: bool,
+}
+
+/// Every value of every file is looked at.
+fn scan(inputs: &mut Inputs<'_>, heads: &[Head], names: &[String]) -> Result<Scan> {
+    let named = |name: &String| ColumnScan {
+        column: Column { name: name.clone(), ..Column::default() },
+        ..ColumnScan::default()
     };
-    if let Some(column) = names.iter().position(|name| name == wanted) {
-        return Ok(Some(column));
-    }
-    let from_end = |number: i64| if number < 0 { number + names.len() as i64 } else { number };
-    match wanted.parse().map(from_end) {
-        Ok(column) if (0..names.len() as i64).contains(&column) => Ok(Some(column as usize)),
-        _ => Err(Error::usage(format!("no column '{wanted}'; there is: {}", names.join(", ")))).for_flag("--target"),
-    }
-}
-
-fn refuse_infinite(column: &TextColumn) -> Result<()> {
-    let TextColumn::Floats(values) = column else { return Ok(()) };
-    match values.iter().position(|value| value.is_infinite()) {
-        None => Ok(()),
-        Some(row) => Err(Error::data(format!("infinite value at row {row}; write a finite number, or leave it empty"))),
-    }
-}
-
-/// Writes the numeric columns as `X` with their names; none makes no dataset.
-fn write_numeric(writer: &Writer, columns: &[(String, Vec<f64>)], n_rows: usize) -> Result<Vec<String>> {
-    if columns.is_empty() {
-        return Ok(Vec::new());
-    }
-    let mut x = Vec::with_capacity(n_rows * columns.len());
-    for row in 0..n_rows {
-        x.extend(columns.iter().map(|(_, values)| values[row]));
-    }
-    write_features(writer, &x, columns.len())?;
-    let names: Vec<String> = columns.iter().map(|(name, _)| name.clone()).collect();
-    writer.text_attribute("X", "feature_names", &names)?;
-    Ok(vec!["X".to_string()])
-}
-
-/// A name that HDF5 takes and that is not used yet.
-fn dataset_name(column: &str, used: &mut Vec<String>) -> String {
-    let mut name = column.replace(['/', '\0'], "_");
-    if name.is_empty() || name == "." {
-        name = "column".to_string();
-    }
-    while used.contains(&name) {
-        name.push('_');
-    }
-    used.push(name.clone());
-    name
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::number;
-    use super::*;
-
-    #[test]
-    fn missing_values_have_many_spellings() {
-        for text in ["", " ", "?", "NA", "nan", "NaN", "null"] {
-            assert!(number(text).is_some_and(f64::is_nan), "'{text}'");
+    let mut scan = Scan { columns: names.iter().map(named).collect(), ..Scan::default() };
+    loop {
+        inputs.begin("reading");
+        for_each(
+            inputs,
+            &mut scan,
+            |file, start| Cutter::quoted(heads[file].separator, start),
+            |scan, piece| scan_piece(piece, &heads[piece.file], &scan.is_text()),
+            |scan, piece, found| scan.merge(found, piece, heads),
+        )?;
+        if !scan.again {
+            return Ok(scan);
         }
-        assert_eq!(number(" 1e3 "), Some(1000.0));
-        assert_eq!(number("tcp"), None);
+        scan = scan.with_texts_only();
+    }
+}
+
+fn scan_piece(piece: &Piece, head: &Head, is_text: &[bool]) -> Result<Scan> {
+    let mut is_text = is_text.to_vec();
+    loop {
+        let fresh = |&is_text: &bool| ColumnScan {
+            column: Column { text: is_text.then(Dictionary::default), ..Column::default() },
+            ..ColumnScan::default()
+        };
+        let mut scan = Scan { columns: is_text.iter().map(fresh).collect(), ..Scan::default() };
+        records(piece, head, |begin, record| {
+            for (at, field) in record.iter().enumerate() {
+                let scanned = &mut scan.columns[at];
+                if let Some(text) = &mut scanned.column.text {
+                    text.add(field)
+                        .map_err(|e| Error::data(format!("line {}: column {}: {e}", piece.line(begin), at + 1)))?;
+                    continue;
+                }
+                let Some(written) = parse(field) else {
+                    is_text[at] = true;
+                    scan.again = true;
+                    continue;
+                };
+                let spot = || (piece.file, piece.line(begin));
+                if written.too_long {
+                    scanned.too_long.get_or_insert_with(spot);
+                    scanned.column.seen.add_long(written.number);
+                } else {
+                    scanned.column.seen.add(written.number);
+                }
+                if written.number.is_infinite() {
+                    scanned.infinite.get_or_insert_with(spot);
+                }
+            }
+            scan.n_rows += 1;
+            Ok(())
+        })?;
+        if !scan.again {
+            return Ok(scan);
+        }
+    }
+}
+
+impl Scan {
+    fn is_text(&self) -> Vec<bool> {
+        self.columns.iter().map(|scanned| scanned.column.text.is_some()).collect()
     }
 
-    #[test]
-    fn names_of_datasets_are_unique_and_without_slashes() {
-        let mut used = vec!["X".to_string()];
-        assert_eq!(dataset_name("X", &mut used), "X_");
-        assert_eq!(dataset_name("a/b", &mut used), "a_b");
+    fn merge(&mut self, mut found: Scan, piece: &Piece, heads: &[Head]) -> Result<()> {
+        let known = self.is_text();
+        if known.iter().zip(found.is_text()).any(|(known, found)| *known && !found) {
+            found = scan_piece(piece, &heads[piece.file], &known)?;
+        }
+        for (of, found) in self.columns.iter_mut().zip(found.columns) {
+            match (&mut of.column.text, found.column.text) {
+                (Some(text), Some(found)) => text.merge(found),
+                (None, Some(found)) => {
+                    self.again |= self.n_rows > 0;
+                    of.column.text = Some(found);
+                }
+                _ => {}
+            }
+            of.column.seen.merge(&found.column.seen);
+            of.infinite = of.infinite.or(found.infinite);
+            of.too_long = of.too_long.or(found.too_long);
+        }
+        self.n_rows += found.n_rows;
+        Ok(())
     }
+
+    /// Nothing seen yet but which columns are of strings.
+    fn with_texts_only(&self) -> Scan {
+        let fresh = |of: &ColumnScan| ColumnScan {
+            column: Column {
+                name: of.column.name.clone(),
+                text: of.column.text.as_ref().map(|_| Dictionary::default()),
+                ..Column::default()
+            },
+            ..ColumnScan::default()
+        };
+        Scan { columns: self.columns.iter().map(fresh).collect(), ..Scan::default() }
+    }
+
+    /// Errors: numbers that cannot be stored, with file and line.
+    fn settle(self, inputs: &Inputs<'_>) -> Result<Vec<Column>> {
+        let mut columns = Vec::new();
+        for scanned in self.columns {
+            let name = &scanned.column.name;
+            let refuse = |spot: Spot, what: &str| {
+                Err(Error::data(format!("line {}: '{name}' {what}", spot.1))).in_file(&inputs.paths[spot.0])
+            };
+            let is_number = scanned.column.text.is_none();
+            if let Some(spot) = scanned.infinite.filter(|_| is_number) {
+                return refuse(spot, "is infinite or too large a number; write a finite number, or leave it empty");
+            }
+            if let Some(spot) = scanned.too_long.filter(|_| is_number && !scanned.column.seen.as_float) {
+                return refuse(
+                    spot,
+                    "is a whole number of more than 64 bits; write it with a point to have it rounded",
+                );
+            }
+            columns.push(scanned.column);
+        }
+        Ok(columns)
+    }
+}
+
+fn rows_of(piece: &Piece, head: &Head, plan: &Plan) -> Result<Rows> {
+    let mut rows = plan.rows();
+    records(piece, head, |_, record| {
+        for (column, field) in record.iter().enumerate() {
+            match plan.is_text(column) {
+                true => plan.put_text(column, field, &mut rows)?,
+                false => plan.put_number(column, parse(field).ok_or_else(changed)?.number, &mut rows)?,
+            }
+        }
+        Ok(())
+    })?;
+    Ok(rows)
 }

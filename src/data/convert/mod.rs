@@ -1,16 +1,24 @@
-//! Other formats to HDF5: idx (MNIST), csv and tsv, libsvm; each also gzipped.
+//! Other formats to HDF5: csv and tsv, libsvm, npy and npz, Parquet, idx (MNIST); text, npy and idx also gzipped.
 //!
-//! A table is held in memory while it is converted.
+//! In: files. Out: one table in a group of an HDF5 file, types narrowed without loss, chunked and compressed. Every format is read
+//! twice from beginning to end: once to find rows, types and categories, once to write them. Memory does not grow with the files.
 
+mod array;
 mod csv;
 mod idx;
+mod input;
 mod libsvm;
+mod npy;
+mod number;
+mod parquet;
+mod pieces;
+mod table;
 
-use super::hdf5_write::{Writer, chunk_rows};
+use super::hdf5_write::Writer;
 use super::names::TARGET_NAMES;
-use super::synthetic::Storage;
 use crate::error::{Error, InContext, Result};
-use std::io::{BufRead, BufReader, Read};
+use input::{Inputs, cannot_read};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// What the inputs are.
@@ -21,8 +29,14 @@ pub enum Format {
     Idx,
     /// Comma-separated values, or another separator.
     Csv,
-    /// `label index:value …`, stored densely.
+    /// `label index:value …`.
     Libsvm,
+    /// An array of numpy.
+    Npy,
+    /// An archive of them.
+    Npz,
+    /// Flat columns.
+    Parquet,
 }
 
 /// How to convert.
@@ -36,8 +50,8 @@ pub struct ConvertOptions {
     pub append: bool,
     /// Replace a file that is there.
     pub replace: bool,
-    /// Target column of a csv file: its name, or its number from 0, or from the end (−1 is the last).
-    /// None: the column called `y`, `target`, `labels` or `label`, if there is one.
+    /// Target column of a csv or Parquet file: its name, or its number from 0, or from the end (−1 is the last); target array of
+    /// an npz file. None: the one called `y`, `target`, `labels` or `label`, if there is one.
     pub target: Option<String>,
     /// Field separator of a csv file. None: tab, semicolon or comma, whichever the first line has.
     pub separator: Option<u8>,
@@ -45,6 +59,8 @@ pub struct ConvertOptions {
     pub header: Option<bool>,
     /// Columns of a libsvm table, if more than its largest index says.
     pub n_features: Option<usize>,
+    /// A libsvm table becomes compressed sparse rows, not a dense table.
+    pub sparse: bool,
 }
 
 /// What was written.
@@ -59,102 +75,115 @@ pub struct ConvertReport {
     pub target: Option<String>,
 }
 
-/// A column of a text format.
-pub(crate) enum TextColumn {
-    Integers(Vec<i64>),
-    Floats(Vec<f64>),
-    Texts(Vec<String>),
+/// How far a pass over the inputs is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// `reading`, `writing`.
+    pub doing: &'static str,
+    pub done_bytes: u64,
+    pub of_bytes: u64,
 }
 
-/// Converts files into one table of `out`. Not collective.
+/// Converts files into one table of `out`. Not collective; rayon. `watch` hears how far it is.
 ///
-/// Several csv or libsvm files follow one another by rows; idx takes images and labels. The output is written
-/// beside (`.partial`) and renamed: a failed run leaves an existing file as it was.
-pub fn convert(inputs: &[PathBuf], out: &Path, options: &ConvertOptions) -> Result<ConvertReport> {
-    let Some(first) = inputs.first() else {
+/// Several csv, libsvm or Parquet files follow one another by rows; idx and npy take features and targets. The output is written
+/// beside (`.partial`) and renamed: a failed run leaves an existing file as it was. The group gets the attributes `source` (names
+/// of the inputs), `source_digest` (BLAKE3 of the bytes of each) and `program_version`.
+///
+/// # Errors
+/// `Usage`: an output that is there, names that are not. `Data`: inputs that cannot be read, or hold what cannot be stored; with
+/// file and line.
+pub fn convert(
+    inputs: &[PathBuf],
+    out: &Path,
+    options: &ConvertOptions,
+    watch: &mut dyn FnMut(&Progress),
+) -> Result<ConvertReport> {
+    if inputs.is_empty() {
         return Err(Error::usage("no file to convert was named"));
-    };
+    }
     let exists = out.exists();
     if exists && !options.append && !options.replace {
         return Err(Error::usage("is there already; use --force to replace it or --append to add to it")).in_file(out);
     }
+    let mut inputs = Inputs::new(inputs, watch)?;
     let format = match options.format {
         Some(format) => format,
-        None => sniff(first).in_file(first)?,
+        None => sniff(&inputs).in_file(&inputs.paths[0])?,
     };
-    let partial = partial_path(out);
-    let written = write_partial(inputs, out, &partial, format, exists && options.append, options);
+    whole_or_not_at_all(out, |partial| {
+        if exists && options.append {
+            std::fs::copy(out, partial).map_err(|e| Error::data(format!("cannot be copied: {e}"))).in_file(out)?;
+        }
+        write(&mut inputs, out, partial, format, options)
+    })
+}
+
+/// Calls `write` with a name beside `out`, and renames what it wrote there. What fails leaves nothing behind.
+pub(super) fn whole_or_not_at_all<T>(out: &Path, write: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
+    let mut name = out.as_os_str().to_os_string();
+    name.push(".partial");
+    let partial = PathBuf::from(name);
+    let _ = std::fs::remove_file(&partial);
+    let written = write(&partial);
     if written.is_err() {
         let _ = std::fs::remove_file(&partial);
     }
-    let report = written?;
+    let result = written?;
     std::fs::File::open(&partial)
         .and_then(|file| file.sync_all())
         .and_then(|()| std::fs::rename(&partial, out))
         .map_err(|e| Error::data(format!("cannot be renamed from {}: {e}", partial.display())))
         .in_file(out)?;
-    Ok(report)
+    Ok(result)
 }
 
-fn write_partial(
-    inputs: &[PathBuf],
+fn write(
+    inputs: &mut Inputs<'_>,
     out: &Path,
     partial: &Path,
     format: Format,
-    append: bool,
     options: &ConvertOptions,
 ) -> Result<ConvertReport> {
-    let _ = std::fs::remove_file(partial);
-    if append {
-        std::fs::copy(out, partial).map_err(|e| Error::data(format!("cannot be copied: {e}"))).in_file(out)?;
-    }
     let writer = Writer::append(partial, &options.group)?;
     if writer.has("X") || writer.has("y") {
         return Err(Error::usage(format!("group '{}' has a table already; choose another --group", options.group)))
             .in_file(out);
     }
+    let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let report = match format {
         Format::Idx => idx::convert(inputs, &writer)?,
         Format::Csv => csv::convert(inputs, &writer, options)?,
         Format::Libsvm => libsvm::convert(inputs, &writer, options)?,
+        Format::Npy | Format::Npz => npy::convert(inputs, &writer, options, format, folder)?,
+        Format::Parquet => parquet::convert(inputs, &writer, options)?,
     };
+    let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let names: Vec<String> = inputs.paths.iter().map(name).collect();
+    writer.text_attribute("", "source", &names)?;
+    writer.text_attribute("", "source_digest", &inputs.digests()?)?;
+    writer.word_attribute("", "program_version", env!("CARGO_PKG_VERSION"))?;
     writer.close()?;
     Ok(report)
 }
 
-fn partial_path(out: &Path) -> PathBuf {
-    let mut name = out.as_os_str().to_os_string();
-    name.push(".partial");
-    PathBuf::from(name)
-}
-
-/// The bytes of a file, decompressed if they are gzip.
-fn reader(path: &Path) -> Result<Box<dyn BufRead>> {
-    let file = std::fs::File::open(path).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => Error::data("no such file"),
-        _ => Error::data(format!("cannot open: {e}")),
-    });
-    let mut file = BufReader::with_capacity(1 << 16, file.in_file(path)?);
-    let start = file.fill_buf().map_err(|e| Error::data(format!("cannot read: {e}"))).in_file(path)?;
-    if start.starts_with(&[0x1f, 0x8b]) {
-        return Ok(Box::new(BufReader::with_capacity(1 << 16, flate2::bufread::MultiGzDecoder::new(file))));
-    }
-    Ok(Box::new(file))
-}
-
 /// The format by the first bytes.
-fn sniff(path: &Path) -> Result<Format> {
+fn sniff(inputs: &Inputs<'_>) -> Result<Format> {
     let mut start = Vec::new();
-    let read = reader(path)?.take(1 << 16).read_to_end(&mut start);
-    read.map_err(|e| Error::data(format!("cannot read: {e}")))?;
+    inputs.open(0)?.take(1 << 16).read_to_end(&mut start).map_err(cannot_read)?;
     if start.len() >= 4 && start[..2] == [0, 0] && (1..=8).contains(&start[3]) {
         return Ok(Format::Idx);
     }
+    let known: [(&[u8], Format); 3] =
+        [(npy::MAGIC, Format::Npy), (b"PK\x03\x04", Format::Npz), (b"PAR1", Format::Parquet)];
+    if let Some((_, format)) = known.iter().find(|(magic, _)| start.starts_with(magic)) {
+        return Ok(*format);
+    }
     if start.starts_with(b"\x89HDF") {
-        return Err(Error::usage("is an HDF5 file already"));
+        return Err(Error::usage("is an HDF5 file already; `consort repack` gives it other chunks"));
     }
     if start.contains(&0) {
-        return Err(Error::data("is none of idx, csv and libsvm; it has zero bytes"));
+        return Err(Error::data("is none of csv, libsvm, npy, npz, Parquet and idx; it has zero bytes"));
     }
     let text = String::from_utf8_lossy(&start);
     let line = text.lines().find(|line| !line.trim().is_empty() && !line.starts_with('#')).unwrap_or("");
@@ -165,45 +194,17 @@ fn sniff(path: &Path) -> Result<Format> {
     Ok(if label_is_number && has_pair { Format::Libsvm } else { Format::Csv })
 }
 
-/// Writes `x` (rows, columns) as float32 if that is exact, else as float64; compressed.
-fn write_features(writer: &Writer, x: &[f64], n_columns: usize) -> Result<()> {
-    let shape = [x.len() / n_columns.max(1), n_columns];
-    let exact = x.iter().all(|&value| value.is_nan() || f64::from(value as f32) == value);
-    let bytes = if exact { 4 } else { 8 };
-    let storage = Storage { chunk_rows: Some(chunk_rows(n_columns * bytes, shape[0])), deflate: Some(1) };
-    match exact {
-        true => writer.numbers("X", &x.iter().map(|&value| value as f32).collect::<Vec<f32>>(), &shape, storage),
-        false => writer.numbers("X", x, &shape, storage),
+fn target_column(names: &[String], options: &ConvertOptions) -> Result<Option<usize>> {
+    let Some(wanted) = &options.target else {
+        return Ok(TARGET_NAMES.iter().find_map(|name| names.iter().position(|column| column == name)));
+    };
+    if let Some(column) = names.iter().position(|name| name == wanted) {
+        return Ok(Some(column));
     }
-}
-
-fn write_target(writer: &Writer, target: &TextColumn) -> Result<()> {
-    let plain = Storage::default();
-    match target {
-        TextColumn::Integers(values) => writer.numbers("y", values, &[values.len()], plain),
-        TextColumn::Floats(values) => writer.numbers("y", values, &[values.len()], plain),
-        TextColumn::Texts(values) => writer.text("y", values),
-    }
-}
-
-impl TextColumn {
-    /// Integers if every field is one; else numbers, with `?`, `NA`, `null`, `NaN` and nothing for missing;
-    /// else strings.
-    fn of(fields: Vec<String>) -> TextColumn {
-        if let Some(integers) = fields.iter().map(|field| field.trim().parse().ok()).collect() {
-            return TextColumn::Integers(integers);
-        }
-        match fields.iter().map(|field| number(field)).collect() {
-            Some(floats) => TextColumn::Floats(floats),
-            None => TextColumn::Texts(fields),
-        }
-    }
-}
-
-fn number(field: &str) -> Option<f64> {
-    match field.trim() {
-        "" | "?" | "NA" | "N/A" | "null" | "NULL" => Some(f64::NAN),
-        text => text.parse().ok(),
+    let from_end = |number: i64| if number < 0 { number + names.len() as i64 } else { number };
+    match wanted.parse().map(from_end) {
+        Ok(column) if (0..names.len() as i64).contains(&column) => Ok(Some(column as usize)),
+        _ => Err(Error::usage(format!("no column '{wanted}'; there is: {}", names.join(", ")))).for_flag("--target"),
     }
 }
 

@@ -1,8 +1,15 @@
-use super::*;
+use super::{ConvertOptions, ConvertReport, Format};
 use crate::data::hdf5::Hdf5Source;
 use crate::data::names::{Need, TableNames};
 use crate::data::{Block, ColumnKind, DataSource, TargetKind, Targets, Values};
+use crate::error::Result;
+use hdf5::types::VarLenUnicode;
 use std::io::Write;
+use std::path::{Path, PathBuf};
+
+fn convert(inputs: &[PathBuf], out: &Path, options: &ConvertOptions) -> Result<ConvertReport> {
+    super::convert(inputs, out, options, &mut |_| ())
+}
 
 /// Writes `bytes`, gzipped if the name says so.
 fn input(folder: &Path, name: &str, bytes: &[u8]) -> PathBuf {
@@ -145,30 +152,408 @@ fn a_file_that_is_there_stays_unless_told_otherwise() {
     assert_eq!(read(&out, TableNames::default()).1.n_rows, 1);
 }
 
+/// Numbers of a dataset as float64.
+fn numbers(path: &Path, name: &str) -> Vec<f64> {
+    hdf5::File::open(path).unwrap().dataset(name).unwrap().read_raw().unwrap()
+}
+
+fn type_of(path: &Path, name: &str) -> String {
+    crate::data::hdf5_types::type_name_of(&hdf5::File::open(path).unwrap().dataset(name).unwrap())
+}
+
+/// The strings that codes of a dataset stand for, or its own.
+fn texts(path: &Path, name: &str) -> Vec<String> {
+    let dataset = hdf5::File::open(path).unwrap().dataset(name).unwrap();
+    match dataset.attr("categories") {
+        Ok(attribute) => {
+            let categories: Vec<VarLenUnicode> = attribute.read_raw().unwrap();
+            assert!(categories.is_sorted_by_key(|category| category.as_bytes()), "{name}");
+            let codes: Vec<u64> = dataset.read_raw().unwrap();
+            codes.into_iter().map(|code| categories[code as usize].to_string()).collect()
+        }
+        Err(_) => {
+            let mut texts = Vec::new();
+            let shape = [dataset.size() as u64];
+            let bytes = dataset.dtype().unwrap().size();
+            let mut stored = vec![0; bytes * dataset.size()];
+            crate::data::hdf5_types::read_fixed_text(&dataset, &shape, 0..shape[0], bytes, &mut stored).unwrap();
+            for text in stored.chunks(bytes) {
+                texts.push(String::from_utf8(crate::data::hdf5_types::trim_fixed(text, false).to_vec()).unwrap());
+            }
+            texts
+        }
+    }
+}
+
 #[test]
-fn real_files_are_converted() {
+fn a_converted_file_says_what_it_was_made_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out.h5");
+    let (a, b) = (b"m,y\n1,2\n".to_vec(), b"m,y\n300,2\n".to_vec());
+    let inputs = [input(folder.path(), "a.csv", &a), input(folder.path(), "b.csv.gz", &b)];
+    let options = ConvertOptions { group: "g".into(), ..Default::default() };
+    convert(&inputs, &out, &options).unwrap();
+    let group = hdf5::File::open(&out).unwrap().group("g").unwrap();
+    let strings = |at: &hdf5::Location, name: &str| -> Vec<String> {
+        let found: Vec<VarLenUnicode> = at.attr(name).unwrap().read_raw().unwrap();
+        found.iter().map(|text| text.to_string()).collect()
+    };
+    assert_eq!(strings(&group, "source"), ["a.csv", "b.csv.gz"]);
+    let digests: Vec<String> =
+        inputs.iter().map(|path| blake3::hash(&std::fs::read(path).unwrap()).to_hex().to_string()).collect();
+    assert_eq!(strings(&group, "source_digest"), digests);
+    assert_eq!(strings(&group.dataset("X").unwrap(), "feature_names"), ["m"]);
+    assert!(group.attr("program_version").is_ok());
+    assert_eq!(type_of(&out, "g/X"), "uint16");
+    assert_eq!(type_of(&out, "g/y"), "uint8");
+    // The same inputs give the same bytes.
+    let again = folder.path().join("again.h5");
+    convert(&inputs, &again, &options).unwrap();
+    assert_eq!(std::fs::read(&out).unwrap(), std::fs::read(&again).unwrap());
+}
+
+#[test]
+fn large_whole_numbers_stay_exact_beside_fractions_and_gaps() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out.h5");
+    let path = input(folder.path(), "t.csv", b"id,part,real,y\n9007199254740993,-9007199254740993,0.5,1\n5,,1,0\n");
+    let report = convert(&[path], &out, &ConvertOptions::default()).unwrap();
+    assert_eq!(report.features, ["X", "id", "part"]);
+    let file = hdf5::File::open(&out).unwrap();
+    assert_eq!(file.dataset("id").unwrap().read_raw::<i64>().unwrap(), [9_007_199_254_740_993, 5]);
+    assert_eq!(file.dataset("part").unwrap().read_raw::<i64>().unwrap(), [-9_007_199_254_740_993, i64::MIN]);
+    drop(file); // opened with locks
+    let (_, block) = read(&out, TableNames { features: vec!["part".into()], ..Default::default() });
+    let Values::F64(values) = block.values else { panic!("narrow") };
+    assert!(values[1].is_nan(), "{values:?}");
+}
+
+#[test]
+fn a_column_of_few_strings_is_one_of_codes_and_one_of_many_is_stored_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    for (n, kind) in [(256, "uint8"), (257, "uint16"), (10_000, "uint16"), (10_001, "unicode (len 6)")] {
+        let out = folder.path().join(format!("{n}.h5"));
+        // Numbers first: that the column is one of strings is seen late, pieces later.
+        let words: Vec<String> =
+            (0..200_000).map(|i| if i < n - 1 { format!("{i}") } else { format!("w{}", n - 1) }).collect();
+        let text: String = words.iter().map(|word| format!("{word},1\n")).collect();
+        let path = input(folder.path(), "t.csv", format!("s,y\n{text}").as_bytes());
+        let report = convert(&[path], &out, &ConvertOptions::default()).unwrap();
+        assert_eq!((report.n_rows, &report.features[..]), (200_000, &["s".to_string()][..]));
+        assert!(type_of(&out, "s").starts_with(kind), "{}", type_of(&out, "s"));
+        assert!(texts(&out, "s") == words, "{n}");
+    }
+}
+
+#[test]
+fn quotes_newlines_and_pieces_do_not_change_a_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let plain: Vec<(i64, String)> = (0..60_000)
+        .map(|i| (i * 7919 % 100_003, ["a\nb", "c,\"d\"", "", "é 5\" e"][i as usize % 4].repeat(9)))
+        .collect();
+    let mut text = String::from("\u{feff}n,\"word\r\n\"\r\n");
+    for (i, (number, word)) in plain.iter().enumerate() {
+        let quoted = format!("\"{}\"", word.replace('"', "\"\""));
+        text.push_str(&format!("{}{number},{quoted}\r\n", if i % 1000 == 7 { "\n" } else { "" }));
+    }
+    assert!(text.len() > 2 << 20);
+    let out = folder.path().join("out.h5");
+    let path = input(folder.path(), "t.csv.gz", text.as_bytes());
+    let options = ConvertOptions { target: Some("1".into()), ..Default::default() };
+    let report = convert(&[path], &out, &options).unwrap();
+    assert_eq!(report.n_rows, 60_000);
+    assert!(numbers(&out, "X").iter().zip(&plain).all(|(found, (number, _))| *found == *number as f64));
+    assert!(texts(&out, "y").iter().zip(&plain).all(|(found, (_, word))| found == word));
+}
+
+#[test]
+fn what_cannot_be_stored_is_named_by_file_and_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let many: String = (0..300_000).map(|i| format!("{i},0.5\n")).collect();
+    let cases: [(&str, String, &str); 9] = [
+        ("a.csv", format!("a,y\n{many}1\n"), "a.csv: line 300002: has 1 fields where the others have 2"),
+        ("b.csv", "a,y\n1,2\n\n1,2,3\n".into(), "b.csv: line 4: has 3 fields"),
+        ("c.csv", format!("a,y\n{many}1,1e999\n"), "c.csv: line 300002: 'y' is infinite or too large"),
+        (
+            "d.csv",
+            "a,y\n1,2\n\"18446744073709551616\",2\n".into(),
+            "line 3: 'a' is a whole number of more than 64 bits",
+        ),
+        ("e.csv", "a,y\n1,2\n\"x\ny\",2\n\"z,1\n".into(), "e.csv: line 5: a quote"),
+        ("f.csv", "a,y\n".into(), "f.csv: has no rows"),
+        ("g.csv", "".into(), "g.csv: has no rows"),
+        ("h.svm", "1 2:3\n1 3:1 3:2\n".into(), "h.svm: line 2: index 3 is there twice"),
+        ("i.svm", "1 2:3\n1 3:1e999\n".into(), "i.svm: line 2: infinite"),
+    ];
+    let out = folder.path().join("out.h5");
+    for (name, text, expected) in cases {
+        let path = input(folder.path(), name, text.as_bytes());
+        let error = convert(&[path], &out, &ConvertOptions::default()).unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
+        assert_eq!(error.kind().exit_code(), 3);
+        assert!(!out.exists() && !folder.path().join("out.h5.partial").exists());
+    }
+    let bytes = input(folder.path(), "j.csv", b"a,y\ntext,1\nt\xffxt,2\n");
+    let error = convert(&[bytes], &out, &ConvertOptions::default()).unwrap_err();
+    assert!(error.to_string().contains("line 3: column 1: has bytes that are not UTF-8"), "{error}");
+    let cut = input(folder.path(), "k.csv.gz", many.as_bytes());
+    let length = std::fs::metadata(&cut).unwrap().len();
+    std::fs::OpenOptions::new().write(true).open(&cut).unwrap().set_len(length / 2).unwrap();
+    let error = convert(&[cut], &out, &ConvertOptions::default()).unwrap_err();
+    assert!(error.to_string().contains("truncated"), "{error}");
+}
+
+#[test]
+fn any_number_of_threads_writes_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let text: String =
+        (0..150_000u64).map(|i| format!("{},{},w{}\n", i * 7919 % 1009, i as f64 / 7.0, i * i % 501)).collect();
+    let path = input(folder.path(), "t.csv", text.as_bytes());
+    let mut files = Vec::new();
+    for threads in [1, 2, 5] {
+        let out = folder.path().join(format!("{threads}.h5"));
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| convert(std::slice::from_ref(&path), &out, &ConvertOptions::default())).unwrap();
+        files.push(std::fs::read(&out).unwrap());
+    }
+    assert!(files.windows(2).all(|pair| pair[0] == pair[1]));
+}
+
+#[test]
+fn libsvm_rows_are_stored_sparsely_on_demand() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out.h5");
+    let a = input(folder.path(), "a", b"2.5 3:2 1:0.5\n-1 # nothing\n");
+    let b = input(folder.path(), "b", b"1 qid:3 4:8 6:0\n");
+    let options = ConvertOptions { sparse: true, ..Default::default() };
+    let report = convert(&[a, b], &out, &options).unwrap();
+    assert_eq!((report.n_rows, report.n_columns), (3, 6));
+    assert_eq!(numbers(&out, "X/data"), [0.5, 2.0, 8.0, 0.0]);
+    assert_eq!(numbers(&out, "X/indices"), [0.0, 2.0, 3.0, 5.0]);
+    assert_eq!(numbers(&out, "X/indptr"), [0.0, 2.0, 2.0, 4.0]);
+    assert_eq!(numbers(&out, "y"), [2.5, -1.0, 1.0]);
+    let group = hdf5::File::open(&out).unwrap().group("X").unwrap();
+    assert_eq!(group.attr("shape").unwrap().read_raw::<i64>().unwrap(), [3, 6]);
+    let word = |name: &str| group.attr(name).unwrap().read_scalar::<VarLenUnicode>().unwrap().to_string();
+    assert_eq!((word("encoding-type"), word("encoding-version")), ("csr_matrix".into(), "0.1.0".into()));
+    let types = ["X/data", "X/indices", "X/indptr"].map(|name| type_of(&out, name));
+    assert_eq!(types, ["float32", "int32", "int64"]);
+}
+
+#[test]
+fn progress_goes_from_nothing_to_everything_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let text: String = (0..200_000).map(|i| format!("{i},1\n")).collect();
+    let path = input(folder.path(), "t.csv", text.as_bytes());
+    let mut seen = Vec::new();
+    let out = folder.path().join("out.h5");
+    super::convert(&[path], &out, &ConvertOptions::default(), &mut |progress| seen.push(*progress)).unwrap();
+    for doing in ["reading", "writing"] {
+        let of: Vec<u64> = seen.iter().filter(|at| at.doing == doing).map(|at| at.done_bytes).collect();
+        assert_eq!((of[0], of.last()), (0, Some(&(text.len() as u64))), "{doing}");
+        assert!(of.is_sorted());
+    }
+}
+
+fn formats(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("data/formats").join(name)
+}
+
+#[test]
+fn parquet_files_of_other_software_are_read_in_every_compression() {
+    let folder = tempfile::tempdir().unwrap();
+    for compression in ["none", "snappy", "zstd", "gzip"] {
+        let out = folder.path().join(format!("{compression}.h5"));
+        let from = formats(&format!("{compression}.parquet"));
+        let report = convert(&[from.clone(), from], &out, &ConvertOptions::default()).unwrap();
+        assert_eq!((report.n_rows, report.n_columns, report.format), (166, 7, Format::Parquet));
+        assert_eq!(report.features, ["X", "site"]);
+        let x = numbers(&out, "X");
+        for row in 0..166 {
+            let i = row % 83;
+            let unsigned = ((i as u64 * 50_000_003) % (1 << 32)) as f64;
+            let expected = [(i % 7) as f64, (i % 5) as f64, unsigned, i as f64 / 8.0];
+            assert_eq!(x[row * 6..][..4], expected, "{compression} row {row}");
+            assert!(if i % 6 == 0 { x[row * 6 + 4].is_nan() } else { x[row * 6 + 4] == i as f64 / 4.0 });
+            assert_eq!(x[row * 6 + 5], f64::from(i % 3 == 0));
+        }
+        let site = |i: usize| if i == 4 { "" } else { ["north", "süd", ""][i % 3] };
+        assert!(texts(&out, "site").iter().enumerate().all(|(row, text)| text == site(row % 83)));
+        assert!(texts(&out, "y").iter().enumerate().all(|(row, text)| text == ["cat", "dog"][row % 83 % 2]));
+        assert_eq!(type_of(&out, "X"), "float64");
+    }
+    let error =
+        convert(&[formats("nested.parquet")], &folder.path().join("o"), &ConvertOptions::default()).unwrap_err();
+    assert!(error.to_string().contains("'list.list.element': is nested"), "{error}");
+}
+
+#[test]
+fn arrays_of_numpy_keep_their_values_in_any_order_of_axes_and_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let x: Vec<f64> = (0..83 * 6).map(|i| f64::from(i - 100)).collect();
+    let out = folder.path().join("npz.h5");
+    let report = convert(&[formats("arrays.npz")], &out, &ConvertOptions::default()).unwrap();
+    assert_eq!((report.n_rows, report.n_columns, report.format), (83, 6, Format::Npz));
+    assert_eq!((report.features, report.target), (vec!["X".to_string()], Some("y".to_string())));
+    assert_eq!((numbers(&out, "X"), type_of(&out, "X")), (x.clone(), "int16".into()));
+    assert!(texts(&out, "y").iter().enumerate().all(|(i, text)| text == ["ä", "bb", "c"][i % 3]));
+    assert!(numbers(&out, "weight").iter().enumerate().all(|(i, weight)| *weight == i as f64 / 2.0));
+    assert_eq!(type_of(&out, "weight"), "float32");
+    let file = hdf5::File::open(&out).unwrap();
+    assert!(
+        file.dataset("flag").unwrap().read_raw::<bool>().unwrap().iter().enumerate().all(|(i, f)| *f == (i % 2 == 0))
+    );
+
+    let out = folder.path().join("plain.h5");
+    convert(&[formats("plain.npz")], &out, &ConvertOptions::default()).unwrap();
+    let expected = |k: usize| (k / 3 * 6 + k % 3) as f64 - 100.0 + 0.1;
+    assert!(numbers(&out, "X").iter().enumerate().all(|(k, v)| *v == expected(k)));
+    assert!(numbers(&out, "y").iter().enumerate().all(|(i, v)| *v == (i % 4) as f64));
+
+    let gzipped = input(folder.path(), "fortran.npy.gz", &std::fs::read(formats("fortran.npy")).unwrap());
+    for (number, fortran) in [formats("fortran.npy"), gzipped].into_iter().enumerate() {
+        let out = folder.path().join(format!("npy{number}.h5"));
+        let report = convert(&[formats("bytes.npy"), fortran], &out, &ConvertOptions::default()).unwrap();
+        assert_eq!((report.n_rows, report.n_columns, report.format), (83, 6, Format::Npy));
+        assert_eq!(numbers(&out, "X"), x);
+        assert_eq!(hdf5::File::open(&out).unwrap().dataset("X").unwrap().shape(), [83, 2, 3]);
+        assert!(texts(&out, "y").iter().enumerate().all(|(i, text)| text == ["no", "yes"][i % 2]));
+    }
+    let error = convert(&[formats("objects.npy")], &folder.path().join("o"), &ConvertOptions::default()).unwrap_err();
+    assert!(error.to_string().contains("Python objects are not read"), "{error}");
+}
+
+// ---- Files of others, compared with what pandas 3.0 and scikit-learn read (BLAKE3 of float64 and of lines) ---------------
+
+fn hash(numbers: &[f64]) -> String {
+    let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+    blake3::hash(&bytes).to_hex()[..32].to_string()
+}
+
+fn hash_of_texts(texts: &[String]) -> String {
+    blake3::hash(texts.join("\n").as_bytes()).to_hex()[..32].to_string()
+}
+
+#[test]
+fn csv_files_of_others_have_the_values_that_pandas_reads() {
     let Some(extra) = std::env::var_os("CONSORT_EXTRA_DATA") else {
         return eprintln!("skipped: CONSORT_EXTRA_DATA is not set");
     };
     let folder = tempfile::tempdir().unwrap();
-    let by_target = |target: &str| ConvertOptions { target: Some(target.into()), ..Default::default() };
-    let cases = [
+    type Case = (&'static str, &'static str, u64, &'static str, &'static [&'static str], &'static str, &'static str);
+    let cases: [Case; 6] = [
         (
-            vec!["fashion-mnist/t10k-images-idx3-ubyte.gz", "fashion-mnist/t10k-labels-idx1-ubyte.gz"],
-            by_target(""),
-            10_000,
-            784,
+            "kddcup99/kddcup.data_10_percent.gz",
+            "-1",
+            494_021,
+            "eb78e3b87ea0e42605f92b9c5bd4e281",
+            &[
+                "036af83c24217c4f913dc30fee8277c0",
+                "5b05e7a25c171ae7dc416665b9c2d716",
+                "719b51e4552fdd3c0a2c9d69e6bb30cc",
+            ],
+            "d9641d14c0b82f729bf60ee0bf206221",
+            "float64",
         ),
-        (vec!["higgs-subset/binary.test.gz"], by_target("0"), 500, 28),
-        (vec!["casp-protein/CASP.csv.gz"], by_target("0"), 45_730, 9),
-        (vec!["a9a/a9a.t.gz"], ConvertOptions { n_features: Some(123), ..Default::default() }, 16_281, 123),
-        (vec!["california-housing/cal_housing.data.gz"], by_target("-1"), 20_640, 8),
+        (
+            "kddcup99/corrected.gz",
+            "-1",
+            311_029,
+            "2f92139d7fb337635261574347898e20",
+            &[
+                "83c2dd147bda61169e1bbc0fcf47fe6c",
+                "84394d603396ec1297eac2144d6ea6c3",
+                "7649deee526196846a5a5436e13acebe",
+            ],
+            "0fbc47e288b3d630e916edfdc85a353e",
+            "float64",
+        ),
+        (
+            "covtype-20k/covtype.20k.data.gz",
+            "-1",
+            20_000,
+            "84bcf99979d7080ae798e35aa9029f55",
+            &[],
+            "20b45e3ef9e07952eb34d6afb88dc54f",
+            "int16",
+        ),
+        (
+            "casp-protein/CASP.csv.gz",
+            "0",
+            45_730,
+            "aa661e0df13bb6258301ddf6109ddda8",
+            &[],
+            "e50f62cdcdbe462ba28681bc2378e9b3",
+            "float64",
+        ),
+        (
+            "higgs-subset/binary.test.gz",
+            "0",
+            500,
+            "7f10dd5e46855549872a95cf18bfe2c4",
+            &[],
+            "18e9065f3c68acd50e20a7c6c8b9361d",
+            "float64",
+        ),
+        (
+            "california-housing/cal_housing.data.gz",
+            "-1",
+            20_640,
+            "7785caa910c02bf1ef608b0fba059611",
+            &[],
+            "cc299ab723433e6c63fb9611894666e9",
+            "float64",
+        ),
     ];
-    for (number, (names, options, n_rows, n_columns)) in cases.into_iter().enumerate() {
-        let inputs: Vec<PathBuf> = names.iter().map(|name| Path::new(&extra).join(name)).collect();
+    for (number, (name, target, n_rows, x, columns, y, cell)) in cases.into_iter().enumerate() {
         let out = folder.path().join(format!("{number}.h5"));
-        let report = convert(&inputs, &out, &options).unwrap();
-        assert_eq!((report.n_rows, report.n_columns), (n_rows, n_columns), "{names:?}");
-        assert_eq!(read(&out, TableNames::default()).1.n_rows as u64, n_rows);
+        let options = ConvertOptions { target: Some(target.into()), ..Default::default() };
+        let report = convert(&[Path::new(&extra).join(name)], &out, &options).unwrap();
+        assert_eq!((report.n_rows, hash(&numbers(&out, "X"))), (n_rows, x.to_string()), "{name}");
+        assert_eq!(type_of(&out, "X"), cell, "{name}");
+        let found: Vec<String> =
+            report.features[1..].iter().map(|column| hash_of_texts(&texts(&out, column))).collect();
+        assert_eq!(found, columns, "{name}");
+        let is_text = name.starts_with("kdd");
+        let found = if is_text { hash_of_texts(&texts(&out, "y")) } else { hash(&numbers(&out, "y")) };
+        assert_eq!(found, y, "{name}");
+    }
+}
+
+#[test]
+fn libsvm_and_idx_files_of_others_have_the_values_that_scikit_learn_reads() {
+    let Some(extra) = std::env::var_os("CONSORT_EXTRA_DATA") else {
+        return eprintln!("skipped: CONSORT_EXTRA_DATA is not set");
+    };
+    let extra = Path::new(&extra);
+    let folder = tempfile::tempdir().unwrap();
+    for sparse in [false, true] {
+        let out = folder.path().join(format!("{sparse}.h5"));
+        let options = ConvertOptions { n_features: Some(123), sparse, ..Default::default() };
+        let report = convert(&[extra.join("a9a/a9a.gz")], &out, &options).unwrap();
+        assert_eq!((report.n_rows, report.n_columns), (32_560, 123));
+        assert_eq!(hash(&numbers(&out, "y")), "4ac88bae501abac2097f10d72587b119");
+        if sparse {
+            let found = ["X/data", "X/indices", "X/indptr"].map(|name| hash(&numbers(&out, name)));
+            let expected = [
+                "8cb0e99014abd24dd40ec9ddfdd28db5",
+                "30d43e09ce1c47c9d122ff0a36cb4b8f",
+                "0a2e87821cc5af0604780adc1f773148",
+            ];
+            assert_eq!(found, expected);
+        } else {
+            assert_eq!(hash(&numbers(&out, "X")), "85235ec5e317511968aec9a08e96aa2d");
+        }
+    }
+    for (part, n_rows, x, y) in [
+        ("train", 60_000, "ec767f59d2de6f56bff5bdc679f5f8f2", "918f45d88ccbb945075d132befc6718f"),
+        ("t10k", 10_000, "87cb157ec1de201ac0710f50cbe45f8e", "d86c9f8a2ad3a510a445d67bd3b2c999"),
+    ] {
+        let out = folder.path().join(format!("{part}.h5"));
+        let inputs =
+            ["images-idx3", "labels-idx1"].map(|kind| extra.join(format!("fashion-mnist/{part}-{kind}-ubyte.gz")));
+        let report = convert(&inputs, &out, &ConvertOptions::default()).unwrap();
+        assert_eq!((report.n_rows, report.n_columns), (n_rows, 784));
+        assert_eq!((hash(&numbers(&out, "X")), hash(&numbers(&out, "y"))), (x.to_string(), y.to_string()));
     }
 }
