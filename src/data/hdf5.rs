@@ -262,11 +262,11 @@ impl Hdf5Source {
             let bytes = match (&field.stored, decoded) {
                 (Ok(_), Some((all, stored))) => {
                     let rows = StoredRows::new(stored.clone(), all.file.clone(), self.decoders.clone(), keep_bytes);
-                    Bytes::Stored(rows)
+                    Bytes::Stored(Box::new(rows))
                 }
                 (Ok(stored), None) => {
                     let file = open_once(&mut files, &stored.file, stored.file_bytes)?;
-                    Bytes::Stored(StoredRows::new(stored.clone(), file, self.decoders.clone(), keep_bytes))
+                    Bytes::Stored(Box::new(StoredRows::new(stored.clone(), file, self.decoders.clone(), keep_bytes)))
                 }
                 (Err(_), _) => {
                     let file = match &library {

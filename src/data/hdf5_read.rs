@@ -22,7 +22,7 @@ pub(crate) struct Field {
 
 /// The way to a dataset's bytes.
 pub(crate) enum Bytes {
-    Stored(StoredRows),
+    Stored(Box<StoredRows>),
     Library(Dataset),
 }
 

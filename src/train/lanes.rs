@@ -83,10 +83,13 @@ pub struct Lanes {
     /// Epoch and pool.
     at: Option<(u64, u64)>,
     /// Rows of the pool to come, lane by lane, where they are read.
-    ahead: Option<((u64, u64), Result<Vec<RowBuffer>>)>,
+    ahead: Option<Ahead>,
     /// Buffers of the pool before, to be filled again.
     spare: Vec<RowBuffer>,
 }
+
+/// An epoch and its pool, and what came of reading that.
+type Ahead = ((u64, u64), Result<Vec<RowBuffer>>);
 
 /// One lane here: its rows in this epoch's order, and the buffers of its micro-batches.
 pub struct Lane {

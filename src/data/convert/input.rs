@@ -92,7 +92,7 @@ impl<'a> Inputs<'a> {
 
 /// The bytes of a file, decompressed if they are gzip.
 pub(super) enum Stream {
-    Plain(BufReader<Raw>),
+    Plain(Box<BufReader<Raw>>),
     Gzip(Box<BufReader<MultiGzDecoder<BufReader<Raw>>>>),
 }
 
@@ -111,7 +111,7 @@ impl Stream {
         let start = raw.fill_buf().map_err(cannot_read)?;
         Ok(match start.starts_with(&[0x1f, 0x8b]) {
             true => Stream::Gzip(Box::new(BufReader::with_capacity(BUFFER_BYTES, MultiGzDecoder::new(raw)))),
-            false => Stream::Plain(raw),
+            false => Stream::Plain(Box::new(raw)),
         })
     }
 
@@ -122,7 +122,7 @@ impl Stream {
     /// Reads what is left, and returns the hash of the stored bytes.
     pub(super) fn finish(self) -> Result<blake3::Hash> {
         let mut raw = match self {
-            Stream::Plain(raw) => raw,
+            Stream::Plain(raw) => *raw,
             Stream::Gzip(decoder) => decoder.into_inner().into_inner(),
         };
         io::copy(&mut raw, &mut io::sink()).map_err(cannot_read)?;

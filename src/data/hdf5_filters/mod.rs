@@ -71,13 +71,13 @@ pub(crate) struct Decoder {
     /// What is yet to be decoded.
     stored: Vec<u8>,
     /// What the filter at hand makes of it.
-    decoded: Vec<u8>,
+    undone: Vec<u8>,
     inflate: libdeflater::Decompressor,
 }
 
 impl Decoder {
     pub(crate) fn new() -> Decoder {
-        Decoder { stored: Vec::new(), decoded: Vec::new(), inflate: libdeflater::Decompressor::new() }
+        Decoder { stored: Vec::new(), undone: Vec::new(), inflate: libdeflater::Decompressor::new() }
     }
 
     /// Where the caller puts the stored bytes of a chunk before [`decode`](Self::decode).
@@ -111,7 +111,7 @@ impl Decoder {
 
     /// Replaces `stored` with what `filter` was given.
     fn undo(&mut self, filter: &Filter, given: Length) -> Result<()> {
-        let (stored, decoded) = (&self.stored[..], &mut self.decoded);
+        let (stored, decoded) = (&self.stored[..], &mut self.undone);
         match filter {
             Filter::Deflate => inflate(&mut self.inflate, stored, given, decoded)?,
             Filter::Shuffle { element_bytes } => {
@@ -128,7 +128,7 @@ impl Decoder {
                 return Ok(());
             }
         }
-        std::mem::swap(&mut self.stored, &mut self.decoded);
+        std::mem::swap(&mut self.stored, &mut self.undone);
         Ok(())
     }
 }

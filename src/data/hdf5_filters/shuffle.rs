@@ -135,7 +135,7 @@ mod tests {
             for n in [0, 1, 2, 3, 15, 255, 256, 257, 1000] {
                 for rest in [0, 1, element_bytes - 1] {
                     let bytes: Vec<u8> =
-                        (0..n * element_bytes + rest % element_bytes).map(|i| (i * 131 >> 3) as u8).collect();
+                        (0..n * element_bytes + rest % element_bytes).map(|i| ((i * 131) >> 3) as u8).collect();
                     let mut shuffled = bytes.clone();
                     for e in 0..n {
                         (0..element_bytes).for_each(|b| shuffled[b * n + e] = bytes[e * element_bytes + b]);
