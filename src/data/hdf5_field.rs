@@ -44,11 +44,25 @@ pub(crate) struct Packing {
 
 impl FieldIndex {
     /// Errors: what cannot be a column of a table, and why.
-    pub(crate) fn of(file: &File, path: &str) -> Result<FieldIndex> {
-        let dataset = file.dataset(path).map_err(|e| Error::data(format!("cannot be opened: {}", reason(&e))))?;
+    ///
+    /// `transpose`: rows are the last axis of a 2-D dataset; of a vector, the longer one.
+    pub(crate) fn of(file: &File, path: &str, transpose: bool) -> Result<FieldIndex> {
+        let dataset = file.dataset(path).map_err(|e| match path.rsplit_once('/') {
+            Some((above, _)) if file.dataset(above).is_ok() => {
+                Error::data("is a field of a compound dataset, which is not read yet; store it as a dataset of its own")
+            }
+            _ => Error::data(format!("cannot be opened: {}", reason(&e))),
+        })?;
         let shape = shape_of(&dataset);
         let element = element_of(&dataset)?;
-        let stored = StoredIndex::of(&dataset, false).map_err(str::to_string);
+        // A column of n × 1 is one already.
+        let transpose = transpose && shape.len() == 2 && !(shape[1] == 1 && shape[0] > 1);
+        let stored = StoredIndex::of(&dataset, transpose).map_err(str::to_string);
+        if let (true, Err(why)) = (transpose, &stored) {
+            return Err(Error::data(format!(
+                "cannot be read column by column: {why}; store it with its rows first, and leave --transpose out"
+            )));
+        }
         if stored.is_err()
             && let Some(missing) = filters_of(&dataset)?.into_iter().find(|filter| !filter.available)
         {
@@ -61,7 +75,8 @@ impl FieldIndex {
         if shape.is_empty() {
             return Err(Error::data("is a single value, not a column; leave it out with --features"));
         }
-        let width = shape[1..].iter().try_fold(1u64, |product, &n| product.checked_mul(n));
+        let axes = if transpose { vec![shape[1], shape[0]] } else { shape.clone() };
+        let width = axes[1..].iter().try_fold(1u64, |product, &n| product.checked_mul(n));
         let width = match width {
             Some(0) => {
                 return Err(Error::data(format!("has no columns (its shape is {})", shape_text(&shape))));
@@ -71,11 +86,12 @@ impl FieldIndex {
                 return Err(Error::data(format!("has too many columns (its shape is {})", shape_text(&shape))));
             }
         };
-        let chunk_rows = dataset.chunk().and_then(|chunk| chunk.first().copied()).unwrap_or(0) as u64;
+        let row_axis = usize::from(transpose);
+        let chunk_rows = dataset.chunk().and_then(|chunk| chunk.get(row_axis).copied()).unwrap_or(0) as u64;
         let base = path.rsplit('/').next().unwrap_or(path);
         let names = match column_names(&dataset, width) {
             Some(names) => names,
-            None if shape.len() == 1 => vec![base.to_string()],
+            None if shape.len() == 1 || transpose && width == 1 => vec![base.to_string()],
             None => (0..width).map(|column| format!("{base}[{column}]")).collect(),
         };
         let categories = match element {
@@ -84,7 +100,7 @@ impl FieldIndex {
         };
         let packing =
             if element.is_text() || categories.is_some() { Packing::default() } else { Packing::of(&dataset) };
-        let n_rows = shape[0];
+        let n_rows = axes[0];
         Ok(FieldIndex {
             path: path.to_string(),
             shape,

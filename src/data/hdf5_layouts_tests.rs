@@ -186,7 +186,6 @@ fn compound_datasets_give_the_same_rows() {
 }
 
 #[test]
-#[ignore = "datasets cannot be read column by column yet"]
 fn arrays_that_matlab_wrote_give_the_same_rows_transposed() {
     let mut layout = layout("matlab.mat", "").unnamed();
     layout.names.transpose = true;

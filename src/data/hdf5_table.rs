@@ -126,13 +126,14 @@ fn look_at(path: &Path, names: &TableNames, need: Need) -> Result<(TableNames, F
     let mut features = Vec::new();
     for name in &names.features {
         let path = full(name);
-        features.push(FieldIndex::of(&file, &path).in_dataset(&path)?);
+        features.push(FieldIndex::of(&file, &path, names.transpose).in_dataset(&path)?);
     }
     unique_names(&mut features);
     let single = |name: Option<&String>, text: bool| match name.map(full) {
-        Some(path) => {
-            FieldIndex::of(&file, &path).and_then(|field| field.must_be_one_column(text)).in_dataset(&path).map(Some)
-        }
+        Some(path) => FieldIndex::of(&file, &path, names.transpose)
+            .and_then(|field| field.must_be_one_column(text))
+            .in_dataset(&path)
+            .map(Some),
         None => Ok(None),
     };
     let fields = Fields {
