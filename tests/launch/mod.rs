@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 const TIME_LIMIT: Duration = Duration::from_secs(120);
 
 /// How a program ended.
+#[allow(dead_code)] // not every test looks at all of it
 pub struct Ended {
     /// `None`: it hung and was stopped.
     pub code: Option<i32>,
