@@ -221,7 +221,7 @@ fn is_inside(rest: &str, stored: &[Range<u64>]) -> bool {
 /// Where in the file the values of a dataset lie.
 fn stored_ranges(dataset: &Dataset) -> Vec<Range<u64>> {
     match dataset.offset() {
-        Some(offset) => vec![offset..offset + dataset.storage_size()],
+        Some(offset) => std::iter::once(offset..offset + dataset.storage_size()).collect(),
         None => {
             let info = |number| dataset.chunk_info(number).unwrap();
             (0..dataset.num_chunks().unwrap()).map(info).map(|info| info.addr..info.addr + info.size).collect()
