@@ -9,9 +9,9 @@
 //! bytes for any number of ranks.
 
 use crate::comm::Communicator;
-use crate::data::hdf5::Hdf5Source;
+use crate::data::hdf5::{Hdf5Source, Whole};
 use crate::data::names::{Need, TableNames};
-use crate::data::{Block, ColumnKind, DataSource, Values, Whole};
+use crate::data::{Block, ColumnKind, DataSource, Values};
 use crate::error::{Error, InContext, Result};
 use crate::metric::classification::most_probable;
 use crate::model::TargetCoding;

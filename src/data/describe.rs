@@ -1,9 +1,9 @@
 //! What is in an HDF5 file and how it would be read: for `consort inspect`.
 
 use super::hdf5::Hdf5Source;
-use super::hdf5_chunks::StoredIndex;
-use super::hdf5_find::{Object, list, shape_text};
-use super::hdf5_types::{FilterUse, OpenFile, attributes_of, chunk_of, filters_of, open_to_read, type_name_of};
+use super::hdf5::chunks::StoredIndex;
+use super::hdf5::find::{Object, list, shape_text};
+use super::hdf5::types::{FilterUse, OpenFile, attributes_of, chunk_of, filters_of, open_to_read, type_name_of};
 use super::names::{Need, TableNames};
 use super::{DataSource, Schema};
 use crate::error::{Error, InContext, Result};

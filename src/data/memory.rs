@@ -1,7 +1,7 @@
 //! A table in memory, for tests and small tables.
 
 use super::canonical::canonicalise;
-use super::hdf5_read::bad_weight;
+use super::hdf5::read::bad_weight;
 use super::{Block, Column, ColumnKind, DataSource, Schema, TargetKind, Targets, Values};
 use crate::error::{Error, Result};
 use std::ops::Range;

@@ -12,30 +12,13 @@ pub mod describe;
 pub mod digest;
 pub mod files;
 pub mod hdf5;
-mod hdf5_chunks;
-#[allow(unsafe_code)] // macros around calls of the HDF5 library
-mod hdf5_compound;
-mod hdf5_contents;
-#[allow(unsafe_code)] // calls of the HDF5 library that its crate does not wrap
-mod hdf5_copy;
-mod hdf5_field;
-mod hdf5_filters;
-mod hdf5_find;
-mod hdf5_index;
-mod hdf5_read;
-mod hdf5_table;
-#[allow(unsafe_code)] // calls of the HDF5 library that its crate does not wrap
-mod hdf5_types;
-mod hdf5_write;
 pub mod memory;
 pub mod moments;
 pub mod names;
 pub mod partition;
 pub mod synthetic;
 
-pub(crate) use hdf5_field::Whole;
-pub use hdf5_table::TableIndex;
-pub(crate) use hdf5_types::reason;
+pub use self::hdf5::TableIndex;
 
 use crate::error::Result;
 use std::ops::Range;

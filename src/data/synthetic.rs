@@ -106,7 +106,7 @@ pub struct Storage {
 /// Writes `X` (and `y`, `weight`, `offset`, a 1-D dataset per text column) into `group` of a file,
 /// which is made if it is not there. Not collective. Errors: what HDF5 cannot write.
 pub fn write_hdf5(path: &Path, group: &str, table: &MemorySource, storage: Storage) -> Result<()> {
-    use super::hdf5_write::Writer;
+    use super::hdf5::write::Writer;
     let writer = Writer::append(path, group)?;
     let block = table.block();
     let width = super::DataSource::schema(table).n_numeric();

@@ -14,7 +14,7 @@ use ::hdf5::{Dataset, File, H5Type, LocationType};
 use ::hdf5::{IndexType, IterationOrder};
 use ndarray::ArrayView;
 
-use crate::data::reason;
+use crate::data::hdf5::reason;
 use crate::error::{Error, InContext, Result};
 
 /// Row-major numbers of one type, any number of axes, as they are in the file.

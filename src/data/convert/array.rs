@@ -2,7 +2,7 @@
 
 use super::input::read_up_to;
 use super::number::{Number, Seen, put};
-use crate::data::hdf5_write::Cell;
+use crate::data::hdf5::write::Cell;
 use crate::error::{Error, Result};
 use rayon::prelude::*;
 use std::io::Read;

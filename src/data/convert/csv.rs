@@ -5,7 +5,7 @@ use super::number::parse;
 use super::pieces::{Cutter, Piece, for_each};
 use super::table::{Column, Dictionary, Plan, Rows, TableSink};
 use super::{ConvertOptions, ConvertReport, Format, target_column};
-use crate::data::hdf5_write::{Writer, changed};
+use crate::data::hdf5::write::{Writer, changed};
 use crate::error::{Error, InContext, Result};
 use std::io::{BufRead, Read};
 

@@ -5,7 +5,7 @@
 use super::array::{Element, Kind, push_as_stored};
 use super::input::{Inputs, Stream, cannot_read};
 use super::{ConvertReport, Format};
-use crate::data::hdf5_write::{CHUNK_BYTES, Sink, Writer};
+use crate::data::hdf5::write::{CHUNK_BYTES, Sink, Writer};
 use crate::error::{Error, InContext, Result};
 use std::io::Read;
 

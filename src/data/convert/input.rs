@@ -1,7 +1,7 @@
 //! The files to convert, as streams of bytes: decompressed where they are gzip, hashed as they are stored, counted for whoever waits.
 
 use super::Progress;
-use crate::data::hdf5_write::changed;
+use crate::data::hdf5::write::changed;
 use crate::error::{Error, InContext, Result};
 use flate2::bufread::MultiGzDecoder;
 use std::fs::File;

@@ -7,7 +7,7 @@ use super::input::Inputs;
 use super::number::{Number, Seen, parse, put};
 use super::pieces::{Cutter, Piece, for_each};
 use super::{ConvertOptions, ConvertReport, Format};
-use crate::data::hdf5_write::{CHUNK_BYTES, Cell, Sink, Writer, changed};
+use crate::data::hdf5::write::{CHUNK_BYTES, Cell, Sink, Writer, changed};
 use crate::error::{Error, InContext, Result};
 
 /// Densified rows that are handed on at a time.

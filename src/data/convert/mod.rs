@@ -14,7 +14,7 @@ mod parquet;
 mod pieces;
 mod table;
 
-use super::hdf5_write::Writer;
+use super::hdf5::write::Writer;
 use super::names::TARGET_NAMES;
 use crate::error::{Error, InContext, Result};
 use input::{Inputs, cannot_read};

@@ -6,7 +6,7 @@ use super::array::{BLOCK_BYTES, Element, Kind, Look, blocks};
 use super::input::{Inputs, cannot_open, cannot_read, read_up_to};
 use super::table::{Column, Dictionary, Plan, TableSink, dataset_name};
 use super::{ConvertOptions, ConvertReport, Format};
-use crate::data::hdf5_write::{CHUNK_BYTES, Cell, Sink, Writer, changed};
+use crate::data::hdf5::write::{CHUNK_BYTES, Cell, Sink, Writer, changed};
 use crate::data::names::{FEATURE_NAMES, TARGET_NAMES};
 use crate::error::{Error, InContext, Result};
 use std::fs::File;

@@ -1,6 +1,6 @@
 //! Numbers as they come: what a field says, what a column holds, and the narrowest type that holds all of it exactly.
 
-use crate::data::hdf5_write::Cell;
+use crate::data::hdf5::write::Cell;
 
 /// One value.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -6,7 +6,7 @@ use super::input::{Inputs, cannot_open};
 use super::number::{Number, Seen};
 use super::table::{Column, Dictionary, Plan, Rows, TableSink};
 use super::{ConvertOptions, ConvertReport, Format, target_column};
-use crate::data::hdf5_write::{Writer, changed};
+use crate::data::hdf5::write::{Writer, changed};
 use crate::error::{Error, InContext, Result};
 use ::parquet::basic::{ConvertedType, Type as Physical};
 use ::parquet::column::reader::{ColumnReader, ColumnReaderImpl};

@@ -1,7 +1,7 @@
 //! A table whose columns may be of any type: what was seen of each column decides how it is stored; then rows are put there.
 
 use super::number::{Number, Seen, put};
-use crate::data::hdf5_write::{CHUNK_BYTES, Cell, Sink, Writer, changed};
+use crate::data::hdf5::write::{CHUNK_BYTES, Cell, Sink, Writer, changed};
 use crate::error::{Error, InContext, Result};
 use std::collections::BTreeSet;
 

@@ -158,7 +158,7 @@ fn numbers(path: &Path, name: &str) -> Vec<f64> {
 }
 
 fn type_of(path: &Path, name: &str) -> String {
-    crate::data::hdf5_types::type_name_of(&hdf5::File::open(path).unwrap().dataset(name).unwrap())
+    crate::data::hdf5::types::type_name_of(&hdf5::File::open(path).unwrap().dataset(name).unwrap())
 }
 
 /// The strings that codes of a dataset stand for, or its own.
@@ -176,9 +176,9 @@ fn texts(path: &Path, name: &str) -> Vec<String> {
             let shape = [dataset.size() as u64];
             let bytes = dataset.dtype().unwrap().size();
             let mut stored = vec![0; bytes * dataset.size()];
-            crate::data::hdf5_types::read_fixed_text(&dataset, &shape, 0..shape[0], bytes, &mut stored).unwrap();
+            crate::data::hdf5::types::read_fixed_text(&dataset, &shape, 0..shape[0], bytes, &mut stored).unwrap();
             for text in stored.chunks(bytes) {
-                texts.push(String::from_utf8(crate::data::hdf5_types::trim_fixed(text, false).to_vec()).unwrap());
+                texts.push(String::from_utf8(crate::data::hdf5::types::trim_fixed(text, false).to_vec()).unwrap());
             }
             texts
         }

@@ -1,13 +1,13 @@
 //! A table in one or many HDF5 files, read by rows as its index says.
 
-use super::canonical::Value;
-use super::hdf5_chunks::{Decoders, Stamp, StoredIndex, StoredRows, open_raw};
-use super::hdf5_field::{FieldIndex, Whole};
-use super::hdf5_read::{Bytes, Field, FromNumber, Wide, bad_weight};
-use super::hdf5_table::{Fields, TableIndex};
-use super::hdf5_types::{open_dataset, open_to_read, reason};
-use super::names::{Need, TableNames};
-use super::{Block, DataSource, Schema, Targets, Values};
+use super::chunks::{Decoders, Stamp, StoredIndex, StoredRows, open_raw};
+use super::field::{FieldIndex, Whole};
+use super::read::{Bytes, Field, FromNumber, Wide, bad_weight};
+use super::table::{Fields, TableIndex};
+use super::types::{open_dataset, open_to_read, reason};
+use crate::data::canonical::Value;
+use crate::data::names::{Need, TableNames};
+use crate::data::{Block, DataSource, Schema, Targets, Values};
 use crate::error::{Error, InContext, Result};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -401,5 +401,5 @@ impl Fields<Field> {
 
 #[cfg(test)]
 #[allow(unsafe_code)] // odd types are written through calls of the HDF5 library that its crate does not wrap
-#[path = "hdf5_tests.rs"]
+#[path = "source_tests.rs"]
 mod tests;

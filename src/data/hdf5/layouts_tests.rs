@@ -259,10 +259,10 @@ fn names_are_found_in_every_layout() {
         assert_eq!(resolved.features, found, "{file}");
     }
     let sparse = open_to_read(&folder().join("sparse.h5ad")).unwrap();
-    assert_eq!(crate::data::hdf5_contents::names_beside(&sparse, "X", 5), Some(expected().names));
+    assert_eq!(crate::data::hdf5::contents::names_beside(&sparse, "X", 5), Some(expected().names));
     let frame = open_to_read(&folder().join("pandas_table.h5")).unwrap().dataset("df/table").unwrap();
     let of_block = |block: usize, width| {
-        crate::data::hdf5_contents::names_of_field(&frame, &format!("values_block_{block}"), width).unwrap()
+        crate::data::hdf5::contents::names_of_field(&frame, &format!("values_block_{block}"), width).unwrap()
     };
     assert_eq!(
         [of_block(0, 1), of_block(1, 1), of_block(2, 2), of_block(3, 1)].concat(),

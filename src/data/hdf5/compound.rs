@@ -1,6 +1,6 @@
 //! The fields of compound datasets: what tables of h5py, PyTables and pandas are made of.
 
-use super::hdf5_types::{Element, member_names};
+use super::types::{Element, member_names};
 use crate::error::Result;
 use hdf5::{Dataset, Datatype};
 use hdf5_sys::h5t::{

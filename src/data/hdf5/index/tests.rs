@@ -1,4 +1,4 @@
-use super::super::hdf5_types::header_address;
+use super::super::types::header_address;
 use super::*;
 use hdf5::dataset::ChunkOpts;
 use hdf5::plist::dataset_create::AllocTime;

@@ -5,9 +5,9 @@
 //! filters themselves ([`StoredRows::read`]). What the index cannot describe (another filter, another type) goes the library's
 //! way, with the same result: the caller falls back when [`StoredIndex::of`] has a reason.
 
-use super::hdf5_filters::{Decoder, Filter};
-use super::hdf5_index::{self, ChunkPlace};
-use super::hdf5_types::{fill_bytes, filters_of, header_address, read_stored, stored_bytes};
+use super::filters::{Decoder, Filter};
+use super::index::{self, ChunkPlace};
+use super::types::{fill_bytes, filters_of, header_address, read_stored, stored_bytes};
 use crate::error::{Error, Result};
 use hdf5::Dataset;
 use hdf5::dataset::Layout;
@@ -186,7 +186,7 @@ fn list_chunks(
 ) -> std::result::Result<Vec<Option<ChunkPlace>>, &'static str> {
     let base = dataset.file().map_err(|_| "its file is not known")?.userblock();
     let header = header_address(dataset).ok_or("its header is not known")?;
-    let why = match hdf5_index::chunks_at(file, base, header, shape, chunk) {
+    let why = match index::chunks_at(file, base, header, shape, chunk) {
         Ok(places) => return Ok(places),
         Err(why) => why,
     };
@@ -584,5 +584,5 @@ pub(crate) fn open_raw(path: &Path) -> Result<File> {
 }
 
 #[cfg(test)]
-#[path = "hdf5_chunks_tests.rs"]
+#[path = "chunks_tests.rs"]
 mod tests;

@@ -1,8 +1,8 @@
 //! Writes datasets of a table: for `convert` and `repack`, and for tests and benches.
 
-use super::hdf5_copy::write_chunk;
-use super::hdf5_types::reason;
-use super::synthetic::Storage;
+use super::copy::write_chunk;
+use super::types::reason;
+use crate::data::synthetic::Storage;
 use crate::error::{Error, InContext, Result};
 use hdf5::types::{FloatSize, IntSize, TypeDescriptor, VarLenUnicode};
 use hdf5::{Dataset, File, Group, H5Type};
@@ -466,5 +466,5 @@ fn gather<const B: usize>(elements: &[u8], b: usize, plane: &mut [u8]) {
 }
 
 #[cfg(test)]
-#[path = "hdf5_write_tests.rs"]
+#[path = "write_tests.rs"]
 mod tests;

@@ -1,7 +1,7 @@
 use super::*;
-use crate::data::hdf5_compound::{Member, fields_of};
-use crate::data::hdf5_contents::names_of_field;
-use crate::data::hdf5_types::Element;
+use crate::data::hdf5::compound::{Member, fields_of};
+use crate::data::hdf5::contents::names_of_field;
+use crate::data::hdf5::types::Element;
 use hdf5::types::VarLenUnicode;
 
 /// A file in memory.

@@ -1,8 +1,8 @@
 //! What is in a file, and which of it is the table: names as typed, or found.
 
-use super::hdf5_contents::{Contents, Source, Thing, names_beside};
-use super::hdf5_types::{Element, reason, type_name};
-use super::names::{FEATURE_NAMES, Need, Pattern, TARGET_NAMES, TableNames, is_pattern, join};
+use super::contents::{Contents, Source, Thing, names_beside};
+use super::types::{Element, reason, type_name};
+use crate::data::names::{FEATURE_NAMES, Need, Pattern, TARGET_NAMES, TableNames, is_pattern, join};
 use crate::error::{Error, Result};
 use hdf5::{Dataset, File, Group, IndexType, IterationOrder, LocationType};
 use std::collections::BTreeSet;
@@ -470,7 +470,7 @@ fn is_group(file: &File, path: &str) -> bool {
 /// Names of a dataset's columns, if there are `width` different ones: from its attribute `feature_names` or `columns`, or from a dataset beside.
 pub(crate) fn column_names(dataset: &Dataset, width: usize) -> Option<Vec<String>> {
     let of_attribute = ["feature_names", "columns"].into_iter().find_map(|name| {
-        let names = super::hdf5_types::text_attribute(dataset, name)?;
+        let names = super::types::text_attribute(dataset, name)?;
         (names.len() == width).then_some(names)
     });
     of_attribute
@@ -485,5 +485,5 @@ pub(crate) fn element_of(dataset: &Dataset) -> Result<Element> {
 }
 
 #[cfg(test)]
-#[path = "hdf5_find_tests.rs"]
+#[path = "find_tests.rs"]
 mod tests;

@@ -1,12 +1,12 @@
 //! What has to be known of a table in HDF5 files before its rows can be read: found by one rank through the HDF5 library, and small
 //! enough to be sent to all.
 
-use super::hdf5::without_place;
-use super::hdf5_field::FieldIndex;
-use super::hdf5_find::resolve;
-use super::hdf5_types::open_to_read;
-use super::names::{Need, TableNames, join};
-use super::{Column, ColumnKind, Schema, TargetKind};
+use super::field::FieldIndex;
+use super::find::resolve;
+use super::source::without_place;
+use super::types::open_to_read;
+use crate::data::names::{Need, TableNames, join};
+use crate::data::{Column, ColumnKind, Schema, TargetKind};
 use crate::error::{Error, InContext, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -274,9 +274,9 @@ fn target_text(kind: Option<TargetKind>) -> &'static str {
 }
 
 #[cfg(test)]
-#[path = "hdf5_files_tests.rs"]
+#[path = "files_tests.rs"]
 mod tests;
 
 #[cfg(test)]
-#[path = "hdf5_layouts_tests.rs"]
+#[path = "layouts_tests.rs"]
 mod layouts_tests;

@@ -1,9 +1,9 @@
 //! Rows of one dataset into columns of a block: past the HDF5 library where the index says how, else through it.
 
-use super::canonical::{Value, canonicalise};
-use super::hdf5_chunks::StoredRows;
-use super::hdf5_field::{FieldIndex, Packing};
-use super::hdf5_types::{BitByte, Element, Native, read_fixed_text, read_rows, read_text, reason, trim_fixed};
+use super::chunks::StoredRows;
+use super::field::{FieldIndex, Packing};
+use super::types::{BitByte, Element, Native, read_fixed_text, read_rows, read_text, reason, trim_fixed};
+use crate::data::canonical::{Value, canonicalise};
 use crate::error::{Error, InContext, Result};
 use hdf5::Dataset;
 use rayon::prelude::*;

@@ -1,10 +1,10 @@
 //! What stands for what in a file, by the customs of those who write HDF5: fields of compound datasets, tables of pandas, columns
 //! and sparse matrices of AnnData, placeholders of netCDF.
 
-use super::hdf5_compound::fields_of;
-use super::hdf5_find::{kind_of, member_names};
-use super::hdf5_types::{Element, read_fixed_text, read_text, text_attribute, trim_fixed};
-use super::names::join;
+use super::compound::fields_of;
+use super::find::{kind_of, member_names};
+use super::types::{Element, read_fixed_text, read_text, text_attribute, trim_fixed};
+use crate::data::names::join;
 use crate::error::{Error, Result};
 use hdf5::{Dataset, File, Group, Location, LocationType};
 use std::cell::RefCell;

@@ -1,9 +1,9 @@
 //! One dataset of a table, or a part of one: looked at by one rank through the HDF5 library, described so that every rank can read it.
 
-use super::hdf5_chunks::StoredIndex;
-use super::hdf5_find::{column_names, element_of, shape_of, shape_text};
-use super::hdf5_types::{Element, filters_of, number_attribute, reason, text_attribute};
-use super::{ColumnKind, TargetKind};
+use super::chunks::StoredIndex;
+use super::find::{column_names, element_of, shape_of, shape_text};
+use super::types::{Element, filters_of, number_attribute, reason, text_attribute};
+use crate::data::{ColumnKind, TargetKind};
 use crate::error::{Error, Result};
 use hdf5::{Dataset, File};
 use serde::{Deserialize, Serialize};

@@ -1,6 +1,6 @@
-use super::super::hdf5_types::{BitByte, Native};
-use super::super::{Column, ColumnKind, TargetKind};
+use super::super::types::{BitByte, Native};
 use super::*;
+use crate::data::{Column, ColumnKind, TargetKind};
 use ::hdf5::File;
 use std::path::PathBuf;
 
@@ -544,8 +544,8 @@ fn files_of_other_software_are_read_or_refused_with_a_reason() {
     let be = "hdf5-compat/hdf5lib/be_data.h5";
     let file = open_to_read(&extra.join(be)).unwrap();
     let mut n_read = 0;
-    for entry in crate::data::hdf5_find::list(&file, "") {
-        if matches!(entry.object, crate::data::hdf5_find::Object::Dataset(..)) {
+    for entry in crate::data::hdf5::find::list(&file, "") {
+        if matches!(entry.object, crate::data::hdf5::find::Object::Dataset(..)) {
             predict(be, &entry.path).unwrap();
             n_read += 1;
         }
@@ -555,8 +555,8 @@ fn files_of_other_software_are_read_or_refused_with_a_reason() {
 
 fn first_dataset(extra: &std::path::Path, name: &str) -> String {
     let file = open_to_read(&extra.join("hdf5-compat").join(name)).unwrap();
-    let entries = crate::data::hdf5_find::list(&file, "");
-    let is_dataset = |object: &_| matches!(object, crate::data::hdf5_find::Object::Dataset(..));
+    let entries = crate::data::hdf5::find::list(&file, "");
+    let is_dataset = |object: &_| matches!(object, crate::data::hdf5::find::Object::Dataset(..));
     entries.into_iter().find(|entry| is_dataset(&entry.object)).unwrap().path
 }
 
@@ -581,7 +581,7 @@ fn read_speed() {
     ] {
         let path = folder.path().join("x.h5");
         let _ = std::fs::remove_file(&path);
-        let writer = crate::data::hdf5_write::Writer::append(&path, "").unwrap();
+        let writer = crate::data::hdf5::write::Writer::append(&path, "").unwrap();
         writer.numbers("X", &x, &[n_rows, n_columns], storage).unwrap();
         writer.close().unwrap();
         let mut buffer = vec![0; 1 << 20];

@@ -1,4 +1,4 @@
-use super::super::hdf5_types::{Native, read_rows, read_stored, stored_bytes};
+use super::super::types::{Native, read_rows, read_stored, stored_bytes};
 use super::*;
 use hdf5::H5Type;
 use hdf5::filters::Filter as Written;

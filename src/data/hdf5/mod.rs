@@ -1,0 +1,30 @@
+//! Tables in HDF5 files, as they are found.
+//!
+//! ```text
+//! names typed ──find, contents──► datasets and fields ──field, table──► TableIndex, made by one rank and broadcast
+//! TableIndex ──source──► rows ──read──► bytes ──chunks, filters──► blocks
+//!                                          └── what the index cannot describe: through the HDF5 library (types)
+//! ```
+//! `index` finds chunks in the file's own structures; `write` and `copy` are for what makes tables.
+
+pub(crate) mod chunks;
+#[allow(unsafe_code)] // macros around calls of the HDF5 library
+pub(crate) mod compound;
+pub(crate) mod contents;
+#[allow(unsafe_code)] // calls of the HDF5 library that its crate does not wrap
+mod copy;
+mod field;
+mod filters;
+pub(crate) mod find;
+mod index;
+pub(crate) mod read;
+mod source;
+mod table;
+#[allow(unsafe_code)] // calls of the HDF5 library that its crate does not wrap
+pub(crate) mod types;
+pub(crate) mod write;
+
+pub(crate) use field::Whole;
+pub use source::Hdf5Source;
+pub use table::TableIndex;
+pub(crate) use types::reason;
