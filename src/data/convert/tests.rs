@@ -176,7 +176,9 @@ fn texts(path: &Path, name: &str) -> Vec<String> {
             let shape = [dataset.size() as u64];
             let bytes = dataset.dtype().unwrap().size();
             let mut stored = vec![0; bytes * dataset.size()];
-            crate::data::hdf5::types::read_fixed_text(&dataset, &shape, 0..shape[0], bytes, &mut stored).unwrap();
+            crate::data::hdf5::library::LibraryRows::new(dataset.clone(), None)
+                .read_fixed_text(0..shape[0], bytes, &mut stored)
+                .unwrap();
             for text in stored.chunks(bytes) {
                 texts.push(String::from_utf8(crate::data::hdf5::types::trim_fixed(text, false).to_vec()).unwrap());
             }

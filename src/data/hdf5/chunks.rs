@@ -7,6 +7,7 @@
 
 use super::filters::{Decoder, Filter};
 use super::index::{self, ChunkPlace};
+use super::read::whole_chunks;
 use super::types::{fill_bytes, filters_of, header_address, read_stored, stored_bytes};
 use crate::error::{Error, Result};
 use hdf5::Dataset;
@@ -67,8 +68,11 @@ impl StoredIndex {
     ///
     /// `transpose`: rows are the last of two axes.
     pub(crate) fn of(dataset: &Dataset, transpose: bool) -> std::result::Result<StoredIndex, &'static str> {
-        let (element_bytes, big_endian) =
-            dataset.dtype().ok().and_then(|dtype| stored_bytes(&dtype)).ok_or("not a plain number or string type")?;
+        let (element_bytes, big_endian) = dataset
+            .dtype()
+            .ok()
+            .and_then(|dtype| stored_bytes(&dtype))
+            .ok_or("neither a plain number, a string nor a compound type")?;
         let shape: Vec<u64> = dataset.shape().iter().map(|&n| n as u64).collect();
         let turned = transpose && shape.len() == 2;
         // A dataset behind an external link lies in another file than its group.
@@ -93,6 +97,11 @@ impl StoredIndex {
             Place::Chunked(chunked) => chunked.is_plain(),
             _ => true,
         }
+    }
+
+    /// Bytes of an element.
+    pub(crate) fn element_bytes(&self) -> usize {
+        self.element_bytes
     }
 
     fn row_bytes(&self) -> usize {
@@ -262,6 +271,24 @@ impl StoredRows {
     /// Bytes of an element.
     pub(crate) fn element_bytes(&self) -> usize {
         self.index.element_bytes
+    }
+
+    pub(crate) fn row_bytes(&self) -> usize {
+        self.index.row_bytes()
+    }
+
+    /// As [`StoredIndex::is_plain`].
+    pub(crate) fn is_plain(&self) -> bool {
+        self.index.is_plain()
+    }
+
+    /// As [`whole_chunks`].
+    pub(crate) fn rows_in(&self, n_bytes: u64) -> u64 {
+        let chunk_rows = match &self.index.place {
+            Place::Chunked(chunked) => chunked.chunk[0],
+            _ => 0,
+        };
+        whole_chunks(n_bytes, self.row_bytes() as u64, chunk_rows)
     }
 
     /// Reads whole rows into `into`, (rows, trailing axes, element bytes), in the byte order of this machine. Not collective;

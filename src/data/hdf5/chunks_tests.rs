@@ -1,4 +1,5 @@
-use super::super::types::{Native, read_rows, read_stored, stored_bytes};
+use super::super::library::{LibraryRows, Native};
+use super::super::types::{read_stored, stored_bytes};
 use super::*;
 use hdf5::H5Type;
 use hdf5::filters::Filter as Written;
@@ -21,7 +22,7 @@ fn same_both_ways<T: Native + Default>(dataset: &Dataset, stored: &StoredRows, p
     for rows in odd.into_iter().chain(pieces) {
         let mut ours = vec![T::default(); ((rows.end - rows.start) * width) as usize];
         let mut theirs = ours.clone();
-        read_rows(dataset, &shape, rows.clone(), &mut theirs).unwrap();
+        LibraryRows::new(dataset.clone(), None).read_numbers(rows.clone(), &mut theirs).unwrap();
         stored.read(rows.clone(), bytemuck::cast_slice_mut(&mut ours)).unwrap();
         let (ours, theirs): (&[u8], &[u8]) = (bytemuck::cast_slice(&ours), bytemuck::cast_slice(&theirs));
         assert!(ours == theirs, "{place}, rows {rows:?}");

@@ -1,6 +1,7 @@
 //! The fields of compound datasets: what tables of h5py, PyTables and pandas are made of.
 
-use super::types::{Element, member_names};
+use super::records::Window;
+use super::types::{Element, member_names, stored_bytes};
 use crate::error::Result;
 use hdf5::{Dataset, Datatype};
 use hdf5_sys::h5t::{
@@ -8,11 +9,11 @@ use hdf5_sys::h5t::{
     H5Tget_super,
 };
 
-/// A field of a compound type. Fields of a field that is compound itself are called `outer/inner`.
+/// A field of a compound type.
 #[derive(Clone, Debug)]
-#[allow(dead_code)] // all but names are for reading fields
 pub(crate) struct Member {
-    pub(crate) name: String,
+    /// The last is its own; those before are of the fields that it is inside of, outermost first.
+    pub(crate) names: Vec<String>,
     /// Byte of the element at which it begins.
     pub(crate) offset: usize,
     /// Axes of a field that holds an array; empty for one value.
@@ -21,11 +22,23 @@ pub(crate) struct Member {
     pub(crate) dtype: Datatype,
 }
 
-#[allow(dead_code)] // for reading fields
 impl Member {
+    /// Fields of a field that is compound itself are called `outer/inner`.
+    pub(crate) fn name(&self) -> String {
+        self.names.join("/")
+    }
+
     /// What one value of it is, or why it cannot be a column.
     pub(crate) fn element(&self) -> Result<Element> {
         Element::of(&self.dtype)
+    }
+
+    /// Where its values lie in an element of the dataset, if they are stored as numbers or strings are in memory.
+    pub(crate) fn window(&self) -> Option<Window> {
+        let (element_bytes, big_endian) = stored_bytes(&self.dtype)?;
+        let n_values = self.dims.iter().try_fold(1u64, |product, &n| product.checked_mul(n))?;
+        let n_bytes = usize::try_from(n_values).ok()?.checked_mul(element_bytes)?;
+        Some(Window { offset: self.offset, n_bytes, element_bytes, big_endian })
     }
 }
 
@@ -33,7 +46,7 @@ impl Member {
 pub(crate) fn fields_of(dataset: &Dataset) -> Vec<Member> {
     let mut members = Vec::new();
     if let Ok(dtype) = dataset.dtype() {
-        add_members(&dtype, "", 0, 0, &mut members);
+        add_members(&dtype, &[], 0, &mut members);
     }
     members
 }
@@ -41,7 +54,7 @@ pub(crate) fn fields_of(dataset: &Dataset) -> Vec<Member> {
 /// Types inside types are looked into no deeper.
 const MAX_TYPE_DEPTH: usize = 8;
 
-fn add_members(dtype: &Datatype, outer: &str, start: usize, depth: usize, members: &mut Vec<Member>) {
+fn add_members(dtype: &Datatype, outer: &[String], start: usize, members: &mut Vec<Member>) {
     if hdf5::h5lock!(H5Tget_class(dtype.id())) != H5T_class_t::H5T_COMPOUND {
         return;
     }
@@ -50,15 +63,15 @@ fn add_members(dtype: &Datatype, outer: &str, start: usize, depth: usize, member
         let of: hdf5::Result<Datatype> = hdf5::h5lock!(hdf5::from_id(H5Tget_member_type(dtype.id(), index)));
         let Ok(of) = of else { continue };
         let offset = start + hdf5::h5lock!(H5Tget_member_offset(dtype.id(), index));
-        let name = if outer.is_empty() { name } else { format!("{outer}/{name}") };
+        let names = [outer, &[name]].concat();
         match hdf5::h5lock!(H5Tget_class(of.id())) {
-            H5T_class_t::H5T_COMPOUND if depth < MAX_TYPE_DEPTH => add_members(&of, &name, offset, depth + 1, members),
+            H5T_class_t::H5T_COMPOUND if outer.len() < MAX_TYPE_DEPTH => add_members(&of, &names, offset, members),
             H5T_class_t::H5T_ARRAY => {
                 if let Some((dims, dtype)) = array_of(&of) {
-                    members.push(Member { name, offset, dims, dtype });
+                    members.push(Member { names, offset, dims, dtype });
                 }
             }
-            _ => members.push(Member { name, offset, dims: Vec::new(), dtype: of }),
+            _ => members.push(Member { names, offset, dims: Vec::new(), dtype: of }),
         }
     }
 }

@@ -3,7 +3,8 @@
 
 use super::compound::fields_of;
 use super::find::{kind_of, member_names};
-use super::types::{Element, read_fixed_text, read_text, text_attribute, trim_fixed};
+use super::library::LibraryRows;
+use super::types::{Element, text_attribute, trim_fixed};
 use crate::data::names::join;
 use crate::error::{Error, Result};
 use hdf5::{Dataset, File, Group, Location, LocationType};
@@ -230,7 +231,7 @@ impl<'a> Contents<'a> {
             return known.clone();
         }
         let opened = self.file.dataset(dataset).ok()?;
-        let stored: Vec<String> = fields_of(&opened).into_iter().map(|field| field.name).collect();
+        let stored: Vec<String> = fields_of(&opened).into_iter().map(|field| field.name()).collect();
         let sorted = stored.iter().cloned().collect();
         let names = (!stored.is_empty()).then(|| Rc::new(FieldNames { stored, sorted }));
         self.compounds.borrow_mut().insert(dataset.to_string(), names.clone());
@@ -311,22 +312,22 @@ pub(crate) fn names_beside(file: &File, path: &str, width: usize) -> Option<Vec<
 }
 
 /// All strings of a 1-D dataset, if that is what it is and there are `n` of them.
-fn strings_of(dataset: &Dataset, n: usize) -> Option<Vec<String>> {
+pub(crate) fn strings_of(dataset: &Dataset, n: usize) -> Option<Vec<String>> {
     const MAX_BYTES: usize = 64 << 20;
-    let shape = [n as u64];
     if dataset.shape() != [n] || n > MAX_BYTES / std::mem::size_of::<usize>() {
         return None;
     }
+    let rows = LibraryRows::new(dataset.clone(), None);
     let utf8 = |text: &[u8]| String::from_utf8(text.to_vec()).map_err(|_| Error::data("is not UTF-8"));
     match Element::of(&dataset.dtype().ok()?).ok()? {
         Element::FixedText { bytes, padded_with_spaces } if bytes > 0 && bytes.checked_mul(n)? <= MAX_BYTES => {
             let mut buffer = vec![0u8; bytes * n];
-            read_fixed_text(dataset, &shape, 0..n as u64, bytes, &mut buffer).ok()?;
+            rows.read_fixed_text(0..n as u64, bytes, &mut buffer).ok()?;
             buffer.chunks(bytes).map(|text| utf8(trim_fixed(text, padded_with_spaces)).ok()).collect()
         }
         Element::Text => {
             let mut texts = Vec::new();
-            read_text(dataset, &shape, 0..n as u64, |_, text| utf8(text).map(|text| texts.push(text))).ok()?;
+            rows.read_text(0..n as u64, |_, text| utf8(text).map(|text| texts.push(text))).ok()?;
             Some(texts)
         }
         _ => None,
@@ -335,14 +336,12 @@ fn strings_of(dataset: &Dataset, n: usize) -> Option<Vec<String>> {
 
 /// Names of the `width` columns of an array field, as pandas keeps them: a pickled list of strings in the attribute
 /// `values_block_0_kind` of the table.
-#[allow(dead_code)] // for reading fields
 pub(crate) fn names_of_field(table: &Dataset, field: &str, width: usize) -> Option<Vec<String>> {
     let names = unpickled(&text_of(table, &format!("{field}_kind"))?)?;
     (names.len() == width).then_some(names)
 }
 
 /// The strings of a list as Python's pickle protocol 0 writes it, and only that: `(lp0`, per string `V…`, `p1` and `a`, then `.`.
-#[allow(dead_code)] // for reading fields
 fn unpickled(text: &str) -> Option<Vec<String>> {
     let mut names = Vec::new();
     let mut lines = text.strip_prefix("(lp0\n")?.lines();

@@ -1,21 +1,29 @@
-//! One dataset of a table, or a part of one: looked at by one rank through the HDF5 library, described so that every rank can read it.
+//! One dataset of a table, or a field of one: looked at by one rank through the HDF5 library, described so that every rank can read it.
 
 use super::chunks::StoredIndex;
+use super::compound::{Member, fields_of};
+use super::contents::{names_of_field, strings_of};
 use super::find::{column_names, element_of, shape_of, shape_text};
+use super::records::Window;
 use super::types::{Element, filters_of, number_attribute, reason, text_attribute};
+use crate::data::names::join;
 use crate::data::{ColumnKind, TargetKind};
 use crate::error::{Error, Result};
 use hdf5::{Dataset, File};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
-/// One dataset, and what its columns are.
+/// One dataset or a field of it, and what its columns are.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct FieldIndex {
+    /// As named: of a field `dataset/field`.
     pub(crate) path: String,
-    /// As the library sees it.
+    pub(crate) dataset: String,
+    /// Of the dataset, as the library sees it.
     pub(crate) shape: Vec<u64>,
     pub(crate) n_rows: u64,
-    /// Columns: the product of the axes that are not rows.
+    /// Columns: the product of the axes that are not rows, and of those of a field.
     pub(crate) width: usize,
     pub(crate) element: Element,
     pub(crate) names: Vec<String>,
@@ -24,8 +32,18 @@ pub(crate) struct FieldIndex {
     pub(crate) packing: Packing,
     /// What the whole numbers stand for, if they are codes of strings.
     pub(crate) categories: Option<Vec<String>>,
-    /// Where its bytes lie, or why the library has to read them.
-    pub(crate) stored: std::result::Result<StoredIndex, String>,
+    pub(crate) access: Access,
+}
+
+/// The way to the bytes of a dataset or a field of it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Access {
+    /// Where they lie.
+    Direct(StoredIndex),
+    /// Where they lie in each element of a compound dataset, which the file's part of the table has an index of.
+    InRecords(Window),
+    /// Why the library has to read them.
+    Library(String),
 }
 
 /// What holds all whole numbers of a dataset.
@@ -43,75 +61,84 @@ pub(crate) struct Packing {
 }
 
 impl FieldIndex {
-    /// Errors: what cannot be a column of a table, and why.
+    /// Looks at what columns are read from at `path`. Not collective.
     ///
-    /// `transpose`: rows are the last axis of a 2-D dataset; of a vector, the longer one.
-    pub(crate) fn of(file: &File, path: &str, transpose: bool) -> Result<FieldIndex> {
-        let dataset = file.dataset(path).map_err(|e| match path.rsplit_once('/') {
-            Some((above, _)) if file.dataset(above).is_ok() => {
-                Error::data("is a field of a compound dataset, which is not read yet; store it as a dataset of its own")
-            }
-            _ => Error::data(format!("cannot be opened: {}", reason(&e))),
-        })?;
+    /// * `transpose`: rows are the last axis of a 2-D dataset; of a vector, the longer one.
+    /// * `records`: the indexes of the compound datasets that were met, to be added to.
+    ///
+    /// Errors: what cannot be a column of a table, and why.
+    pub(crate) fn of(file: &File, path: &str, transpose: bool, records: &mut RecordIndexes) -> Result<FieldIndex> {
+        let Found { dataset, member, categories } = Found::at(file, path)?;
+        let name = dataset.name().trim_matches('/').to_string();
         let shape = shape_of(&dataset);
-        let element = element_of(&dataset)?;
+        let element = match &member {
+            Some(member) => member.element()?,
+            None => element_of(&dataset)?,
+        };
         // A column of n × 1 is one already.
-        let transpose = transpose && shape.len() == 2 && !(shape[1] == 1 && shape[0] > 1);
-        let stored = StoredIndex::of(&dataset, transpose).map_err(str::to_string);
-        if let (true, Err(why)) = (transpose, &stored) {
-            return Err(Error::data(format!(
-                "cannot be read column by column: {why}; store it with its rows first, and leave --transpose out"
-            )));
-        }
-        if stored.is_err()
-            && let Some(missing) = filters_of(&dataset)?.into_iter().find(|filter| !filter.available)
-        {
-            return Err(Error::data(format!(
-                "is compressed with the filter {} (number {}), for which no decoder is here; install the plugin and set \
-                 HDF5_PLUGIN_PATH, or rewrite the file with h5repack -f GZIP=1 where it can be read",
-                missing.name, missing.id
-            )));
+        let transpose = transpose && member.is_none() && shape.len() == 2 && !(shape[1] == 1 && shape[0] > 1);
+        let access = match &member {
+            Some(member) => of_member(&dataset, member, records.entry(name.clone())),
+            None => match StoredIndex::of(&dataset, transpose) {
+                Ok(stored) => Access::Direct(stored),
+                Err(why) => Access::Library(why.to_string()),
+            },
+        };
+        if let Access::Library(why) = &access {
+            if transpose {
+                return Err(Error::data(format!(
+                    "cannot be read column by column: {why}; store it with its rows first, and leave --transpose out"
+                )));
+            }
+            if let Some(missing) = filters_of(&dataset)?.into_iter().find(|filter| !filter.available) {
+                return Err(Error::data(format!(
+                    "is compressed with the filter {} (number {}), for which no decoder is here; install the plugin and set \
+                     HDF5_PLUGIN_PATH, or rewrite the file with h5repack -f GZIP=1 where it can be read",
+                    missing.name, missing.id
+                )));
+            }
         }
         if shape.is_empty() {
             return Err(Error::data("is a single value, not a column; leave it out with --features"));
         }
-        let axes = if transpose { vec![shape[1], shape[0]] } else { shape.clone() };
+        let mut axes = if transpose { vec![shape[1], shape[0]] } else { shape.clone() };
+        axes.extend(member.iter().flat_map(|member| &member.dims));
         let width = axes[1..].iter().try_fold(1u64, |product, &n| product.checked_mul(n));
         let width = match width {
             Some(0) => {
-                return Err(Error::data(format!("has no columns (its shape is {})", shape_text(&shape))));
+                return Err(Error::data(format!("has no columns (its shape is {})", shape_text(&axes))));
             }
             Some(width) if width <= u32::MAX as u64 => width as usize,
             _ => {
-                return Err(Error::data(format!("has too many columns (its shape is {})", shape_text(&shape))));
+                return Err(Error::data(format!("has too many columns (its shape is {})", shape_text(&axes))));
             }
         };
         let row_axis = usize::from(transpose);
         let chunk_rows = dataset.chunk().and_then(|chunk| chunk.get(row_axis).copied()).unwrap_or(0) as u64;
         let base = path.rsplit('/').next().unwrap_or(path);
-        let names = match column_names(&dataset, width) {
+        let names = match &member {
+            Some(member) => names_of_field(&dataset, &member.name(), width),
+            None => column_names(&dataset, width),
+        };
+        let names = match names {
             Some(names) => names,
-            None if shape.len() == 1 || transpose && width == 1 => vec![base.to_string()],
+            None if axes.len() == 1 || transpose && width == 1 => vec![base.to_string()],
             None => (0..width).map(|column| format!("{base}[{column}]")).collect(),
         };
-        let categories = match element {
-            Element::Integer { .. } => text_attribute(&dataset, "categories"),
-            _ => None,
-        };
-        let packing =
-            if element.is_text() || categories.is_some() { Packing::default() } else { Packing::of(&dataset) };
-        let n_rows = axes[0];
+        let has_attributes = !element.is_text() && categories.is_none() && member.is_none();
+        let packing = if has_attributes { Packing::of(&dataset) } else { Packing::default() };
         Ok(FieldIndex {
             path: path.to_string(),
+            dataset: name,
+            n_rows: axes[0],
             shape,
-            n_rows,
             width,
             element,
             names,
             chunk_rows,
             packing,
             categories,
-            stored,
+            access,
         })
     }
 
@@ -161,6 +188,68 @@ impl FieldIndex {
             Element::Integer { .. } => Some(Whole::I64),
             _ => None,
         }
+    }
+}
+
+/// Indexes of compound datasets by path, or why the library has to read them.
+pub(crate) type RecordIndexes = BTreeMap<String, std::result::Result<StoredIndex, &'static str>>;
+
+/// How a field of a compound dataset is read.
+fn of_member(
+    dataset: &Dataset,
+    member: &Member,
+    records: Entry<'_, String, std::result::Result<StoredIndex, &'static str>>,
+) -> Access {
+    match (records.or_insert_with(|| StoredIndex::of(dataset, false)), member.window()) {
+        (Ok(stored), Some(window)) if window.offset + window.n_bytes <= stored.element_bytes() => {
+            Access::InRecords(window)
+        }
+        (Ok(_), _) => Access::Library("not a plain number or string type".to_string()),
+        (Err(why), _) => Access::Library(why.to_string()),
+    }
+}
+
+/// What a path of the table leads to.
+pub(crate) struct Found {
+    pub(crate) dataset: Dataset,
+    pub(crate) member: Option<Member>,
+    /// What the dataset's whole numbers stand for.
+    categories: Option<Vec<String>>,
+}
+
+impl Found {
+    /// Errors: there is nothing that a column is read from.
+    pub(crate) fn at(file: &File, path: &str) -> Result<Found> {
+        let cannot = |e: hdf5::Error| Error::data(format!("cannot be opened: {}", reason(&e)));
+        if file.group(path).is_ok() {
+            let dataset = file.dataset(&join(path, "codes")).map_err(cannot)?;
+            let categories = file.dataset(&join(path, "categories")).map_err(cannot)?;
+            let n_categories = categories.size();
+            let categories = strings_of(&categories, n_categories).ok_or_else(|| {
+                Error::data("has categories that are not strings, which cannot be a column; name its codes instead")
+            })?;
+            return match element_of(&dataset)? {
+                Element::Integer { .. } => Ok(Found { dataset, member: None, categories: Some(categories) }),
+                _ => Err(Error::data("has codes that are not whole numbers")),
+            };
+        }
+        let whole = match file.dataset(path) {
+            Ok(dataset) => {
+                let categories = match element_of(&dataset) {
+                    Ok(Element::Integer { .. }) => text_attribute(&dataset, "categories"),
+                    _ => None,
+                };
+                return Ok(Found { dataset, member: None, categories });
+            }
+            Err(e) => e,
+        };
+        let outer = path.match_indices('/').map(|(at, _)| (&path[..at], &path[at + 1..]));
+        let of_field = |(outer, field): (&str, &str)| {
+            let dataset = file.dataset(outer).ok()?;
+            let member = fields_of(&dataset).into_iter().find(|member| member.name() == field)?;
+            Some(Found { dataset, member: Some(member), categories: None })
+        };
+        outer.filter_map(of_field).next().ok_or_else(|| cannot(whole))
     }
 }
 

@@ -215,16 +215,17 @@ impl Finder<'_> {
         for word in features {
             match self.contents.at(&join(group, word)) {
                 Some(Thing::Group | Thing::Fields { .. }) => places.push(word.clone()),
+                Some(Thing::Field { dataset, .. }) => places.push(relative(group, word, &dataset)),
                 None if is_pattern(word) => {
                     places.push(Pattern::of(word)?.base().to_string());
                     let of_fields =
                         self.matching(group, word)?.into_iter().filter(|source| source.object != source.path);
                     places.extend(of_fields.map(|source| relative(group, word, &source.object)));
-                    places.dedup();
                 }
                 _ => {}
             }
         }
+        places.dedup();
         for place in places {
             let mut found: Vec<String> = TARGET_NAMES
                 .iter()

@@ -170,7 +170,6 @@ fn a_fixed_table_of_pandas_gives_the_same_rows() {
 }
 
 #[test]
-#[ignore = "fields of compound datasets cannot be read yet"]
 fn compound_datasets_give_the_same_rows() {
     let expected = expected();
     for layout in [
@@ -199,7 +198,6 @@ fn arrays_that_matlab_wrote_are_offered_to_be_transposed() {
 }
 
 #[test]
-#[ignore = "codes and categories in datasets of their own cannot be read yet"]
 fn a_dense_table_of_anndata_gives_the_same_rows() {
     layout("dense.h5ad", "").target("obs/cell_type").check(&expected());
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! names typed ──find, contents──► datasets and fields ──field, table──► TableIndex, made by one rank and broadcast
 //! TableIndex ──source──► rows ──read──► bytes ──chunks, filters──► blocks
-//!                                          └── what the index cannot describe: through the HDF5 library (types)
+//!                                          └── what the index cannot describe: through the HDF5 library (library)
 //! ```
 //! `index` finds chunks in the file's own structures; `write` and `copy` are for what makes tables.
 
@@ -17,7 +17,10 @@ mod field;
 mod filters;
 pub(crate) mod find;
 mod index;
+#[allow(unsafe_code)] // calls of the HDF5 library that its crate does not wrap
+pub(crate) mod library;
 pub(crate) mod read;
+mod records;
 mod source;
 mod table;
 #[allow(unsafe_code)] // calls of the HDF5 library that its crate does not wrap

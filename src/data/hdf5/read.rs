@@ -2,17 +2,18 @@
 
 use super::chunks::StoredRows;
 use super::field::{FieldIndex, Packing};
-use super::types::{BitByte, Element, Native, read_fixed_text, read_rows, read_text, reason, trim_fixed};
+use super::library::{BitByte, LibraryRows, Native};
+use super::records::RecordField;
+use super::types::{Element, reason, trim_fixed};
 use crate::data::canonical::{Value, canonicalise};
 use crate::error::{Error, InContext, Result};
-use hdf5::Dataset;
 use rayon::prelude::*;
 use std::ops::Range;
 
 /// Values that one task converts.
 const TASK_VALUES: usize = 1 << 16;
 
-/// One dataset that can be read by rows.
+/// One dataset, or a field of one, that can be read by rows.
 pub(crate) struct Field {
     pub(crate) index: FieldIndex,
     pub(crate) bytes: Bytes,
@@ -23,7 +24,28 @@ pub(crate) struct Field {
 /// The way to a dataset's bytes.
 pub(crate) enum Bytes {
     Stored(Box<StoredRows>),
-    Library(Dataset),
+    Record(RecordField),
+    Library(LibraryRows),
+}
+
+/// Rows of about so many bytes: whole chunks of them, at least one.
+pub(crate) fn whole_chunks(n_bytes: u64, row_bytes: u64, chunk_rows: u64) -> u64 {
+    let wanted = (n_bytes / row_bytes.max(1)).max(1);
+    match chunk_rows {
+        0 => wanted,
+        chunk => wanted.div_ceil(chunk).saturating_mul(chunk),
+    }
+}
+
+/// `rows` cut at the multiples of `step`.
+pub(crate) fn pieces_of(rows: Range<u64>, step: u64) -> impl Iterator<Item = Range<u64>> {
+    let mut at = rows.start;
+    std::iter::from_fn(move || {
+        let end = (at / step + 1).saturating_mul(step).min(rows.end);
+        let piece = at..end;
+        at = end;
+        (!piece.is_empty()).then_some(piece)
+    })
 }
 
 impl Field {
@@ -51,26 +73,12 @@ impl Field {
 
     /// `rows` cut into runs that end where chunks end: of about a megabyte, or of several for all threads.
     fn pieces(&self, rows: Range<u64>) -> impl Iterator<Item = Range<u64>> + use<> {
-        let row_bytes = self.index.width as u64 * self.index.element.memory_bytes() as u64;
         let n_threads = match self.bytes {
-            Bytes::Stored(_) => 4 * rayon::current_num_threads() as u64,
+            Bytes::Stored(_) | Bytes::Record(_) => 4 * rayon::current_num_threads() as u64,
             Bytes::Library(_) => 1,
         };
-        let wanted = (n_threads * self.piece_bytes / row_bytes.max(1)).max(1);
-        let step = match self.index.chunk_rows {
-            0 => wanted,
-            chunk => wanted.div_ceil(chunk).saturating_mul(chunk),
-        };
-        let mut at = rows.start;
-        std::iter::from_fn(move || {
-            if at >= rows.end {
-                return None;
-            }
-            let end = (at / step + 1).saturating_mul(step).min(rows.end);
-            let piece = at..end;
-            at = end;
-            Some(piece)
-        })
+        let row_bytes = self.index.width as u64 * self.index.element.memory_bytes() as u64;
+        pieces_of(rows, whole_chunks(n_threads * self.piece_bytes, row_bytes, self.index.chunk_rows))
     }
 
     /// Reads whole rows as `T`, which is what is stored.
@@ -83,9 +91,10 @@ impl Field {
                 assert_eq!(stored.element_bytes(), size_of::<T>(), "'{}'", self.index.path);
                 stored.read(rows.clone(), bytemuck::cast_slice_mut(into)).map_err(|e| cannot(e.to_string()))
             }
-            Bytes::Library(dataset) => {
-                read_rows(dataset, &self.index.shape, rows.clone(), into).map_err(|e| cannot(reason(&e)))
+            Bytes::Record(field) => {
+                field.read(rows.clone(), bytemuck::cast_slice_mut(into)).map_err(|e| cannot(e.to_string()))
             }
+            Bytes::Library(library) => library.read_numbers(rows.clone(), into).map_err(|e| cannot(reason(&e))),
         }
     }
 
@@ -199,19 +208,20 @@ impl Field {
                     let stored = &mut bytemuck::cast_slice_mut::<u64, u8>(scratch)[..n_bytes];
                     match &self.bytes {
                         Bytes::Stored(rows) => rows.read(piece.clone(), stored),
-                        Bytes::Library(dataset) => {
-                            read_fixed_text(dataset, &self.index.shape, piece.clone(), bytes, stored)
-                        }
+                        Bytes::Record(field) => field.read(piece.clone(), stored),
+                        Bytes::Library(library) => library.read_fixed_text(piece.clone(), bytes, stored),
                     }
                     .in_dataset(&self.index.path)?;
                     for (index, text) in stored.chunks(bytes.max(1)).enumerate() {
                         add(index, trim_fixed(text, padded_with_spaces)).in_dataset(&self.index.path)?;
                     }
                 }
-                (_, Bytes::Library(dataset)) => {
-                    read_text(dataset, &self.index.shape, piece.clone(), add).in_dataset(&self.index.path)?;
+                (_, Bytes::Library(library)) => {
+                    library.read_text(piece.clone(), add).in_dataset(&self.index.path)?;
                 }
-                (_, Bytes::Stored(_)) => return Err(Error::internal("strings of any length are not in one place")),
+                (_, Bytes::Stored(_) | Bytes::Record(_)) => {
+                    return Err(Error::internal("strings of any length are not in one place"));
+                }
             }
         }
         Ok(())

@@ -1,8 +1,10 @@
 //! A table in one or many HDF5 files, read by rows as its index says.
 
 use super::chunks::{Decoders, Stamp, StoredIndex, StoredRows, open_raw};
-use super::field::{FieldIndex, Whole};
-use super::read::{Bytes, Field, FromNumber, Wide, bad_weight};
+use super::field::{Access, FieldIndex, Found, Whole};
+use super::library::LibraryRows;
+use super::read::{Bytes, Field, FromNumber, Wide, bad_weight, pieces_of};
+use super::records::{RecordField, Records};
 use super::table::{Fields, TableIndex};
 use super::types::{open_dataset, open_to_read, reason};
 use crate::data::canonical::Value;
@@ -44,13 +46,16 @@ pub struct Hdf5Source {
 /// A file without a name, which is gone when it is closed, and what is where in it.
 struct Decoded {
     file: Arc<File>,
-    /// By part and path of the dataset.
+    /// By part and path of the dataset, or of the field of one.
     datasets: BTreeMap<(usize, String), StoredIndex>,
 }
 
 /// The open datasets of one file.
 struct OpenPart {
     fields: Fields<Field>,
+    /// The compound datasets among them, by path.
+    records: BTreeMap<String, Arc<Records>>,
+    piece_bytes: u64,
     files: Vec<OpenFile>,
 }
 
@@ -118,8 +123,8 @@ impl Hdf5Source {
     pub(crate) fn read_whole<T: Wide>(&mut self, rows: Range<u64>) -> Result<Vec<T>> {
         let wanted = self.first_whole();
         let mut all = vec![T::default(); (rows.end - rows.start) as usize];
-        self.visit_parts(rows, |fields, local, slot, _| {
-            let field = &fields.features[0];
+        self.visit_parts(rows, |part, local, slot, _| {
+            let field = &part.fields.features[0];
             let n_rows = (local.end - local.start) as usize;
             match field.index.whole() == wanted {
                 true => field.read_whole(local, &mut all[slot..slot + n_rows]),
@@ -129,12 +134,12 @@ impl Hdf5Source {
         Ok(all)
     }
 
-    /// Calls `visit` with the fields of each file that has some of these rows, its own numbers of them, and how many of
+    /// Calls `visit` with each file that has some of these rows, its own numbers of them, and how many of
     /// `rows` come before.
     fn visit_parts(
         &mut self,
         rows: Range<u64>,
-        mut visit: impl FnMut(&Fields<Field>, Range<u64>, usize, &mut Vec<u64>) -> Result<()>,
+        mut visit: impl FnMut(&OpenPart, Range<u64>, usize, &mut Vec<u64>) -> Result<()>,
     ) -> Result<()> {
         let mut slot = 0;
         for (number, local) in self.parts_of(rows) {
@@ -142,7 +147,7 @@ impl Hdf5Source {
             let n_rows = (local.end - local.start) as usize;
             self.open_part(number).in_file(&path)?;
             if let Some(part) = &self.parts[number] {
-                visit(&part.fields, local, slot, &mut self.scratch).in_file(&path)?;
+                visit(part, local, slot, &mut self.scratch).in_file(&path)?;
                 part.check_unchanged().in_file(&path)?;
             }
             slot += n_rows;
@@ -200,15 +205,19 @@ impl DataSource for Hdf5Source {
         let n_rows = self.index.schema.n_rows;
         assert!(rows.start <= rows.end && rows.end <= n_rows, "rows {rows:?} of {n_rows}");
         into.reset(&self.index.schema, rows.clone());
-        self.visit_parts(rows, |fields, local, slot, scratch| {
-            fields.read_features(local.clone(), slot, into, scratch)?;
-            fields.read_labels(local, slot, into, scratch)
+        self.visit_parts(rows, |part, local, slot, scratch| {
+            part.each_piece(local, slot, |rows, slot| {
+                part.fields.read_features(rows.clone(), slot, into, scratch)?;
+                part.fields.read_labels(rows, slot, into, scratch)
+            })
         })
     }
 
     fn read_labels(&mut self, rows: Range<u64>, into: &mut Block) -> Result<()> {
         into.reset(&self.index.schema, rows.clone());
-        self.visit_parts(rows, |fields, local, slot, scratch| fields.read_labels(local, slot, into, scratch))
+        self.visit_parts(rows, |part, local, slot, scratch| {
+            part.each_piece(local, slot, |rows, slot| part.fields.read_labels(rows, slot, into, scratch))
+        })
     }
 
     /// Each chunk that holds some of the rows is decoded once. The file has no name: it is gone when the source is.
@@ -224,15 +233,13 @@ impl DataSource for Hdf5Source {
             let path = self.index.parts[number].path.clone();
             self.open_part(number).in_file(&path)?;
             let Some(part) = &self.parts[number] else { continue };
-            for field in part.fields.all() {
-                let Bytes::Stored(stored) = &field.bytes else { continue };
-                if field.index.stored.as_ref().is_ok_and(StoredIndex::is_plain) {
-                    continue;
+            for (name, stored) in part.all_stored() {
+                if !stored.is_plain() {
+                    let decoded = stored.decode_to(local.clone(), &file, n_bytes);
+                    let (index, more) = decoded.in_dataset(name).in_file(&path)?;
+                    datasets.insert((number, name.to_string()), index);
+                    n_bytes += more;
                 }
-                let decoded = stored.decode_to(local.clone(), &file, n_bytes);
-                let (index, more) = decoded.in_dataset(&field.index.path).in_file(&path)?;
-                datasets.insert((number, field.index.path.clone()), index);
-                n_bytes += more;
             }
             part.check_unchanged().in_file(&path)?;
         }
@@ -252,47 +259,92 @@ impl Hdf5Source {
     /// Opens the datasets of a part: those whose bytes are known past the library, the others through it.
     fn open_fields(&self, number: usize) -> Result<OpenPart> {
         let part = &self.index.parts[number];
-        let (path, index) = (part.path.as_path(), &part.fields);
         let mut files: Vec<OpenFile> = Vec::new();
         let mut library = None;
-        let keep_bytes = self.keep_bytes / (index.features.len() as u64 + 3);
-        let mut open = |field: &FieldIndex| -> Result<Field> {
+        let keep_bytes = self.keep_bytes / (part.fields.features.len() as u64 + 3);
+        let mut stored_rows = |name: &str, stored: &StoredIndex| -> Result<StoredRows> {
             let decoded = self.decoded.as_ref();
-            let decoded = decoded.and_then(|all| Some((all, all.datasets.get(&(number, field.path.clone()))?)));
-            let bytes = match (&field.stored, decoded) {
-                (Ok(_), Some((all, stored))) => {
-                    let rows = StoredRows::new(stored.clone(), all.file.clone(), self.decoders.clone(), keep_bytes);
-                    Bytes::Stored(Box::new(rows))
-                }
-                (Ok(stored), None) => {
-                    let file = open_once(&mut files, &stored.file, stored.file_bytes)?;
-                    Bytes::Stored(Box::new(StoredRows::new(stored.clone(), file, self.decoders.clone(), keep_bytes)))
-                }
-                (Err(_), _) => {
+            let decoded = decoded.and_then(|all| Some((all, all.datasets.get(&(number, name.to_string()))?)));
+            let (stored, file) = match decoded {
+                Some((all, stored)) => (stored, all.file.clone()),
+                None => (stored, open_once(&mut files, &stored.file, stored.file_bytes)?),
+            };
+            Ok(StoredRows::new(stored.clone(), file, self.decoders.clone(), keep_bytes))
+        };
+        let mut records = BTreeMap::new();
+        for (name, stored) in &part.records {
+            records.insert(name.clone(), Arc::new(Records::new(stored_rows(name, stored)?)));
+        }
+        let mut open = |field: &FieldIndex| -> Result<Field> {
+            let bytes = match &field.access {
+                Access::Direct(stored) => Bytes::Stored(Box::new(stored_rows(&field.path, stored)?)),
+                Access::InRecords(window) => match records.get(&field.dataset) {
+                    Some(records) => Bytes::Record(RecordField { records: records.clone(), window: *window }),
+                    None => return Err(Error::internal("a field without its dataset")).in_dataset(&field.path),
+                },
+                Access::Library(_) => {
                     let file = match &library {
                         Some(file) => file,
-                        None => library.insert(open_to_read(path).map_err(without_place(path))?),
+                        None => library.insert(open_to_read(&part.path).map_err(without_place(&part.path))?),
                     };
-                    // Chunks of one run of rows stay decoded, so that reads that cut them do not decode them again.
-                    let row_bytes = field.width as u64 * field.element.memory_bytes() as u64;
-                    let cache = field.chunk_rows.saturating_mul(row_bytes).saturating_mul(2).min(keep_bytes);
-                    let dataset = open_dataset(file, &field.path, cache as usize)
-                        .map_err(|e| Error::data(format!("cannot be opened: {}", reason(&e))))
-                        .in_dataset(&field.path)?;
-                    if dataset.shape().iter().map(|&n| n as u64).ne(field.shape.iter().copied()) {
-                        return Err(Error::data(CHANGED)).in_dataset(&field.path);
-                    }
-                    Bytes::Library(dataset)
+                    Bytes::Library(open_in_library(file, field, keep_bytes).in_dataset(&field.path)?)
                 }
             };
             Ok(Field { index: field.clone(), bytes, piece_bytes: self.piece_bytes })
         };
-        let fields = index.try_map(&mut open)?;
-        Ok(OpenPart { fields, files })
+        let fields = part.fields.try_map(&mut open)?;
+        Ok(OpenPart { fields, records, piece_bytes: self.piece_bytes, files })
+    }
+}
+
+/// Opens a dataset, or a field of one, through the library.
+fn open_in_library(file: &hdf5::File, field: &FieldIndex, keep_bytes: u64) -> Result<LibraryRows> {
+    // Chunks of one run of rows stay decoded, so that reads that cut them do not decode them again.
+    let row_bytes = field.width as u64 * field.element.memory_bytes() as u64;
+    let cache = field.chunk_rows.saturating_mul(row_bytes).saturating_mul(2).min(keep_bytes);
+    let dataset = open_dataset(file, &field.dataset, cache as usize)
+        .map_err(|e| Error::data(format!("cannot be opened: {}", reason(&e))))?;
+    let member = match field.path == field.dataset {
+        true => None,
+        false => Found::at(file, &field.path)?.member,
+    };
+    let rows = LibraryRows::new(dataset, member);
+    match rows.shape() == field.shape {
+        true => Ok(rows),
+        false => Err(Error::data(CHANGED)),
     }
 }
 
 impl OpenPart {
+    /// Every dataset that is read past the library, by path.
+    fn all_stored(&self) -> impl Iterator<Item = (&str, &StoredRows)> {
+        let alone = self.fields.all().filter_map(|field| match &field.bytes {
+            Bytes::Stored(stored) => Some((field.index.path.as_str(), &**stored)),
+            _ => None,
+        });
+        alone.chain(self.records.iter().map(|(path, records)| (path.as_str(), &records.stored)))
+    }
+
+    /// Calls `visit` with runs of these rows, and each one's slot: the fields of compound datasets are taken from elements that
+    /// are read once for all of them, so many as may be in memory.
+    fn each_piece(
+        &self,
+        rows: Range<u64>,
+        slot: usize,
+        mut visit: impl FnMut(Range<u64>, usize) -> Result<()>,
+    ) -> Result<()> {
+        let n_bytes = 4 * rayon::current_num_threads() as u64 * self.piece_bytes;
+        let step = self.records.values().map(|records| records.stored.rows_in(n_bytes)).max().unwrap_or(u64::MAX);
+        let first = rows.start;
+        for piece in pieces_of(rows, step) {
+            for (path, records) in &self.records {
+                records.load(piece.clone()).in_dataset(path)?;
+            }
+            visit(piece.clone(), slot + (piece.start - first) as usize)?;
+        }
+        Ok(())
+    }
+
     /// Errors: a file was written to since it was opened.
     fn check_unchanged(&self) -> Result<()> {
         for file in &self.files {

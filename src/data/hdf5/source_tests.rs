@@ -1,4 +1,4 @@
-use super::super::types::{BitByte, Native};
+use super::super::library::{BitByte, Native};
 use super::*;
 use crate::data::{Column, ColumnKind, TargetKind};
 use ::hdf5::File;

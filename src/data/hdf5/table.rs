@@ -1,7 +1,8 @@
 //! What has to be known of a table in HDF5 files before its rows can be read: found by one rank through the HDF5 library, and small
 //! enough to be sent to all.
 
-use super::field::FieldIndex;
+use super::chunks::StoredIndex;
+use super::field::{Access, FieldIndex, RecordIndexes};
 use super::find::resolve;
 use super::source::without_place;
 use super::types::open_to_read;
@@ -27,6 +28,8 @@ pub(super) struct PartIndex {
     pub(super) first_row: u64,
     pub(super) n_rows: u64,
     pub(super) fields: Fields<FieldIndex>,
+    /// Those of the compound datasets that fields are read from, by path.
+    pub(super) records: BTreeMap<String, StoredIndex>,
 }
 
 /// The datasets of one file.
@@ -67,26 +70,25 @@ impl TableIndex {
                 None => names.clone(),
                 Some(index) => TableNames { group: names.group.clone(), ..index.names.clone() },
             };
-            let (found, fields) = look_at(path, &wanted, need).in_file(path)?;
-            let n_rows = fields.n_rows().in_file(path)?;
-            let schema = fields.schema();
+            let (found, mut part) = look_at(path, &wanted, need).in_file(path)?;
+            let schema = part.fields.schema();
             let index = match &mut index {
                 None => index.insert(TableIndex { schema, names: found, parts: Vec::new() }),
                 Some(index) => {
                     let like = index.parts.iter().find(|part| part.n_rows > 0).map_or(first, |part| &part.path);
                     check_columns(&index.schema, &schema, like).in_file(path)?;
                     // A file without rows has no values that its types could be those of.
-                    match (index.schema.n_rows, n_rows) {
+                    match (index.schema.n_rows, part.n_rows) {
                         (_, 0) => {}
                         (0, _) => index.schema = schema,
-                        _ => merge(&mut index.schema, &schema, &fields, like).in_file(path)?,
+                        _ => merge(&mut index.schema, &schema, &part.fields, like).in_file(path)?,
                     }
                     index
                 }
             };
-            let first_row = index.schema.n_rows;
-            index.schema.n_rows += n_rows;
-            index.parts.push(PartIndex { path: path.clone(), first_row, n_rows, fields });
+            part.first_row = index.schema.n_rows;
+            index.schema.n_rows += part.n_rows;
+            index.parts.push(part);
         }
         match index {
             Some(index) if index.schema.n_rows > 0 => Ok(index),
@@ -110,27 +112,31 @@ impl TableIndex {
     /// that has such.
     pub fn through_library(&self) -> Vec<(String, String)> {
         let reasons = |part: &PartIndex| {
-            let reason = |field: &FieldIndex| Some((field.path.clone(), field.stored.as_ref().err()?.clone()));
+            let reason = |field: &FieldIndex| match &field.access {
+                Access::Library(why) => Some((field.path.clone(), why.clone())),
+                _ => None,
+            };
             part.fields.all().filter_map(reason).collect::<Vec<_>>()
         };
         self.parts.iter().map(reasons).find(|reasons| !reasons.is_empty()).unwrap_or_default()
     }
 }
 
-/// Finds and describes the datasets of one file.
-fn look_at(path: &Path, names: &TableNames, need: Need) -> Result<(TableNames, Fields<FieldIndex>)> {
+/// Finds and describes the datasets of one file, as if it were the first of the table.
+fn look_at(path: &Path, names: &TableNames, need: Need) -> Result<(TableNames, PartIndex)> {
     let file = open_to_read(path).map_err(without_place(path))?;
     let names = resolve(&file, names, need)?;
     let full = |name: &String| join(names.group.as_deref().unwrap_or(""), name);
     let with_target = need != Need::Predict;
     let mut features = Vec::new();
+    let mut records = RecordIndexes::new();
     for name in &names.features {
         let path = full(name);
-        features.push(FieldIndex::of(&file, &path, names.transpose).in_dataset(&path)?);
+        features.push(FieldIndex::of(&file, &path, names.transpose, &mut records).in_dataset(&path)?);
     }
     unique_names(&mut features);
-    let single = |name: Option<&String>, text: bool| match name.map(full) {
-        Some(path) => FieldIndex::of(&file, &path, names.transpose)
+    let mut single = |name: Option<&String>, text: bool| match name.map(full) {
+        Some(path) => FieldIndex::of(&file, &path, names.transpose, &mut records)
             .and_then(|field| field.must_be_one_column(text))
             .in_dataset(&path)
             .map(Some),
@@ -142,7 +148,8 @@ fn look_at(path: &Path, names: &TableNames, need: Need) -> Result<(TableNames, F
         offset: single(names.offset.as_ref(), false)?,
         features,
     };
-    Ok((names, fields))
+    let records = records.into_iter().filter_map(|(path, stored)| Some((path, stored.ok()?))).collect();
+    Ok((names, PartIndex { path: path.to_path_buf(), first_row: 0, n_rows: fields.n_rows()?, fields, records }))
 }
 
 /// Errors: another file has columns of other names.

@@ -1,5 +1,5 @@
-//! The calls into the HDF5 C library that the safe crate does not offer: what type the elements of a
-//! dataset have, and reading rows of it into a buffer the caller owns. The `unsafe` of `data` is here.
+//! The calls into the HDF5 C library that the safe crate does not offer: what type the elements of a dataset have, how they are
+//! stored, and what its attributes say.
 
 use crate::error::{Error, InContext, Result};
 use hdf5::{Dataset, Datatype, File, Group};
@@ -10,14 +10,12 @@ use hdf5_sys::h5p::{
     H5P_DEFAULT, H5Pclose, H5Pcreate, H5Pfill_value_defined, H5Pget_fill_value, H5Pget_filter2, H5Pget_nfilters,
     H5Pset_chunk_cache,
 };
-use hdf5_sys::h5s::{H5S_seloper_t, H5Sselect_hyperslab};
 use hdf5_sys::h5t::{
-    H5T_class_t, H5T_sign_t, H5T_str_t, H5Tequal, H5Tget_class, H5Tget_member_name, H5Tget_nmembers, H5Tget_order,
-    H5Tget_precision, H5Tget_sign, H5Tget_strpad, H5Tget_super, H5Tis_variable_str,
+    H5T_class_t, H5T_sign_t, H5T_str_t, H5Tdetect_class, H5Tequal, H5Tget_class, H5Tget_member_name, H5Tget_nmembers,
+    H5Tget_order, H5Tget_precision, H5Tget_sign, H5Tget_strpad, H5Tget_super, H5Tis_variable_str,
 };
 use hdf5_sys::h5z::{H5Z_filter_t, H5Zfilter_avail};
 use std::ffi::{CStr, CString};
-use std::ops::Range;
 use std::os::raw::{c_char, c_void};
 use std::path::Path;
 
@@ -249,7 +247,7 @@ pub(crate) fn standard_bytes(dtype: &Datatype) -> Option<(usize, bool)> {
 }
 
 /// Width in bytes, and whether the bytes have to be turned round, of a type whose stored bytes are those of a number or a
-/// string of fixed length in memory. None for all others.
+/// string of fixed length in memory, or of several such side by side: a compound's are taken as they are. None for all others.
 pub(crate) fn stored_bytes(dtype: &Datatype) -> Option<(usize, bool)> {
     match hdf5::h5lock!(H5Tget_class(dtype.id())) {
         H5T_class_t::H5T_STRING if hdf5::h5lock!(H5Tis_variable_str(dtype.id())) > 0 => None,
@@ -259,6 +257,7 @@ pub(crate) fn stored_bytes(dtype: &Datatype) -> Option<(usize, bool)> {
             let base: Datatype = hdf5::h5lock!(hdf5::from_id(H5Tget_super(dtype.id()))).ok()?;
             standard_bytes(&base)
         }
+        H5T_class_t::H5T_COMPOUND => Some((dtype.size(), false)),
         _ => standard_bytes(dtype),
     }
 }
@@ -275,8 +274,12 @@ pub(crate) fn fill_bytes(dataset: &Dataset, element_bytes: usize) -> Option<Vec<
     if hdf5::h5lock!(H5Pfill_value_defined(create.id(), &mut defined)) < 0 {
         return None;
     }
-    if defined == H5D_fill_value_t::H5D_FILL_VALUE_UNDEFINED {
+    if defined != H5D_fill_value_t::H5D_FILL_VALUE_USER_DEFINED {
         return Some(fill);
+    }
+    // A value of such a type points to memory.
+    if hdf5::h5lock!(H5Tdetect_class(dtype.id(), H5T_class_t::H5T_VLEN)) != 0 {
+        return None;
     }
     let buffer: *mut c_void = fill.as_mut_ptr().cast();
     (hdf5::h5lock!(H5Pget_fill_value(create.id(), dtype.id(), buffer)) >= 0).then_some(fill)
@@ -360,170 +363,6 @@ fn filter_name(id: H5Z_filter_t, stored: String) -> String {
         _ => return if stored.is_empty() { format!("filter {id}") } else { stored },
     };
     known.to_string()
-}
-
-/// A number type that HDF5 can deliver: its memory type, and what becomes of it.
-pub(crate) trait Native: bytemuck::Pod + Send + Sync {
-    fn memory_type() -> hid_t;
-    fn to_f32(self) -> f32;
-    fn to_f64(self) -> f64;
-    /// Of whole numbers; those from 2⁶³ on as their bits.
-    fn to_i64(self) -> i64;
-}
-
-macro_rules! native {
-    ($($number:ty: $id:ident),*) => {$(
-        impl Native for $number {
-            fn memory_type() -> hid_t { *hdf5::globals::$id }
-            fn to_f32(self) -> f32 { self as f32 }
-            fn to_f64(self) -> f64 { self as f64 }
-            fn to_i64(self) -> i64 { self as i64 }
-        }
-    )*};
-}
-
-native!(
-    i8: H5T_NATIVE_INT8, u8: H5T_NATIVE_UINT8, i16: H5T_NATIVE_INT16, u16: H5T_NATIVE_UINT16,
-    i32: H5T_NATIVE_INT32, u32: H5T_NATIVE_UINT32, i64: H5T_NATIVE_INT64, u64: H5T_NATIVE_UINT64,
-    f32: H5T_NATIVE_FLOAT, f64: H5T_NATIVE_DOUBLE
-);
-
-/// A byte of eight flags: HDF5 does not convert bit fields to integers.
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-pub(crate) struct BitByte(u8);
-
-// SAFETY: a transparent wrapper of u8, of which every bit pattern is valid.
-unsafe impl bytemuck::Zeroable for BitByte {}
-unsafe impl bytemuck::Pod for BitByte {}
-
-impl From<u8> for BitByte {
-    fn from(bits: u8) -> BitByte {
-        BitByte(bits)
-    }
-}
-
-impl Native for BitByte {
-    fn memory_type() -> hid_t {
-        *hdf5::globals::H5T_NATIVE_B8
-    }
-    fn to_f32(self) -> f32 {
-        f32::from(self.0)
-    }
-    fn to_f64(self) -> f64 {
-        f64::from(self.0)
-    }
-    fn to_i64(self) -> i64 {
-        i64::from(self.0)
-    }
-}
-
-/// Reads whole rows of `dataset` into `into`, converted to `T`.
-///
-/// * `shape`: the dataset's; `into`: (rows, product of the trailing axes).
-///
-/// # Panics
-/// If `into` does not have that length.
-pub(crate) fn read_rows<T: Native>(
-    dataset: &Dataset,
-    shape: &[u64],
-    rows: Range<u64>,
-    into: &mut [T],
-) -> hdf5::Result<()> {
-    assert_eq!(into.len() as u64, (rows.end - rows.start) * shape[1..].iter().product::<u64>());
-    // SAFETY: the length was just checked, and every bit pattern is a `T` (it is `Pod`).
-    unsafe { read_into(dataset, shape, rows, T::memory_type(), into.as_mut_ptr().cast()) }
-}
-
-/// Reads whole rows of a dataset of fixed strings: (rows, trailing axes, `bytes`).
-pub(crate) fn read_fixed_text(
-    dataset: &Dataset,
-    shape: &[u64],
-    rows: Range<u64>,
-    bytes: usize,
-    into: &mut [u8],
-) -> Result<()> {
-    let n_elements = (rows.end - rows.start) * shape[1..].iter().product::<u64>();
-    assert_eq!(into.len() as u64, n_elements * bytes as u64);
-    let dtype = dataset.dtype().map_err(|e| Error::data(reason(&e)))?;
-    if dtype.size() != bytes {
-        return Err(Error::data("its type changed while it was read"));
-    }
-    // SAFETY: the element size and the length were just checked.
-    unsafe { read_into(dataset, shape, rows, dtype.id(), into.as_mut_ptr().cast()) }
-        .map_err(|e| Error::data(reason(&e)))
-}
-
-/// Reads whole rows of a dataset of strings of any length as bytes, one call of `each` per element.
-pub(crate) fn read_text(
-    dataset: &Dataset,
-    shape: &[u64],
-    rows: Range<u64>,
-    mut each: impl FnMut(usize, &[u8]) -> Result<()>,
-) -> Result<()> {
-    let failed = |e: hdf5::Error| Error::data(reason(&e));
-    let n_elements = (rows.end - rows.start) * shape[1..].iter().product::<u64>();
-    let dtype = dataset.dtype().map_err(failed)?;
-    if Element::of(&dtype)? != Element::Text {
-        return Err(Error::data("its type changed while it was read"));
-    }
-    let mut pointers: Vec<*mut c_char> = vec![std::ptr::null_mut(); n_elements as usize];
-    // SAFETY: an element of this type is one pointer, and there are as many as elements.
-    unsafe { read_into(dataset, shape, rows.clone(), dtype.id(), pointers.as_mut_ptr().cast()) }.map_err(failed)?;
-    let mut result = Ok(());
-    for (index, &pointer) in pointers.iter().enumerate() {
-        // SAFETY: HDF5 made each pointer null or a string that ends with a zero byte.
-        let bytes = if pointer.is_null() { &[][..] } else { unsafe { CStr::from_ptr(pointer) }.to_bytes() };
-        result = each(index, bytes);
-        if result.is_err() {
-            break;
-        }
-    }
-    let space = hdf5::Dataspace::try_new(n_elements as usize).map_err(failed)?;
-    // SAFETY: the same type and the same buffer that H5Dread filled with default memory management.
-    unsafe {
-        hdf5::sync::sync(|| H5Dvlen_reclaim(dtype.id(), space.id(), H5P_DEFAULT, pointers.as_mut_ptr().cast()));
-    }
-    result
-}
-
-/// # Safety
-/// `buffer` must have room for the rows' elements in `memory_type`.
-unsafe fn read_into(
-    dataset: &Dataset,
-    shape: &[u64],
-    rows: Range<u64>,
-    memory_type: hid_t,
-    buffer: *mut c_void,
-) -> hdf5::Result<()> {
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let file_space = dataset.space()?;
-    let mut count: Vec<u64> = shape.to_vec();
-    let mut start = vec![0; shape.len()];
-    (start[0], count[0]) = (rows.start, rows.end - rows.start);
-    if file_space.ndim() != shape.len() {
-        return Err("its shape changed while it was read".into());
-    }
-    let memory_shape: Vec<usize> = count.iter().map(|&n| n as usize).collect();
-    let memory_space = hdf5::Dataspace::try_new(memory_shape)?;
-    // SAFETY: start and count have one entry per dimension (checked), rows outside the dataset make
-    // H5Dread fail, and the caller vouches for the buffer.
-    unsafe {
-        hdf5::sync::sync(|| {
-            hdf5::h5check(H5Sselect_hyperslab(
-                file_space.id(),
-                H5S_seloper_t::H5S_SELECT_SET,
-                start.as_ptr(),
-                std::ptr::null(),
-                count.as_ptr(),
-                std::ptr::null(),
-            ))?;
-            hdf5::h5check(H5Dread(dataset.id(), memory_type, memory_space.id(), file_space.id(), H5P_DEFAULT, buffer))
-        })
-    }
-    .map(|_| ())
 }
 
 /// The strings of an attribute, if it is there and holds strings.
