@@ -1,6 +1,7 @@
 //! Progress for the person or program that waits: a bar on a terminal, else one plain line (or JSON object) per
 //! interval. Only the root speaks.
 
+use crate::data::convert::Progress as BytesDone;
 use crate::train::{Observer, Progress};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
@@ -89,6 +90,23 @@ impl Observer for Reporter {
             None => print(),
         }
     }
+}
+
+/// Does work that says how many bytes of how many it has done: a bar on a terminal, else nothing.
+pub fn with_progress<T>(json: bool, work: impl FnOnce(&mut dyn FnMut(&BytesDone)) -> T) -> T {
+    if json || !std::io::stderr().is_terminal() {
+        return work(&mut |_| ());
+    }
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    let style = ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes} | {bytes_per_sec} | {eta}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    let done = work(&mut |progress| {
+        bar.set_message(progress.doing);
+        bar.set_length(progress.of_bytes);
+        bar.set_position(progress.done_bytes);
+    });
+    bar.finish_and_clear();
+    done
 }
 
 /// `step 12/1000 | loss 0.48213 | gradient 3.0e-3 | learning_rate 1.0e-1`

@@ -24,7 +24,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("predict", &["comm", "config", "data", "metric", "model", "objective", "store", "train"]),
     ("verify", &["comm", "data", "model", "train"]),
     ("doctor", &["blas", "comm", "data", "store"]),
-    ("report", &["train"]),
+    ("report", &["data", "train"]),
     (
         "cli",
         &[

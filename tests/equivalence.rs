@@ -141,29 +141,82 @@ fn poisson_has_the_same_bits_in_every_shape() {
     }
 }
 
+/// The filters that a dataset of numbers can have here.
+#[derive(Clone, Copy, Debug)]
+enum Filters {
+    None,
+    Deflate,
+    ShuffleDeflate,
+    ShuffleDeflateFletcher,
+}
+
+/// Writes rows of `X` (n, 5) and `y`; `chunk`: rows and columns.
+fn write_rows(path: &Path, x: &[f32], y: &[f64], chunk: Option<(usize, usize)>, filters: Filters) {
+    let file = hdf5::File::create(path).unwrap();
+    let x = ndarray::ArrayView2::from_shape((y.len(), 5), x).unwrap();
+    let mut builder = file.new_dataset_builder();
+    if let Some((rows, columns)) = chunk {
+        builder = builder.chunk((rows.min(y.len()), columns));
+        builder = match filters {
+            Filters::None => builder,
+            Filters::Deflate => builder.deflate(1),
+            Filters::ShuffleDeflate => builder.shuffle().deflate(6),
+            Filters::ShuffleDeflateFletcher => builder.shuffle().deflate(2).fletcher32(),
+        };
+    }
+    builder.with_data(&x).create("X").unwrap();
+    file.new_dataset_builder().with_data(y).create("y").unwrap();
+}
+
+#[test]
+fn every_chunk_shape_compression_and_number_of_files_has_one_digest() {
+    let folder = tempfile::tempdir().unwrap();
+    let table = synthetic::logistic(1_009, 5, 5).unwrap();
+    let consort::data::Values::F32(x) = &table.block().values else { panic!("narrow") };
+    let consort::data::Targets::Number(y) = &table.block().target else { panic!("numbers") };
+    let chunks = [None, Some((64, 5)), Some((7, 3)), Some((1_009, 1)), Some((200, 2))];
+    let filters = [Filters::None, Filters::Deflate, Filters::ShuffleDeflate, Filters::ShuffleDeflateFletcher];
+    let cuts: [&[usize]; 3] = [&[0, 1_009], &[0, 1, 333, 1_009], &[0, 16, 17, 300, 304, 700, 1_008, 1_009]];
+    let config =
+        TrainConfig { kind: Kind::Logistic, solver: Solver::Lbfgs, max_iterations: 5, ..TrainConfig::default() };
+    let epochs = TrainConfig { solver: Solver::Sgd, epochs: Some(1), global_batch: 128, ..config.clone() };
+    let mut alone: Option<(Model, Model)> = None;
+    let mut n_shapes = 0;
+    let shapes =
+        (0..chunks.len() * filters.len() * cuts.len()).map(|n| (chunks[n % 5], filters[n / 5 % 4], cuts[n / 20]));
+    for (chunk, filters, cuts) in shapes {
+        let part = |(i, bounds): (usize, &[usize])| {
+            let path = folder.path().join(format!("{n_shapes}-{i}.h5"));
+            let rows = bounds[0]..bounds[1];
+            write_rows(&path, &x[rows.start * 5..rows.end * 5], &y[rows], chunk, filters);
+            path
+        };
+        let paths = cuts.windows(2).enumerate().map(part).collect();
+        let inputs = Inputs { paths, ..Inputs::default() };
+        let size = 1 + n_shapes % 3;
+        let found = (run(size, 1, &inputs, &config), run(size, 1, &inputs, &epochs));
+        let (first, second) = alone.get_or_insert_with(|| found.clone());
+        let what = format!("{chunk:?} {filters:?} {} files", cuts.len() - 1);
+        assert!(same_bits(&found.0, first) && same_bits(&found.1, second), "{what}");
+        n_shapes += 1;
+    }
+    assert_eq!(n_shapes, 5 * 4 * 3);
+}
+
 #[test]
 fn a_table_cut_into_files_has_the_bits_of_the_whole() {
     let folder = tempfile::tempdir().unwrap();
-    let whole = synthetic::logistic(1_009, 5, 5).unwrap();
-    let block = whole.block().clone();
-    let part = |rows: std::ops::Range<usize>| {
-        let consort::data::Values::F32(x) = &block.values else { panic!("narrow") };
-        let consort::data::Targets::Number(y) = &block.target else { panic!("numbers") };
-        consort::data::memory::MemorySource::from_f32(x[rows.start * 5..rows.end * 5].to_vec(), 5)
-            .unwrap()
-            .with_target(y[rows].to_vec(), consort::data::TargetKind::Integer)
-            .unwrap()
+    let table = synthetic::logistic(1_009, 5, 5).unwrap();
+    let consort::data::Values::F32(x) = &table.block().values else { panic!("narrow") };
+    let consort::data::Targets::Number(y) = &table.block().target else { panic!("numbers") };
+    let write = |name: String, rows: std::ops::Range<usize>| {
+        let path = folder.path().join(name);
+        write_rows(&path, &x[rows.start * 5..rows.end * 5], &y[rows], None, Filters::None);
+        path
     };
-    let cuts = [0, 1, 333, 1_009];
-    let mut paths = Vec::new();
-    for (i, bounds) in cuts.windows(2).enumerate() {
-        let path = folder.path().join(format!("part-{i}.h5"));
-        synthetic::write_hdf5(&path, "", &part(bounds[0]..bounds[1]), Storage { chunk_rows: None, deflate: None })
-            .unwrap();
-        paths.push(path);
-    }
-    let one = folder.path().join("one.h5");
-    synthetic::write_hdf5(&one, "", &whole, Storage { chunk_rows: None, deflate: None }).unwrap();
+    let parts = [0, 1, 333, 1_009].windows(2).enumerate();
+    let paths = parts.map(|(i, bounds)| write(format!("part-{i}.h5"), bounds[0]..bounds[1])).collect();
+    let one = write("one.h5".to_string(), 0..1_009);
     let tables = [Inputs { paths: vec![one], ..Inputs::default() }, Inputs { paths, ..Inputs::default() }];
     for config in solvers(Kind::Logistic) {
         check("files", &tables, &config);

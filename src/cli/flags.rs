@@ -28,6 +28,7 @@ pub enum Command {
     Verify(VerifyFlags),
     Doctor(DoctorFlags),
     Convert(ConvertFlags),
+    Repack(RepackFlags),
 }
 
 impl Command {
@@ -41,6 +42,7 @@ impl Command {
             Command::Verify(flags) => &flags.run,
             Command::Doctor(flags) => &flags.run,
             Command::Convert(flags) => &flags.run,
+            Command::Repack(flags) => &flags.run,
         }
     }
 }
@@ -145,8 +147,26 @@ pub struct MemoryFlags {
     pub scratch: Option<PathBuf>,
 }
 
-/// Bytes: `4G`, `1.5G`, `500M`, `40000K`; powers of 1024.
+/// As [`size`], with no less than a rank can do with.
 fn memory_size(text: &str) -> Result<u64, String> {
+    let bytes = size(text)?;
+    let least = crate::train::memory::LEAST_BYTES;
+    match bytes >= least {
+        true => Ok(bytes),
+        false => Err(format!("'{text}' is too small; give at least {}M", least >> 20)),
+    }
+}
+
+/// As [`size`], for a chunk: HDF5 has none of 4 GiB.
+fn chunk_size(text: &str) -> Result<u64, String> {
+    match size(text)? {
+        bytes @ 1024..=0x4000_0000 => Ok(bytes),
+        _ => Err(format!("'{text}' is too small or too large; give 1K to 1G")),
+    }
+}
+
+/// Bytes: `4G`, `1.5G`, `500M`, `40000K`; powers of 1024.
+fn size(text: &str) -> Result<u64, String> {
     let expected = || format!("'{text}' is not a size; give a number and K, M, G or T, such as 4G");
     let text_upper = text.trim().trim_end_matches(['B', 'b']).trim_end_matches('i').to_ascii_uppercase();
     let (number, unit) = match text_upper.find(|c: char| c.is_ascii_alphabetic()) {
@@ -162,10 +182,9 @@ fn memory_size(text: &str) -> Result<u64, String> {
         _ => return Err(expected()),
     };
     let bytes = number.trim().parse::<f64>().map_err(|_| expected())? * factor;
-    let least = crate::train::memory::LEAST_BYTES;
-    match bytes >= least as f64 && bytes < 1e18 {
+    match (0.0..1e18).contains(&bytes) {
         true => Ok(bytes as u64),
-        false => Err(format!("'{text}' is too small or too large; give at least {}M", least >> 20)),
+        false => Err(expected()),
     }
 }
 
@@ -322,7 +341,7 @@ pub struct DoctorFlags {
     pub run: RunFlags,
 }
 
-/// Turn csv, libsvm or idx files into HDF5.
+/// Turn csv, tsv, libsvm, Parquet, npy, npz or idx files into HDF5.
 #[derive(Debug, Args)]
 #[command(arg_required_else_help = true, override_usage = "consort convert IN… OUT.h5 [OPTIONS]")]
 pub struct ConvertFlags {
@@ -350,6 +369,32 @@ pub struct ConvertFlags {
     /// Columns of a libsvm table, if more than its largest index says.
     #[arg(long, value_name = "N")]
     pub n_features: Option<usize>,
+    /// Replace a file that is there.
+    #[arg(long)]
+    pub force: bool,
+    #[command(flatten)]
+    pub run: RunFlags,
+}
+
+/// Write an HDF5 file again with better chunks and compression.
+///
+/// Everything in the file is kept: groups, datasets, attributes, links. Numbers and strings of fixed length get chunks of whole
+/// rows; the rest is copied as it is.
+#[derive(Debug, Args)]
+#[command(arg_required_else_help = true, override_usage = "consort repack IN.h5 OUT.h5 [OPTIONS]")]
+pub struct RepackFlags {
+    /// The file to read.
+    #[arg(value_name = "IN.h5")]
+    pub input: PathBuf,
+    /// The file to write.
+    #[arg(value_name = "OUT.h5")]
+    pub output: PathBuf,
+    /// Size of a chunk, about.
+    #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = chunk_size)]
+    pub chunk_size: u64,
+    /// Level of compression with deflate, 1 to 9, after shuffle; 0: none.
+    #[arg(long, value_name = "LEVEL", default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=9))]
+    pub deflate: u8,
     /// Replace a file that is there.
     #[arg(long)]
     pub force: bool,

@@ -10,11 +10,12 @@ mod print;
 mod resolve;
 
 use crate::comm::{Communicator, World, launcher_size, run_world};
+use crate::data::hdf5::repack;
 use crate::data::names::Need;
 use crate::data::{convert, describe, files};
 use crate::error::{Error, ErrorKind, InContext, Result};
 use crate::predict::load_model;
-use crate::report::{Reporter, print_line};
+use crate::report::{Reporter, print_line, with_progress};
 use crate::train::Inputs;
 use crate::train::evaluate::evaluate;
 use crate::{blas, doctor, predict, store, train, verify};
@@ -87,6 +88,7 @@ enum Job<'a> {
     Verify(PathBuf, Vec<PathBuf>, &'a VerifyFlags),
     Doctor,
     Convert(Vec<PathBuf>, PathBuf, convert::ConvertOptions),
+    Repack(&'a Path, &'a Path, repack::RepackOptions),
 }
 
 fn checked(command: &Command) -> Result<Job<'_>> {
@@ -113,6 +115,7 @@ fn checked(command: &Command) -> Result<Job<'_>> {
             let (inputs, out, options) = resolve::convert(flags)?;
             Job::Convert(inputs, out, options)
         }
+        Command::Repack(flags) => Job::Repack(&flags.input, &flags.output, resolve::repack(flags)?),
     })
 }
 
@@ -140,7 +143,7 @@ impl Job<'_> {
             Job::Predict(_, config) => vec![&mut config.inputs.paths],
             Job::Evaluate(_, inputs, _) => vec![&mut inputs.paths],
             Job::Verify(_, files, _) => vec![files],
-            Job::Print(_) | Job::Inspect(_) | Job::Doctor | Job::Convert(..) => Vec::new(),
+            Job::Print(_) | Job::Inspect(_) | Job::Doctor | Job::Convert(..) | Job::Repack(..) => Vec::new(),
         }
     }
 
@@ -211,7 +214,13 @@ fn carry_out(comm: &Communicator, job: &Job<'_>, json: bool) -> Result<i32> {
             Ok(0)
         }
         Job::Convert(inputs, out, options) => on_root(comm, || {
-            printer.converted(&convert::convert(inputs, out, options, &mut |_| ())?, out);
+            let done = with_progress(json, |watch| convert::convert(inputs, out, options, watch))?;
+            printer.converted(&done, out);
+            Ok(())
+        }),
+        Job::Repack(input, out, options) => on_root(comm, || {
+            let done = with_progress(json, |watch| repack::repack(input, out, options, watch))?;
+            printer.repacked(&done, out);
             Ok(())
         }),
     }

@@ -4,6 +4,7 @@ use super::resolve::TrainJob;
 use crate::comm::Traffic;
 use crate::data::convert::ConvertReport;
 use crate::data::describe::Description;
+use crate::data::hdf5::repack::RepackReport;
 use crate::doctor::{Diagnosis, list_cores};
 use crate::metric::Metrics;
 use crate::predict::PredictReport;
@@ -208,6 +209,11 @@ impl Printer {
                     lines.push(format!("  {:width$}    @{name} = {value}", ""));
                 }
             }
+            let slow = found.objects.iter().filter_map(|object| Some((object, object.advice.as_ref()?)));
+            lines.extend(slow.clone().map(|(object, advice)| format!("  slow to read: {} has {advice}", object.path)));
+            if slow.count() > 0 {
+                lines.push(format!("  better chunks: consort repack {} OUT.h5", found.file));
+            }
             if let Some(table) = &found.table {
                 let names = &table.names;
                 let group = names.group.as_deref().map(|group| format!(" of group {group}")).unwrap_or_default();
@@ -243,6 +249,30 @@ impl Printer {
         self.say(text, || {
             json!({"event": "done", "command": "convert", "rows": report.n_rows, "columns": report.n_columns,
                    "format": report.format, "features": report.features, "target": report.target,
+                   "output": output.display().to_string()})
+        });
+    }
+
+    pub fn repacked(&self, report: &RepackReport, output: &Path) {
+        let text = || {
+            let named = |(path, why): &(String, String)| format!("{path} ({why})");
+            let mut text = format!(
+                "{} in new chunks, {} bytes before, {} after | {}",
+                count(report.repacked, "dataset"),
+                report.bytes_before,
+                report.bytes_after,
+                output.display()
+            );
+            for (what, list) in [("copied as stored", &report.copied), ("left out", &report.left_out)] {
+                if !list.is_empty() {
+                    text.push_str(&format!("\n{what}: {}", list.iter().map(named).collect::<Vec<_>>().join(", ")));
+                }
+            }
+            text
+        };
+        self.say(text, || {
+            json!({"event": "done", "command": "repack", "repacked": report.repacked, "copied": report.copied,
+                   "left_out": report.left_out, "bytes_before": report.bytes_before, "bytes_after": report.bytes_after,
                    "output": output.display().to_string()})
         });
     }

@@ -1,9 +1,11 @@
 //! From words to checked jobs, before any rank talks to another. Messages name the flag.
 
 use super::flags::{
-    ConvertFlags, EvaluateFlags, MemoryFlags, PredictFlags, SettingFlags, TableFlags, TrainFlags, VerifyFlags, Words,
+    ConvertFlags, EvaluateFlags, MemoryFlags, PredictFlags, RepackFlags, SettingFlags, TableFlags, TrainFlags,
+    VerifyFlags, Words,
 };
 use crate::data::convert::ConvertOptions;
+use crate::data::hdf5::repack::RepackOptions;
 use crate::data::names::TableNames;
 use crate::error::{Error, InContext, Result};
 use crate::predict::PredictConfig;
@@ -157,6 +159,17 @@ pub fn convert(flags: &ConvertFlags) -> Result<(Vec<PathBuf>, PathBuf, ConvertOp
         ..ConvertOptions::default()
     };
     Ok((inputs.to_vec(), out.clone(), options))
+}
+
+pub fn repack(flags: &RepackFlags) -> Result<RepackOptions> {
+    if same_file(&flags.input, &flags.output) {
+        return Err(Error::usage(format!("the output {} is the input", flags.output.display())));
+    }
+    Ok(RepackOptions {
+        chunk_bytes: flags.chunk_size as usize,
+        deflate: (flags.deflate > 0).then_some(flags.deflate),
+        replace: flags.force,
+    })
 }
 
 /// The names to read another table by: the model's, relative to any group, where nothing else was typed.

@@ -1,13 +1,13 @@
 //! What is in an HDF5 file and how it would be read: for `consort inspect`.
 
 use super::hdf5::Hdf5Source;
+use super::hdf5::advice::advice;
 use super::hdf5::chunks::StoredIndex;
-use super::hdf5::find::{Object, list, shape_text};
+use super::hdf5::find::{Object, list};
 use super::hdf5::types::{FilterUse, OpenFile, attributes_of, chunk_of, filters_of, open_to_read, type_name_of};
 use super::names::{Need, TableNames};
 use super::{DataSource, Schema};
 use crate::error::{Error, InContext, Result};
-use std::fmt;
 use std::path::Path;
 
 /// The tree of a file, and the table that would be read from it without any flag.
@@ -48,6 +48,8 @@ pub struct Described {
     pub filters: Vec<FilterUse>,
     /// Why its rows are read through the HDF5 library, one thread at a time. None: past it, by all threads.
     pub through_library: Option<String>,
+    /// What its chunks cost that other chunks would not.
+    pub advice: Option<String>,
     /// Name, and the value where it is short, else type and shape.
     pub attributes: Vec<(String, String)>,
 }
@@ -75,6 +77,7 @@ fn described(file: &OpenFile, path: String, object: Object) -> Described {
         chunk: None,
         filters: Vec::new(),
         through_library: None,
+        advice: None,
         attributes: Vec::new(),
     };
     match object {
@@ -82,70 +85,27 @@ fn described(file: &OpenFile, path: String, object: Object) -> Described {
             let attributes = file.group(&path).map(|group| attributes_of(&group)).unwrap_or_default();
             Described { attributes, ..nothing }
         }
-        Object::Dataset(shape, dataset) => Described {
-            kind: "dataset".to_string(),
-            shape,
-            element_type: type_name_of(&dataset),
-            chunk: chunk_of(&dataset),
-            filters: filters_of(&dataset).unwrap_or_default(),
-            through_library: StoredIndex::of(&dataset, false).err().map(str::to_string),
-            attributes: attributes_of(&dataset),
-            ..nothing
-        },
-        Object::Other(kind) => Described { kind, ..nothing },
-    }
-}
-
-impl fmt::Display for Description {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} ({} bytes)", self.file, self.file_bytes)?;
-        for object in &self.objects {
-            writeln!(f, "{object}")?;
-        }
-        if let Some(table) = &self.table {
-            let schema = &table.schema;
-            let group = table.names.group.as_ref().map(|group| format!(" in group '{group}'")).unwrap_or_default();
-            writeln!(
-                f,
-                "read as: {} rows, {} columns from {}{group}",
-                schema.n_rows,
-                schema.columns.len(),
-                table.names.features.join(", ")
-            )?;
-            if let (Some(target), Some(kind)) = (&table.names.target, schema.target) {
-                writeln!(f, "target: {target} ({kind:?})")?;
+        Object::Dataset(shape, dataset) => {
+            let chunk = chunk_of(&dataset);
+            let filters = filters_of(&dataset).unwrap_or_default();
+            let stored = StoredIndex::of(&dataset, false);
+            let advice = match (&chunk, &stored) {
+                (Some(chunk), Ok(stored)) => advice(&shape, chunk, stored.element_bytes() as u64, !filters.is_empty()),
+                _ => None,
+            };
+            Described {
+                kind: "dataset".to_string(),
+                shape,
+                element_type: type_name_of(&dataset),
+                chunk,
+                filters,
+                through_library: stored.err().map(str::to_string),
+                advice,
+                attributes: attributes_of(&dataset),
+                ..nothing
             }
         }
-        match &self.why_not {
-            Some(why) => writeln!(f, "not trained on without flags: {why}"),
-            None => Ok(()),
-        }
-    }
-}
-
-impl fmt::Display for Described {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let depth = self.path.matches('/').count();
-        let name = self.path.rsplit('/').next().unwrap_or(&self.path);
-        write!(f, "{:width$}{name}", "", width = 2 + 2 * depth)?;
-        match self.kind.as_str() {
-            "group" => write!(f, "/")?,
-            "dataset" => write!(f, "  {}  {}", shape_text(&self.shape), self.element_type)?,
-            other => write!(f, "  ({other})")?,
-        }
-        if let Some(chunk) = &self.chunk {
-            write!(f, "  chunks {}", shape_text(chunk))?;
-        }
-        for filter in &self.filters {
-            write!(f, "  {}{}", filter.name, if filter.available { "" } else { " (no decoder here)" })?;
-        }
-        if let Some(why) = &self.through_library {
-            write!(f, "  (through the library: {why})")?;
-        }
-        for (name, value) in &self.attributes {
-            write!(f, "  @{name}={value}")?;
-        }
-        Ok(())
+        Object::Other(kind) => Described { kind, ..nothing },
     }
 }
 
@@ -165,9 +125,10 @@ mod tests {
         let paths: Vec<&str> = found.objects.iter().map(|object| object.path.as_str()).collect();
         assert_eq!(paths, ["train", "train/X", "train/y"]);
         assert_eq!(found.objects[1].chunk, Some(vec![16, 3]));
-        let text = found.to_string();
-        assert!(text.contains("X  40 × 3  float32  chunks 16 × 3  shuffle  deflate"), "{text}");
-        assert!(text.contains("40 rows, 3 columns from X in group 'train'"), "{text}");
+        let filters: Vec<&str> = found.objects[1].filters.iter().map(|filter| filter.name.as_str()).collect();
+        assert_eq!(filters, ["shuffle", "deflate"]);
+        let table = found.table.as_ref().unwrap();
+        assert_eq!((table.schema.n_rows, table.names.group.as_deref()), (40, Some("train")));
         assert!(serde_json::to_string(&found).unwrap().contains("\"n_rows\":40"));
     }
 
@@ -184,8 +145,7 @@ mod tests {
                 if path.is_dir() {
                     folders.push(path);
                 } else {
-                    let text = describe(&path).unwrap().to_string();
-                    assert!(text.lines().count() > 1, "{text}");
+                    assert!(describe(&path).unwrap().file_bytes > 0, "{}", path.display());
                     n_files += 1;
                 }
             }

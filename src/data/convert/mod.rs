@@ -120,7 +120,7 @@ pub fn convert(
 }
 
 /// Calls `write` with a name beside `out`, and renames what it wrote there. What fails leaves nothing behind.
-pub(super) fn whole_or_not_at_all<T>(out: &Path, write: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
+pub(crate) fn whole_or_not_at_all<T>(out: &Path, write: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
     let mut name = out.as_os_str().to_os_string();
     name.push(".partial");
     let partial = PathBuf::from(name);

@@ -299,9 +299,21 @@ impl StoredRows {
     pub(crate) fn read(&self, rows: Range<u64>, into: &mut [u8]) -> Result<()> {
         let row_bytes = self.index.row_bytes();
         assert_eq!(into.len() as u64, (rows.end - rows.start) * row_bytes as u64, "bytes of the rows");
+        self.read_as_stored(rows, into)?;
+        if self.index.big_endian {
+            let element = self.index.element_bytes;
+            into.par_chunks_mut(PIECE_BYTES / element * element)
+                .for_each(|piece| piece.chunks_exact_mut(element).for_each(<[u8]>::reverse));
+        }
+        Ok(())
+    }
+
+    /// As [`read`](Self::read), in the byte order of the file.
+    pub(crate) fn read_as_stored(&self, rows: Range<u64>, into: &mut [u8]) -> Result<()> {
         if into.is_empty() {
             return Ok(());
         }
+        let row_bytes = self.index.row_bytes();
         match &self.index.place {
             Place::Contiguous { offset } => self.read_contiguous(offset + rows.start * row_bytes as u64, into)?,
             Place::Inline(bytes) => {
@@ -310,11 +322,6 @@ impl StoredRows {
                 into.copy_from_slice(stored.ok_or_else(|| Error::data("holds fewer rows than its shape says"))?);
             }
             Place::Chunked(chunked) => self.read_chunked(chunked, rows, into)?,
-        }
-        if self.index.big_endian {
-            let element = self.index.element_bytes;
-            into.par_chunks_mut(PIECE_BYTES / element * element)
-                .for_each(|piece| piece.chunks_exact_mut(element).for_each(<[u8]>::reverse));
         }
         Ok(())
     }

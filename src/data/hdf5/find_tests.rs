@@ -190,8 +190,7 @@ fn a_compound_dataset_stands_for_its_fields_in_the_order_stored() {
 #[test]
 fn fields_are_described_with_their_bytes() {
     let file = file(|file| put(file, &["tracks"], &[Track::default(); 2]));
-    let described =
-        |member: Member| (member.name(), member.offset, member.dims.clone(), member.element().unwrap());
+    let described = |member: Member| (member.name(), member.offset, member.dims.clone(), member.element().unwrap());
     let fields: Vec<_> = fields_of(&file.dataset("tracks").unwrap()).into_iter().map(described).collect();
     let at = |field: usize| (field, std::mem::offset_of!(Track, vertex));
     let float = |bytes| Element::Float { bytes };

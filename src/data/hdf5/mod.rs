@@ -5,8 +5,9 @@
 //! TableIndex ──source──► rows ──read──► bytes ──chunks, filters──► blocks
 //!                                          └── what the index cannot describe: through the HDF5 library (library)
 //! ```
-//! `index` finds chunks in the file's own structures; `write` and `copy` are for what makes tables.
+//! `index` finds chunks in the file's own structures; `write`, `copy` and `repack` are for what makes tables.
 
+pub(crate) mod advice;
 pub(crate) mod chunks;
 #[allow(unsafe_code)] // macros around calls of the HDF5 library
 pub(crate) mod compound;
@@ -21,6 +22,7 @@ mod index;
 pub(crate) mod library;
 pub(crate) mod read;
 mod records;
+pub mod repack;
 mod source;
 mod table;
 #[allow(unsafe_code)] // calls of the HDF5 library that its crate does not wrap

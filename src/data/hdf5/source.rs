@@ -455,3 +455,7 @@ impl Fields<Field> {
 #[allow(unsafe_code)] // odd types are written through calls of the HDF5 library that its crate does not wrap
 #[path = "source_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "corpus_tests.rs"]
+mod corpus_tests;

@@ -285,10 +285,10 @@ pub(crate) fn fill_bytes(dataset: &Dataset, element_bytes: usize) -> Option<Vec<
     (hdf5::h5lock!(H5Pget_fill_value(create.id(), dtype.id(), buffer)) >= 0).then_some(fill)
 }
 
-/// Where the object header of a dataset lies in its file, counted from the end of the user block.
-pub(crate) fn header_address(dataset: &Dataset) -> Option<u64> {
+/// Where the object header of a dataset or group lies in its file, counted from the end of the user block.
+pub(crate) fn header_address(object: &hdf5::Location) -> Option<u64> {
     let mut info = H5O_info1_t::default();
-    (hdf5::h5lock!(H5Oget_info2(dataset.id(), &mut info, H5O_INFO_BASIC)) >= 0).then_some(info.addr)
+    (hdf5::h5lock!(H5Oget_info2(object.id(), &mut info, H5O_INFO_BASIC)) >= 0).then_some(info.addr)
 }
 
 /// All bytes of a small dataset as stored.

@@ -82,12 +82,7 @@ impl Cell {
 impl Writer {
     /// Opens the file to add to it, or makes it; then the group, which may be there already.
     pub(crate) fn append(path: &Path, group: &str) -> Result<Writer> {
-        // Format 1.8: attributes of more than 64 KiB, such as ten thousand categories, have a place in it.
-        let mut options = File::with_options();
-        options.with_fapl(|access| access.file_locking(false).libver_v18());
-        // Without times, so that the same rows make the same bytes.
-        let opened = options.with_fcpl(|create| create.obj_track_times(false)).append(path);
-        let file = opened.map_err(|e| Error::data(format!("cannot be written: {}", reason(&e)))).in_file(path)?;
+        let file = open_to_write(path)?;
         let mut at = file.group("/").map_err(failed).in_file(path)?;
         for name in group.split('/').filter(|name| !name.is_empty()) {
             let next = if at.link_exists(name) {
@@ -191,6 +186,16 @@ impl Writer {
     }
 }
 
+/// Opens a file to add to it, or makes it.
+pub(super) fn open_to_write(path: &Path) -> Result<File> {
+    // Format 1.8: attributes of more than 64 KiB, such as ten thousand categories, have a place in it.
+    let mut options = File::with_options();
+    options.with_fapl(|access| access.file_locking(false).libver_v18());
+    // Without times, so that the same rows make the same bytes.
+    let opened = options.with_fcpl(|create| create.obj_track_times(false)).append(path);
+    opened.map_err(|e| Error::data(format!("cannot be written: {}", reason(&e)))).in_file(path)
+}
+
 fn var_len(values: &[String]) -> Result<Vec<VarLenUnicode>> {
     // A zero byte would end the string early.
     let text = |(at, value): (usize, &String)| {
@@ -200,7 +205,7 @@ fn var_len(values: &[String]) -> Result<Vec<VarLenUnicode>> {
     values.iter().enumerate().map(text).collect()
 }
 
-fn failed(e: hdf5::Error) -> Error {
+pub(super) fn failed(e: hdf5::Error) -> Error {
     Error::data(format!("cannot write: {}", reason(&e)))
 }
 
