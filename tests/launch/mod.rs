@@ -7,17 +7,17 @@ use std::time::{Duration, Instant};
 const TIME_LIMIT: Duration = Duration::from_secs(120);
 
 /// How a program ended.
-#[allow(dead_code)] // not every test looks at all of it
+#[allow(dead_code, reason = "not every test that starts programs looks at all of it")]
 pub struct Ended {
     /// `None`: it hung and was stopped.
     pub code: Option<i32>,
-    #[allow(dead_code, reason = "not every test that starts programs looks at it")]
     pub out: String,
     /// stdout, then stderr.
     pub text: String,
     pub took: Duration,
 }
 
+#[allow(dead_code, reason = "not every test that starts programs has several ranks")]
 pub fn launcher() -> String {
     std::env::var("CONSORT_MPIEXEC").unwrap_or_else(|_| "mpirun".to_string())
 }

@@ -69,15 +69,27 @@ impl RecordField {
         let elements = &last.bytes[first..first + (rows.end - rows.start) as usize * stored.row_bytes()];
         let tasks = into.par_chunks_mut(TASK_ELEMENTS * window.n_bytes);
         tasks.zip(elements.par_chunks(TASK_ELEMENTS * stored.element_bytes())).for_each(|(into, elements)| {
-            for (to, element) in
-                into.chunks_exact_mut(window.n_bytes).zip(elements.chunks_exact(stored.element_bytes()))
-            {
-                to.copy_from_slice(&element[window.offset..window.offset + window.n_bytes]);
-                if window.big_endian {
-                    to.chunks_exact_mut(window.element_bytes).for_each(<[u8]>::reverse);
-                }
+            let elements = elements.chunks_exact(stored.element_bytes());
+            match window.n_bytes {
+                1 => take::<1>(elements, window.offset, into),
+                2 => take::<2>(elements, window.offset, into),
+                4 => take::<4>(elements, window.offset, into),
+                8 => take::<8>(elements, window.offset, into),
+                n => into.chunks_exact_mut(n).zip(elements).for_each(|(to, element)| {
+                    to.copy_from_slice(&element[window.offset..window.offset + n]);
+                }),
+            }
+            if window.big_endian {
+                into.chunks_exact_mut(window.element_bytes).for_each(<[u8]>::reverse);
             }
         });
         Ok(())
+    }
+}
+
+/// Bytes `offset..offset + B` of each element: a length known to the compiler is copied without a call.
+fn take<'e, const B: usize>(elements: impl Iterator<Item = &'e [u8]>, offset: usize, into: &mut [u8]) {
+    for (to, element) in into.as_chunks_mut::<B>().0.iter_mut().zip(elements) {
+        to.copy_from_slice(&element[offset..offset + B]);
     }
 }
