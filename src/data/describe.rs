@@ -82,16 +82,22 @@ fn described(file: &OpenFile, path: String, object: Object) -> Described {
             let attributes = file.group(&path).map(|group| attributes_of(&group)).unwrap_or_default();
             Described { attributes, ..nothing }
         }
-        Object::Dataset(shape, dataset) => Described {
-            kind: "dataset".to_string(),
-            shape,
-            element_type: type_name_of(&dataset),
-            chunk: chunk_of(&dataset),
-            filters: filters_of(&dataset).unwrap_or_default(),
-            through_library: StoredIndex::of(&dataset, false).err().map(str::to_string),
-            attributes: attributes_of(&dataset),
-            ..nothing
-        },
+        Object::Dataset(shape, dataset) => {
+            let through_library = StoredIndex::of(&dataset, false).err().map(str::to_string);
+            let mut filters = filters_of(&dataset).unwrap_or_default();
+            // Past the library every filter has a decoder.
+            filters.iter_mut().for_each(|filter| filter.available |= through_library.is_none());
+            Described {
+                kind: "dataset".to_string(),
+                shape,
+                element_type: type_name_of(&dataset),
+                chunk: chunk_of(&dataset),
+                filters,
+                through_library,
+                attributes: attributes_of(&dataset),
+                ..nothing
+            }
+        }
         Object::Other(kind) => Described { kind, ..nothing },
     }
 }

@@ -1,6 +1,7 @@
 //! One dataset of a table, or a part of one: looked at by one rank through the HDF5 library, described so that every rank can read it.
 
 use super::chunks::StoredIndex;
+use super::filters::Filter;
 use super::find::{column_names, element_of, shape_of, shape_text};
 use super::types::{Element, filters_of, number_attribute, reason, text_attribute};
 use crate::data::{ColumnKind, TargetKind};
@@ -63,13 +64,20 @@ impl FieldIndex {
                 "cannot be read column by column: {why}; store it with its rows first, and leave --transpose out"
             )));
         }
-        if stored.is_err()
+        if let Err(why) = &stored
             && let Some(missing) = filters_of(&dataset)?.into_iter().find(|filter| !filter.available)
         {
+            let (name, id) = (missing.name, missing.id);
+            let found = match Filter::of(id, &missing.values).is_ok() {
+                false => format!("is compressed with the filter {name} (number {id}), for which no decoder is here"),
+                true => format!(
+                    "is compressed with the filter {name} (number {id}), which the HDF5 library here cannot decode, and Consort \
+                     only for other datasets ({why})"
+                ),
+            };
             return Err(Error::data(format!(
-                "is compressed with the filter {} (number {}), for which no decoder is here; install the plugin and set \
-                 HDF5_PLUGIN_PATH, or rewrite the file with h5repack -f GZIP=1 where it can be read",
-                missing.name, missing.id
+                "{found}; install the plugin and set HDF5_PLUGIN_PATH, or rewrite the file with h5repack -f GZIP=1 where it \
+                 can be read"
             )));
         }
         if shape.is_empty() {
