@@ -140,6 +140,23 @@ fn scaled_numbers_are_those_of_the_library() {
 }
 
 #[test]
+fn datasets_that_grow_along_another_axis_are_read_as_the_library_reads_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t.h5");
+    let file = hdf5::File::with_options().with_fapl(|access| access.libver_latest()).create(&path).unwrap();
+    for (name, most) in [("second", [Some(19), None]), ("first", [None, Some(400)]), ("both", [None, None])] {
+        let shape = [hdf5::Extent::new(7, most[0]), hdf5::Extent::new(300, most[1])];
+        let dataset = file.new_dataset::<i32>().chunk((2, 2)).deflate(1).shape(shape).create(name).unwrap();
+        dataset.write(&ndarray::Array2::from_shape_fn((7, 300), |(i, j)| (i * 1000 + j) as i32)).unwrap();
+    }
+    file.close().unwrap();
+    let file = hdf5::File::open(&path).unwrap();
+    for dataset in file.datasets().unwrap() {
+        same_both_ways::<i32>(&dataset, &open(&dataset, 0).unwrap(), &dataset.name());
+    }
+}
+
+#[test]
 fn every_shape_and_pipeline_gives_the_bytes_of_the_library() {
     let digits = |n| Written::scale_offset(ScaleOffset::FloatDScale(n));
     let bits = |n| Written::scale_offset(ScaleOffset::Integer(n));
