@@ -1,7 +1,9 @@
 """Writes data/layouts/: one table of 37 rows and 5 columns in every layout that people have it in, and what is in it (table.json).
 
-Needs h5py; for pytables.h5 and pandas_*.h5 also tables and pandas. The files are committed: neither the build nor the tests
-need Python. Running it again gives the same values (some files hold the time). Written with Python 3.11, h5py 3.16.0, numpy 2.4.6, tables 3.11.1 and pandas 3.1.1.
+Needs h5py; for pytables.h5 and pandas_*.h5 also tables and pandas; for filtered.h5 also hdf5plugin. The files are committed:
+neither the build nor the tests need Python. Running it again gives the same values (some files hold the time). Written with
+Python 3.11, h5py 3.16.0, hdf5plugin 7.1.0, numpy 2.4.6, tables 3.11.1 and pandas 3.1.1. `make_layouts.py filtered` writes only
+filtered.h5, which has other values: see there.
 
 Columns, chosen so that every type of a layout holds them exactly:
     day     whole, 0..6
@@ -228,13 +230,101 @@ def tables_and_frames():
     frame.to_hdf(os.path.join(HERE, "pandas_fixed.h5"), format="fixed", **how)
 
 
+def filtered_values(shape, stretch, dtype):
+    """Even stretches of elements compress well, odd ones not at all: splitmix64 of the element's number."""
+    i = np.arange(np.prod(shape), dtype="u8")
+    z = (i + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    noise = (z ^ (z >> np.uint64(31))) >> np.uint64(11)
+    value = np.where(i // np.uint64(stretch) % np.uint64(2) == 0, i // np.uint64(3) % np.uint64(50), noise)
+    bits = 24 if np.dtype(dtype) == np.dtype("f4") else min(53, 8 * np.dtype(dtype).itemsize)
+    return (value & np.uint64(2**bits - 1)).reshape(shape).astype(dtype)
+
+
+def filtered():
+    """filtered.h5: what decoders past the HDF5 library are tested with, a group for every setting of a filter."""
+    import hdf5plugin as p
+
+    settings = dict(
+        lzf=dict(compression="lzf"),
+        lzf_shuffled=dict(compression="lzf", shuffle=True, fletcher32=True),
+        zstd=p.Zstd(),
+        zstd_shuffled=dict(p.Zstd(clevel=19), shuffle=True, fletcher32=True),
+        lz4=p.LZ4(),
+        lz4_blocks=p.LZ4(nbytes=100),
+        bzip2=p.BZip2(),
+        bitshuffle=p.Bitshuffle(cname="none"),
+        bitshuffle_blocks=p.Bitshuffle(nelems=16, cname="none"),
+        bitshuffle_lz4=p.Bitshuffle(cname="lz4"),
+        bitshuffle_lz4_blocks=p.Bitshuffle(nelems=24, cname="lz4"),
+        bitshuffle_zstd=p.Bitshuffle(nelems=64, cname="zstd", clevel=3),
+        blosc_blosclz_bits=p.Blosc(cname="blosclz", shuffle=p.Blosc.BITSHUFFLE),
+        blosc_blosclz=p.Blosc(cname="blosclz", clevel=9, shuffle=p.Blosc.NOSHUFFLE),
+        blosc_lz4=p.Blosc(cname="lz4", shuffle=p.Blosc.SHUFFLE),
+        blosc_lz4hc=p.Blosc(cname="lz4hc", clevel=9, shuffle=p.Blosc.BITSHUFFLE),
+        blosc_snappy=p.Blosc(cname="snappy", shuffle=p.Blosc.SHUFFLE),
+        blosc_zlib=p.Blosc(cname="zlib", shuffle=p.Blosc.SHUFFLE),
+        blosc_zstd=p.Blosc(cname="zstd", shuffle=p.Blosc.SHUFFLE),
+    )
+    with new("filtered.h5") as f:
+        for name, how in settings.items():
+            group = f.create_group(name)
+            # 3 × 2 chunks, those at the edges in part.
+            for dtype in ["u1", "<i2", ">i4", "<f4", ">f8"]:
+                if dtype == "<f4" and not name.startswith("blosc_zstd"):
+                    continue
+                data = filtered_values((150, 3), 192, dtype)
+                group.create_dataset(dtype.strip("<>") + ("_be" if ">" in dtype else ""), data=data, chunks=(64, 2), **how)
+            one = filtered_values((150,), 100, "u1")
+            group.create_dataset("one", data=one, chunks=(64,), **how)
+        # A chunk of many blocks of its filter, the last in part; it compresses well but for its last stretch.
+        data = filtered_values((20_011,), 19_800, "<i4")
+        for name, how in dict(
+            lzf=settings["lzf_shuffled"],
+            zstd=settings["zstd"],
+            lz4=p.LZ4(nbytes=7000),
+            bzip2=p.BZip2(blocksize=1),
+            bitshuffle_lz4=p.Bitshuffle(cname="lz4"),
+            bitshuffle_zstd=p.Bitshuffle(nelems=3000, cname="zstd"),
+            blosc_blosclz=p.Blosc(cname="blosclz", clevel=1, shuffle=p.Blosc.NOSHUFFLE),
+            blosc_blosclz_bits=p.Blosc(cname="blosclz", clevel=1, shuffle=p.Blosc.BITSHUFFLE),
+            blosc_lz4=p.Blosc(cname="lz4", clevel=1, shuffle=p.Blosc.SHUFFLE),
+            blosc_lz4_bits=p.Blosc(cname="lz4", clevel=1, shuffle=p.Blosc.BITSHUFFLE),
+            blosc_zstd=p.Blosc(cname="zstd", clevel=1, shuffle=p.Blosc.SHUFFLE),
+        ).items():
+            f.create_dataset(f"long/{name}", data=data, chunks=(20_011,), **how)
+        for name, how in dict(blosc2=p.Blosc2(), zfp=p.Zfp(reversible=True)).items():
+            f.create_dataset(f"unknown/{name}", data=filtered_values((150, 3), 192, "f8"), chunks=(64, 2), **how)
+        # Filters of every library; what they give is compared with it.
+        for dtype, digits, fill in [(">i4", 0, None), (">i4", 0, 7), ("<u2", 9, 49), (">f8", 3, 0.5), ("<f4", 1, None)]:
+            how = dict(chunks=(64, 2), scaleoffset=digits, fillvalue=fill, shuffle=dtype[1] == "i")
+            name = f"own/scaled_{dtype.strip('<>')}_{digits}_{fill}"
+            f.create_dataset(name, data=filtered_values((150, 3), 450, dtype), **how)
+        for name, bits in [("own/nbit", 32), ("own/nbit_12", 12), ("own/szip", 32)]:
+            create = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+            create.set_chunk((64, 2))
+            if name == "own/szip":
+                create.set_szip(h5py.h5z.SZIP_NN_OPTION_MASK, 8)
+            else:
+                create.set_filter(h5py.h5z.FILTER_NBIT)
+            kind = h5py.h5t.STD_I32BE.copy()
+            kind.set_precision(bits)
+            made = h5py.h5d.create(f.id, name.encode(), kind, h5py.h5s.create_simple((150, 3)), create)
+            made.write(h5py.h5s.ALL, h5py.h5s.ALL, filtered_values((150, 3), 450, "i4"))
+        f.create_dataset("unknown/zstd_half", data=filtered_values((150, 3), 192, "u1").astype("f2"), chunks=(64, 2), **p.Zstd())
+
+
 def main():
     os.makedirs(HERE, exist_ok=True)
+    if sys.argv[1:] == ["filtered"]:
+        return filtered()
     numbers_and_text()
     compound()
     elsewhere()
     conventions()
     tables_and_frames()
+    filtered()
     rows = [[None if np.isnan(v) else v for v in values] for values in X.tolist()]
     with open(os.path.join(HERE, "table.json"), "w") as f:
         lines = [f"{json.dumps(key)}: {json.dumps(value)}," for key, value in dict(names=NAMES, classes=CLASSES, target=target.tolist()).items()]

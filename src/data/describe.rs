@@ -87,8 +87,10 @@ fn described(file: &OpenFile, path: String, object: Object) -> Described {
         }
         Object::Dataset(shape, dataset) => {
             let chunk = chunk_of(&dataset);
-            let filters = filters_of(&dataset).unwrap_or_default();
             let stored = StoredIndex::of(&dataset, false);
+            let mut filters = filters_of(&dataset).unwrap_or_default();
+            // Past the library every filter has a decoder.
+            filters.iter_mut().for_each(|filter| filter.available |= stored.is_ok());
             let advice = match (&chunk, &stored) {
                 (Some(chunk), Ok(stored)) => advice(&shape, chunk, stored.element_bytes() as u64, !filters.is_empty()),
                 _ => None,

@@ -201,6 +201,11 @@ fn list_chunks(
     };
     let grid: Vec<u64> = shape.iter().zip(chunk).map(|(n, c)| n.div_ceil(*c)).collect();
     let n_chunks = grid.iter().try_fold(1u64, |product, &n| product.checked_mul(n)).unwrap_or(u64::MAX);
+    // HDF5 1.10 lists chunks in another order than it reads them where another axis than the first grows.
+    let most = dataset.space().map_err(|_| why)?.maxdims();
+    if most.first().is_some_and(Option::is_some) && most.contains(&None) {
+        return Err(why);
+    }
     let options = dataset.dcpl().and_then(|create| create.get_chunk_opts()).map_err(|_| why)?;
     if options.is_some_and(|options| !options.is_empty()) {
         return Err("its last chunks are not filtered");

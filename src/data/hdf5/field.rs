@@ -3,6 +3,7 @@
 use super::chunks::StoredIndex;
 use super::compound::{Member, fields_of};
 use super::contents::{names_of_field, strings_of};
+use super::filters::Filter;
 use super::find::{column_names, element_of, shape_of, shape_text};
 use super::records::Window;
 use super::types::{Element, filters_of, number_attribute, reason, text_attribute};
@@ -91,10 +92,19 @@ impl FieldIndex {
                 )));
             }
             if let Some(missing) = filters_of(&dataset)?.into_iter().find(|filter| !filter.available) {
+                let (name, id) = (missing.name, missing.id);
+                let found = match Filter::of(id, &missing.values).is_ok() {
+                    false => {
+                        format!("is compressed with the filter {name} (number {id}), for which no decoder is here")
+                    }
+                    true => format!(
+                        "is compressed with the filter {name} (number {id}), which the HDF5 library here cannot decode, and Consort \
+                         only for other datasets ({why})"
+                    ),
+                };
                 return Err(Error::data(format!(
-                    "is compressed with the filter {} (number {}), for which no decoder is here; install the plugin and set \
-                     HDF5_PLUGIN_PATH, or rewrite the file with h5repack -f GZIP=1 where it can be read",
-                    missing.name, missing.id
+                    "{found}; install the plugin and set HDF5_PLUGIN_PATH, or rewrite the file with h5repack -f GZIP=1 where it \
+                     can be read"
                 )));
             }
         }

@@ -15,6 +15,8 @@ pub(crate) mod contents;
 #[allow(unsafe_code)] // calls of the HDF5 library that its crate does not wrap
 mod copy;
 mod field;
+#[cfg(test)]
+mod filtered_tests;
 mod filters;
 pub(crate) mod find;
 mod index;

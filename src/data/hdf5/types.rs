@@ -309,7 +309,7 @@ pub struct FilterUse {
     pub id: i32,
     /// Its name, such as `deflate`.
     pub name: String,
-    /// Whether the HDF5 library of this machine can decode it.
+    /// Whether the HDF5 library of this machine can decode it; in a description, whether anything here can.
     pub available: bool,
     /// What the filter was told when the dataset was made.
     #[serde(skip)]

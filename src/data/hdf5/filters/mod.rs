@@ -7,9 +7,17 @@
 //! allocated, and no bytes make a decoder panic. Source of the pipeline: *HDF5 File Format Specification Version 3.0*,
 //! IV.A.2.l "Data Storage - Filter Pipeline"; each decoder names its own.
 
+mod bitshuffle;
+mod blosc;
+mod codecs;
+mod lzf;
+mod scaleoffset;
 mod shuffle;
 
 use crate::error::{Error, Result};
+use bitshuffle::Bitshuffle;
+use codecs::Codecs;
+use scaleoffset::ScaleOffset;
 use serde::{Deserialize, Serialize};
 
 /// One filter of a dataset's pipeline with its parameters.
@@ -21,6 +29,16 @@ pub(crate) enum Filter {
         element_bytes: usize,
     },
     Fletcher32,
+    /// Numbers in as many bits as their range needs.
+    ScaleOffset(ScaleOffset),
+    Bzip2,
+    Lzf,
+    Blosc,
+    Lz4,
+    Bitshuffle(Bitshuffle),
+    Zstd,
+    /// One that had nothing to do.
+    Nothing,
 }
 
 impl Filter {
@@ -36,6 +54,18 @@ impl Filter {
                 _ => Err("its shuffle filter does not name the bytes of an element"),
             },
             3 => Ok(Filter::Fletcher32),
+            4 => Err("szip is decoded by the HDF5 library only"),
+            5 => match values {
+                [_, full_precision, ..] if *full_precision != 0 => Ok(Filter::Nothing),
+                _ => Err("its numbers have fewer bits than their bytes (nbit), which the HDF5 library converts"),
+            },
+            6 => ScaleOffset::of(values).map(Filter::ScaleOffset),
+            307 => Ok(Filter::Bzip2),
+            32000 => Ok(Filter::Lzf),
+            32001 => Ok(Filter::Blosc),
+            32004 => Ok(Filter::Lz4),
+            32008 => Bitshuffle::of(values).map(Filter::Bitshuffle),
+            32015 => Ok(Filter::Zstd),
             _ => Err("a filter that only the library decodes"),
         }
     }
@@ -43,9 +73,11 @@ impl Filter {
     /// By how many bytes this filter makes any chunk longer. None where that depends on the data.
     fn added_bytes(&self) -> Option<usize> {
         match self {
-            Filter::Shuffle { .. } => Some(0),
+            Filter::Shuffle { .. } | Filter::Nothing => Some(0),
             Filter::Fletcher32 => Some(shuffle::CHECKSUM_BYTES),
-            Filter::Deflate => None,
+            Filter::Bitshuffle(bits) => bits.keeps_length().then_some(0),
+            Filter::ScaleOffset(numbers) => numbers.keeps_length().then_some(0),
+            Filter::Deflate | Filter::Bzip2 | Filter::Lzf | Filter::Blosc | Filter::Lz4 | Filter::Zstd => None,
         }
     }
 }
@@ -64,6 +96,26 @@ impl Length {
         let exact = filters.map(Filter::added_bytes).try_fold(decoded_bytes, |sum, added| sum.checked_add(added?));
         Length { exact, most: exact.unwrap_or(decoded_bytes.saturating_mul(16).saturating_add(64 << 10)) }
     }
+
+    /// The length that stored bytes tell of themselves, if it can be.
+    fn room(&self, told: u64) -> Option<usize> {
+        let told = usize::try_from(told).ok()?;
+        (told <= self.most && self.exact.is_none_or(|exact| exact == told)).then_some(told)
+    }
+}
+
+fn damaged(name: &str) -> Error {
+    Error::data(format!("does not decode as {name}: its bytes are damaged"))
+}
+
+/// A number of at most 8 bytes.
+fn little_endian(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte))
+}
+
+/// A number of at most 8 bytes.
+fn big_endian(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0, |number, &byte| number << 8 | u64::from(byte))
 }
 
 /// Buffers and decoders of one thread, reused from chunk to chunk.
@@ -72,12 +124,14 @@ pub(crate) struct Decoder {
     stored: Vec<u8>,
     /// What the filter at hand makes of it.
     undone: Vec<u8>,
-    inflate: libdeflater::Decompressor,
+    /// A block of the filter at hand.
+    spare: Vec<u8>,
+    codecs: Codecs,
 }
 
 impl Decoder {
     pub(crate) fn new() -> Decoder {
-        Decoder { stored: Vec::new(), undone: Vec::new(), inflate: libdeflater::Decompressor::new() }
+        Decoder { stored: Vec::new(), undone: Vec::new(), spare: Vec::new(), codecs: Codecs::new() }
     }
 
     /// Where the caller puts the stored bytes of a chunk before [`decode`](Self::decode).
@@ -113,7 +167,8 @@ impl Decoder {
     fn undo(&mut self, filter: &Filter, given: Length) -> Result<()> {
         let (stored, decoded) = (&self.stored[..], &mut self.undone);
         match filter {
-            Filter::Deflate => inflate(&mut self.inflate, stored, given, decoded)?,
+            Filter::Nothing => return Ok(()),
+            Filter::Deflate => self.codecs.deflate(stored, given, decoded)?,
             Filter::Shuffle { element_bytes } => {
                 // Nothing to exchange: the bytes are as they were.
                 if *element_bytes == 1 || stored.len() < 2 * *element_bytes {
@@ -127,31 +182,23 @@ impl Decoder {
                 self.stored.truncate(data_bytes);
                 return Ok(());
             }
+            Filter::ScaleOffset(numbers) if numbers.is_plain() => return Ok(()),
+            Filter::ScaleOffset(numbers) => numbers.undo(stored, given, decoded)?,
+            Filter::Bzip2 => codecs::bzip2(stored, given, decoded)?,
+            Filter::Lzf => codecs::lzf_stream(stored, given, decoded)?,
+            Filter::Blosc => blosc::blosc(&mut self.codecs, stored, given, &mut self.spare, decoded)?,
+            Filter::Lz4 => codecs::lz4_frame(stored, given, decoded)?,
+            Filter::Bitshuffle(bits) => bits.undo(&mut self.codecs, stored, given, &mut self.spare, decoded)?,
+            Filter::Zstd => self.codecs.zstd(stored, given, decoded)?,
         }
         std::mem::swap(&mut self.stored, &mut self.undone);
         Ok(())
     }
 }
 
-/// Undoes deflate: a zlib stream (RFC 1950).
-fn inflate(inflate: &mut libdeflater::Decompressor, stored: &[u8], given: Length, decoded: &mut Vec<u8>) -> Result<()> {
-    use libdeflater::DecompressionError::InsufficientSpace;
-    // The stream does not say how long its data is: where nothing else does, room is doubled until it suffices.
-    let first_guess = stored.len().saturating_mul(4).saturating_add(1024).min(given.most);
-    let mut room = given.exact.unwrap_or(first_guess);
-    loop {
-        decoded.resize(room, 0);
-        match inflate.zlib_decompress(stored, decoded) {
-            Ok(n) if given.exact.is_none_or(|exact| exact == n) => {
-                decoded.truncate(n);
-                return Ok(());
-            }
-            Err(InsufficientSpace) if room < given.most => room = room.saturating_mul(2).min(given.most),
-            _ => return Err(Error::data("does not inflate: its bytes are damaged")),
-        }
-    }
-}
-
 #[cfg(test)]
 #[path = "tests.rs"]
 mod tests;
+
+#[cfg(test)]
+pub(super) mod damage_tests;

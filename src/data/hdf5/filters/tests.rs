@@ -41,3 +41,27 @@ fn a_stream_within_a_stream_inflates_and_one_that_is_too_long_does_not() {
     assert!(decoder.decode(&[DEFLATE, DEFLATE], 0, 100).is_err());
     assert!(decoder.undone.capacity() <= 16 * 100 + (64 << 10));
 }
+
+#[test]
+fn streams_within_streams_are_given_the_room_that_they_need() {
+    let bytes: Vec<u8> = (0..70_000u32).map(|i| (i / 300) as u8).collect();
+    let bzip2 = |bytes: &[u8]| {
+        use std::io::Read;
+        let mut out = Vec::new();
+        bzip2::read::BzEncoder::new(bytes, bzip2::Compression::fast()).read_to_end(&mut out).unwrap();
+        out
+    };
+    // A frame that says its length, one that does not, and both.
+    let zstd_told = |bytes: &[u8]| zstd::bulk::compress(bytes, 1).unwrap();
+    let zstd = |bytes: &[u8]| zstd::stream::encode_all(bytes, 1).unwrap();
+    let (first, last) = bytes.split_at(1000);
+    let frames = [zstd_told(first), zstd(last)].concat();
+    for (stored, inner) in [(bzip2(&frames), Filter::Zstd), (bzip2(&bzip2(&bytes)), Filter::Bzip2)] {
+        assert_eq!(decoded(&stored, &[inner, Filter::Bzip2], 0, bytes.len()).unwrap(), bytes);
+    }
+    for stored in [zstd_told(&bzip2(&bytes)), zstd(&bzip2(&bytes))] {
+        assert_eq!(decoded(&stored, &[Filter::Bzip2, Filter::Zstd], 0, bytes.len()).unwrap(), bytes);
+        assert!(decoded(&stored, &[Filter::Bzip2, Filter::Zstd], 0, bytes.len() - 1).is_err());
+        assert!(decoded(&stored[..stored.len() - 1], &[Filter::Bzip2, Filter::Zstd], 0, bytes.len()).is_err());
+    }
+}

@@ -64,10 +64,6 @@ pub(crate) fn chunks_at(
         }
         header::Index::Implicit(first) => arrays::implicit(first, &space, &mut grid)?,
         header::Index::Fixed(at) => arrays::fixed(&mut tables, at, &space, &mut grid)?,
-        // Where another axis than the first grows, the order of chunks is another one.
-        header::Index::Extensible(_) if space.most.first() != Some(&None) => {
-            return Err("its chunks are numbered along another axis than its rows");
-        }
         header::Index::Extensible(at) => arrays::extensible(&mut tables, at, &space, &mut grid)?,
     }
     Ok(grid.places)
@@ -143,3 +139,6 @@ impl Grid {
 #[cfg(test)]
 #[path = "tests.rs"]
 mod tests;
+
+#[cfg(test)]
+mod damage_tests;
