@@ -350,6 +350,9 @@ pub struct ConvertFlags {
     /// Columns of a libsvm table, if more than its largest index says.
     #[arg(long, value_name = "N")]
     pub n_features: Option<usize>,
+    /// Store a libsvm table sparsely: only the values that are there, row by row.
+    #[arg(long)]
+    pub sparse: bool,
     /// Replace a file that is there.
     #[arg(long)]
     pub force: bool,

@@ -107,9 +107,10 @@ impl fmt::Display for Description {
             let group = table.names.group.as_ref().map(|group| format!(" in group '{group}'")).unwrap_or_default();
             writeln!(
                 f,
-                "read as: {} rows, {} columns from {}{group}",
+                "read as: {} rows, {} {}columns from {}{group}",
                 schema.n_rows,
                 schema.columns.len(),
+                if schema.is_sparse { "sparse " } else { "" },
                 table.names.features.join(", ")
             )?;
             if let (Some(target), Some(kind)) = (&table.names.target, schema.target) {

@@ -100,6 +100,7 @@ impl Layout {
         for rows in [0..n_rows, 3..4, 15..31, 0..0, 36..37] {
             source.read(rows.clone(), &mut block).unwrap_or_else(|e| panic!("{}: {e}", self.files));
             let values: Vec<f64> = match &block.values {
+                Values::Sparse(_) => panic!("sparse"),
                 Values::F32(values) => values.iter().map(|&v| f64::from(v)).collect(),
                 Values::F64(values) => values.clone(),
             };

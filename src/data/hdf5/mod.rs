@@ -5,7 +5,7 @@
 //! TableIndex ──source──► rows ──read──► bytes ──chunks, filters──► blocks
 //!                                          └── what the index cannot describe: through the HDF5 library (types)
 //! ```
-//! `index` finds chunks in the file's own structures; `write` and `copy` are for what makes tables.
+//! `index` finds chunks in the file's own structures; `sparse` is for matrices of which zeros are not stored; `write` and `copy` are for what makes tables.
 
 pub(crate) mod chunks;
 #[allow(unsafe_code)] // macros around calls of the HDF5 library
@@ -19,6 +19,7 @@ pub(crate) mod find;
 mod index;
 pub(crate) mod read;
 mod source;
+mod sparse;
 mod table;
 #[allow(unsafe_code)] // calls of the HDF5 library that its crate does not wrap
 pub(crate) mod types;

@@ -7,7 +7,7 @@ use super::table::{Fields, TableIndex};
 use super::types::{open_dataset, open_to_read, reason};
 use crate::data::canonical::Value;
 use crate::data::names::{Need, TableNames};
-use crate::data::{Block, DataSource, Schema, Targets, Values};
+use crate::data::{Block, DataSource, Schema, Targets, ValueCount, Values};
 use crate::error::{Error, InContext, Result};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -224,7 +224,7 @@ impl DataSource for Hdf5Source {
             let path = self.index.parts[number].path.clone();
             self.open_part(number).in_file(&path)?;
             let Some(part) = &self.parts[number] else { continue };
-            for field in part.fields.all() {
+            for field in part.fields.of_rows() {
                 let Bytes::Stored(stored) = &field.bytes else { continue };
                 if field.index.stored.as_ref().is_ok_and(StoredIndex::is_plain) {
                     continue;
@@ -241,6 +241,22 @@ impl DataSource for Hdf5Source {
         Ok(())
     }
 
+    fn count_values(&mut self, blocks: &[Range<u64>]) -> Result<ValueCount> {
+        if !self.index.schema.is_sparse {
+            return Ok(ValueCount::dense(blocks, self.index.schema.columns.len()));
+        }
+        ValueCount::of(blocks, |rows| {
+            let mut n_values = 0;
+            self.visit_parts(rows, |fields, local, _, _| {
+                if let Some(sparse) = &fields.sparse {
+                    n_values += sparse.count(local)?;
+                }
+                Ok(())
+            })?;
+            Ok(n_values)
+        })
+    }
+
     fn limit_memory(&mut self, bytes: u64) {
         self.keep_bytes = bytes / 2;
         self.piece_bytes = (bytes / 8).clamp(1 << 16, PIECE_BYTES);
@@ -255,7 +271,7 @@ impl Hdf5Source {
         let (path, index) = (part.path.as_path(), &part.fields);
         let mut files: Vec<OpenFile> = Vec::new();
         let mut library = None;
-        let keep_bytes = self.keep_bytes / (index.features.len() as u64 + 3);
+        let keep_bytes = self.keep_bytes / index.all().count().max(1) as u64;
         let mut open = |field: &FieldIndex| -> Result<Field> {
             let decoded = self.decoded.as_ref();
             let decoded = decoded.and_then(|all| Some((all, all.datasets.get(&(number, field.path.clone()))?)));
@@ -338,6 +354,10 @@ impl Fields<Field> {
         match &mut into.values {
             Values::F32(values) => self.read_numbers(rows.clone(), slot, values, scratch)?,
             Values::F64(values) => self.read_numbers(rows.clone(), slot, values, scratch)?,
+            Values::Sparse(all) => match &self.sparse {
+                Some(sparse) => sparse.read(rows.clone(), all, scratch)?,
+                None => return Err(Error::internal("read dense features as sparse ones")),
+            },
         }
         let mut first_text = 0;
         for field in self.features.iter().filter(|field| field.index.is_text()) {
