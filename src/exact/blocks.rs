@@ -143,8 +143,7 @@ impl BoundedSums {
         self.count(1);
         let s = contribution_bits(self.n_contributions);
         for &(j, x) in contribution {
-            let (low, high) = (&mut self.low[j..=j], &mut self.high[j..=j]);
-            let beyond = kernels::add_fixed(low, high, &[x], &self.exponents[j..=j], s);
+            let beyond = kernels::add_fixed_one(&mut self.low[j], &mut self.high[j], x, self.exponents[j], s);
             self.beyond = self.beyond.wrapping_add(beyond);
         }
     }

@@ -29,7 +29,7 @@ pub(super) struct Ranges {
     /// Rows with a value.
     present: Vec<u64>,
     n_rows: u64,
-    weight: ExactSum,
+    weight: [ExactSum; 1],
     largest_weight: f64,
 }
 
@@ -40,7 +40,7 @@ impl Ranges {
             max: vec![f64::NEG_INFINITY; n_columns],
             present: vec![0; n_columns],
             n_rows: 0,
-            weight: ExactSum::new(),
+            weight: [ExactSum::new()],
             largest_weight: 0.0,
         }
     }
@@ -51,7 +51,7 @@ impl Ranges {
             let counts = weight[i] > 0.0;
             if counts {
                 self.n_rows += 1;
-                self.weight.add(weight[i]);
+                self.weight[0].add(weight[i]);
                 self.largest_weight = if weight[i] > self.largest_weight { weight[i] } else { self.largest_weight };
             }
             preprocess.each_stored(batch, i, |j, x| {
@@ -68,14 +68,14 @@ impl Ranges {
     /// Those of all ranks, 0 among the values of columns that some row lacks; and the total weight. Collective.
     fn agreed(&self, comm: &Communicator) -> Result<(Ranges, f64)> {
         let d = self.min.len();
-        let mut keys: Vec<i64> = self.min.iter().chain(self.max.iter()).map(|x| order_key(*x)).collect();
-        keys[d..].iter_mut().zip(&self.max).for_each(|(key, max)| *key = order_key(-max));
-        keys.push(order_key(-self.largest_weight));
+        // Minima first, then negated maxima, so that one MIN serves both.
+        let negated = self.max.iter().chain([&self.largest_weight]).map(|x| -x);
+        let mut keys: Vec<i64> = self.min.iter().copied().chain(negated).map(order_key).collect();
         comm.all_reduce_min(&mut keys)?;
         let mut counts = self.present.clone();
         counts.push(self.n_rows);
         comm.all_reduce_sum(&mut counts)?;
-        let [weight] = sum_scalars(comm, std::slice::from_ref(&self.weight).try_into().expect("one sum"))?;
+        let weight = sum_scalars(comm, &self.weight)?;
         let n_rows = counts.pop().expect("the rows are last");
         let mut all = Ranges {
             min: keys[..d].iter().map(|&key| from_order_key(key)).collect(),
@@ -89,7 +89,7 @@ impl Ranges {
             all.min[j] = if all.min[j] > 0.0 { 0.0 } else { all.min[j] };
             all.max[j] = if all.max[j] < 0.0 { 0.0 } else { all.max[j] };
         }
-        let total = all.weight.value().unwrap_or(f64::INFINITY);
+        let total = all.weight[0].value().unwrap_or(f64::INFINITY);
         Ok((all, total))
     }
 }
@@ -106,12 +106,12 @@ pub(super) fn fit(
 ) -> Result<Fitted> {
     let (ranges, weight) = ranges.agreed(comm)?;
     let d = ranges.min.len();
-    let names = |j: usize| too_large(preprocess, &ranges.min, &ranges.max, j);
+    let refused = |j: usize| too_large(preprocess, &ranges.min, &ranges.max, j);
     let mut shift = vec![0.0; d];
     let mut found = None;
     for _ in 0..=MOST_SHIFTS {
         let Some(mut total) = moments(comm, plan, reader, &ranges, seed, hold, preprocess, &shift)? else {
-            return Err(names(widest(&ranges.min, &ranges.max)));
+            return Err(refused(widest(&ranges.min, &ranges.max)));
         };
         // What rows without a value add: x = 0.
         for j in 0..d {
@@ -120,7 +120,7 @@ pub(super) fn fit(
             total[d + j] -= absent * shift[j];
             total[2 * d + j] += absent * (shift[j] * shift[j]);
         }
-        let standardised = standardisation(&total, &ranges.min, &ranges.max, &shift).map_err(names)?;
+        let standardised = standardisation(&total, &ranges.min, &ranges.max, &shift).map_err(refused)?;
         let cancels = standardised.cancels;
         shift.clone_from(&standardised.mean);
         found = Some(standardised);

@@ -26,7 +26,7 @@ fn table(n: usize, d: usize) -> MemorySource {
             2 => 7.0,
             3 => 1e6 + draws.normal(at, column),
             _ if row == 5 => 1.0 + column as f64,
-            _ if row % 11 == 0 || draws.below(4, at, 1000 + column) > 0 => 0.0,
+            _ if row.is_multiple_of(11) || draws.below(4, at, 1000 + column) > 0 => 0.0,
             _ => draws.normal(at, column) * (1.0 + column as f64),
         }
     };

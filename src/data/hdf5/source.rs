@@ -224,12 +224,16 @@ impl DataSource for Hdf5Source {
             let path = self.index.parts[number].path.clone();
             self.open_part(number).in_file(&path)?;
             let Some(part) = &self.parts[number] else { continue };
-            for field in part.fields.of_rows() {
+            let mut wanted: Vec<_> = part.fields.of_rows().map(|field| (field, local.clone())).collect();
+            if let Some(sparse) = &part.fields.sparse {
+                wanted.extend(sparse.elements_of(local).in_file(&path)?);
+            }
+            for (field, rows) in wanted {
                 let Bytes::Stored(stored) = &field.bytes else { continue };
                 if field.index.stored.as_ref().is_ok_and(StoredIndex::is_plain) {
                     continue;
                 }
-                let decoded = stored.decode_to(local.clone(), &file, n_bytes);
+                let decoded = stored.decode_to(rows, &file, n_bytes);
                 let (index, more) = decoded.in_dataset(&field.index.path).in_file(&path)?;
                 datasets.insert((number, field.index.path.clone()), index);
                 n_bytes += more;

@@ -131,6 +131,13 @@ impl Sparse<Field> {
         Ok(())
     }
 
+    /// The datasets, and which of their elements these rows of the file need. Errors: as [`read`](Self::read).
+    pub(super) fn elements_of(&self, rows: Range<u64>) -> Result<[(&Field, Range<u64>); 3]> {
+        let bounds = self.bounds(rows.clone())?;
+        let values = bounds.first().copied().unwrap_or(0)..bounds.last().copied().unwrap_or(0);
+        Ok([(&self.data, values.clone()), (&self.indices, values), (&self.indptr, rows.start..rows.end + 1)])
+    }
+
     /// How many values are stored for these rows. Errors: as [`read`](Self::read).
     pub(super) fn count(&self, rows: Range<u64>) -> Result<u64> {
         let bounds = self.bounds(rows)?;
