@@ -10,6 +10,7 @@
 use consort::comm::Communicator;
 use consort::config::{Kind, Solver, TrainConfig};
 use consort::data::partition::RowPlan;
+use consort::model::Features;
 use consort::model::linear::{LinearModel, Rows, add_gradient};
 use consort::objective::{Logistic, Objective, Softmax};
 use consort::optim::{Optimizer, Sgd};
@@ -49,7 +50,13 @@ fn table(n_rows: usize, n_features: usize, n_classes: usize, lanes: Option<u64>)
         plan,
         first_row: 0,
         n_features,
-        rows: LocalRows::Memory(RowBuffer { n_features, x, y, weight: vec![1.0; n_rows], ..RowBuffer::default() }),
+        rows: LocalRows::Memory(RowBuffer {
+            n_features,
+            x: Features::Dense(x),
+            y,
+            weight: vec![1.0; n_rows],
+            ..RowBuffer::default()
+        }),
         total_weight: n_rows as f64,
         peak: vec![8.0; n_features],
     }
@@ -113,7 +120,7 @@ fn plain_sum(table: &Table<'_>, len: usize, block: impl Fn(std::ops::Range<usize
 fn gradient(table: &Table<'_>, n_classes: usize) {
     let comm = Communicator::solo();
     let objective = objective(n_classes);
-    let problem = FullBatch { comm: &comm, table, objective: objective.as_ref(), l2: 0.0 };
+    let problem = FullBatch::new(&comm, table, objective.as_ref(), 0.0);
     let n = problem.n_params();
     let params: Vec<f64> = (0..n).map(|j| 0.01 * (j % 7) as f64).collect();
     let plain = || {
@@ -159,7 +166,7 @@ fn second_order(table: &Table<'_>) {
     let curvatures = |rows: std::ops::Range<usize>| {
         let (mut scores, mut curvature) = (vec![0.0; rows.len()], [0.0]);
         let table = rows_of(table);
-        model.scores(&table.x[rows.start * d..rows.end * d], &mut scores);
+        table.scores(&model, rows.clone(), &mut scores);
         for (row, score) in rows.zip(&mut scores) {
             Logistic.curvature(table.y[row], table.weight[row], &[*score], &mut curvature);
             *score = curvature[0];

@@ -115,6 +115,7 @@ fn consort_read(path: &Path, dataset: &str) -> usize {
     match &block.values {
         Values::F32(values) => std::mem::size_of_val(&values[..]),
         Values::F64(values) => std::mem::size_of_val(&values[..]),
+        Values::Sparse(_) => panic!("{dataset} is sparse"),
     }
 }
 

@@ -111,6 +111,9 @@ pub struct TrainConfig {
     /// Share of the rows, chosen by a hash of the row number, that is measured instead of trained on. Default 0.
     pub valid_fraction: f64,
     pub seed: u64,
+    /// `Auto` was settled for a dense table: see [`for_table`](TrainConfig::for_table). Never stored.
+    #[serde(skip)]
+    pub solver_may_change: bool,
 }
 
 impl Default for TrainConfig {
@@ -135,6 +138,7 @@ impl Default for TrainConfig {
             folds: 0,
             valid_fraction: 0.0,
             seed: 0,
+            solver_may_change: false,
         }
     }
 }
@@ -185,7 +189,7 @@ impl Solver {
     }
 
     /// Whether it solves one system instead of improving step by step.
-    fn is_direct(self) -> bool {
+    pub fn is_direct(self) -> bool {
         matches!(self, Solver::Cholesky | Solver::Qr)
     }
 
@@ -205,6 +209,7 @@ impl TrainConfig {
         let mut config = self.clone();
         config.check_numbers()?;
         config.solver = config.settle_solver()?;
+        config.solver_may_change |= self.solver == Solver::Auto && self.kind == Kind::Linear;
         if config.class_weight != ClassWeight::None && !config.kind.is_classifier() {
             return Err(Error::usage(format!(
                 "--class-weight balances classes, but '{}' predicts numbers; leave it out, or weigh rows with --weight",
@@ -220,6 +225,13 @@ impl TrainConfig {
         }
         forget!(tolerance max_iterations epochs learning_rate schedule global_batch lanes momentum nesterov sync);
         Ok(config)
+    }
+
+    /// The settings for a table that is now known: where nobody chose a solver, a sparse one is passed over by `Lbfgs`, since the
+    /// matrices of the others grow with the square of its columns. Not collective; the same on every rank.
+    pub fn for_table(&self, is_sparse: bool) -> TrainConfig {
+        let solver = if self.solver_may_change && is_sparse { Solver::Lbfgs } else { self.solver };
+        TrainConfig { solver, solver_may_change: false, ..self.clone() }
     }
 
     /// Whether this solver looks at the setting of this name (a field of the config). The others cannot change a model.
@@ -350,6 +362,16 @@ mod tests {
         for kind in [Kind::Logistic, Kind::Svm, Kind::Poisson] {
             assert_eq!(solver(TrainConfig { l1: 0.1, ..of(kind) }), Solver::Lbfgs);
         }
+    }
+
+    #[test]
+    fn only_a_solver_that_nobody_chose_changes_for_a_sparse_table() {
+        let solver = |config: TrainConfig| config.resolved().unwrap().resolved().unwrap().for_table(true).solver;
+        assert_eq!(solver(of(Kind::Linear)), Solver::Lbfgs);
+        assert_eq!(solver(TrainConfig { l1: 0.1, ..of(Kind::Linear) }), Solver::Lbfgs);
+        assert_eq!(solver(TrainConfig { solver: Solver::Qr, ..of(Kind::Linear) }), Solver::Qr);
+        let dense = of(Kind::Linear).resolved().unwrap().for_table(false);
+        assert_eq!((dense.solver, dense.solver_may_change), (Solver::Cholesky, false));
     }
 
     #[test]

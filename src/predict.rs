@@ -211,6 +211,7 @@ impl Copied {
             (Cell::Text(width), _) => predictions::bytes_of_text(&self.block.text[0], width),
             (_, Values::F32(values)) => Ok(predictions::bytes_of_f32(values)),
             (_, Values::F64(values)) => Ok(predictions::bytes_of_f64(values)),
+            (_, Values::Sparse(_)) => Err(Error::usage(format!("'{}' is a sparse matrix, not a column", self.name))),
         }
     }
 }

@@ -110,6 +110,36 @@ fn folder() -> TempDir {
 // ---- The main job ---------------------------------------------------------------------------------------------------------
 
 #[test]
+fn a_libsvm_file_becomes_a_sparse_table_that_is_trained_on_predicted_and_verified() {
+    let folder = folder();
+    let row = |i: usize| {
+        let (place, value) = (10 + i * 7919 % 1009, (i % 13) as f64 / 4.0);
+        format!("{} {}:1 {place}:{value}\n", i32::from(i % 5 < 2), 1 + i % 5)
+    };
+    std::fs::write(folder.path().join("t.svm"), (0..700).map(row).collect::<String>()).unwrap();
+    let run = |ranks: usize, words: &[&str]| {
+        let ended = consort(folder.path(), ranks, words);
+        assert_eq!(ended.code, Some(0), "{words:?}:\n{}", ended.text);
+        ended.text
+    };
+    run(0, &["convert", "t.svm", "t.h5", "--sparse"]);
+    assert!(run(0, &["inspect", "t.h5"]).contains("700 rows × 1017 sparse columns: X, target y"));
+    let alone = run(0, &["train", "logistic", "t.h5", "-o", "m.h5"]);
+    assert!(alone.contains("sparse: trained with lbfgs; features are divided by their scale, not centred"), "{alone}");
+    if has_mpi() {
+        let three = run(3, &["train", "logistic", "t.h5", "-o", "three.h5", "--max-memory", "64M"]);
+        assert_eq!(digest(&three), digest(&alone));
+    }
+    assert!(run(0, &["train", "linear", "t.h5", "-o", "l.h5"]).contains("sparse: trained with lbfgs"));
+    assert!(run(0, &["evaluate", "m.h5", "t.h5"]).contains("accuracy 1"));
+    run(0, &["predict", "m.h5", "t.h5", "-o", "p.h5"]);
+    run(0, &["verify", "m.h5"]);
+    let file = hdf5::File::open(folder.path().join("p.h5")).unwrap();
+    let found: Vec<i64> = file.dataset("prediction").unwrap().read_raw().unwrap();
+    assert!(found.iter().enumerate().all(|(i, y)| *y == i64::from(i % 5 < 2)));
+}
+
+#[test]
 fn the_main_job_has_the_same_bits_on_any_number_of_ranks() {
     let folder = folder();
     let at = folder.path();

@@ -5,8 +5,10 @@
 
 use consort::comm::run_threads;
 use consort::config::Missing;
+use consort::data::memory::MemorySource;
 use consort::data::names::TableNames;
 use consort::data::synthetic::{self, Storage};
+use consort::data::{TargetKind, Targets, Values};
 use consort::train::{ClassWeight, Inputs, Kind, Model, Reading, Silent, Solver, Sync, TrainConfig, train};
 use std::path::{Path, PathBuf};
 
@@ -201,6 +203,46 @@ fn every_chunk_shape_compression_and_number_of_files_has_one_digest() {
         n_shapes += 1;
     }
     assert_eq!(n_shapes, 5 * 4 * 3);
+}
+
+/// Three in four values are 0; a column is empty, a row is full, some rows have no value.
+fn sparse(kind: Kind, rows: std::ops::Range<usize>) -> MemorySource {
+    const D: usize = 9;
+    let whole = match kind {
+        Kind::Linear => synthetic::linear(1_009, D, 0.1, 7).unwrap(),
+        _ => synthetic::logistic(1_009, D, 7).unwrap(),
+    };
+    let (Values::F32(x), Targets::Number(y)) = (&whole.block().values, &whole.block().target) else { panic!() };
+    let value = |i: usize| match (i / D, i % D) {
+        (_, 4) => 0.0,
+        (17, _) => 1.0,
+        (row, _) if row % 10 == 3 => 0.0,
+        _ if x[i].abs() < 1.15 => 0.0,
+        _ => x[i],
+    };
+    let table = MemorySource::from_f32((rows.start * D..rows.end * D).map(value).collect(), D).unwrap();
+    let of = if kind == Kind::Linear { TargetKind::Float } else { TargetKind::Integer };
+    table.with_target(y[rows].to_vec(), of).unwrap().into_sparse()
+}
+
+#[test]
+fn sparse_tables_have_the_same_bits_in_every_shape() {
+    let folder = tempfile::tempdir().unwrap();
+    for kind in [Kind::Linear, Kind::Logistic] {
+        let mut tables = tables(folder.path(), kind.name(), &sparse(kind, 0..1_009));
+        let mut paths = Vec::new();
+        for (i, bounds) in [0, 1, 333, 1_009].windows(2).enumerate() {
+            let path = folder.path().join(format!("{}-part-{i}.h5", kind.name()));
+            let storage = Storage { chunk_rows: Some(100), deflate: None };
+            synthetic::write_hdf5(&path, "", &sparse(kind, bounds[0]..bounds[1]), storage).unwrap();
+            paths.push(path);
+        }
+        tables.truncate(2);
+        tables.push(Inputs { paths, ..Inputs::default() });
+        for config in solvers(kind) {
+            check(&format!("sparse {config:?}"), &tables, &config);
+        }
+    }
 }
 
 #[test]

@@ -193,7 +193,7 @@ fn size(text: &str) -> Result<u64, String> {
 #[command(next_help_heading = "Settings")]
 pub struct SettingFlags {
     /// linear: cholesky, qr, cd, lbfgs, sgd, adam. Others: lbfgs, newton, sgd, adam. Default auto: cholesky (cd with --l1)
-    /// for linear, lbfgs for the others.
+    /// for linear, lbfgs for the others and for sparse tables.
     #[arg(long, value_parser = word::<Solver>)]
     pub solver: Option<Solver>,
     /// λ₁‖w‖₁ is added to the mean weighted loss, w on standardised features. Default 0.
@@ -239,7 +239,7 @@ pub struct SettingFlags {
     /// step: gradients are summed every step (the default); once: lanes train alone and are averaged at the end.
     #[arg(long, value_name = "WHEN", value_parser = ["step", "once"])]
     pub sync: Option<String>,
-    /// What a missing value (NaN) becomes: mean (of the column), zero, or error. Default mean.
+    /// What a missing value (NaN) becomes: mean (of the column; not of sparse tables), zero, or error. Default mean.
     #[arg(long, value_parser = word::<Missing>)]
     pub missing: Option<Missing>,
     /// none, or balanced: every class gets the same total weight. Default none.
@@ -369,6 +369,9 @@ pub struct ConvertFlags {
     /// Columns of a libsvm table, if more than its largest index says.
     #[arg(long, value_name = "N")]
     pub n_features: Option<usize>,
+    /// Store a libsvm table sparsely: only the values that are there, row by row.
+    #[arg(long)]
+    pub sparse: bool,
     /// Replace a file that is there.
     #[arg(long)]
     pub force: bool,

@@ -76,7 +76,7 @@ impl Printer {
                  read {:.2} s | train {:.2} s ({:.2e} s per {pass}) | write {:.2} s | peak memory {} | {}, {}\n\
                  model {}\n\
                  digest {}",
-                notes(report),
+                notes(model, report),
                 count(report.rows, "row"),
                 count(report.features, "feature"),
                 report.loss,
@@ -95,7 +95,7 @@ impl Printer {
         };
         let value = || {
             let streamed = report.streamed.map(|s| json!({"read_s": s.read_s, "wait_s": s.wait_s, "rows": s.rows}));
-            json!({"event": "done", "digest": model.digest, "streamed": streamed,
+            json!({"event": "done", "digest": model.digest, "streamed": streamed, "sparse": report.is_sparse,
                    "through_library": report.through_library, "rows": report.rows, "features": report.features,
                    "ranks": costs.ranks, "threads": costs.threads, "read_s": report.read_s, "train_s": report.train_s,
                    "epoch_s": report.epoch_s, "write_s": costs.write_s, "peak_memory_bytes": costs.peak_memory_bytes,
@@ -222,7 +222,7 @@ impl Printer {
                 lines.push(format!(
                     "  would be read as {} × {}: {}, {target}{group}",
                     count(table.schema.n_rows, "row"),
-                    count(table.schema.columns.len(), "column"),
+                    count(table.schema.columns.len(), if table.schema.is_sparse { "sparse column" } else { "column" }),
                     names.features.join(", ")
                 ));
             }
@@ -406,8 +406,12 @@ fn confusion_table(classes: &[String], confusion: &[Vec<u64>]) -> String {
 }
 
 /// How the table was read, where it was not simply held in memory: whole lines.
-fn notes(report: &TrainReport) -> String {
+fn notes(model: &Model, report: &TrainReport) -> String {
     let mut lines = String::new();
+    if report.is_sparse {
+        let solver = model.config.solver.name();
+        lines.push_str(&format!("sparse: trained with {solver}; features are divided by their scale, not centred\n"));
+    }
     for (dataset, why) in &report.through_library {
         lines.push_str(&format!("'{dataset}' was read through the HDF5 library, one thread at a time: {why}\n"));
     }

@@ -156,6 +156,7 @@ pub fn convert(flags: &ConvertFlags) -> Result<(Vec<PathBuf>, PathBuf, ConvertOp
         separator,
         header: if flags.header { Some(true) } else { flags.no_header.then_some(false) },
         n_features: flags.n_features,
+        sparse: flags.sparse,
         ..ConvertOptions::default()
     };
     Ok((inputs.to_vec(), out.clone(), options))

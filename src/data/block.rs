@@ -1,6 +1,6 @@
 //! A block's buffers: made empty, and made ready for the rows of a table.
 
-use super::{Block, ColumnKind, Schema, TargetKind, Targets, Values};
+use super::{Block, ColumnKind, Schema, SparseRows, TargetKind, Targets, Values};
 use std::ops::Range;
 
 impl Block {
@@ -19,13 +19,15 @@ impl Block {
     }
 
     /// Gives every buffer the kind and length that these rows of this table need; numbers in it are
-    /// whatever they were, strings are gone. Keeps what memory it has.
+    /// whatever they were, strings and sparse rows are gone. Keeps what memory it has.
     pub(crate) fn reset(&mut self, schema: &Schema, rows: Range<u64>) {
         let n_rows = (rows.end - rows.start) as usize;
         (self.first_row, self.n_rows) = (rows.start, n_rows);
         self.first_file_row = schema.first_file_row + rows.start;
         let n_values = n_rows * schema.n_numeric();
         match (&mut self.values, schema.is_wide()) {
+            (Values::Sparse(rows), _) if schema.is_sparse => rows.truncate(0),
+            (values, _) if schema.is_sparse => *values = Values::Sparse(SparseRows::default()),
             (Values::F32(values), false) => values.resize(n_values, 0.0),
             (Values::F64(values), true) => values.resize(n_values, 0.0),
             (values, false) => *values = Values::F32(vec![0.0; n_values]),

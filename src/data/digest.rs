@@ -33,17 +33,19 @@ impl InputDigest {
             bytes.clear();
             bytes.extend_from_slice(&(first_row + start as u64).to_le_bytes());
             bytes.extend_from_slice(&(rows.len() as u64).to_le_bytes());
-            let width = n_values(block).checked_div(block.n_rows).unwrap_or(0);
-            let here = rows.start * width..rows.end * width;
-            let values = match &block.values {
-                Values::F32(values) => &values[here],
+            let here = |n_values: usize| {
+                let width = n_values.checked_div(block.n_rows).unwrap_or(0);
+                rows.start * width..rows.end * width
+            };
+            match &block.values {
+                Values::F32(values) => push_f32(&mut bytes, &values[here(values.len())]),
                 Values::F64(values) => {
                     numbers.clear();
-                    numbers.extend(values[here].iter().map(|&value| value as f32 + 0.0));
-                    &numbers[..]
+                    numbers.extend(values[here(values.len())].iter().map(|&value| value as f32 + 0.0));
+                    push_f32(&mut bytes, &numbers);
                 }
-            };
-            push_f32(&mut bytes, values);
+                Values::Sparse(all) => rows.clone().for_each(|row| push_sparse(&mut bytes, all.row(row))),
+            }
             push_rest(&mut bytes, block, rows);
             self.add_hash(&bytes);
         }
@@ -69,11 +71,20 @@ impl InputDigest {
     }
 }
 
-fn n_values(block: &Block) -> usize {
-    match &block.values {
-        Values::F32(values) => values.len(),
-        Values::F64(values) => values.len(),
+/// A row as the columns and values that are not 0 as float32, after how many there are: what is stored of zeros leaves no trace.
+fn push_sparse(bytes: &mut Vec<u8>, (columns, values): (&[u32], &[f64])) {
+    let begin = bytes.len();
+    bytes.extend_from_slice(b"s\0\0\0\0");
+    let mut n_values = 0u32;
+    for (column, value) in columns.iter().zip(values) {
+        let value = *value as f32 + 0.0;
+        if value != 0.0 {
+            bytes.extend_from_slice(&column.to_le_bytes());
+            bytes.extend_from_slice(&value.to_le_bytes());
+            n_values += 1;
+        }
     }
+    bytes[begin + 1..begin + 5].copy_from_slice(&n_values.to_le_bytes());
 }
 
 /// Appends the values' little-endian bytes. They are canonical already.

@@ -2,7 +2,7 @@
 
 use super::canonical::canonicalise;
 use super::hdf5::read::bad_weight;
-use super::{Block, Column, ColumnKind, DataSource, Schema, TargetKind, Targets, Values};
+use super::{Block, Column, ColumnKind, DataSource, Schema, SparseRows, TargetKind, Targets, ValueCount, Values};
 use crate::error::{Error, Result};
 use std::ops::Range;
 
@@ -30,6 +30,7 @@ impl MemorySource {
         let (n_values, infinite) = match &mut values {
             Values::F32(x) => (x.len(), canonicalise(x)),
             Values::F64(x) => (x.len(), canonicalise(x)),
+            Values::Sparse(_) => return Err(Error::internal("a sparse table is made of a dense one")),
         };
         if n_columns == 0 || n_values == 0 || n_values % n_columns != 0 {
             return Err(Error::data(format!("{n_values} values are not rows of {n_columns} columns")));
@@ -43,11 +44,30 @@ impl MemorySource {
             n_rows: n_rows as u64,
             first_file_row: 0,
             columns,
+            is_sparse: false,
             target: None,
             has_weight: false,
             has_offset: false,
         };
         Ok(MemorySource { schema, all: Block { n_rows, values, ..Block::empty() } })
+    }
+
+    /// The same table stored sparsely: zeros are left out. It has no text columns.
+    pub fn into_sparse(mut self) -> MemorySource {
+        assert_eq!(self.all.text.len(), 0, "a sparse table has numbers only");
+        let width = self.schema.columns.len();
+        let mut rows = SparseRows::default();
+        let mut push = |row: &mut dyn Iterator<Item = f64>| {
+            rows.push_row((0..).zip(row).filter(|(_, value)| *value != 0.0));
+        };
+        match &self.all.values {
+            Values::F32(all) => all.chunks_exact(width).for_each(|row| push(&mut row.iter().copied().map(f64::from))),
+            Values::F64(all) => all.chunks_exact(width).for_each(|row| push(&mut row.iter().copied())),
+            Values::Sparse(_) => return self,
+        }
+        self.schema.is_sparse = true;
+        self.all.values = Values::Sparse(rows);
+        self
     }
 
     /// Adds targets that are integers or bool (classes) or floats. One finite number a row.
@@ -128,6 +148,13 @@ impl DataSource for MemorySource {
         &self.schema
     }
 
+    fn count_values(&mut self, blocks: &[Range<u64>]) -> Result<ValueCount> {
+        let Values::Sparse(all) = &self.all.values else {
+            return Ok(ValueCount::dense(blocks, self.schema.columns.len()));
+        };
+        ValueCount::of(blocks, |rows| Ok(rows.map(|row| all.row(row as usize).0.len() as u64).sum()))
+    }
+
     /// # Panics
     /// If `rows` reaches beyond the table.
     fn read(&mut self, rows: Range<u64>, into: &mut Block) -> Result<()> {
@@ -139,6 +166,7 @@ impl DataSource for MemorySource {
         match (&self.all.values, &mut into.values) {
             (Values::F32(all), Values::F32(into)) => into.copy_from_slice(&all[flat]),
             (Values::F64(all), Values::F64(into)) => into.copy_from_slice(&all[flat]),
+            (Values::Sparse(all), Values::Sparse(into)) => into.append(all, here.clone()),
             _ => unreachable!("reset chose the kind of the schema"),
         }
         for (all, into) in self.all.text.iter().zip(&mut into.text) {

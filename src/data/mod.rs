@@ -16,9 +16,11 @@ pub mod memory;
 pub mod moments;
 pub mod names;
 pub mod partition;
+mod sparse;
 pub mod synthetic;
 
 pub use self::hdf5::TableIndex;
+pub use self::sparse::{SparseRows, ValueCount};
 
 use crate::error::Result;
 use std::ops::Range;
@@ -57,17 +59,21 @@ pub struct Schema {
     /// Row of the files that is row 0 here, for messages.
     pub first_file_row: u64,
     pub columns: Vec<Column>,
+    /// Values that are 0 are not stored: blocks hold [`Values::Sparse`].
+    pub is_sparse: bool,
     /// None for a table that is only predicted on.
     pub target: Option<TargetKind>,
     pub has_weight: bool,
     pub has_offset: bool,
 }
 
-/// Values of the numeric columns of some rows, row-major (rows, numeric columns).
+/// Values of the numeric columns of some rows: dense ones row-major (rows, numeric columns).
 #[derive(Clone, Debug, PartialEq)]
 pub enum Values {
     F32(Vec<f32>),
     F64(Vec<f64>),
+    /// Of a table whose [`Schema::is_sparse`], whatever the width of its columns.
+    Sparse(SparseRows<f64>),
 }
 
 /// Targets of some rows, as stored.
@@ -102,6 +108,10 @@ pub trait DataSource: Send {
     /// The same without features, which are then whatever they were: targets, weights and offsets. Not collective.
     fn read_labels(&mut self, rows: Range<u64>, into: &mut Block) -> Result<()> {
         self.read(rows, into)
+    }
+    /// How many values these blocks of rows have. Not collective. Errors: sparse rows that cannot be read.
+    fn count_values(&mut self, blocks: &[Range<u64>]) -> Result<ValueCount> {
+        Ok(ValueCount::dense(blocks, self.schema().columns.len()))
     }
     /// Takes no more than about this for what it holds between and during reads. Not collective.
     fn limit_memory(&mut self, _bytes: u64) {}

@@ -1,7 +1,7 @@
 //! Tables with a known answer, for tests, benches and first steps. The same on every machine.
 
 use super::memory::MemorySource;
-use super::{TargetKind, Targets, Values};
+use super::{SparseRows, TargetKind, Targets, Values};
 use crate::error::Result;
 use crate::rng::{Draws, Stream};
 use std::path::Path;
@@ -111,6 +111,7 @@ pub fn write_hdf5(path: &Path, group: &str, table: &MemorySource, storage: Stora
     let block = table.block();
     let width = super::DataSource::schema(table).n_numeric();
     match &block.values {
+        Values::Sparse(rows) => write_sparse(&writer, rows, width, storage)?,
         Values::F32(x) => writer.numbers("X", x, &[block.n_rows, width], storage)?,
         Values::F64(x) => writer.numbers("X", x, &[block.n_rows, width], storage)?,
     }
@@ -136,6 +137,25 @@ pub fn write_hdf5(path: &Path, group: &str, table: &MemorySource, storage: Stora
         writer.text(&column.name, values)?;
     }
     writer.close()
+}
+
+/// `X` as a sparse matrix of float64, in compressed chunks whatever the storage says.
+fn write_sparse(
+    writer: &super::hdf5::write::Writer,
+    rows: &SparseRows<f64>,
+    n_columns: usize,
+    storage: Storage,
+) -> Result<()> {
+    use super::hdf5::write::{CHUNK_BYTES, Cell, Sink};
+    let mut sink = Sink::new(writer);
+    let chunk_bytes = storage.chunk_rows.map_or(CHUNK_BYTES, |rows| 8 * rows);
+    let shape = [rows.n_rows() as u64, n_columns as u64];
+    let mut datasets = writer.sparse(&mut sink, "X", Cell::F64, shape, rows.n_values() as u64, chunk_bytes)?;
+    for (columns, values) in (0..rows.n_rows()).map(|row| rows.row(row)) {
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_ne_bytes()).collect();
+        datasets.push(&mut sink, &bytes, columns.iter().map(|&column| column.into()), &[columns.len()])?;
+    }
+    sink.finish()
 }
 
 #[cfg(test)]

@@ -135,6 +135,19 @@ impl BoundedSums {
         self.beyond = self.beyond.wrapping_add(beyond);
     }
 
+    /// Adds one block's contribution, 0 but for these elements: element and value, no element twice. As [`add`](Self::add).
+    ///
+    /// # Panics
+    /// If there is no such element, or more than `n_contributions` are added.
+    pub fn add_sparse(&mut self, contribution: &[(usize, f64)]) {
+        self.count(1);
+        let s = contribution_bits(self.n_contributions);
+        for &(j, x) in contribution {
+            let beyond = kernels::add_fixed_one(&mut self.low[j], &mut self.high[j], x, self.exponents[j], s);
+            self.beyond = self.beyond.wrapping_add(beyond);
+        }
+    }
+
     /// Adds the contributions of another partial sum (another thread's). Not collective.
     ///
     /// # Panics

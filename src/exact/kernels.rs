@@ -31,24 +31,36 @@ pub fn add_fixed(low: &mut [u64], high: &mut [i64], x: &[f64], exponents: &[i32]
     let limit = normal_pow2(i64::from(s - 50));
     let mut beyond = 0u64;
     for j in 0..n {
-        let up = i64::from(s - 51 - exponents[j]);
-        let half = up >> 1;
-        let y = x[j] * normal_pow2(half) * normal_pow2(up - half);
-        let fits = y.abs() < limit;
-        beyond = beyond.wrapping_add(u64::from(!fits));
-        let y = if fits { y } else { 0.0 };
-        let shifted = y + MAGIC;
-        let h = (shifted.to_bits() as i64).wrapping_sub(MAGIC_BITS);
-        let rest = (y - (shifted - MAGIC)) * TWO_50;
-        let l = ((rest + MAGIC).to_bits() as i64).wrapping_sub(MAGIC_BITS);
-        let h_low = (h << 50) as u64;
-        let q_low = h_low.wrapping_add(l as u64);
-        let q_high = (h >> 14).wrapping_add(l >> 63).wrapping_add(i64::from(q_low < h_low));
-        let sum = low[j].wrapping_add(q_low);
-        high[j] = high[j].wrapping_add(q_high).wrapping_add(i64::from(sum < q_low));
-        low[j] = sum;
+        beyond = beyond.wrapping_add(add_one(&mut low[j], &mut high[j], x[j], exponents[j], s, limit));
     }
     beyond
+}
+
+/// [`add_fixed`] of one element: for those that are scattered.
+#[inline]
+pub fn add_fixed_one(low: &mut u64, high: &mut i64, x: f64, exponent: i32, s: i32) -> u64 {
+    add_one(low, high, x, exponent, s, normal_pow2(i64::from(s - 50)))
+}
+
+/// 1 where |y| ≥ `limit`: x is beyond its bound.
+#[inline(always)]
+fn add_one(low: &mut u64, high: &mut i64, x: f64, exponent: i32, s: i32, limit: f64) -> u64 {
+    let up = i64::from(s - 51 - exponent);
+    let half = up >> 1;
+    let y = x * normal_pow2(half) * normal_pow2(up - half);
+    let fits = y.abs() < limit;
+    let y = if fits { y } else { 0.0 };
+    let shifted = y + MAGIC;
+    let h = (shifted.to_bits() as i64).wrapping_sub(MAGIC_BITS);
+    let rest = (y - (shifted - MAGIC)) * TWO_50;
+    let l = ((rest + MAGIC).to_bits() as i64).wrapping_sub(MAGIC_BITS);
+    let h_low = (h << 50) as u64;
+    let q_low = h_low.wrapping_add(l as u64);
+    let q_high = (h >> 14).wrapping_add(l >> 63).wrapping_add(i64::from(q_low < h_low));
+    let sum = low.wrapping_add(q_low);
+    *high = high.wrapping_add(q_high).wrapping_add(i64::from(sum < q_low));
+    *low = sum;
+    u64::from(!fits)
 }
 
 /// `peaks[j] = max(peaks[j], bits of |x[j]|)`: orders as the magnitudes do, infinity above numbers, NaN above infinity.

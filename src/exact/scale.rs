@@ -54,6 +54,15 @@ pub fn scale_by_pow2(x: f64, e: i32) -> f64 {
     x * pow2(first) * pow2(second) * pow2(e - first - second)
 }
 
+/// [`exponent_of`] for sums of exponents: far below every double for a zero, far above for infinities and NaN, and far enough from the
+/// ends of i32 to be added to others. Not collective.
+pub fn bounding_exponent(x: f64) -> i32 {
+    match exponent_of(x) {
+        ZERO => -100_000,
+        e => e.min(100_000),
+    }
+}
+
 /// ⌈log2 n⌉; 0 for n = 0 and 1. Not collective.
 pub const fn ceil_log2(n: u64) -> u32 {
     if n <= 1 { 0 } else { 64 - (n - 1).leading_zeros() }

@@ -10,7 +10,13 @@ use multiversion::multiversion;
 pub const TILE: usize = 8;
 
 /// Accumulators of a dot product; part of the answer.
-const ACCUMULATORS: usize = 8;
+pub const ACCUMULATORS: usize = 8;
+
+/// The sum of the accumulators, as a tree.
+#[inline(always)]
+pub fn add_up(s: &[f64; ACCUMULATORS]) -> f64 {
+    ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]))
+}
 
 /// Copies up to [`TILE`] rows of `d` values to `tile`, (TILE, d), as float64; the slots left over become zero rows.
 ///
@@ -63,9 +69,7 @@ pub fn tile_scores(tile: &[f64], params: &[f64], n_scores: usize, scores: &mut [
                 }
             }
             for i in 0..4 {
-                let s = &sums[i];
-                let dot = ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));
-                scores[(half * 4 + i) * n_scores + c] = dot + intercept;
+                scores[(half * 4 + i) * n_scores + c] = add_up(&sums[i]) + intercept;
             }
         }
     }

@@ -1,8 +1,10 @@
 //! Linear scores of standardised rows, and what full-batch and mini-batch solvers need of them.
 
 use super::ahead::Ahead;
+use super::features::{Features, Row};
 use super::kernels::{TILE, add_outer_products, add_scaled_rows, fill_tile, tile_scores};
 use crate::objective::Objective;
+use std::ops::Range;
 
 /// `score_c = intercept_c + Σ_j coefficient_c[j]·z_j`, z standardised.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,8 +19,8 @@ pub struct LinearModel {
 #[derive(Clone, Copy)]
 pub struct Rows<'a> {
     pub n_features: usize,
-    /// Standardised values of the whole table in memory, (rows, n_features).
-    pub x: &'a [f32],
+    /// Standardised, of the whole table in memory.
+    pub x: &'a Features,
     pub y: &'a [f64],
     pub weight: &'a [f64],
     /// Added to every score of the row.
@@ -26,8 +28,22 @@ pub struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    pub fn row(&self, i: usize) -> &'a [f32] {
-        &self.x[i * self.n_features..(i + 1) * self.n_features]
+    pub fn row(&self, i: usize) -> Row<'a> {
+        self.x.row(i, self.n_features)
+    }
+
+    /// Scores of some rows, (rows, n_scores), without offset. Not collective.
+    pub fn scores(&self, model: &LinearModel, rows: Range<usize>, scores: &mut [f64]) {
+        match self.x {
+            Features::Dense(x) => {
+                model.scores(&x[rows.start * self.n_features..rows.end * self.n_features], scores);
+            }
+            Features::Sparse(_) => {
+                for (row, scores) in rows.zip(scores.chunks_exact_mut(model.n_scores)) {
+                    model.score_row(self.row(row), scores);
+                }
+            }
+        }
     }
 
     pub fn len(&self) -> usize {
@@ -48,6 +64,8 @@ pub struct Work {
     curvature: Vec<f64>,
     y: [f64; TILE],
     weight: [f64; TILE],
+    /// Bits of the largest |w·∂loss/∂score| of sparse rows, as those of magnitudes are ordered: NaN is above all.
+    pub peak: u64,
 }
 
 impl LinearModel {
@@ -68,10 +86,18 @@ impl LinearModel {
             curvature: vec![0.0; n_scores * n_scores],
             y: [0.0; TILE],
             weight: [0.0; TILE],
+            peak: 0,
         }
     }
 
-    /// Scores of standardised rows, (rows, n_scores). Not collective.
+    /// Scores of one standardised row, (n_scores): the bits of [`scores`](Self::scores). Not collective.
+    pub fn score_row(&self, row: Row<'_>, scores: &mut [f64]) {
+        for (score, params) in scores.iter_mut().zip(self.params.chunks_exact(self.stride())) {
+            *score = row.score(params);
+        }
+    }
+
+    /// Scores of standardised dense rows, (rows, n_scores). Not collective.
     pub fn scores(&self, rows: &[f32], scores: &mut [f64]) {
         let mut of_tile = vec![0.0; TILE * self.n_scores];
         let mut tile = vec![0.0; TILE * self.n_features];
@@ -102,14 +128,22 @@ pub fn add_gradient(
     let k = objective.n_scores();
     let stride = rows.n_features + 1;
     let mut loss = 0.0;
-    for_each_tile(rows, which, params, k, work, |work, ahead| {
+    for_each_tile(rows, which, params, k, work, |work, numbers, ahead| {
         let n = work.n_rows;
         loss += objective.gradients(&work.y[..n], &work.weight[..n], &mut work.scores[..n * k]);
         ahead.ask(12);
         for c in 0..k {
             let factor: [f64; TILE] = std::array::from_fn(|i| if i < n { work.scores[i * k + c] } else { 0.0 });
             let (coefficients, intercept) = grad[c * stride..(c + 1) * stride].split_at_mut(stride - 1);
-            add_scaled_rows(&work.tile, stride - 1, &factor, coefficients);
+            match rows.x {
+                Features::Dense(_) => add_scaled_rows(&work.tile, stride - 1, &factor, coefficients),
+                Features::Sparse(_) => {
+                    for (&i, f) in numbers.iter().zip(factor) {
+                        rows.row(i).add_scaled(f, coefficients);
+                        work.peak = work.peak.max(f.abs().to_bits());
+                    }
+                }
+            }
             for f in factor {
                 intercept[0] += f;
             }
@@ -131,7 +165,8 @@ pub fn add_hessian(
     blocks: &mut [Vec<f64>],
 ) {
     let k = objective.n_scores();
-    for_each_tile(rows, which, params, k, work, |work, _| {
+    assert!(!rows.x.is_sparse(), "outer products of dense rows");
+    for_each_tile(rows, which, params, k, work, |work, _, _| {
         let mut curvatures = [const { Vec::new() }; TILE];
         for i in 0..work.n_rows {
             let scores = &work.scores[i * k..(i + 1) * k];
@@ -152,15 +187,15 @@ pub fn add_hessian(
     });
 }
 
-/// Visits the rows tile by tile, with scores (offset included), targets and weights in `work`; a visit should ask for
-/// the last 12 of 32 shares of the rows ahead.
+/// Visits the rows tile by tile, with their numbers, and scores (offset included), targets and weights in `work`; a visit should
+/// ask for the last 12 of 32 shares of the rows ahead. Of sparse rows there is no tile of values.
 fn for_each_tile(
     rows: &Rows<'_>,
     mut which: impl ExactSizeIterator<Item = usize>,
     params: &[f64],
     n_scores: usize,
     work: &mut Work,
-    mut visit: impl FnMut(&mut Work, &mut Ahead),
+    mut visit: impl FnMut(&mut Work, &[usize], &mut Ahead),
 ) {
     let mut take = move || {
         let n = which.len().min(TILE);
@@ -168,19 +203,28 @@ fn for_each_tile(
         numbers.iter_mut().zip(&mut which).for_each(|(number, next)| *number = next);
         (numbers, n)
     };
-    work.tile.resize(TILE * rows.n_features, 0.0);
+    let is_sparse = rows.x.is_sparse();
+    work.tile.resize(if is_sparse { 0 } else { TILE * rows.n_features }, 0.0);
     let (mut numbers, mut n) = take();
     while n > 0 {
         let (next_numbers, next_n) = take();
-        let mut ahead = Ahead::new(std::array::from_fn(|i| if i < next_n { rows.row(next_numbers[i]) } else { &[] }));
+        let mut ahead =
+            Ahead::new(std::array::from_fn(|i| if i < next_n { rows.row(next_numbers[i]).dense() } else { &[] }));
         work.n_rows = n;
-        let present = numbers[..n].iter().map(|&i| {
-            ahead.ask(1);
-            rows.row(i)
-        });
-        fill_tile(present, rows.n_features, &mut work.tile);
-        ahead.ask(4);
-        tile_scores(&work.tile, params, n_scores, &mut work.scores);
+        if is_sparse {
+            for (&i, scores) in numbers[..n].iter().zip(work.scores.chunks_exact_mut(n_scores)) {
+                let of_scores = params.chunks_exact(rows.n_features + 1);
+                scores.iter_mut().zip(of_scores).for_each(|(score, params)| *score = rows.row(i).score(params));
+            }
+        } else {
+            let present = numbers[..n].iter().map(|&i| {
+                ahead.ask(1);
+                rows.row(i).dense()
+            });
+            fill_tile(present, rows.n_features, &mut work.tile);
+            ahead.ask(4);
+            tile_scores(&work.tile, params, n_scores, &mut work.scores);
+        }
         for (slot, &i) in numbers[..n].iter().enumerate() {
             work.y[slot] = rows.y[i];
             work.weight[slot] = rows.weight[i];
@@ -191,7 +235,7 @@ fn for_each_tile(
             }
         }
         ahead.ask(8);
-        visit(work, &mut ahead);
+        visit(work, &numbers[..n], &mut ahead);
         (numbers, n) = (next_numbers, next_n);
     }
 }
@@ -206,7 +250,7 @@ mod tests {
     fn check_gradient(objective: &dyn Objective, classes: u64) {
         let (n, d, k) = (19, 5, objective.n_scores());
         let draws = Draws::new(11, Stream::Synthetic);
-        let x: Vec<f32> = (0..n * d).map(|i| draws.normal(i as u64, 0) as f32).collect();
+        let x = Features::Dense((0..n * d).map(|i| draws.normal(i as u64, 0) as f32).collect());
         let y: Vec<f64> = (0..n).map(|i| draws.below(classes, i as u64, 1) as f64).collect();
         let weight: Vec<f64> = (0..n).map(|i| draws.uniform(i as u64, 2)).collect();
         let offset: Vec<f64> = (0..n).map(|i| 0.1 * draws.normal(i as u64, 3)).collect();

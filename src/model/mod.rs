@@ -6,10 +6,12 @@
 //! Never: ranks, files, solvers: a model does not train itself.
 
 pub mod ahead;
+pub mod features;
 pub mod kernels;
 pub mod linear;
 pub mod preprocess;
 
+pub use features::{Features, Row};
 pub use linear::LinearModel;
 pub use preprocess::{ColumnCode, Preprocess, TargetCoding};
 

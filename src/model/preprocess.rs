@@ -1,10 +1,11 @@
 //! From stored values to the standardised float32 rows a model sees, the same at training and at prediction.
 
 use crate::config::Missing;
-use crate::data::{Block, ColumnKind, Schema, Values};
+use crate::data::{Block, ColumnKind, Schema, SparseRows, Values};
 use crate::error::{Error, Result};
 use multiversion::multiversion;
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 
 /// One stored column and what it becomes: itself, or one 0/1 column a category.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -77,6 +78,7 @@ impl Preprocess {
                 continue;
             }
             let value = match &block.values {
+                Values::Sparse(_) => return self.spread_row(block, i, out),
                 Values::F32(v) => f64::from(v[i * n_numeric + numeric]),
                 Values::F64(v) => v[i * n_numeric + numeric],
             };
@@ -84,15 +86,60 @@ impl Preprocess {
             out[at] = match self.missing {
                 Missing::Zero if value.is_nan() => 0.0,
                 Missing::Error if value.is_nan() => {
-                    return Err(Error::data(format!(
-                        "row {} has no value (NaN) in column '{}'; choose --missing mean or --missing zero",
-                        block.first_file_row + i as u64,
-                        column.name
-                    )));
+                    return Err(self.no_value(block, i, column, "--missing mean or --missing zero"));
                 }
                 _ => value,
             };
             at += 1;
+        }
+        Ok(())
+    }
+
+    /// [`encode_row`](Self::encode_row) of a sparse row: what is not stored is 0.
+    fn spread_row(&self, block: &Block, i: usize, out: &mut [f64]) -> Result<()> {
+        out.fill(0.0);
+        self.each_stored(block, i, |j, value| out[j] = value)
+    }
+
+    /// Visits what is stored of row `i` of a sparse block, columns in order. A missing value is 0 under [`Missing::Zero`].
+    ///
+    /// # Errors
+    /// Any other missing value (data): a mean would be one of stored values and zeros, which says nothing of what is missing.
+    pub fn each_stored(&self, block: &Block, i: usize, mut visit: impl FnMut(usize, f64)) -> Result<()> {
+        let Values::Sparse(rows) = &block.values else {
+            return Err(Error::internal("a dense row read as a sparse one"));
+        };
+        let (columns, values) = rows.row(i);
+        for (&column, &value) in columns.iter().zip(values) {
+            if !value.is_nan() {
+                visit(column as usize, value);
+            } else if self.missing != Missing::Zero {
+                let column = &self.columns[column as usize];
+                return Err(self.no_value(block, i, column, "--missing zero, the only way for sparse tables"));
+            }
+        }
+        Ok(())
+    }
+
+    fn no_value(&self, block: &Block, i: usize, column: &ColumnCode, choose: &str) -> Error {
+        let row = block.first_file_row + i as u64;
+        Error::data(format!("row {row} has no value (NaN) in column '{}'; choose {choose}", column.name))
+    }
+
+    /// Whether a value of 0 is 0 when it is standardised, as it is where a sparse table was trained on.
+    pub fn keeps_zeros(&self) -> bool {
+        self.mean.iter().all(|mean| *mean == 0.0)
+    }
+
+    /// Appends the standardised rows `rows` of a sparse block, as [`keeps_zeros`](Self::keeps_zeros) has it. Not collective.
+    pub fn standardise_sparse(&self, block: &Block, rows: Range<usize>, out: &mut SparseRows<f32>) -> Result<()> {
+        let mut row = Vec::new();
+        for i in rows {
+            row.clear();
+            self.each_stored(block, i, |j, value| {
+                row.push((j as u32, standardised(value, 0.0, self.inverse_scale[j])))
+            })?;
+            out.push_row(row.iter().copied().filter(|(_, z)| *z != 0.0));
         }
         Ok(())
     }

@@ -60,7 +60,7 @@ pub fn solve(
         ));
     }
     // The loss from the rows: the quadratic form loses digits when the fit is good.
-    let function = FullBatch { comm, table, objective, l2: config.l2 };
+    let function = FullBatch::new(comm, table, objective, config.l2);
     let (smooth, _) = evaluate(&function, &fit.params)?;
     let loss = smooth + config.l1 * magnitudes(&fit.params[..table.n_features]);
     if let Some(last) = fit.losses.last_mut() {

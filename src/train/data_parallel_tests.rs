@@ -128,7 +128,8 @@ fn plain_twin(whole: &Table<'_>, objective: &dyn Objective, config: &TrainConfig
             let weight: f64 = rows.iter().map(|&row| all.weight[row]).sum();
             let mut grad = vec![0.0; params.len()];
             for row in rows {
-                let x: Vec<f64> = all.rows().row(row).iter().map(|v| f64::from(*v)).chain([1.0]).collect();
+                let of_row = all.rows().row(row).dense();
+                let x: Vec<f64> = of_row.iter().map(|v| f64::from(*v)).chain([1.0]).collect();
                 let score = |params: &[f64]| params.iter().zip(&x).map(|(p, v)| p * v).sum();
                 let mut scores: Vec<f64> = params.chunks(d + 1).map(score).collect();
                 objective.gradients(&[all.y[row]], &[all.weight[row]], &mut scores);
@@ -194,7 +195,7 @@ fn defaults_come_near_the_optimum_whatever_the_scale() {
                 start[c * (d + 1) + d] = score;
             }
             let comm = Communicator::solo();
-            let function = FullBatch { comm: &comm, table: &whole, objective, l2: shared.l2 };
+            let function = FullBatch::new(&comm, &whole, objective, shared.l2);
             let value = |params: &[f64]| function.evaluate(params).unwrap().unwrap().0;
             let to_the_end = TrainConfig { max_iterations: 300, ..shared.clone() };
             let best =
@@ -229,7 +230,7 @@ fn a_short_table_is_passed_often_enough_without_being_told() {
     for (objective, target) in problems {
         let whole = table(409, 5, 1, 3, target);
         let (comm, shared) = (Communicator::solo(), TrainConfig::default());
-        let function = FullBatch { comm: &comm, table: &whole, objective, l2: shared.l2 };
+        let function = FullBatch::new(&comm, &whole, objective, shared.l2);
         let value = |params: &[f64]| function.evaluate(params).unwrap().unwrap().0;
         let start = zeros(&whole, objective);
         let best = value(&lbfgs::solve(&function, &shared, Start::at(start.clone()), &mut Silent).unwrap().params);

@@ -2,18 +2,18 @@
 //! is in `prepare.rs`.
 
 use super::prepare::HeldOut;
-use super::stream::{cut, encode};
+use super::sparse_scale::Ranges;
+use super::stream::{cut, encode_from};
 use super::table::RowBuffer;
 use super::target::Seen;
 use super::{Kind, TrainConfig};
 use crate::config::Missing;
 use crate::data::digest::{GROUP_ROWS, InputDigest};
 use crate::data::moments::BlockMoments;
-use crate::data::partition::RowPlan;
-use crate::data::{Block, DataSource, Targets, Values};
+use crate::data::{Block, DataSource, Targets, ValueCount, Values};
 use crate::error::Result;
 use crate::model::preprocess::standardise;
-use crate::model::{Preprocess, TargetCoding};
+use crate::model::{Features, Preprocess, TargetCoding};
 use rayon::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -30,18 +30,20 @@ pub(super) struct Reader<'a> {
     batch: Block,
     batch_rows: u64,
     pub(super) read_s: f64,
+    /// Of the blocks here.
+    pub(super) count: ValueCount,
 }
 
 impl<'a> Reader<'a> {
-    /// `batch_values`: values read at a time, over all columns: whole blocks, at least one.
+    /// `batch_values`: values read at a time, over all columns: whole blocks, at least one. Errors: rows that cannot be counted.
     pub(super) fn new(
         source: &'a mut dyn DataSource,
-        plan: &RowPlan,
-        units: Range<u64>,
+        blocks: Vec<Range<u64>>,
         batch_values: u64,
-    ) -> Reader<'a> {
-        let batch_rows = batch_values / source.schema().columns.len().max(1) as u64;
-        Reader { source, blocks: plan.blocks(units), batch: Block::empty(), batch_rows, read_s: 0.0 }
+    ) -> Result<Reader<'a>> {
+        let count = source.count_values(&blocks)?;
+        let batch_rows = batch_values / count.per_row.max(1);
+        Ok(Reader { source, blocks, batch: Block::empty(), batch_rows, read_s: 0.0, count })
     }
 
     /// The source and the blocks, for passes to come.
@@ -67,7 +69,7 @@ impl<'a> Reader<'a> {
     }
 
     /// One pass: `visit` sees batches of rows in order, with their blocks as ranges inside the batch.
-    fn pass(&mut self, mut visit: impl FnMut(&Block, &[Range<usize>]) -> Result<()>) -> Result<()> {
+    pub(super) fn pass(&mut self, mut visit: impl FnMut(&Block, &[Range<usize>]) -> Result<()>) -> Result<()> {
         let mut at = 0;
         while at < self.blocks.len() {
             let first = self.blocks[at].start;
@@ -145,7 +147,10 @@ pub(super) struct Gathered {
     /// Text targets as met here; the buffer's targets are positions in it until all ranks agree.
     strings: Vec<String>,
     pub(super) seen: Seen,
+    /// Of dense columns.
     pub(super) moments: Vec<BlockMoments>,
+    /// Of sparse ones.
+    pub(super) ranges: Ranges,
     pub(super) digest: InputDigest,
     pub(super) moments_s: f64,
     /// Keeping and hashing rows, which is part of reading.
@@ -183,7 +188,7 @@ pub(super) fn gather(
     let mut out = Gathered {
         rows: RowBuffer {
             n_features: d,
-            x: Vec::with_capacity(if keep == Keep::Rows { n * d } else { 0 }),
+            x: Features::Dense(Vec::with_capacity(if keep == Keep::Rows { n * d } else { 0 })),
             y: Vec::with_capacity(n),
             weight: Vec::with_capacity(n),
             offset: (schema.has_offset && config.kind == Kind::Poisson).then(|| Vec::with_capacity(n)),
@@ -192,6 +197,7 @@ pub(super) fn gather(
         strings: Vec::new(),
         seen: Seen::default(),
         moments: Vec::new(),
+        ranges: Ranges::new(if schema.is_sparse { d } else { 0 }),
         digest: InputDigest::default(),
         moments_s: 0.0,
         encode_s: 0.0,
@@ -201,12 +207,15 @@ pub(super) fn gather(
         out.seen.add(config.kind, batch.first_file_row, &batch.target)?;
         if keep == Keep::Rows {
             let began = Instant::now();
-            keep_encoded(batch, blocks, preprocess, &mut out.rows.x)?;
+            keep_encoded(batch, blocks, preprocess, values_of(&mut out.rows.x))?;
             out.encode_s += began.elapsed().as_secs_f64();
         } else {
             let began = Instant::now();
             let weights = weights_of(batch, config.seed, hold);
-            out.moments.extend(moments_of_batch(batch, blocks, preprocess, &weights, shift)?);
+            match &batch.values {
+                Values::Sparse(_) => out.ranges.add(batch, preprocess, &weights)?,
+                _ => out.moments.extend(moments_of_batch(batch, blocks, preprocess, &weights, shift)?),
+            }
             out.moments_s += began.elapsed().as_secs_f64();
         }
         if keep != Keep::Nothing {
@@ -219,7 +228,7 @@ pub(super) fn gather(
     })?;
     if keep == Keep::Rows {
         let began = Instant::now();
-        out.moments = moments_of_kept(reader, &out.rows, shift);
+        out.moments = moments_of_kept(reader, &mut out.rows, shift);
         out.moments_s = began.elapsed().as_secs_f64();
     }
     reader.read_s += out.encode_s;
@@ -266,7 +275,7 @@ fn keep_labels(
 }
 
 /// Weights of rows that take part: those held out have weight 0.
-fn weights_of(batch: &Block, seed: u64, hold: Option<HeldOut>) -> Vec<f64> {
+pub(super) fn weights_of(batch: &Block, seed: u64, hold: Option<HeldOut>) -> Vec<f64> {
     let mut weights = batch.weight.clone().unwrap_or_else(|| vec![1.0; batch.n_rows]);
     if let Some(hold) = hold {
         for (i, w) in weights.iter_mut().enumerate() {
@@ -328,14 +337,14 @@ fn keep_encoded(batch: &Block, blocks: &[Range<usize>], preprocess: &Preprocess,
 pub(super) fn moments_around(
     reader: &mut Reader<'_>,
     preprocess: &Preprocess,
-    gathered: &Gathered,
+    gathered: &mut Gathered,
     shift: &[f64],
     config: &TrainConfig,
     hold: Option<HeldOut>,
     keep: Keep,
 ) -> Result<Vec<BlockMoments>> {
     if keep == Keep::Rows {
-        return Ok(moments_of_kept(reader, &gathered.rows, shift));
+        return Ok(moments_of_kept(reader, &mut gathered.rows, shift));
     }
     let mut moments = Vec::with_capacity(reader.blocks.len());
     reader.pass(|batch, blocks| {
@@ -347,11 +356,12 @@ pub(super) fn moments_around(
 }
 
 /// Moments of each block of kept rows.
-fn moments_of_kept(reader: &Reader<'_>, kept: &RowBuffer, shift: &[f64]) -> Vec<BlockMoments> {
+fn moments_of_kept(reader: &Reader<'_>, kept: &mut RowBuffer, shift: &[f64]) -> Vec<BlockMoments> {
+    let x = &*values_of(&mut kept.x);
     let (d, first_row) = (shift.len(), reader.first_row());
     let of_block = |rows: &Range<u64>| {
         let rows = (rows.start - first_row) as usize..(rows.end - first_row) as usize;
-        kept_moments(&kept.x[rows.start * d..rows.end * d], &kept.weight[rows], shift)
+        kept_moments(&x[rows.start * d..rows.end * d], &kept.weight[rows], shift)
     };
     reader.blocks.par_iter().map(of_block).collect()
 }
@@ -398,19 +408,32 @@ fn kept_moments(x: &[f32], weight: &[f64], shift: &[f64]) -> BlockMoments {
     moments
 }
 
-pub(super) fn standardise_in_place(x: &mut [f32], preprocess: &Preprocess) {
+pub(super) fn standardise_in_place(x: &mut Features, preprocess: &Preprocess) {
+    let x = values_of(x);
     let d = preprocess.n_features().max(1);
     x.par_chunks_mut(d * 1024).for_each(|rows| standardise(rows, &preprocess.mean, &preprocess.inverse_scale));
 }
 
-/// Second reading of a table that float32 cannot hold as stored. Returns rows and seconds of standardising.
-pub(super) fn fill(reader: &mut Reader<'_>, preprocess: &Preprocess, n_rows: usize) -> Result<(Vec<f32>, f64)> {
-    let d = preprocess.n_features();
-    let mut x = vec![0.0f32; n_rows * d];
+/// The values of rows that are kept as stored, which only dense ones are.
+fn values_of(x: &mut Features) -> &mut Vec<f32> {
+    match x {
+        Features::Dense(values) => values,
+        Features::Sparse(_) => panic!("sparse rows are read again when their scales are known"),
+    }
+}
+
+/// Second reading of a table that float32 cannot hold as stored, or that is sparse. Returns rows and seconds of standardising.
+pub(super) fn fill(reader: &mut Reader<'_>, preprocess: &Preprocess) -> Result<(Features, f64)> {
+    let (is_sparse, n_rows) = (reader.source.schema().is_sparse, reader.n_rows());
+    let mut x = Features::empty(is_sparse);
+    match &mut x {
+        Features::Dense(x) => x.reserve_exact(n_rows * preprocess.n_features()),
+        Features::Sparse(rows) => rows.reserve_exact(n_rows, reader.count.total as usize),
+    }
     let (mut at, mut seconds) = (0, 0.0);
     reader.pass(|batch, blocks| {
         let began = Instant::now();
-        encode(batch, blocks, preprocess, &mut x[at * d..(at + batch.n_rows) * d])?;
+        encode_from(at, batch, blocks, preprocess, &mut x)?;
         at += batch.n_rows;
         seconds += began.elapsed().as_secs_f64();
         Ok(())

@@ -50,7 +50,7 @@ impl Course {
         let default_epochs = || LEAST_EPOCHS.max(LEAST_STEPS.div_ceil(steps_per_epoch.max(1)));
         let epochs = config.epochs.unwrap_or_else(default_epochs);
         let of_steps = steps_per_epoch.saturating_mul(epochs);
-        let pools = PoolShape::new(table.n_features, n_lanes, micro_batch);
+        let pools = PoolShape::new(table.row_values(), n_lanes, micro_batch);
         Ok(Course { n_lanes, micro_batch, steps_per_epoch, epochs, of_steps, pools })
     }
 

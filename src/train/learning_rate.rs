@@ -19,6 +19,7 @@ use super::table::{BlockRows, Table};
 use crate::comm::Communicator;
 use crate::error::{Error, Result};
 use crate::exact::BlockSums;
+use crate::model::Row;
 use crate::model::linear::Rows;
 use crate::objective::Objective;
 use crate::rng::{Draws, Stream};
@@ -161,11 +162,9 @@ impl<'a> Sample<'a> {
 }
 
 /// `Σ_j x[j]·params[j]` and the intercept, in order.
-fn dot(x: &[f32], params: &[f64]) -> f64 {
-    let mut sum = params[x.len()];
-    for (x, p) in x.iter().zip(params) {
-        sum += f64::from(*x) * p;
-    }
+fn dot(x: Row<'_>, params: &[f64]) -> f64 {
+    let mut sum = params[params.len() - 1];
+    x.each(|j, x| sum += x * params[j]);
     sum
 }
 
@@ -187,9 +186,7 @@ fn largest_eigenvalue(
             for (&row, curvature) in sample.rows.iter().zip(&sample.curvature) {
                 let x = sample.all.row(row);
                 let factor = curvature * dot(x, &v);
-                for (sum, x) in product.iter_mut().zip(x) {
-                    *sum += factor * f64::from(*x);
-                }
+                x.add_scaled(factor, &mut product);
                 product[n - 1] += factor;
             }
             product
@@ -230,9 +227,7 @@ fn row_share(table: &Table<'_>, objective: &dyn Objective, start: &[f64], of_ste
             return 0.0;
         }
         let mut squares = 1.0;
-        for x in rows.row(row) {
-            squares += f64::from(*x) * f64::from(*x);
-        }
+        rows.row(row).each(|_, x| squares += x * x);
         let offset = rows.offset.map_or(0.0, |offset| offset[row]);
         let kappa = objective.largest_curvature(rows.y[row], offset + start[table.n_features]);
         let share = if w < of_step { w / of_step } else { 1.0 };

@@ -46,7 +46,7 @@ pub fn solve(
     watch: &mut dyn Observer,
 ) -> Result<Fit> {
     let clock = Instant::now();
-    let function = FullBatch { comm, table, objective, l2: config.l2 };
+    let function = FullBatch::new(comm, table, objective, config.l2);
     assert_eq!(
         (start.len(), objective.n_scores()),
         (table.n_features + 1, 1),

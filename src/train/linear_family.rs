@@ -72,6 +72,8 @@ pub fn train_source(
     reading: &Reading,
     watch: &mut dyn Observer,
 ) -> Result<(Model, TrainReport)> {
+    let is_sparse = source.schema().is_sparse;
+    let config = &config.for_table(is_sparse);
     let mut folds: Vec<(String, Vec<f64>)> = Vec::new();
     for fold in 0..config.folds {
         let held_out = HeldOut::Fold { fold, folds: config.folds };
@@ -113,6 +115,7 @@ pub fn train_source(
         valid,
         traffic: comm.traffic(),
         streamed: prepared.table.streamed(),
+        is_sparse,
         through_library: Vec::new(),
     };
     let linear = LinearModel { n_features, n_scores: objective.n_scores(), params: fit.params };
@@ -143,7 +146,7 @@ fn solve(
     let start = start(objective, prepared);
     match config.solver {
         Solver::Lbfgs => {
-            let problem = FullBatch { comm, table, objective, l2: config.l2 };
+            let problem = FullBatch::new(comm, table, objective, config.l2);
             let start = warm_start(&problem, config, start)?;
             lbfgs::solve(&problem, config, start, watch)
         }
@@ -170,13 +173,12 @@ fn held_out_metrics(comm: &Communicator, prepared: &Prepared<'_>, kind: Kind, fi
     let k = objective.n_scores();
     let table = &prepared.table;
     let model = LinearModel { n_features: table.n_features, n_scores: k, params: fit.params.clone() };
-    let d = table.n_features;
     let measured = table.map_blocks(|block| {
         let held_out = block.held_out.unwrap_or_default();
         let mut measured = Measured::default();
         for row in block.range.filter(|row| held_out.get(*row).is_some_and(|w| *w != 0.0)) {
             let mut scores = vec![0.0; k];
-            model.scores(&block.rows.x[row * d..(row + 1) * d], &mut scores);
+            block.rows.scores(&model, row..row + 1, &mut scores);
             let offset = block.rows.offset.map_or(0.0, |offset| offset[row]);
             measured.scores.extend(scores.iter().map(|score| score + offset));
             measured.y.push(block.rows.y[row]);

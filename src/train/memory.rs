@@ -4,9 +4,9 @@
 use super::order::POOL_BYTES;
 use super::{Solver, TrainConfig, warm_start};
 use crate::comm::Communicator;
-use crate::data::Schema;
 use crate::data::names::Reading;
 use crate::data::partition::RowPlan;
+use crate::data::{Schema, ValueCount};
 use crate::error::{Error, InContext, Result};
 use std::ops::Range;
 
@@ -52,6 +52,7 @@ pub fn plan(
     plan: &RowPlan,
     units: &Range<u64>,
     schema: &Schema,
+    count: ValueCount,
     n_features: usize,
     config: &TrainConfig,
     holds_out: bool,
@@ -62,13 +63,20 @@ pub fn plan(
     };
     let rows = plan.rows(units.clone());
     let label_bytes = 16 + 8 * u64::from(schema.has_offset) + 8 * u64::from(holds_out);
-    let row_bytes = 4 * n_features as u64 + label_bytes;
-    let raw_bytes = schema.columns.len() as u64 * if schema.is_wide() { 8 } else { 4 };
-    let solver = solver_bytes(plan, units, n_features, config, threads);
-    let source = of_source(limit) + 8 * batch_values(Some(limit));
+    let of = if schema.is_sparse { ValueBytes::SPARSE } else { ValueBytes::dense(schema.is_wide()) };
+    // Encoded features are at least as many as the columns they come from.
+    let n_values = if schema.is_sparse { count.total } else { (rows.end - rows.start) * n_features as u64 };
+    let row_values = if schema.is_sparse { count.per_row } else { n_features as u64 };
+    let row_bytes = of.ready * row_values + label_bytes;
+    let raw_bytes = of.raw * count.per_row;
+    let solver = solver_bytes(plan, units, schema.is_sparse, row_values, n_features, config, threads);
+    // At least one block is read at a time.
+    let batch = batch_values(Some(limit)).max(if schema.is_sparse { count.per_row * plan.block_rows() } else { 0 });
+    let source = of_source(limit) + of.read * batch + of.column * n_features as u64;
     let (typed, limit) = (limit, usable(limit));
 
-    let in_memory = (rows.end - rows.start).saturating_mul(row_bytes).saturating_add(source + solver.in_memory);
+    let held = of.ready.saturating_mul(n_values).saturating_add((rows.end - rows.start) * label_bytes);
+    let in_memory = held.saturating_add(source + solver.in_memory);
     let mut too_large = [i64::from(in_memory > limit || reading.streamed)];
     comm.all_reduce_max(&mut too_large)?;
     if too_large[0] == 0 {
@@ -93,6 +101,27 @@ pub fn plan(
     Ok(MemoryPlan { is_streamed: true, batch_rows })
 }
 
+/// What a value takes.
+struct ValueBytes {
+    /// Standardised; of sparse rows with its column.
+    ready: u64,
+    /// As stored, in a batch.
+    raw: u64,
+    /// While it is read.
+    read: u64,
+    /// A column's names in all the places that know them.
+    column: u64,
+}
+
+impl ValueBytes {
+    /// Columns are read as int64 and values as float64 before they become a row.
+    const SPARSE: ValueBytes = ValueBytes { ready: 8, raw: 12, read: 28, column: 400 };
+
+    fn dense(is_wide: bool) -> ValueBytes {
+        ValueBytes { ready: 4, raw: if is_wide { 8 } else { 4 }, read: 8, column: 0 }
+    }
+}
+
 /// Bytes that a solver holds beside the rows.
 struct SolverBytes {
     in_memory: u64,
@@ -102,6 +131,8 @@ struct SolverBytes {
 fn solver_bytes(
     plan: &RowPlan,
     units: &Range<u64>,
+    is_sparse: bool,
+    row_values: u64,
     n_features: usize,
     config: &TrainConfig,
     threads: u64,
@@ -110,6 +141,14 @@ fn solver_bytes(
     // Classes are not known yet; a few scores are a guess on the small side.
     let n_blocks = plan.blocks(units.clone()).len() as u64;
     let accumulators = (threads + 1) * 36 * width * width / 2;
+    if is_sparse && !config.solver.is_direct() && config.solver != Solver::Newton && config.solver != Solver::Cd {
+        // One gradient for each thread, or for each lane; nothing for each block.
+        let lanes = units.end - units.start;
+        let gradients = if config.solver.is_mini_batch() { lanes * 24 * width } else { (threads + 1) * 36 * width };
+        let pools = 2 * POOL_BYTES.max(config.global_batch * 8 * row_values);
+        let vectors = 40 * 8 * width + gradients;
+        return SolverBytes { in_memory: vectors, streamed: vectors + pools };
+    }
     let thin = warm_start::thinned_rows(plan, width as usize) * (4 * width + 24);
     let vectors = 40 * 8 * width + n_blocks * 8 * width;
     let pools = 2 * POOL_BYTES.max(config.global_batch * 4 * width);

@@ -24,6 +24,9 @@ pub mod outer;
 pub mod prepare;
 pub mod score;
 pub mod second_order;
+mod sparse_scale;
+#[cfg(test)]
+mod sparse_tests;
 pub mod stream;
 pub mod sums;
 pub mod table;
@@ -89,6 +92,8 @@ pub struct TrainReport {
     pub traffic: Traffic,
     /// Where rows were read for every pass; None: they were held in memory.
     pub streamed: Option<Streamed>,
+    /// Zeros were not stored: features were divided by their scale, not centred.
+    pub is_sparse: bool,
     /// Datasets that were read through the HDF5 library, one thread at a time, and why.
     pub through_library: Vec<(String, String)>,
 }

@@ -49,7 +49,7 @@ pub fn solve(
     start: Vec<f64>,
     watch: &mut dyn Observer,
 ) -> Result<Fit> {
-    let function = FullBatch { comm, table, objective, l2: config.l2 };
+    let function = FullBatch::new(comm, table, objective, config.l2);
     assert_eq!(start.len(), function.n_params(), "one start for each parameter");
     refuse_settings(start.len(), config)?;
     blas::prepare(comm)?;

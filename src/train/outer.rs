@@ -6,6 +6,7 @@
 //! the tiles and the instruction set leave the bits alone: they equal those of
 //! [`add_outer_products`](crate::model::kernels::add_outer_products), the plain twin.
 
+use crate::model::Row;
 use multiversion::multiversion;
 
 /// Rows converted at a time: a panel of them (32 KiB) stays in the first cache. Not part of the answer.
@@ -61,17 +62,26 @@ impl OuterProducts {
     ///
     /// # Panics
     /// If z has not `width` elements or the chunk already has [`CHUNK`] rows.
-    pub fn push_row(&mut self, x: &[f32], tail: &[f64]) {
+    pub fn push_row(&mut self, x: Row<'_>, tail: &[f64]) {
         assert!(self.n_rows < CHUNK, "a chunk has {CHUNK} rows");
-        assert_eq!(x.len() + tail.len(), self.width, "a row has one value for each column");
+        let d = self.width - tail.len();
         let slot = self.n_rows * NR;
-        for (p, values) in x.chunks(NR).enumerate() {
-            let panel = &mut self.right[p * CHUNK * NR + slot..][..values.len()];
-            for (to, from) in panel.iter_mut().zip(values) {
-                *to = f64::from(*from);
+        match x {
+            Row::Dense(values) => {
+                assert_eq!(values.len(), d, "a row has one value for each column");
+                for (p, values) in values.chunks(NR).enumerate() {
+                    let panel = &mut self.right[p * CHUNK * NR + slot..][..values.len()];
+                    for (to, from) in panel.iter_mut().zip(values) {
+                        *to = f64::from(*from);
+                    }
+                }
+            }
+            Row::Sparse(..) => {
+                self.right.chunks_exact_mut(CHUNK * NR).for_each(|panel| panel[slot..slot + NR].fill(0.0));
+                x.each(|j, value| self.right[j / NR * CHUNK * NR + slot + j % NR] = value);
             }
         }
-        for (j, value) in (x.len()..).zip(tail) {
+        for (j, value) in (d..).zip(tail) {
             self.right[j / NR * CHUNK * NR + slot + j % NR] = *value;
         }
         self.n_rows += 1;
@@ -179,7 +189,7 @@ mod tests {
                 let last = (first + CHUNK).min(n);
                 fast.start_chunk();
                 for i in first..last {
-                    fast.push_row(&x[i * d..(i + 1) * d], &[1.0]);
+                    fast.push_row(Row::Dense(&x[i * d..(i + 1) * d]), &[1.0]);
                 }
                 fast.add_chunk(1, &factor[first..last]);
             }
@@ -220,7 +230,7 @@ mod tests {
                 let last = (first + CHUNK).min(n);
                 fast.start_chunk();
                 for i in first..last {
-                    fast.push_row(&x[i * d..(i + 1) * d], &[1.0]);
+                    fast.push_row(Row::Dense(&x[i * d..(i + 1) * d]), &[1.0]);
                 }
                 fast.add_chunk(0, &factor[first..last]);
             }

@@ -8,6 +8,7 @@
 use super::gather::{
     Keep, MOST_CATEGORIES, Reader, fill, first_means, gather, local_categories, moments_around, standardise_in_place,
 };
+use super::sparse_scale;
 use super::stream::{LabelCoding, Stream};
 use super::sums::{Total, sum_blocks};
 use super::table::{LocalRows, Table};
@@ -30,7 +31,7 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 /// Times that moments are taken again around the mean found, at most: each takes it 2⁵⁰ times nearer.
-const MOST_SHIFTS: usize = 3;
+pub(super) const MOST_SHIFTS: usize = 3;
 
 /// A table ready to train on, with what was learned on the way; the same on every rank but for the rows.
 pub struct Prepared<'s> {
@@ -88,17 +89,18 @@ pub fn prepare<'s>(
     if let Some(bytes) = reading.max_memory {
         source.limit_memory(memory::of_source(bytes));
     }
-    let mut reader = Reader::new(source, &plan, units.clone(), memory::batch_values(reading.max_memory));
+    let reader = Reader::new(source, plan.blocks(units.clone()), memory::batch_values(reading.max_memory));
+    let mut reader = comm.agree(reader)?;
 
     if preprocess.has_text() {
         let local = local_categories(&mut reader, preprocess.columns.iter().filter(|c| is_text(c)).count());
         agree_categories(comm, local, &mut preprocess)?;
     }
     let d = preprocess.n_features();
-    let memory = memory::plan(comm, reading, &plan, &units, &schema, d, config, hold.is_some())?;
+    let memory = memory::plan(comm, reading, &plan, &units, &schema, reader.count, d, config, hold.is_some())?;
     let keep = match memory.is_streamed {
         true => Keep::Nothing,
-        false if schema.is_wide() => Keep::Labels,
+        false if schema.is_wide() || schema.is_sparse => Keep::Labels,
         false => Keep::Rows,
     };
     match (memory.is_streamed, &reading.scratch) {
@@ -109,7 +111,10 @@ pub fn prepare<'s>(
         ),
         _ => {}
     }
-    let mut shift = agree_shift(comm, &mut reader, &plan, &preprocess)?;
+    let mut shift = match schema.is_sparse {
+        true => Vec::new(),
+        false => agree_shift(comm, &mut reader, &plan, &preprocess)?,
+    };
     let gathered = gather(&mut reader, &preprocess, &shift, config, hold, keep)
         .and_then(|gathered| check_denormals().map(|()| gathered)); // reading may have loaded a filter plugin
     let mut gathered = comm.agree(gathered)?;
@@ -117,13 +122,16 @@ pub fn prepare<'s>(
     gathered.code_targets(&target);
 
     let began = Instant::now();
-    let mut fitted = fit_standardisation(comm, &plan, &gathered.moments, &shift, &mut preprocess)?;
+    let mut fitted = match schema.is_sparse {
+        true => sparse_scale::fit(comm, &plan, &mut reader, &gathered.ranges, config.seed, hold, &mut preprocess)?,
+        false => fit_standardisation(comm, &plan, &gathered.moments, &shift, &mut preprocess)?,
+    };
     for _ in 0..MOST_SHIFTS {
         if !fitted.cancels {
             break;
         }
         shift.clone_from(&preprocess.mean);
-        let moments = moments_around(&mut reader, &preprocess, &gathered, &shift, config, hold, keep);
+        let moments = moments_around(&mut reader, &preprocess, &mut gathered, &shift, config, hold, keep);
         gathered.moments = comm.agree(moments)?;
         fitted = fit_standardisation(comm, &plan, &gathered.moments, &shift, &mut preprocess)?;
     }
@@ -133,7 +141,7 @@ pub fn prepare<'s>(
     }
     let mut prepare_s = gathered.moments_s + began.elapsed().as_secs_f64();
     if keep == Keep::Labels {
-        let (rows, seconds) = comm.agree(fill(&mut reader, &preprocess, gathered.rows.y.len()))?;
+        let (rows, seconds) = comm.agree(fill(&mut reader, &preprocess))?;
         gathered.rows.x = rows;
         prepare_s += seconds;
     }
@@ -239,11 +247,11 @@ fn agree_shift(
 }
 
 /// What standardising needs to know beyond mean and scale.
-struct Fitted {
+pub(super) struct Fitted {
     /// Largest |standardised value| of each feature.
-    peak: Vec<f64>,
+    pub(super) peak: Vec<f64>,
     /// As in [`Standardisation`](crate::data::moments::Standardisation).
-    cancels: bool,
+    pub(super) cancels: bool,
 }
 
 /// Exact moments over all ranks → mean and scale. Collective.
@@ -268,38 +276,40 @@ fn fit_standardisation(
     comm.all_reduce_min(&mut keys)?;
     let min: Vec<f64> = keys[..d].iter().map(|&k| from_order_key(k)).collect();
     let max: Vec<f64> = keys[d..].iter().map(|&k| -from_order_key(k)).collect();
-    let names = preprocess.feature_names();
-    let too_large = |j: usize| {
-        Error::data(format!(
-            "column '{}' holds values up to {:e}: too large to standardise in float64; rescale it",
-            names[j],
-            if max[j] > -min[j] { max[j] } else { min[j] }
-        ))
-    };
+    let too_large = |j: usize| too_large(preprocess, &min, &max, j);
     let total = match sum_blocks(comm, &sums)? {
         Total::Finite(total) => total,
-        Total::NonFinite => {
-            let widest = (0..d).max_by(|&a, &b| {
-                let span = |j: usize| order_key((max[j] - min[j]).abs());
-                span(a).cmp(&span(b)).then(b.cmp(&a))
-            });
-            return Err(too_large(widest.unwrap_or(0)));
-        }
+        Total::NonFinite => return Err(too_large(widest(&min, &max))),
     };
     let found = standardisation(&total, &min, &max, shift).map_err(too_large)?;
     let (mean, inverse_scale) = (found.mean, found.inverse_scale);
-    let peak = (0..d)
-        .map(|j| {
-            let ends = [min[j], max[j]].map(|x| {
-                let x = if x.is_finite() { x } else { mean[j] };
-                f64::from(standardised(x, mean[j], inverse_scale[j])).abs()
-            });
-            if ends[0] > ends[1] { ends[0] } else { ends[1] }
-        })
-        .collect();
+    let peak = (0..d).map(|j| peak_of(min[j], max[j], mean[j], inverse_scale[j])).collect();
     preprocess.mean = mean;
     preprocess.inverse_scale = inverse_scale;
     Ok(Fitted { peak, cancels: found.cancels })
+}
+
+/// The largest |standardised value| of a column that spans `min` to `max`; infinite ends: it has no value.
+pub(super) fn peak_of(min: f64, max: f64, mean: f64, inverse_scale: f64) -> f64 {
+    let ends = [min, max].map(|x| {
+        let x = if x.is_finite() { x } else { mean };
+        f64::from(standardised(x, mean, inverse_scale)).abs()
+    });
+    if ends[0] > ends[1] { ends[0] } else { ends[1] }
+}
+
+/// The column that spans most.
+pub(super) fn widest(min: &[f64], max: &[f64]) -> usize {
+    let span = |j: usize| order_key((max[j] - min[j]).abs());
+    (0..min.len()).max_by(|&a, &b| span(a).cmp(&span(b)).then(b.cmp(&a))).unwrap_or(0)
+}
+
+pub(super) fn too_large(preprocess: &Preprocess, min: &[f64], max: &[f64], j: usize) -> Error {
+    Error::data(format!(
+        "column '{}' holds values up to {:e}: too large to standardise in float64; rescale it",
+        preprocess.feature_names()[j],
+        if max[j] > -min[j] { max[j] } else { min[j] }
+    ))
 }
 
 fn warn_of_constants(preprocess: &Preprocess, watch: &mut dyn Observer) {

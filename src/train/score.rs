@@ -5,10 +5,11 @@ use super::{Kind, Model};
 use crate::comm::Communicator;
 use crate::data::hdf5::Hdf5Source;
 use crate::data::partition::{Partition, RowPlan};
-use crate::data::{Block, ColumnKind, DataSource, Schema};
+use crate::data::{Block, ColumnKind, DataSource, Schema, SparseRows, Values};
 use crate::error::{Error, InContext, Result};
 use crate::functions::check_denormals;
 use crate::metric::classification::most_probable;
+use crate::model::Features;
 use crate::model::preprocess::standardised;
 use crate::objective::Objective;
 use rayon::prelude::*;
@@ -86,16 +87,26 @@ impl<'m> Scorer<'m> {
         let (preprocess, linear) = (&self.model.preprocess, &self.model.linear);
         let (d, k) = (linear.n_features, linear.n_scores);
         let mut scores = vec![0.0; block.n_rows * k];
+        let keeps_zeros = matches!(block.values, Values::Sparse(_)) && preprocess.keeps_zeros();
         let score = |(task, scores): (usize, &mut [f64])| -> Result<()> {
             let first = task * TASK_ROWS;
             let n_rows = scores.len() / k;
-            let (mut encoded, mut rows) = (vec![0.0; d], Vec::with_capacity(n_rows * d));
-            for i in first..first + n_rows {
-                preprocess.encode_row(block, i, &mut encoded)?;
-                let moments = preprocess.mean.iter().zip(&preprocess.inverse_scale);
-                rows.extend(encoded.iter().zip(moments).map(|(x, (mean, scale))| standardised(*x, *mean, *scale)));
+            if keeps_zeros {
+                let mut rows = SparseRows::default();
+                preprocess.standardise_sparse(block, first..first + n_rows, &mut rows)?;
+                let rows = Features::Sparse(rows);
+                for (slot, scores) in scores.chunks_exact_mut(k).enumerate() {
+                    linear.score_row(rows.row(slot, d), scores);
+                }
+            } else {
+                let (mut encoded, mut rows) = (vec![0.0; d], Vec::with_capacity(n_rows * d));
+                for i in first..first + n_rows {
+                    preprocess.encode_row(block, i, &mut encoded)?;
+                    let moments = preprocess.mean.iter().zip(&preprocess.inverse_scale);
+                    rows.extend(encoded.iter().zip(moments).map(|(x, (mean, scale))| standardised(*x, *mean, *scale)));
+                }
+                linear.scores(&rows, scores);
             }
-            linear.scores(&rows, scores);
             if let Some(offset) = &block.offset {
                 for (scores, offset) in scores.chunks_exact_mut(k).zip(&offset[first..]) {
                     scores.iter_mut().for_each(|score| *score += offset);
@@ -184,13 +195,13 @@ pub fn for_each_batch(
     blocks: &[Range<u64>],
     mut visit: impl FnMut(&Block) -> Result<()>,
 ) -> Result<()> {
-    let n_columns = source.schema().columns.len().max(1) as u64;
+    let per_row = source.count_values(blocks)?.per_row.max(1);
     let mut batch = Block::empty();
     let mut at = 0;
     while at < blocks.len() {
         let first = blocks[at].start;
         at += 1;
-        while at < blocks.len() && (blocks[at].end - first) * n_columns <= BATCH_VALUES {
+        while at < blocks.len() && (blocks[at].end - first) * per_row <= BATCH_VALUES {
             at += 1;
         }
         source.read(first..blocks[at - 1].end, &mut batch)?;

@@ -8,7 +8,7 @@ use super::table::{BlockRows, Table};
 use crate::comm::Communicator;
 use crate::error::{Error, Result};
 use crate::exact::BoundedSums;
-use crate::exact::scale::{ZERO, ceil_log2, exponent_of, from_order_key, order_key};
+use crate::exact::scale::{bounding_exponent, ceil_log2, from_order_key, order_key};
 use crate::model::LinearModel;
 use crate::model::linear::Rows;
 use crate::objective::Objective;
@@ -214,10 +214,10 @@ fn each_curvature(
     which: Range<usize>,
     mut visit: impl FnMut(usize, &[f64]),
 ) {
-    let (d, k) = (model.n_features, model.n_scores);
+    let k = model.n_scores;
     let mut scores = vec![0.0; which.len() * k];
     let mut curvature = vec![0.0; k * k];
-    model.scores(&rows.x[which.start * d..which.end * d], &mut scores);
+    rows.scores(model, which.clone(), &mut scores);
     for (row, scores) in which.zip(scores.chunks_exact_mut(k)) {
         if rows.weight[row] == 0.0 {
             continue;
@@ -240,13 +240,8 @@ fn chunks(block: Range<usize>) -> impl Iterator<Item = Range<usize>> {
 /// The three factors lie below 2^(e+1) each, so R of their products add up to less than 2^(Σe + 3 + ⌈log2 R⌉): the
 /// exponent is one more than needed, which pays for the roundings inside the block.
 fn outer_exponents(peaks: &[f64], factor: f64, block_rows: u64) -> Vec<i32> {
-    // Far below every double, and far enough from the ends of i32 to be added to others.
-    let exponent = |x: f64| match exponent_of(x) {
-        ZERO => -100_000,
-        e => e.min(100_000),
-    };
-    let of_peak: Vec<i32> = peaks.iter().map(|peak| exponent(*peak)).collect();
-    let rest = exponent(factor) + 3 + ceil_log2(block_rows) as i32;
+    let of_peak: Vec<i32> = peaks.iter().map(|peak| bounding_exponent(*peak)).collect();
+    let rest = bounding_exponent(factor) + 3 + ceil_log2(block_rows) as i32;
     let pairs = (0..peaks.len()).flat_map(|i| (0..=i).map(move |j| (i, j)));
     pairs.map(|(i, j)| of_peak[i] + of_peak[j] + rest).collect()
 }

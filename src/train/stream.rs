@@ -8,7 +8,7 @@ use crate::config::Missing;
 use crate::data::{Block, DataSource, Targets, Values};
 use crate::error::{Error, Result};
 use crate::model::preprocess::{standardise, standardised};
-use crate::model::{Preprocess, TargetCoding};
+use crate::model::{Features, Preprocess, TargetCoding};
 use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
@@ -31,6 +31,7 @@ pub struct Stream<'s> {
     source: Mutex<Source<'s>>,
     pub preprocess: Preprocess,
     pub labels: LabelCoding,
+    pub is_sparse: bool,
     /// Global rows of the blocks here, in order.
     blocks: Vec<Range<u64>>,
     /// Runs of blocks that are read together.
@@ -75,9 +76,10 @@ impl<'s> Stream<'s> {
                 _ => batches.push(number..number + 1),
             }
         }
+        let is_sparse = source.schema().is_sparse;
         let source =
             Source { rows: source, raw: Block::empty(), read: Duration::ZERO, waited: Duration::ZERO, n_rows: 0 };
-        Stream { source: Mutex::new(source), preprocess, labels, blocks, batches, buffers: Mutex::default() }
+        Stream { source: Mutex::new(source), preprocess, labels, is_sparse, blocks, batches, buffers: Mutex::default() }
     }
 
     /// As [`Table::each_batch`](super::table::Table::each_batch).
@@ -130,15 +132,17 @@ impl<'s> Stream<'s> {
         let source = &mut *source;
         let mut run_rows = RowBuffer::default();
         let n_rows = runs.iter().map(|run| (run.end - run.start) as usize).sum();
-        into.x.reserve_exact(n_rows * self.preprocess.n_features());
+        self.make_kind(&mut into.x);
+        if let Features::Dense(x) = &mut into.x {
+            x.reserve_exact(n_rows * self.preprocess.n_features());
+        }
         into.y.reserve_exact(n_rows);
         into.weight.reserve_exact(n_rows);
         for run in runs {
             source.read(run.clone())?;
             self.labels.code(&source.raw, &mut run_rows)?;
-            let start = into.x.len();
-            into.x.resize(start + source.raw.n_rows * self.preprocess.n_features(), 0.0);
-            encode(&source.raw, std::slice::from_ref(&(0..source.raw.n_rows)), &self.preprocess, &mut into.x[start..])?;
+            let rows = 0..source.raw.n_rows;
+            encode_from(into.y.len(), &source.raw, std::slice::from_ref(&rows), &self.preprocess, &mut into.x)?;
             into.append_labels(&run_rows);
         }
         Ok(())
@@ -163,12 +167,19 @@ impl<'s> Stream<'s> {
         source.read(rows)?;
         self.labels.code(&source.raw, into)?;
         into.n_features = self.preprocess.n_features();
-        into.x.resize(source.raw.n_rows * into.n_features, 0.0);
+        self.make_kind(&mut into.x);
         let inside: Vec<Range<usize>> = self.blocks[batch.clone()]
             .iter()
             .map(|rows| (rows.start - first) as usize..(rows.end - first) as usize)
             .collect();
-        encode(&source.raw, &inside, &self.preprocess, &mut into.x)
+        encode_from(0, &source.raw, &inside, &self.preprocess, &mut into.x)
+    }
+
+    /// A buffer that was never filled is of no kind yet.
+    fn make_kind(&self, x: &mut Features) {
+        if x.is_sparse() != self.is_sparse {
+            *x = Features::empty(self.is_sparse);
+        }
     }
 
     fn lock_source(&self) -> std::sync::MutexGuard<'_, Source<'s>> {
@@ -241,6 +252,27 @@ fn class_of(position: Option<usize>) -> Result<f64> {
     match position {
         Some(class) => Ok(class as f64),
         None => Err(Error::data("its target changed while it was read: there is a class that was not there before")),
+    }
+}
+
+/// Puts the standardised rows of a batch, in these blocks, behind the first `n_before` rows of `into`, in place of what is there.
+pub fn encode_from(
+    n_before: usize,
+    batch: &Block,
+    blocks: &[Range<usize>],
+    preprocess: &Preprocess,
+    into: &mut Features,
+) -> Result<()> {
+    match into {
+        Features::Dense(x) => {
+            let d = preprocess.n_features();
+            x.resize((n_before + batch.n_rows) * d, 0.0);
+            encode(batch, blocks, preprocess, &mut x[n_before * d..])
+        }
+        Features::Sparse(rows) => {
+            rows.truncate(n_before);
+            preprocess.standardise_sparse(batch, 0..batch.n_rows, rows)
+        }
     }
 }
 

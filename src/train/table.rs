@@ -5,6 +5,7 @@ use super::stream::Stream;
 use crate::comm::Communicator;
 use crate::data::partition::RowPlan;
 use crate::error::Result;
+use crate::model::Features;
 use crate::model::linear::Rows;
 use crate::rng::{Draws, Stream as DrawStream};
 use rayon::prelude::*;
@@ -39,8 +40,8 @@ pub enum LocalRows<'s> {
 #[derive(Clone, Debug, Default)]
 pub struct RowBuffer {
     pub n_features: usize,
-    /// Standardised, (rows, n_features).
-    pub x: Vec<f32>,
+    /// Standardised.
+    pub x: Features,
     /// Class number or value.
     pub y: Vec<f64>,
     /// Row weight × class weight; 0 for rows that were held out.
@@ -107,14 +108,21 @@ impl Table<'_> {
         let n_blocks = self.plan.blocks(self.units.clone()).len();
         let mut all: Vec<W> = (0..rayon::current_num_threads().min(n_blocks).max(1)).map(|_| new()).collect();
         self.each_batch(|buffer, blocks, first_row| {
-            let next = AtomicUsize::new(0);
-            all.par_iter_mut().for_each(|accumulator| {
-                while let Some(range) = blocks.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    add(accumulator, buffer.block(range.clone(), first_row));
-                }
-            });
+            share_out(&mut all, blocks, |accumulator, range| add(accumulator, buffer.block(range, first_row)));
         })?;
         Ok(all)
+    }
+
+    pub fn is_sparse(&self) -> bool {
+        match &self.rows {
+            LocalRows::Memory(buffer) => buffer.x.is_sparse(),
+            LocalRows::Stream(stream) => stream.is_sparse,
+        }
+    }
+
+    /// Values of a row, for lengths that are measured in memory: of a sparse table a guess that does not depend on what is stored.
+    pub fn row_values(&self) -> usize {
+        if self.is_sparse() { self.n_features.min(SPARSE_ROW_VALUES) } else { self.n_features }
     }
 
     /// Calls `visit` with targets, weights and offsets of all rows here, in order; features are not read.
@@ -166,15 +174,17 @@ impl Table<'_> {
     /// As [`RowPlan::thinned`].
     pub fn thinned(&self, step: u64, seed: u64) -> Result<Table<'static>> {
         let draws = Draws::new(seed, DrawStream::Thin);
+        let is_sparse = self.is_sparse();
         let of_block = |block: BlockRows<'_>| {
             let n_rows = block.range.len() as u64;
             let chosen = (0..n_rows).step_by(step as usize).map(|run| {
                 let drawn = draws.below(step.min(n_rows - run), (block.first_row + run) / step, 0);
                 block.range.start + (run + drawn) as usize
             });
-            let mut thin = RowBuffer { offset: block.rows.offset.map(|_| Vec::new()), ..RowBuffer::default() };
+            let (x, offset) = (Features::empty(is_sparse), block.rows.offset.map(|_| Vec::new()));
+            let mut thin = RowBuffer { x, offset, ..RowBuffer::default() };
             for i in chosen {
-                thin.x.extend_from_slice(block.rows.row(i));
+                thin.x.push(block.rows.row(i));
                 thin.y.push(block.rows.y[i]);
                 thin.weight.push(block.rows.weight[i]);
                 if let (Some(all), Some(offset)) = (&mut thin.offset, block.rows.offset) {
@@ -183,9 +193,10 @@ impl Table<'_> {
             }
             thin
         };
-        let mut rows = RowBuffer { n_features: self.n_features, ..RowBuffer::default() };
+        let x = Features::empty(is_sparse);
+        let mut rows = RowBuffer { n_features: self.n_features, x, ..RowBuffer::default() };
         for block in self.map_blocks(of_block)? {
-            rows.x.extend(block.x);
+            rows.x.append(&block.x);
             rows.y.extend(block.y);
             rows.weight.extend(block.weight);
             if let Some(offset) = block.offset {
@@ -217,6 +228,19 @@ impl Table<'_> {
     pub fn lanes(&self) -> Range<u64> {
         self.units.clone()
     }
+}
+
+/// What a row of a sparse table is taken to hold.
+const SPARSE_ROW_VALUES: usize = 64;
+
+/// Blocks are added to one accumulator for each thread: which goes where is left to the clock.
+pub fn share_out<W: Send>(all: &mut [W], blocks: &[Range<usize>], add: impl Fn(&mut W, Range<usize>) + Send + Sync) {
+    let next = AtomicUsize::new(0);
+    all.par_iter_mut().for_each(|accumulator| {
+        while let Some(range) = blocks.get(next.fetch_add(1, Ordering::Relaxed)) {
+            add(accumulator, range.clone());
+        }
+    });
 }
 
 impl RowBuffer {
@@ -269,7 +293,7 @@ pub(crate) mod testing {
                 n_features: self.n_features,
                 rows: LocalRows::Memory(RowBuffer {
                     n_features: self.n_features,
-                    x: all.x[local.start * self.n_features..local.end * self.n_features].to_vec(),
+                    x: rows_of(&all.x, local.clone(), self.n_features),
                     y: all.y[local.clone()].to_vec(),
                     weight: all.weight[local.clone()].to_vec(),
                     offset: all.offset.as_ref().map(|offset| offset[local].to_vec()),
@@ -279,6 +303,13 @@ pub(crate) mod testing {
                 peak: self.peak.clone(),
             }
         }
+    }
+
+    /// Some of these rows.
+    pub(crate) fn rows_of(all: &Features, rows: Range<usize>, n_features: usize) -> Features {
+        let mut some = Features::empty(all.is_sparse());
+        rows.for_each(|row| some.push(all.row(row, n_features)));
+        some
     }
 
     /// Target of a row from its linear score and a standard normal.
@@ -330,6 +361,7 @@ pub(crate) mod testing {
         let peak = (0..d).map(|j| x[j..].iter().step_by(d).fold(0.0f64, |p, v| p.max(f64::from(v.abs())))).collect();
         let plan = RowPlan::lanes(n as u64, d, n_lanes);
         let total_weight = weight.iter().fold(0.0, |s, w| s + w);
+        let x = Features::Dense(x);
         let rows = LocalRows::Memory(RowBuffer { n_features: d, x, y, weight, offset: None, held_out: None });
         Table { units: 0..n_lanes, plan, first_row: 0, n_features: d, rows, total_weight, peak }
     }

@@ -6,6 +6,7 @@ use crate::comm::{Communicator, run_threads};
 use crate::data::partition::{Partition, RowPlan};
 use crate::error::Result;
 use crate::exact::ExactSum;
+use crate::model::Features;
 use crate::rng::{Draws, Stream};
 
 /// All rows of a standardised table.
@@ -80,7 +81,7 @@ impl Whole {
             n_features: self.d,
             rows: LocalRows::Memory(RowBuffer {
                 n_features: self.d,
-                x: self.x[a * self.d..b * self.d].to_vec(),
+                x: Features::Dense(self.x[a * self.d..b * self.d].to_vec()),
                 y: self.y[a..b].to_vec(),
                 weight: self.weight[a..b].to_vec(),
                 offset: self.offset.as_ref().map(|offset| offset[a..b].to_vec()),

@@ -69,7 +69,7 @@ pub fn solve(
             names.join(", ")
         ));
     }
-    let function = FullBatch { comm, table, objective, l2: config.l2 };
+    let function = FullBatch::new(comm, table, objective, config.l2);
     let at = evaluate(&function, &values)?;
     let (_, at_zero) = evaluate(&function, &vec![0.0; start.len()])?;
     Ok(finished(values, &at, super::dense::largest_magnitude(&at_zero), clock, watch))
@@ -183,9 +183,7 @@ impl Leaves<'_> {
             let root = libm::sqrt(table.weight[row]);
             let target = table.y[row] - table.offset.map_or(0.0, |offset| offset[row]);
             matrix[slot] = root;
-            for (j, x) in table.row(row).iter().enumerate() {
-                matrix[(j + 1) * rows + slot] = root * f64::from(*x);
-            }
+            table.row(row).each(|j, x| matrix[(j + 1) * rows + slot] = root * x);
             matrix[(width - 1) * rows + slot] = root * target;
         }
         triangularise(matrix, rows, width)

@@ -51,6 +51,10 @@ impl Start {
 /// A start for `problem` from the optimum of a thinned table, or `params` itself where the table is small, or where its
 /// thinned rows do not stand for all of them. Collective.
 pub fn warm_start(problem: &FullBatch<'_, '_>, config: &TrainConfig, params: Vec<f64>) -> Result<Start> {
+    // Rare columns, which sparse tables are made of, are what thinned rows know little of.
+    if problem.table.is_sparse() {
+        return Ok(Start::at(params));
+    }
     let Some(step) = step(problem.table.plan.n_rows(), problem.table.plan.block_rows(), params.len()) else {
         return Ok(Start::at(params));
     };
@@ -59,7 +63,7 @@ pub fn warm_start(problem: &FullBatch<'_, '_>, config: &TrainConfig, params: Vec
     if !weigh(problem, &mut thin, step, params.len())? {
         return Ok(Start::at(params));
     }
-    let thinned = FullBatch { comm, table: &thin, objective, l2: problem.l2 };
+    let thinned = FullBatch::new(comm, &thin, objective, problem.l2);
     let Some((value, grad)) = thinned.evaluate(&params)? else { return Ok(Start::at(params)) };
     let reference = largest(&pseudo_gradient(&thinned, config.l1, &params, &grad));
     let rough = TrainConfig { tolerance: TOLERANCE, ..config.clone() };
@@ -246,7 +250,7 @@ mod tests {
             let whole = Whole::random(70_001, 6).with_targets(target, 1.0);
             let config = config(kind, 3e-4, 1e-7);
             let solve = |comm: &Communicator, table: &Table<'_>, is_warm: bool| {
-                let problem = FullBatch { comm, table, objective, l2: config.l2 };
+                let problem = FullBatch::new(comm, table, objective, config.l2);
                 let mut start = Start::at(vec![0.0; problem.n_params()]);
                 if is_warm {
                     start = warm_start(&problem, &config, start.params)?;
@@ -272,7 +276,7 @@ mod tests {
         let table = whole.of_rank(&comm);
         [true, false].map(|is_warm| {
             let counted = Communicator::solo();
-            let problem = FullBatch { comm: &counted, table: &table, objective: &Logistic, l2 };
+            let problem = FullBatch::new(&counted, &table, &Logistic, l2);
             let mut start = Start::at(vec![0.0; problem.n_params()]);
             if is_warm {
                 start = warm_start(&problem, &config, start.params).unwrap();

@@ -1,13 +1,11 @@
 //! The libsvm format: `label index:value …` a row; absent values are 0. A first pass finds rows, columns and types, a second
-//! writes: densely, or as compressed sparse rows in the layout of AnnData.
-//!
-//! Source of the layout: the specification of AnnData's file format, "Sparse arrays", version 0.1.0.
+//! writes: densely, or as compressed sparse rows.
 
 use super::input::Inputs;
 use super::number::{Number, Seen, parse, put};
 use super::pieces::{Cutter, Piece, for_each};
 use super::{ConvertOptions, ConvertReport, Format};
-use crate::data::hdf5::write::{CHUNK_BYTES, Cell, Sink, Writer, changed};
+use crate::data::hdf5::write::{CHUNK_BYTES, Cell, Sink, SparseDatasets, Writer, changed};
 use crate::error::{Error, InContext, Result};
 
 /// Densified rows that are handed on at a time.
@@ -92,7 +90,7 @@ pub(super) fn convert(inputs: &mut Inputs<'_>, writer: &Writer, options: &Conver
 /// The datasets of the features.
 enum Table {
     Dense { x: usize, cell: Cell, first: u64, n_columns: usize },
-    Sparse { data: usize, indices: usize, indptr: usize, cell: Cell, index: Cell, first: u64, n_columns: u64, end: u64 },
+    Sparse { datasets: SparseDatasets, cell: Cell, first: u64 },
 }
 
 impl Table {
@@ -112,38 +110,19 @@ impl Table {
     }
 
     fn sparse(sink: &mut Sink, writer: &Writer, scan: &Scan, first: u64, n_columns: u64) -> Result<Table> {
-        let group = writer.inner("X")?;
         let cell = scan.values.float().unwrap_or(Cell::F64);
-        let index = if n_columns <= i32::MAX as u64 { Cell::I32 } else { Cell::I64 };
-        let data = sink.dataset(&group, "data", cell, scan.n_values, &[], CHUNK_BYTES)?;
-        let indices = sink.dataset(&group, "indices", index, scan.n_values, &[], CHUNK_BYTES)?;
-        let indptr = sink.dataset(&group, "indptr", Cell::I64, scan.n_rows + 1, &[], CHUNK_BYTES)?;
-        sink.push(indptr, &0i64.to_ne_bytes())?;
-        group.word_attribute("", "encoding-type", "csr_matrix")?;
-        group.word_attribute("", "encoding-version", "0.1.0")?;
-        group.number_attribute("", "shape", &[scan.n_rows as i64, n_columns as i64])?;
-        Ok(Table::Sparse { data, indices, indptr, cell, index, first, n_columns, end: 0 })
+        let datasets = writer.sparse(sink, "X", cell, [scan.n_rows, n_columns], scan.n_values, CHUNK_BYTES)?;
+        Ok(Table::Sparse { datasets, cell, first })
     }
 
     fn push(&mut self, sink: &mut Sink, rows: &Rows) -> Result<()> {
         match self {
             Table::Dense { x, cell, first, n_columns } => push_dense(sink, rows, *x, *cell, *first, *n_columns),
-            Table::Sparse { data, indices, indptr, cell, index, first, n_columns, end } => {
+            Table::Sparse { datasets, cell, first } => {
                 let mut bytes = Vec::with_capacity(rows.values.len() * cell.bytes());
                 rows.values.iter().all(|&value| put(*cell, None, Number::of_f64(value), &mut bytes));
-                sink.push(*data, &bytes)?;
-                bytes.clear();
-                for &column in &rows.indices {
-                    let column = column.checked_sub(*first).filter(|column| column < n_columns);
-                    if !column.is_some_and(|column| put(*index, None, Number::Whole(column.into()), &mut bytes)) {
-                        return Err(changed());
-                    }
-                }
-                sink.push(*indices, &bytes)?;
-                bytes.clear();
-                rows.ends.iter().for_each(|&row_end| bytes.extend((*end as i64 + row_end as i64).to_ne_bytes()));
-                *end += rows.values.len() as u64;
-                sink.push(*indptr, &bytes)
+                // An index 0 that was not there before becomes a column that there is not.
+                datasets.push(sink, &bytes, rows.indices.iter().map(|index| index.wrapping_sub(*first)), &rows.ends)
             }
         }
     }

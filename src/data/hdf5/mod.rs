@@ -5,7 +5,8 @@
 //! TableIndex ──source──► rows ──read──► bytes ──chunks, filters──► blocks
 //!                                          └── what the index cannot describe: through the HDF5 library (library)
 //! ```
-//! `index` finds chunks in the file's own structures; `write`, `copy` and `repack` are for what makes tables.
+//! `index` finds chunks in the file's own structures; `sparse` is for matrices of which zeros are not stored; `write`, `copy` and
+//! `repack` are for what makes tables.
 
 pub(crate) mod advice;
 pub(crate) mod chunks;
@@ -26,6 +27,7 @@ pub(crate) mod read;
 mod records;
 pub mod repack;
 mod source;
+mod sparse;
 mod table;
 #[allow(unsafe_code)] // calls of the HDF5 library that its crate does not wrap
 pub(crate) mod types;

@@ -86,7 +86,7 @@ fn every_layout_is_the_same_when_repacked() {
             repack_from(1, &path, &out, &options, &mut |_| ()).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         n_repacked += report.repacked;
         let names = TableNames::default();
-        if Hdf5Source::open(&[path.clone()], &names, Need::Train).is_ok() {
+        if Hdf5Source::open(std::slice::from_ref(&path), &names, Need::Train).is_ok() {
             let (expected, found) = (rows_of(&path, &names), rows_of(&out, &names));
             // NaN is not equal to itself.
             assert_eq!(format!("{expected:?}"), format!("{found:?}"), "{}", path.display());

@@ -9,7 +9,7 @@ use super::table::{Fields, TableIndex};
 use super::types::{open_dataset, open_to_read, reason};
 use crate::data::canonical::Value;
 use crate::data::names::{Need, TableNames};
-use crate::data::{Block, DataSource, Schema, Targets, Values};
+use crate::data::{Block, DataSource, Schema, Targets, ValueCount, Values};
 use crate::error::{Error, InContext, Result};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -233,9 +233,9 @@ impl DataSource for Hdf5Source {
             let path = self.index.parts[number].path.clone();
             self.open_part(number).in_file(&path)?;
             let Some(part) = &self.parts[number] else { continue };
-            for (name, stored) in part.all_stored() {
+            for (name, stored, rows) in part.all_stored(local).in_file(&path)? {
                 if !stored.is_plain() {
-                    let decoded = stored.decode_to(local.clone(), &file, n_bytes);
+                    let decoded = stored.decode_to(rows, &file, n_bytes);
                     let (index, more) = decoded.in_dataset(name).in_file(&path)?;
                     datasets.insert((number, name.to_string()), index);
                     n_bytes += more;
@@ -246,6 +246,22 @@ impl DataSource for Hdf5Source {
         self.decoded = Some(Decoded { file, datasets });
         self.close_all();
         Ok(())
+    }
+
+    fn count_values(&mut self, blocks: &[Range<u64>]) -> Result<ValueCount> {
+        if !self.index.schema.is_sparse {
+            return Ok(ValueCount::dense(blocks, self.index.schema.columns.len()));
+        }
+        ValueCount::of(blocks, |rows| {
+            let mut n_values = 0;
+            self.visit_parts(rows, |part, local, _, _| {
+                if let Some(sparse) = &part.fields.sparse {
+                    n_values += sparse.count(local)?;
+                }
+                Ok(())
+            })?;
+            Ok(n_values)
+        })
     }
 
     fn limit_memory(&mut self, bytes: u64) {
@@ -261,7 +277,7 @@ impl Hdf5Source {
         let part = &self.index.parts[number];
         let mut files: Vec<OpenFile> = Vec::new();
         let mut library = None;
-        let keep_bytes = self.keep_bytes / (part.fields.features.len() as u64 + 3);
+        let keep_bytes = self.keep_bytes / part.fields.all().count().max(1) as u64;
         let mut stored_rows = |name: &str, stored: &StoredIndex| -> Result<StoredRows> {
             let decoded = self.decoded.as_ref();
             let decoded = decoded.and_then(|all| Some((all, all.datasets.get(&(number, name.to_string()))?)));
@@ -316,13 +332,18 @@ fn open_in_library(file: &hdf5::File, field: &FieldIndex, keep_bytes: u64) -> Re
 }
 
 impl OpenPart {
-    /// Every dataset that is read past the library, by path.
-    fn all_stored(&self) -> impl Iterator<Item = (&str, &StoredRows)> {
-        let alone = self.fields.all().filter_map(|field| match &field.bytes {
-            Bytes::Stored(stored) => Some((field.index.path.as_str(), &**stored)),
+    /// Every dataset that is read past the library, by path, and which of its elements these rows need.
+    fn all_stored(&self, rows: Range<u64>) -> Result<Vec<(&str, &StoredRows, Range<u64>)>> {
+        let mut fields: Vec<_> = self.fields.of_rows().map(|field| (field, rows.clone())).collect();
+        if let Some(sparse) = &self.fields.sparse {
+            fields.extend(sparse.elements_of(rows.clone())?);
+        }
+        let alone = fields.into_iter().filter_map(|(field, elements)| match &field.bytes {
+            Bytes::Stored(stored) => Some((field.index.path.as_str(), &**stored, elements)),
             _ => None,
         });
-        alone.chain(self.records.iter().map(|(path, records)| (path.as_str(), &records.stored)))
+        let records = self.records.iter().map(|(path, records)| (path.as_str(), &records.stored, rows.clone()));
+        Ok(alone.chain(records).collect())
     }
 
     /// Calls `visit` with runs of these rows, and each one's slot: the fields of compound datasets are taken from elements that
@@ -390,6 +411,10 @@ impl Fields<Field> {
         match &mut into.values {
             Values::F32(values) => self.read_numbers(rows.clone(), slot, values, scratch)?,
             Values::F64(values) => self.read_numbers(rows.clone(), slot, values, scratch)?,
+            Values::Sparse(all) => match &self.sparse {
+                Some(sparse) => sparse.read(rows.clone(), all, scratch)?,
+                None => return Err(Error::internal("read dense features as sparse ones")),
+            },
         }
         let mut first_text = 0;
         for field in self.features.iter().filter(|field| field.index.is_text()) {

@@ -27,6 +27,7 @@ fn read_all(source: &mut Hdf5Source) -> Block {
 
 fn f32s(block: &Block) -> &[f32] {
     match &block.values {
+        Values::Sparse(_) => panic!("sparse"),
         Values::F32(values) => values,
         Values::F64(_) => panic!("wide values"),
     }
@@ -34,6 +35,7 @@ fn f32s(block: &Block) -> &[f32] {
 
 fn f64s(block: &Block) -> &[f64] {
     match &block.values {
+        Values::Sparse(_) => panic!("sparse"),
         Values::F64(values) => values,
         Values::F32(_) => panic!("narrow values"),
     }
@@ -137,6 +139,7 @@ fn every_width_and_byte_order_is_read_exactly() {
         let mut source = open_for(&path, &features(&[name]), Need::Predict).unwrap();
         let block = read_all(&mut source);
         let values: Vec<f64> = match &block.values {
+            Values::Sparse(_) => panic!("sparse"),
             Values::F32(values) => values.iter().map(|&v| f64::from(v)).collect(),
             Values::F64(values) => values.clone(),
         };
@@ -540,6 +543,7 @@ fn files_of_other_software_are_read_or_refused_with_a_reason() {
         let values: Vec<f64> = match &block.values {
             Values::F32(values) => values.iter().map(|&v| f64::from(v)).collect(),
             Values::F64(values) => values.clone(),
+            Values::Sparse(_) => panic!("{name} is sparse"),
         };
         assert!(values.iter().copied().eq((0..10).map(f64::from)), "{name}: {values:?}");
     }

@@ -2,9 +2,11 @@
 //! enough to be sent to all.
 
 use super::chunks::StoredIndex;
+use super::contents::{Contents, Thing};
 use super::field::{Access, FieldIndex, RecordIndexes};
 use super::find::resolve;
 use super::source::without_place;
+use super::sparse::Sparse;
 use super::types::open_to_read;
 use crate::data::names::{Need, TableNames, join};
 use crate::data::{Column, ColumnKind, Schema, TargetKind};
@@ -35,7 +37,9 @@ pub(super) struct PartIndex {
 /// The datasets of one file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Fields<F> {
+    /// Empty where they are sparse.
     pub(super) features: Vec<F>,
+    pub(super) sparse: Option<Sparse<F>>,
     pub(super) target: Option<F>,
     pub(super) weight: Option<F>,
     pub(super) offset: Option<F>,
@@ -43,14 +47,20 @@ pub(super) struct Fields<F> {
 
 impl<F> Fields<F> {
     pub(super) fn all(&self) -> impl Iterator<Item = &F> {
+        self.of_rows().chain(self.sparse.iter().flat_map(Sparse::all))
+    }
+
+    /// Those with one element or more a row.
+    pub(super) fn of_rows(&self) -> impl Iterator<Item = &F> {
         self.features.iter().chain([&self.target, &self.weight, &self.offset].into_iter().flatten())
     }
 
     /// The same with something made of every dataset.
     pub(super) fn try_map<G>(&self, make: &mut impl FnMut(&F) -> Result<G>) -> Result<Fields<G>> {
+        let sparse = self.sparse.as_ref().map(|sparse| sparse.try_map(make)).transpose()?;
         let mut one = |field: &Option<F>| field.as_ref().map(&mut *make).transpose();
         let (target, weight, offset) = (one(&self.target)?, one(&self.weight)?, one(&self.offset)?);
-        Ok(Fields { features: self.features.iter().map(make).collect::<Result<_>>()?, target, weight, offset })
+        Ok(Fields { features: self.features.iter().map(make).collect::<Result<_>>()?, sparse, target, weight, offset })
     }
 }
 
@@ -130,7 +140,17 @@ fn look_at(path: &Path, names: &TableNames, need: Need) -> Result<(TableNames, P
     let with_target = need != Need::Predict;
     let mut features = Vec::new();
     let mut records = RecordIndexes::new();
-    for name in &names.features {
+    let contents = Contents::of(&file);
+    let is_sparse = |name: &&String| contents.at(&full(name)) == Some(Thing::Sparse);
+    let sparse = match names.features.iter().find(is_sparse).map(full) {
+        Some(path) if names.features.len() > 1 => {
+            return Err(Error::usage("is a sparse matrix, which has to be the only one of the features (--features)"))
+                .in_dataset(&path);
+        }
+        Some(path) => Some(Sparse::of(&file, &path).in_dataset(&path)?),
+        None => None,
+    };
+    for name in names.features.iter().filter(|_| sparse.is_none()) {
         let path = full(name);
         features.push(FieldIndex::of(&file, &path, names.transpose, &mut records).in_dataset(&path)?);
     }
@@ -147,6 +167,7 @@ fn look_at(path: &Path, names: &TableNames, need: Need) -> Result<(TableNames, P
         weight: single(names.weight.as_ref().filter(|_| with_target), false)?,
         offset: single(names.offset.as_ref(), false)?,
         features,
+        sparse,
     };
     let records = records.into_iter().filter_map(|(path, stored)| Some((path, stored.ok()?))).collect();
     Ok((names, PartIndex { path: path.to_path_buf(), first_row: 0, n_rows: fields.n_rows()?, fields, records }))
@@ -155,6 +176,14 @@ fn look_at(path: &Path, names: &TableNames, need: Need) -> Result<(TableNames, P
 /// Errors: another file has columns of other names.
 fn check_columns(all: &Schema, found: &Schema, like: &Path) -> Result<()> {
     let like = like.display();
+    if found.is_sparse != all.is_sparse {
+        let word = |schema: &Schema| if schema.is_sparse { "sparse" } else { "dense" };
+        return Err(Error::data(format!(
+            "its features are {} but those in {like} are {}; all files of a table need the same columns",
+            word(found),
+            word(all)
+        )));
+    }
     let (here, there) = (&found.columns, &all.columns);
     if let Some((column, (a, b))) = here.iter().zip(there).enumerate().find(|(_, (a, b))| a.name != b.name) {
         return Err(Error::data(format!(
@@ -233,17 +262,15 @@ fn rename_where_not_unique(features: &mut [FieldIndex], longer: impl Fn(&FieldIn
 impl Fields<FieldIndex> {
     /// The rows that all datasets agree on.
     fn n_rows(&self) -> Result<u64> {
-        let mut fields = self.all();
-        let Some(first) = fields.next() else { return Ok(0) };
-        for field in fields {
-            if field.n_rows != first.n_rows {
-                return Err(Error::data(format!(
-                    "'{}' has {} rows but '{}' has {}; the datasets of a table need one value a row each",
-                    first.path, first.n_rows, field.path, field.n_rows
-                )));
-            }
+        let sparse = self.sparse.iter().map(|sparse| (&sparse.path, sparse.n_rows));
+        let mut fields = sparse.chain(self.of_rows().map(|field| (&field.path, field.n_rows)));
+        let Some((first, n_rows)) = fields.next() else { return Ok(0) };
+        match fields.find(|(_, n)| *n != n_rows) {
+            Some((other, n)) => Err(Error::data(format!(
+                "'{first}' has {n_rows} rows but '{other}' has {n}; the datasets of a table need one value a row each"
+            ))),
+            None => Ok(n_rows),
         }
-        Ok(first.n_rows)
     }
 
     /// Without rows.
@@ -252,10 +279,14 @@ impl Fields<FieldIndex> {
         for field in &self.features {
             columns.extend(field.names.iter().map(|name| Column { name: name.clone(), kind: field.kind() }));
         }
+        if let Some(sparse) = &self.sparse {
+            columns.extend(sparse.names.iter().map(|name| Column { name: name.clone(), kind: sparse.data.kind() }));
+        }
         Schema {
             n_rows: 0,
             first_file_row: 0,
             columns,
+            is_sparse: self.sparse.is_some(),
             target: self.target.as_ref().map(FieldIndex::target_kind),
             has_weight: self.weight.is_some(),
             has_offset: self.offset.is_some(),

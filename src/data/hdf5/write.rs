@@ -108,6 +108,30 @@ impl Writer {
         Ok(Writer { path: self.path.clone(), file: self.file.clone(), group: made })
     }
 
+    /// Makes the datasets of a sparse matrix by rows in a group `name`, in the layout of AnnData, to be filled in `sink`.
+    ///
+    /// `n_values`: that are stored. Source of the layout: the specification of AnnData's file format, "Sparse arrays", version 0.1.0.
+    pub(crate) fn sparse(
+        &self,
+        sink: &mut Sink,
+        name: &str,
+        cell: Cell,
+        [n_rows, n_columns]: [u64; 2],
+        n_values: u64,
+        chunk_bytes: usize,
+    ) -> Result<SparseDatasets> {
+        let group = self.inner(name)?;
+        let index = if n_columns <= i32::MAX as u64 { Cell::I32 } else { Cell::I64 };
+        let data = sink.dataset(&group, "data", cell, n_values, &[], chunk_bytes)?;
+        let indices = sink.dataset(&group, "indices", index, n_values, &[], chunk_bytes)?;
+        let indptr = sink.dataset(&group, "indptr", Cell::I64, n_rows + 1, &[], chunk_bytes)?;
+        sink.push(indptr, &0i64.to_ne_bytes())?;
+        group.word_attribute("", "encoding-type", "csr_matrix")?;
+        group.word_attribute("", "encoding-version", "0.1.0")?;
+        group.number_attribute("", "shape", &[n_rows as i64, n_columns as i64])?;
+        Ok(SparseDatasets { data, indices, indptr, index, n_columns, end: 0 })
+    }
+
     /// Whether the group has something of this name.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.group.link_exists(name)
@@ -207,6 +231,48 @@ fn var_len(values: &[String]) -> Result<Vec<VarLenUnicode>> {
 
 pub(super) fn failed(e: hdf5::Error) -> Error {
     Error::data(format!("cannot write: {}", reason(&e)))
+}
+
+/// The datasets of [`Writer::sparse`].
+pub(crate) struct SparseDatasets {
+    data: usize,
+    indices: usize,
+    indptr: usize,
+    /// Of the indices.
+    index: Cell,
+    n_columns: u64,
+    /// Values so far.
+    end: u64,
+}
+
+impl SparseDatasets {
+    /// The next rows: `values` as bytes of the cell, the column of each, and where each row's values end among them.
+    /// Errors: a column or a row that was not announced.
+    pub(crate) fn push(
+        &mut self,
+        sink: &mut Sink,
+        values: &[u8],
+        columns: impl ExactSizeIterator<Item = u64>,
+        ends: &[usize],
+    ) -> Result<()> {
+        let n_values = columns.len() as u64;
+        sink.push(self.data, values)?;
+        let mut bytes = Vec::with_capacity(columns.len() * self.index.bytes());
+        for column in columns {
+            if column >= self.n_columns {
+                return Err(changed());
+            }
+            match self.index {
+                Cell::I32 => bytes.extend((column as i32).to_ne_bytes()),
+                _ => bytes.extend((column as i64).to_ne_bytes()),
+            }
+        }
+        sink.push(self.indices, &bytes)?;
+        bytes.clear();
+        ends.iter().for_each(|&row_end| bytes.extend((self.end as i64 + row_end as i64).to_ne_bytes()));
+        self.end += n_values;
+        sink.push(self.indptr, &bytes)
+    }
 }
 
 /// Datasets that are filled side by side from their first row to their last. Chunks are compressed by all threads and handed

@@ -206,3 +206,26 @@ fn more_contributions_than_announced_are_our_bug() {
     sums.add(&[1.0]);
     sums.add(&[1.0]);
 }
+
+#[test]
+fn a_sparse_contribution_is_the_dense_one_without_its_zeros() {
+    let mut random = Random::new(77);
+    let n = 40;
+    let exponents: Vec<i32> = (0..30).map(|j| j * 9 - 140).collect();
+    let (mut dense, mut sparse) = (BoundedSums::new(exponents.clone(), n), BoundedSums::new(exponents.clone(), n));
+    for _ in 0..n {
+        // Some are beyond their bound; one is not a number.
+        let value = |(j, &e): (usize, &i32), random: &mut Random| match random.below(4) {
+            0 => pow2(e) * 2.5 * random.uniform(),
+            1 if j == 7 => f64::NAN,
+            _ => 0.0,
+        };
+        let x: Vec<f64> = exponents.iter().enumerate().map(|at| value(at, &mut random)).collect();
+        dense.add(&x);
+        let mut stored: Vec<(usize, f64)> = x.into_iter().enumerate().filter(|(_, x)| *x != 0.0).collect();
+        stored.reverse();
+        sparse.add_sparse(&stored);
+    }
+    assert_eq!(sparse, dense);
+    assert!(dense.finish(&dense.to_words()).is_none());
+}
