@@ -1,5 +1,5 @@
 use super::super::library::{LibraryRows, Native};
-use super::super::types::{read_stored, stored_bytes};
+use super::super::types::{open_to_read, read_stored, stored_bytes};
 use super::*;
 use hdf5::H5Type;
 use hdf5::filters::{Filter as Written, ScaleOffset};
@@ -175,9 +175,7 @@ fn datasets(path: &Path, found: &mut Vec<Dataset>) {
             paths.extend(std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
             continue;
         }
-        let Ok(file) = hdf5::File::with_options().with_fapl(|access| access.file_locking(false)).open(&path) else {
-            continue;
-        };
+        let Ok(file) = open_to_read(&path) else { continue };
         let mut groups = vec![file.as_group().unwrap()];
         while let Some(group) = groups.pop() {
             groups.extend(group.groups().unwrap_or_default());

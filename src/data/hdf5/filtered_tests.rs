@@ -122,7 +122,7 @@ fn filters_of_every_library_are_undone_or_left_to_it() {
     let indexed = |dataset: &Dataset| (dataset.name(), StoredIndex::of(dataset, false).err());
     let reasons: Vec<_> = datasets.iter().map(indexed).filter(|(_, why)| why.is_some()).collect();
     let szip = Some("szip is decoded by the HDF5 library only");
-    let fewer_bits = Some("not a plain number or string type");
+    let fewer_bits = Some("neither a plain number, a string nor a compound type");
     assert_eq!(reasons, [("/own/nbit_12".to_string(), fewer_bits), ("/own/szip".to_string(), szip)]);
     assert_eq!(datasets.len(), 8);
 }

@@ -213,7 +213,7 @@ impl Finder<'_> {
     fn target_for(&self, group: &str, features: &[String]) -> Result<Option<String>> {
         let mut places = vec![String::new()];
         for word in features {
-            match self.contents.at(&join(group, word)) {
+            match self.contents.at(&self.contents.settled(&join(group, word))) {
                 Some(Thing::Group | Thing::Fields { .. }) => places.push(word.clone()),
                 Some(Thing::Field { dataset, .. }) => places.push(relative(group, word, &dataset)),
                 None if is_pattern(word) => {

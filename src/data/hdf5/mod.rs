@@ -31,6 +31,7 @@ mod sparse;
 mod table;
 #[allow(unsafe_code)] // calls of the HDF5 library that its crate does not wrap
 pub(crate) mod types;
+mod virtual_sources;
 pub(crate) mod write;
 
 pub(crate) use field::Whole;

@@ -8,7 +8,7 @@ use hdf5_sys::h5i::hid_t;
 use hdf5_sys::h5o::{H5O_INFO_BASIC, H5O_info1_t, H5Oget_info2};
 use hdf5_sys::h5p::{
     H5P_DEFAULT, H5Pclose, H5Pcreate, H5Pfill_value_defined, H5Pget_fill_value, H5Pget_filter2, H5Pget_nfilters,
-    H5Pset_chunk_cache,
+    H5Pget_virtual_count, H5Pget_virtual_dsetname, H5Pget_virtual_filename, H5Pset_chunk_cache,
 };
 use hdf5_sys::h5t::{
     H5T_class_t, H5T_sign_t, H5T_str_t, H5Tdetect_class, H5Tequal, H5Tget_class, H5Tget_member_name, H5Tget_nmembers,
@@ -186,7 +186,10 @@ fn open_unplaced(path: &Path) -> Result<File> {
         Ok(_) => {}
     }
     std::fs::File::open(path).map_err(|e| Error::data(format!("cannot open: {e}")))?;
-    File::with_options().with_fapl(|access| access.file_locking(false)).open(path).map_err(|e| {
+    // As the library opens the sources of virtual datasets: one that is open with other locks is to it as if it were missing.
+    // A lock that somebody holds or that a file system does not know is no reason not to read.
+    let without_locks = || File::with_options().with_fapl(|access| access.file_locking(false)).open(path);
+    File::open(path).or_else(|_| without_locks()).map_err(|e| {
         if is_hdf5(path) {
             Error::data(format!("cannot open this HDF5 file: {}", reason(&e)))
         } else {
@@ -342,6 +345,28 @@ pub(crate) fn filters_of(dataset: &Dataset) -> Result<Vec<FilterUse>> {
         filters.push(FilterUse { id, name: filter_name(id, stored), available, values });
     }
     Ok(filters)
+}
+
+/// File and dataset of each piece of a virtual dataset, as stored.
+pub(crate) fn virtual_sources_of(dataset: &Dataset) -> Result<Vec<(String, String)>> {
+    let cannot = |e: hdf5::Error| Error::data(format!("its sources cannot be listed: {}", reason(&e)));
+    let create = dataset.dcpl().map_err(cannot)?;
+    let text = |read: &dyn Fn(*mut c_char, usize) -> isize| -> hdf5::Result<String> {
+        let n_bytes = usize::try_from(hdf5::h5lock!(read(std::ptr::null_mut(), 0))).map_err(|_| "no name")?;
+        let mut bytes = vec![0u8; n_bytes + 1];
+        hdf5::h5lock!(read(bytes.as_mut_ptr().cast(), bytes.len()));
+        bytes.truncate(n_bytes);
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    let mut n_pieces = 0;
+    hdf5::h5lock!(hdf5::h5check(H5Pget_virtual_count(create.id(), &mut n_pieces))).map_err(cannot)?;
+    let of_piece = |i: usize| {
+        // SAFETY: the library writes no more than `n` bytes to `to`, and only counts where that is null.
+        let file = text(&|to, n| unsafe { H5Pget_virtual_filename(create.id(), i, to, n) })?;
+        let name = text(&|to, n| unsafe { H5Pget_virtual_dsetname(create.id(), i, to, n) })?;
+        Ok((file, name))
+    };
+    (0..n_pieces).map(of_piece).collect::<hdf5::Result<_>>().map_err(cannot)
 }
 
 fn filter_name(id: H5Z_filter_t, stored: String) -> String {
