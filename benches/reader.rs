@@ -72,7 +72,11 @@ fn write(path: &Path, rows: usize, columns: usize, chunk: Option<(usize, usize)>
 fn time(case: &str, path: &Path, dataset: &str, offset: Option<u64>) {
     let pools: Vec<rayon::ThreadPool> =
         [1, 2].into_iter().map(|n| rayon::ThreadPoolBuilder::new().num_threads(n).build().expect("threads")).collect();
-    let n_bytes = consort_read(path, dataset);
+    let n_bytes = match consort_read(path, dataset).values {
+        Values::F32(values) => std::mem::size_of_val(&values[..]),
+        Values::F64(values) => std::mem::size_of_val(&values[..]),
+        Values::Sparse(_) => panic!("{dataset} is sparse"),
+    };
     let mut seconds: [Vec<f64>; 4] = Default::default();
     for _ in 0..RUNS {
         for (pool, seconds) in pools.iter().zip(&mut seconds) {
@@ -105,18 +109,13 @@ fn timed<T>(work: impl FnOnce() -> T) -> f64 {
     seconds
 }
 
-/// Bytes of the values.
-fn consort_read(path: &Path, dataset: &str) -> usize {
+fn consort_read(path: &Path, dataset: &str) -> Block {
     let names = TableNames { features: vec![dataset.to_string()], ..TableNames::default() };
     let mut source = Hdf5Source::open(&[PathBuf::from(path)], &names, Need::Predict).expect("a table");
     let mut block = Block::empty();
     let n_rows = source.schema().n_rows;
     source.read(0..n_rows, &mut block).expect("rows");
-    match &block.values {
-        Values::F32(values) => std::mem::size_of_val(&values[..]),
-        Values::F64(values) => std::mem::size_of_val(&values[..]),
-        Values::Sparse(_) => panic!("{dataset} is sparse"),
-    }
+    block
 }
 
 fn library_read(path: &Path, dataset: &str) -> Vec<f32> {

@@ -1,5 +1,6 @@
 //! A block's buffers: made empty, and made ready for the rows of a table.
 
+use super::pages::in_large_pages;
 use super::{Block, ColumnKind, Schema, SparseRows, TargetKind, Targets, Values};
 use std::ops::Range;
 
@@ -28,10 +29,11 @@ impl Block {
         match (&mut self.values, schema.is_wide()) {
             (Values::Sparse(rows), _) if schema.is_sparse => rows.truncate(0),
             (values, _) if schema.is_sparse => *values = Values::Sparse(SparseRows::default()),
-            (Values::F32(values), false) => values.resize(n_values, 0.0),
-            (Values::F64(values), true) => values.resize(n_values, 0.0),
-            (values, false) => *values = Values::F32(vec![0.0; n_values]),
-            (values, true) => *values = Values::F64(vec![0.0; n_values]),
+            (Values::F32(values), false) if values.capacity() >= n_values => values.resize(n_values, 0.0),
+            (Values::F64(values), true) if values.capacity() >= n_values => values.resize(n_values, 0.0),
+            // Fresh memory is zero without being touched, so that the threads that fill it share the page faults.
+            (values, false) => *values = Values::F32(in_large_pages(vec![0.0; n_values])),
+            (values, true) => *values = Values::F64(in_large_pages(vec![0.0; n_values])),
         }
         self.text.resize_with(schema.columns.len() - schema.n_numeric(), Vec::new);
         self.text.iter_mut().for_each(Vec::clear);

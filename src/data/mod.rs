@@ -15,6 +15,7 @@ pub mod hdf5;
 pub mod memory;
 pub mod moments;
 pub mod names;
+pub(crate) mod pages;
 pub mod partition;
 mod sparse;
 pub mod synthetic;

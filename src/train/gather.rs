@@ -10,6 +10,7 @@ use super::{Kind, TrainConfig};
 use crate::config::Missing;
 use crate::data::digest::{GROUP_ROWS, InputDigest};
 use crate::data::moments::BlockMoments;
+use crate::data::pages::in_large_pages;
 use crate::data::{Block, DataSource, Targets, ValueCount, Values};
 use crate::error::Result;
 use crate::model::preprocess::standardise;
@@ -70,11 +71,20 @@ impl<'a> Reader<'a> {
 
     /// One pass: `visit` sees batches of rows in order, with their blocks as ranges inside the batch.
     pub(super) fn pass(&mut self, mut visit: impl FnMut(&Block, &[Range<usize>]) -> Result<()>) -> Result<()> {
+        self.pass_in(self.batch_rows, |batch, blocks| visit(batch, blocks))
+    }
+
+    /// As [`pass`](Self::pass), in batches of so many rows, which `visit` may take values from.
+    fn pass_in(
+        &mut self,
+        batch_rows: u64,
+        mut visit: impl FnMut(&mut Block, &[Range<usize>]) -> Result<()>,
+    ) -> Result<()> {
         let mut at = 0;
         while at < self.blocks.len() {
             let first = self.blocks[at].start;
             let mut next = at + 1;
-            while next < self.blocks.len() && self.blocks[next].end - first <= self.batch_rows {
+            while next < self.blocks.len() && self.blocks[next].end - first <= batch_rows {
                 next += 1;
             }
             let began = Instant::now();
@@ -84,7 +94,7 @@ impl<'a> Reader<'a> {
                 .iter()
                 .map(|rows| (rows.start - first) as usize..(rows.end - first) as usize)
                 .collect();
-            visit(&self.batch, &inside)?;
+            visit(&mut self.batch, &inside)?;
             at = next;
         }
         Ok(())
@@ -188,7 +198,7 @@ pub(super) fn gather(
     let mut out = Gathered {
         rows: RowBuffer {
             n_features: d,
-            x: Features::Dense(Vec::with_capacity(if keep == Keep::Rows { n * d } else { 0 })),
+            x: Features::default(),
             y: Vec::with_capacity(n),
             weight: Vec::with_capacity(n),
             offset: (schema.has_offset && config.kind == Kind::Poisson).then(|| Vec::with_capacity(n)),
@@ -203,13 +213,15 @@ pub(super) fn gather(
         encode_s: 0.0,
     };
     let mut positions = BTreeMap::new();
-    reader.pass(|batch, blocks| {
+    let as_stored = keep == Keep::Rows && !preprocess.has_text() && preprocess.missing == Missing::Mean;
+    // Values that are kept as they are stored are read in one batch, which becomes the rows.
+    let batch_rows = if as_stored { u64::MAX } else { reader.batch_rows };
+    if keep == Keep::Rows && !as_stored {
+        *values_of(&mut out.rows.x) = in_large_pages(Vec::with_capacity(n * d));
+    }
+    reader.pass_in(batch_rows, |batch, blocks| {
         out.seen.add(config.kind, batch.first_file_row, &batch.target)?;
-        if keep == Keep::Rows {
-            let began = Instant::now();
-            keep_encoded(batch, blocks, preprocess, values_of(&mut out.rows.x))?;
-            out.encode_s += began.elapsed().as_secs_f64();
-        } else {
+        if keep != Keep::Rows {
             let began = Instant::now();
             let weights = weights_of(batch, config.seed, hold);
             match &batch.values {
@@ -223,10 +235,16 @@ pub(super) fn gather(
         }
         let began = Instant::now();
         out.digest.merge(&digest_of(batch));
+        match &mut batch.values {
+            Values::F32(values) if as_stored => *values_of(&mut out.rows.x) = std::mem::take(values),
+            _ if keep == Keep::Rows => keep_encoded(batch, blocks, preprocess, values_of(&mut out.rows.x))?,
+            _ => {}
+        }
         out.encode_s += began.elapsed().as_secs_f64();
         Ok(())
     })?;
     if keep == Keep::Rows {
+        reader.batch = Block::empty();
         let began = Instant::now();
         out.moments = moments_of_kept(reader, &mut out.rows, shift);
         out.moments_s = began.elapsed().as_secs_f64();
@@ -309,10 +327,6 @@ fn digest_of(batch: &Block) -> InputDigest {
 
 /// Appends the batch's encoded rows to `x`; each value is one that float32 holds exactly.
 fn keep_encoded(batch: &Block, blocks: &[Range<usize>], preprocess: &Preprocess, x: &mut Vec<f32>) -> Result<()> {
-    if let (Values::F32(values), false, Missing::Mean) = (&batch.values, preprocess.has_text(), preprocess.missing) {
-        x.extend_from_slice(values);
-        return Ok(());
-    }
     let d = preprocess.n_features();
     let start = x.len();
     x.resize(start + batch.n_rows * d, 0.0);
@@ -427,7 +441,7 @@ pub(super) fn fill(reader: &mut Reader<'_>, preprocess: &Preprocess) -> Result<(
     let (is_sparse, n_rows) = (reader.source.schema().is_sparse, reader.n_rows());
     let mut x = Features::empty(is_sparse);
     match &mut x {
-        Features::Dense(x) => x.reserve_exact(n_rows * preprocess.n_features()),
+        Features::Dense(x) => *x = in_large_pages(Vec::with_capacity(n_rows * preprocess.n_features())),
         Features::Sparse(rows) => rows.reserve_exact(n_rows, reader.count.total as usize),
     }
     let (mut at, mut seconds) = (0, 0.0);

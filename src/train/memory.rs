@@ -75,7 +75,10 @@ pub fn plan(
     let source = of_source(limit) + of.read * batch + of.column * n_features as u64;
     let (typed, limit) = (limit, usable(limit));
 
-    let held = of.ready.saturating_mul(n_values).saturating_add((rows.end - rows.start) * label_bytes);
+    // Labels as stored stay until all rows are read.
+    let stored_bytes = 8 * (1 + u64::from(schema.has_weight) + u64::from(schema.has_offset));
+    let held = (rows.end - rows.start) * (label_bytes + stored_bytes);
+    let held = of.ready.saturating_mul(n_values).saturating_add(held);
     let in_memory = held.saturating_add(source + solver.in_memory);
     let mut too_large = [i64::from(in_memory > limit || reading.streamed)];
     comm.all_reduce_max(&mut too_large)?;

@@ -23,8 +23,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// HDF5 1.10 takes time quadratic in the number of chunks to list them, some 7 ns times its square; more chunks than this are
 /// not asked for.
 const MOST_LISTED: u64 = 2048;
-/// Contiguous rows that one task reads.
-const PIECE_BYTES: usize = 1 << 20;
+/// What one task reads or puts together: it fits in the second cache.
+const PIECE_BYTES: usize = 1 << 18;
 
 /// Where the rows of a dataset lie in its file, and what was done to them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -263,6 +263,9 @@ struct Kept {
     chunks: Vec<Vec<u8>>,
 }
 
+/// What is to be done with a run of elements that was read.
+type Then<'a> = &'a (dyn Fn(&mut [u8]) + Sync);
+
 /// What of a row of a chunk belongs where in a row of the dataset, in bytes.
 type Run = (usize, usize, usize);
 
@@ -302,39 +305,49 @@ impl StoredRows {
     /// # Panics
     /// If `into` has another length.
     pub(crate) fn read(&self, rows: Range<u64>, into: &mut [u8]) -> Result<()> {
-        let row_bytes = self.index.row_bytes();
-        assert_eq!(into.len() as u64, (rows.end - rows.start) * row_bytes as u64, "bytes of the rows");
-        self.read_as_stored(rows, into)?;
-        if self.index.big_endian {
-            let element = self.index.element_bytes;
-            into.par_chunks_mut(PIECE_BYTES / element * element)
-                .for_each(|piece| piece.chunks_exact_mut(element).for_each(<[u8]>::reverse));
-        }
-        Ok(())
+        self.read_then(rows, into, &|_| ())
     }
 
-    /// As [`read`](Self::read), in the byte order of the file.
-    pub(crate) fn read_as_stored(&self, rows: Range<u64>, into: &mut [u8]) -> Result<()> {
+    /// As [`read`](Self::read); `then` sees every run of elements once, on the thread that has read it and has it in its cache.
+    pub(crate) fn read_then(&self, rows: Range<u64>, into: &mut [u8], then: Then<'_>) -> Result<()> {
+        let row_bytes = self.index.row_bytes();
+        assert_eq!(into.len() as u64, (rows.end - rows.start) * row_bytes as u64, "bytes of the rows");
+        let element = self.index.element_bytes;
+        let turn_bytes = |piece: &mut [u8]| {
+            piece.chunks_exact_mut(element).for_each(<[u8]>::reverse);
+            then(piece);
+        };
+        self.read_as_stored(rows, into, if self.index.big_endian { &turn_bytes } else { then })
+    }
+
+    /// As [`read_then`](Self::read_then), in the byte order of the file.
+    pub(crate) fn read_as_stored(&self, rows: Range<u64>, into: &mut [u8], then: Then<'_>) -> Result<()> {
         if into.is_empty() {
             return Ok(());
         }
         let row_bytes = self.index.row_bytes();
         match &self.index.place {
-            Place::Contiguous { offset } => self.read_contiguous(offset + rows.start * row_bytes as u64, into)?,
+            Place::Contiguous { offset } => self.read_contiguous(offset + rows.start * row_bytes as u64, into, then)?,
             Place::Inline(bytes) => {
                 let first = rows.start as usize * row_bytes;
                 let stored = bytes.get(first..first + into.len());
                 into.copy_from_slice(stored.ok_or_else(|| Error::data("holds fewer rows than its shape says"))?);
+                then(into);
             }
-            Place::Chunked(chunked) => self.read_chunked(chunked, rows, into)?,
+            Place::Chunked(chunked) => self.read_chunked(chunked, rows, into, then)?,
         }
         Ok(())
     }
 
-    fn read_contiguous(&self, offset: u64, into: &mut [u8]) -> Result<()> {
-        let pieces = into.par_chunks_mut(PIECE_BYTES).enumerate();
-        let read: Vec<Result<()>> =
-            pieces.map(|(piece, into)| self.pread(offset + (piece * PIECE_BYTES) as u64, into)).collect();
+    fn read_contiguous(&self, offset: u64, into: &mut [u8], then: Then<'_>) -> Result<()> {
+        let element = self.index.element_bytes;
+        let piece_bytes = (PIECE_BYTES / element).max(1) * element;
+        let read = |(piece, into): (usize, &mut [u8])| {
+            self.pread(offset + (piece * piece_bytes) as u64, into)?;
+            then(into);
+            Ok(())
+        };
+        let read: Vec<Result<()>> = into.par_chunks_mut(piece_bytes).enumerate().map(read).collect();
         read.into_iter().collect()
     }
 
@@ -347,7 +360,7 @@ impl StoredRows {
 
     /// Bands (the chunks that hold the same run of rows) go to threads if there are enough of them, else the chunks of a band.
     /// A band that is left in its middle stays decoded, since the next rows to be asked for are most likely its others.
-    fn read_chunked(&self, chunked: &Chunked, rows: Range<u64>, into: &mut [u8]) -> Result<()> {
+    fn read_chunked(&self, chunked: &Chunked, rows: Range<u64>, into: &mut [u8], then: Then<'_>) -> Result<()> {
         let (per_chunk, row_bytes) = (chunked.chunk[0], self.index.row_bytes());
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).take();
         let mut bands = Vec::new();
@@ -362,9 +375,12 @@ impl StoredRows {
         let n_threads = rayon::current_num_threads();
         let runs = self.runs(chunked);
         let by_band = runs.len() == 1 || bands.len() >= 2 * n_threads;
+        // Chunks side by side that are decoded before their rows are put together: the more, the longer the runs of a row.
+        let room = self.keep_bytes / 2 / if by_band { n_threads as u64 } else { 1 };
+        let at_once = (room / self.decoded_bytes(chunked) as u64) as usize;
+        let at_once = at_once.max(if by_band { 1 } else { n_threads });
         let read = |(rows, into): (Range<u64>, &mut [u8])| {
-            let n_decoders = if by_band { 1 } else { n_threads };
-            self.read_band(chunked, &runs, rows, into, kept.as_ref(), n_decoders)
+            self.read_band(chunked, &runs, rows, into, kept.as_ref(), at_once, then)
         };
         let read: Vec<Result<Option<Kept>>> = match by_band {
             true => bands.into_par_iter().map(read).collect(),
@@ -415,6 +431,7 @@ impl StoredRows {
     }
 
     /// Rows of one band, all of its columns. Returns the band decoded if it is worth keeping.
+    #[allow(clippy::too_many_arguments)]
     fn read_band(
         &self,
         chunked: &Chunked,
@@ -422,16 +439,16 @@ impl StoredRows {
         rows: Range<u64>,
         into: &mut [u8],
         kept: Option<&Kept>,
-        n_decoders: usize,
+        at_once: usize,
+        then: Then<'_>,
     ) -> Result<Option<Kept>> {
         let band = rows.start / chunked.chunk[0];
         let begin = band * chunked.chunk[0];
         let n_rows = (begin + chunked.chunk[0]).min(self.index.shape[0]) - begin;
         let slots = (rows.start - begin) as usize..(rows.end - begin) as usize;
         if let Some(kept) = kept.filter(|kept| kept.band == band) {
-            for (chunk, runs) in kept.chunks.iter().zip(runs) {
-                self.scatter(chunked, chunk, slots.clone(), runs, into);
-            }
+            let chunks: Vec<&[u8]> = kept.chunks.iter().map(Vec::as_slice).collect();
+            self.scatter(chunked, &chunks, runs, slots, into, then);
             return Ok(None);
         }
         if let ([runs], true) = (runs, chunked.is_plain())
@@ -441,16 +458,18 @@ impl StoredRows {
         {
             // Rows of the chunk are rows of the dataset, wherever padding columns are not in between.
             if chunked.row_elements() * self.index.element_bytes == n_bytes {
-                self.pread(place.offset + (slots.start * n_bytes) as u64, into)
-                    .map_err(|e| Error::data(format!("chunk {band} (rows {begin} on): {e}")))?;
-                return Ok(None);
+                return self
+                    .read_contiguous(place.offset + (slots.start * n_bytes) as u64, into, then)
+                    .map(|()| None)
+                    .map_err(|e| Error::data(format!("chunk {band} (rows {begin} on): {e}")));
             }
         }
         let is_cut = slots.len() as u64 != n_rows && !chunked.is_plain();
         let band_bytes = self.decoded_bytes(chunked) as u64 * runs.len() as u64;
         let mut keep = (is_cut && band_bytes <= self.keep_bytes).then(|| Kept { band, chunks: Vec::new() });
-        let mut decoders: Vec<Decoder> = (0..n_decoders.min(runs.len())).map(|_| self.decoders.take()).collect();
+        let mut decoders: Vec<Decoder> = (0..at_once.min(runs.len())).map(|_| self.decoders.take()).collect();
         let mut done = Ok(());
+        let n_groups = runs.len().div_ceil(decoders.len());
         for (group, runs) in runs.chunks(decoders.len()).enumerate() {
             let first = band as usize * self.chunks_per_band(chunked) + group * decoders.len();
             // What a decoder holds after its turn: only the wanted rows where the chunk is plain.
@@ -469,12 +488,12 @@ impl StoredRows {
             if done.is_err() {
                 break;
             }
-            for (decoder, runs) in decoders.iter().zip(runs) {
-                let slots = if chunked.is_plain() { 0..slots.len() } else { slots.clone() };
-                self.scatter(chunked, decoder.decoded(), slots, runs, into);
-                if let Some(keep) = &mut keep {
-                    keep.chunks.push(decoder.decoded().to_vec());
-                }
+            let chunks: Vec<&[u8]> = decoders[..runs.len()].iter().map(Decoder::decoded).collect();
+            let slots = if chunked.is_plain() { 0..slots.len() } else { slots.clone() };
+            let is_last = group + 1 == n_groups;
+            self.scatter(chunked, &chunks, runs, slots, into, if is_last { then } else { &|_| () });
+            if let Some(keep) = &mut keep {
+                keep.chunks.extend(chunks.into_iter().map(<[u8]>::to_vec));
             }
         }
         decoders.into_iter().for_each(|decoder| self.decoders.put(decoder));
@@ -489,21 +508,40 @@ impl StoredRows {
         chunked.row_elements() * chunked.chunk[0] as usize * self.index.element_bytes
     }
 
-    /// Rows `slots` of a decoded chunk to their places in whole rows.
-    fn scatter(&self, chunked: &Chunked, decoded: &[u8], slots: Range<usize>, runs: &[Run], into: &mut [u8]) {
+    /// Rows `slots` of decoded chunks, which lie side by side, to their places in whole rows: so many rows at a time as stay in a
+    /// thread's cache until all chunks have given theirs.
+    fn scatter(
+        &self,
+        chunked: &Chunked,
+        chunks: &[&[u8]],
+        runs: &[Vec<Run>],
+        slots: Range<usize>,
+        into: &mut [u8],
+        then: Then<'_>,
+    ) {
         let chunk_row_bytes = chunked.row_elements() * self.index.element_bytes;
         let row_bytes = self.index.row_bytes();
-        let from = &decoded[slots.start * chunk_row_bytes..slots.end * chunk_row_bytes];
-        match runs {
-            [(0, 0, n)] if *n == row_bytes && *n == chunk_row_bytes => into.copy_from_slice(from),
-            _ => {
-                for (to, from) in into.chunks_exact_mut(row_bytes).zip(from.chunks_exact(chunk_row_bytes)) {
-                    for (source, target, n_bytes) in runs {
-                        to[*target..target + n_bytes].copy_from_slice(&from[*source..source + n_bytes]);
+        let task_rows = (PIECE_BYTES / row_bytes).max(1);
+        into.par_chunks_mut(task_rows * row_bytes).enumerate().for_each(|(task, into)| {
+            let first = (slots.start + task * task_rows) * chunk_row_bytes;
+            let n_bytes = into.len() / row_bytes * chunk_row_bytes;
+            for (chunk, runs) in chunks.iter().zip(runs) {
+                let from = &chunk[first..first + n_bytes];
+                match runs[..] {
+                    [(0, 0, n)] if n == row_bytes && n == chunk_row_bytes => into.copy_from_slice(from),
+                    [(0, target, 4)] if chunk_row_bytes == 4 => copy_column::<4>(from, target, row_bytes, into),
+                    [(0, target, 8)] if chunk_row_bytes == 8 => copy_column::<8>(from, target, row_bytes, into),
+                    _ => {
+                        for (to, from) in into.chunks_exact_mut(row_bytes).zip(from.chunks_exact(chunk_row_bytes)) {
+                            for (source, target, n_bytes) in runs {
+                                to[*target..target + n_bytes].copy_from_slice(&from[*source..source + n_bytes]);
+                            }
+                        }
                     }
                 }
             }
-        }
+            then(into);
+        });
     }
 
     /// The runs of every chunk of a band.
@@ -584,6 +622,14 @@ impl StoredRows {
         buffer.resize(n_bytes, 0);
         buffer.chunks_exact_mut(self.index.element_bytes).for_each(|element| element.copy_from_slice(&chunked.fill));
         decoder.decode(&[], 0, n_bytes).map(|_| ())
+    }
+}
+
+/// A chunk of one column into rows.
+fn copy_column<const N: usize>(from: &[u8], target: usize, row_bytes: usize, into: &mut [u8]) {
+    let (from, _) = from.as_chunks::<N>();
+    for (to, from) in into.chunks_exact_mut(row_bytes).zip(from) {
+        to[target..target + N].copy_from_slice(from);
     }
 }
 

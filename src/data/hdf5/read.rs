@@ -9,6 +9,7 @@ use crate::data::canonical::{Value, canonicalise};
 use crate::error::{Error, InContext, Result};
 use rayon::prelude::*;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Values that one task converts.
 const TASK_VALUES: usize = 1 << 16;
@@ -83,9 +84,7 @@ impl Field {
 
     /// Reads whole rows as `T`, which is what is stored.
     fn read_rows<T: Native>(&self, rows: Range<u64>, into: &mut [T]) -> Result<()> {
-        let cannot = |why: String| {
-            Error::data(format!("cannot read rows {}..{} of '{}': {why}", rows.start, rows.end, self.index.path))
-        };
+        let cannot = |why: String| self.cannot_read(rows.clone(), &why);
         match &self.bytes {
             Bytes::Stored(stored) => {
                 assert_eq!(stored.element_bytes(), size_of::<T>(), "'{}'", self.index.path);
@@ -96,6 +95,10 @@ impl Field {
             }
             Bytes::Library(library) => library.read_numbers(rows.clone(), into).map_err(|e| cannot(reason(&e))),
         }
+    }
+
+    fn cannot_read(&self, rows: Range<u64>, why: &str) -> Error {
+        Error::data(format!("cannot read rows {}..{} of '{}': {why}", rows.start, rows.end, self.index.path))
     }
 
     /// Reads numbers into columns `at..at + width` of `into`, which is (rows, `stride`). Canonical.
@@ -134,6 +137,16 @@ impl Field {
     }
 
     fn read_as_is<V: Value + Native>(&self, rows: Range<u64>, into: &mut [V]) -> Result<bool> {
+        if let Bytes::Stored(stored) = &self.bytes {
+            let infinite = AtomicBool::new(false);
+            let check = |piece: &mut [u8]| {
+                if canonicalise(bytemuck::cast_slice_mut::<u8, V>(piece)) {
+                    infinite.store(true, Ordering::Relaxed);
+                }
+            };
+            let read = stored.read_then(rows.clone(), bytemuck::cast_slice_mut(into), &check);
+            return read.map_err(|e| self.cannot_read(rows, &e.to_string())).map(|()| infinite.into_inner());
+        }
         let mut infinite = false;
         let mut rest = into;
         for piece in self.pieces(rows) {

@@ -250,7 +250,7 @@ impl Repacker<'_> {
         let stored_bytes = dataset.storage_size();
         for rows in pieces_of(0..shape[0], step) {
             buffer.resize((rows.end - rows.start) as usize * row_bytes, 0);
-            stored.read_as_stored(rows.clone(), &mut buffer)?;
+            stored.read_as_stored(rows.clone(), &mut buffer, &|_| ())?;
             self.sink.push(number, &buffer)?;
             done += rows.end - rows.start;
             self.progress.done_bytes =

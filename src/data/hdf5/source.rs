@@ -266,7 +266,7 @@ impl DataSource for Hdf5Source {
     }
 
     fn limit_memory(&mut self, bytes: u64) {
-        self.keep_bytes = bytes / 2;
+        self.keep_bytes = bytes / 3; // and half as much again while chunks side by side are decoded
         self.piece_bytes = (bytes / 8).clamp(1 << 16, PIECE_BYTES);
         self.close_all();
     }
