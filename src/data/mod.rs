@@ -114,6 +114,10 @@ pub trait DataSource: Send {
     fn count_values(&mut self, blocks: &[Range<u64>]) -> Result<ValueCount> {
         Ok(ValueCount::dense(blocks, self.schema().columns.len()))
     }
+    /// Rows that are decoded together, about: reads that begin and end near multiples of it decode little that they do not ask for.
+    fn chunk_rows(&self) -> u64 {
+        1
+    }
     /// Takes no more than about this for what it holds between and during reads. Not collective.
     fn limit_memory(&mut self, _bytes: u64) {}
     /// Puts what takes time to decode of these rows into files in `folder`, from where it is then read. Not collective.

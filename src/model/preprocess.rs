@@ -56,6 +56,11 @@ impl Preprocess {
         names
     }
 
+    /// Whether encoded values are those that are stored.
+    pub fn is_plain(&self) -> bool {
+        !self.has_text() && self.missing == Missing::Mean
+    }
+
     pub fn has_text(&self) -> bool {
         self.columns.iter().any(|c| c.kind == ColumnKind::Text)
     }

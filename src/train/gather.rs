@@ -3,11 +3,10 @@
 
 use super::prepare::HeldOut;
 use super::sparse_scale::Ranges;
-use super::stream::{cut, encode_from};
+use super::stream::{batches_of, cut, encode_from};
 use super::table::RowBuffer;
 use super::target::Seen;
 use super::{Kind, TrainConfig};
-use crate::config::Missing;
 use crate::data::digest::{GROUP_ROWS, InputDigest};
 use crate::data::moments::BlockMoments;
 use crate::data::pages::in_large_pages;
@@ -47,6 +46,10 @@ impl<'a> Reader<'a> {
         Ok(Reader { source, blocks, batch: Block::empty(), batch_rows, read_s: 0.0, count })
     }
 
+    pub(super) fn source(&self) -> &dyn DataSource {
+        self.source
+    }
+
     /// The source and the blocks, for passes to come.
     pub(super) fn into_parts(self) -> (&'a mut dyn DataSource, Vec<Range<u64>>) {
         (self.source, self.blocks)
@@ -80,22 +83,15 @@ impl<'a> Reader<'a> {
         batch_rows: u64,
         mut visit: impl FnMut(&mut Block, &[Range<usize>]) -> Result<()>,
     ) -> Result<()> {
-        let mut at = 0;
-        while at < self.blocks.len() {
-            let first = self.blocks[at].start;
-            let mut next = at + 1;
-            while next < self.blocks.len() && self.blocks[next].end - first <= batch_rows {
-                next += 1;
-            }
+        for batch in batches_of(&self.blocks, batch_rows, self.source.chunk_rows()) {
+            let blocks = &self.blocks[batch];
+            let (first, end) = (blocks[0].start, blocks[blocks.len() - 1].end);
             let began = Instant::now();
-            self.source.read(first..self.blocks[next - 1].end, &mut self.batch)?;
+            self.source.read(first..end, &mut self.batch)?;
             self.read_s += began.elapsed().as_secs_f64();
-            let inside: Vec<Range<usize>> = self.blocks[at..next]
-                .iter()
-                .map(|rows| (rows.start - first) as usize..(rows.end - first) as usize)
-                .collect();
+            let inside: Vec<Range<usize>> =
+                blocks.iter().map(|rows| (rows.start - first) as usize..(rows.end - first) as usize).collect();
             visit(&mut self.batch, &inside)?;
-            at = next;
         }
         Ok(())
     }
@@ -213,7 +209,7 @@ pub(super) fn gather(
         encode_s: 0.0,
     };
     let mut positions = BTreeMap::new();
-    let as_stored = keep == Keep::Rows && !preprocess.has_text() && preprocess.missing == Missing::Mean;
+    let as_stored = keep == Keep::Rows && preprocess.is_plain();
     // Values that are kept as they are stored are read in one batch, which becomes the rows.
     let batch_rows = if as_stored { u64::MAX } else { reader.batch_rows };
     if keep == Keep::Rows && !as_stored {

@@ -6,8 +6,9 @@ use super::{Solver, TrainConfig, warm_start};
 use crate::comm::Communicator;
 use crate::data::names::Reading;
 use crate::data::partition::RowPlan;
-use crate::data::{Schema, ValueCount};
+use crate::data::{DataSource, ValueCount};
 use crate::error::{Error, InContext, Result};
+use crate::model::Preprocess;
 use std::ops::Range;
 
 /// Less is refused: buffers that small would be read in bits and pieces.
@@ -51,9 +52,9 @@ pub fn plan(
     reading: &Reading,
     plan: &RowPlan,
     units: &Range<u64>,
-    schema: &Schema,
+    source: &dyn DataSource,
     count: ValueCount,
-    n_features: usize,
+    preprocess: &Preprocess,
     config: &TrainConfig,
     holds_out: bool,
 ) -> Result<MemoryPlan> {
@@ -61,6 +62,7 @@ pub fn plan(
     let Some(limit) = reading.max_memory else {
         return Ok(MemoryPlan { is_streamed: reading.streamed, batch_rows: threads * plan.block_rows() });
     };
+    let (schema, n_features) = (source.schema(), preprocess.n_features());
     let rows = plan.rows(units.clone());
     let label_bytes = 16 + 8 * u64::from(schema.has_offset) + 8 * u64::from(holds_out);
     let of = if schema.is_sparse { ValueBytes::SPARSE } else { ValueBytes::dense(schema.is_wide()) };
@@ -68,10 +70,12 @@ pub fn plan(
     let n_values = if schema.is_sparse { count.total } else { (rows.end - rows.start) * n_features as u64 };
     let row_values = if schema.is_sparse { count.per_row } else { n_features as u64 };
     let row_bytes = of.ready * row_values + label_bytes;
-    let raw_bytes = of.raw * count.per_row;
+    let is_one_kind = !schema.is_sparse && !schema.is_wide() && preprocess.is_plain();
+    let raw_bytes = if is_one_kind { 0 } else { of.raw * count.per_row };
     let solver = solver_bytes(plan, units, schema.is_sparse, row_values, n_features, config, threads);
     // At least one block is read at a time.
     let batch = batch_values(Some(limit)).max(if schema.is_sparse { count.per_row * plan.block_rows() } else { 0 });
+    let chunk_rows = source.chunk_rows();
     let source = of_source(limit) + of.read * batch + of.column * n_features as u64;
     let (typed, limit) = (limit, usable(limit));
 
@@ -85,7 +89,7 @@ pub fn plan(
     if too_large[0] == 0 {
         return Ok(MemoryPlan { is_streamed: false, batch_rows: 0 });
     }
-    // Two buffers of rows that are ready, and one of rows as stored.
+    // Two buffers of rows that are ready, and one of rows as stored where those are others.
     let streamed_bytes = 2 * row_bytes + raw_bytes;
     let block = plan.block_rows().min(plan.n_rows()) * streamed_bytes;
     let left = limit.saturating_sub(source + solver.streamed);
@@ -100,7 +104,8 @@ pub fn plan(
         )))
         .for_flag("--max-memory");
     }
-    let batch_rows = (left / 2 / streamed_bytes).min(4 * threads * plan.block_rows());
+    let enough = threads * (4 * plan.block_rows()).max(chunk_rows.saturating_mul(2)) + plan.block_rows();
+    let batch_rows = (left / 2 / streamed_bytes).min(enough);
     Ok(MemoryPlan { is_streamed: true, batch_rows })
 }
 

@@ -97,7 +97,8 @@ pub fn prepare<'s>(
         agree_categories(comm, local, &mut preprocess)?;
     }
     let d = preprocess.n_features();
-    let memory = memory::plan(comm, reading, &plan, &units, &schema, reader.count, d, config, hold.is_some())?;
+    let memory =
+        memory::plan(comm, reading, &plan, &units, reader.source(), reader.count, &preprocess, config, hold.is_some())?;
     let keep = match memory.is_streamed {
         true => Keep::Nothing,
         false if schema.is_wide() || schema.is_sparse => Keep::Labels,

@@ -2,9 +2,9 @@
 //! those that are there. Nothing is kept of a row; blocks, their order and their bits are those of a table in memory.
 
 use super::Streamed;
+use super::gather::standardise_in_place;
 use super::prepare::HeldOut;
 use super::table::RowBuffer;
-use crate::config::Missing;
 use crate::data::{Block, DataSource, Targets, Values};
 use crate::error::{Error, Result};
 use crate::model::preprocess::{standardise, standardised};
@@ -69,13 +69,7 @@ impl<'s> Stream<'s> {
         blocks: Vec<Range<u64>>,
         batch_rows: u64,
     ) -> Stream<'s> {
-        let mut batches: Vec<Range<usize>> = Vec::new();
-        for (number, block) in blocks.iter().enumerate() {
-            match batches.last_mut() {
-                Some(batch) if block.end - blocks[batch.start].start <= batch_rows => batch.end = number + 1,
-                _ => batches.push(number..number + 1),
-            }
-        }
+        let batches = batches_of(&blocks, batch_rows, source.chunk_rows());
         let is_sparse = source.schema().is_sparse;
         let source =
             Source { rows: source, raw: Block::empty(), read: Duration::ZERO, waited: Duration::ZERO, n_rows: 0 };
@@ -164,10 +158,17 @@ impl<'s> Stream<'s> {
         let first = rows.start;
         let mut source = self.lock_source();
         let source = &mut *source;
+        self.make_kind(&mut into.x);
+        if self.preprocess.is_plain() {
+            exchange(&mut source.raw.values, &mut into.x);
+        }
         source.read(rows)?;
         self.labels.code(&source.raw, into)?;
         into.n_features = self.preprocess.n_features();
-        self.make_kind(&mut into.x);
+        if self.preprocess.is_plain() && exchange(&mut source.raw.values, &mut into.x) {
+            standardise_in_place(&mut into.x, &self.preprocess);
+            return Ok(());
+        }
         let inside: Vec<Range<usize>> = self.blocks[batch.clone()]
             .iter()
             .map(|rows| (rows.start - first) as usize..(rows.end - first) as usize)
@@ -185,6 +186,33 @@ impl<'s> Stream<'s> {
     fn lock_source(&self) -> std::sync::MutexGuard<'_, Source<'s>> {
         self.source.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Exchanges values as stored and the memory for values that are ready, where they are of one kind.
+fn exchange(values: &mut Values, x: &mut Features) -> bool {
+    match (values, x) {
+        (Values::F32(values), Features::Dense(x)) => std::mem::swap(values, x),
+        _ => return false,
+    }
+    true
+}
+
+/// Runs of blocks that are read together, of at most so many rows unless a block has more. They begin near multiples of the rows that
+/// are decoded together, and leave every thread as many chunks as the others where there is room for that.
+pub fn batches_of(blocks: &[Range<u64>], batch_rows: u64, chunk_rows: u64) -> Vec<Range<usize>> {
+    let longest = blocks.iter().map(|block| block.end - block.start).max().unwrap_or(0);
+    let room = batch_rows.saturating_sub(longest).max(1);
+    let units = [chunk_rows.saturating_mul(rayon::current_num_threads() as u64), chunk_rows, 1];
+    let unit = units.into_iter().find(|&unit| unit <= room).unwrap_or(1);
+    let step = room / unit * unit;
+    let mut batches: Vec<Range<usize>> = Vec::new();
+    for (number, block) in blocks.iter().enumerate() {
+        match batches.last_mut() {
+            Some(batch) if block.start / step == blocks[batch.start].start / step => batch.end = number + 1,
+            _ => batches.push(number..number + 1),
+        }
+    }
+    batches
 }
 
 impl RowBuffer {
@@ -280,7 +308,7 @@ pub fn encode_from(
 pub fn encode(batch: &Block, blocks: &[Range<usize>], preprocess: &Preprocess, out: &mut [f32]) -> Result<()> {
     let d = preprocess.n_features();
     let parts = cut(out, blocks, d);
-    let is_plain = !preprocess.has_text() && preprocess.missing == Missing::Mean;
+    let is_plain = preprocess.is_plain();
     let done: Result<Vec<()>> = blocks
         .par_iter()
         .zip(parts)

@@ -265,6 +265,14 @@ impl DataSource for Hdf5Source {
         })
     }
 
+    /// Of the dataset with most bytes a row, in the file with most rows.
+    fn chunk_rows(&self) -> u64 {
+        let Some(part) = self.index.parts.iter().max_by_key(|part| part.n_rows) else { return 1 };
+        let row_bytes = |field: &&FieldIndex| field.width * field.element.memory_bytes();
+        let widest = part.fields.of_rows().max_by_key(row_bytes).filter(|_| self.decoded.is_none());
+        widest.map_or(1, |field| field.chunk_rows.clamp(1, part.n_rows.max(1)))
+    }
+
     fn limit_memory(&mut self, bytes: u64) {
         self.keep_bytes = bytes / 3; // and half as much again while chunks side by side are decoded
         self.piece_bytes = (bytes / 8).clamp(1 << 16, PIECE_BYTES);
