@@ -25,6 +25,8 @@ pub struct MemoryPlan {
     pub is_streamed: bool,
     /// Rows that are read together then; whole blocks, one at least.
     pub batch_rows: u64,
+    /// Rows that stay in memory beside those.
+    pub kept_rows: u64,
 }
 
 /// Values read at a time while a table is looked through: 8 bytes each, an eighth of what there is.
@@ -60,7 +62,8 @@ pub fn plan(
 ) -> Result<MemoryPlan> {
     let threads = rayon::current_num_threads() as u64;
     let Some(limit) = reading.max_memory else {
-        return Ok(MemoryPlan { is_streamed: reading.streamed, batch_rows: threads * plan.block_rows() });
+        let batch_rows = threads * plan.block_rows();
+        return Ok(MemoryPlan { is_streamed: reading.streamed, batch_rows, kept_rows: 2 * batch_rows });
     };
     let (schema, n_features) = (source.schema(), preprocess.n_features());
     let rows = plan.rows(units.clone());
@@ -87,7 +90,7 @@ pub fn plan(
     let mut too_large = [i64::from(in_memory > limit || reading.streamed)];
     comm.all_reduce_max(&mut too_large)?;
     if too_large[0] == 0 {
-        return Ok(MemoryPlan { is_streamed: false, batch_rows: 0 });
+        return Ok(MemoryPlan { is_streamed: false, batch_rows: 0, kept_rows: 0 });
     }
     // Two buffers of rows that are ready, and one of rows as stored where those are others.
     let streamed_bytes = 2 * row_bytes + raw_bytes;
@@ -106,7 +109,11 @@ pub fn plan(
     }
     let enough = threads * (4 * plan.block_rows()).max(chunk_rows.saturating_mul(2)) + plan.block_rows();
     let batch_rows = (left / 2 / streamed_bytes).min(enough);
-    Ok(MemoryPlan { is_streamed: true, batch_rows })
+    let kept_rows = match config.solver.is_mini_batch() {
+        true => 0, // they go by pools of rows from everywhere
+        false => (left.saturating_sub(block.max(batch_rows * streamed_bytes))) / row_bytes,
+    };
+    Ok(MemoryPlan { is_streamed: true, batch_rows, kept_rows })
 }
 
 /// What a value takes.

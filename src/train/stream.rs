@@ -1,5 +1,5 @@
 //! Rows that do not fit into memory: read, encoded and standardised anew for every pass, the next ones while threads work on
-//! those that are there. Nothing is kept of a row; blocks, their order and their bits are those of a table in memory.
+//! those that are there, but for as many as fit, which stay. Blocks, their order and their bits are those of a table in memory.
 
 use super::Streamed;
 use super::gather::standardise_in_place;
@@ -30,14 +30,27 @@ pub struct LabelCoding {
 pub struct Stream<'s> {
     source: Mutex<Source<'s>>,
     pub preprocess: Preprocess,
-    pub labels: LabelCoding,
+    labels: LabelCoding,
     pub is_sparse: bool,
     /// Global rows of the blocks here, in order.
     blocks: Vec<Range<u64>>,
     /// Runs of blocks that are read together.
     batches: Vec<Range<usize>>,
+    buffers: Mutex<Buffers>,
+}
+
+#[derive(Default)]
+struct Buffers {
     /// One is worked on, the other is filled.
-    buffers: Mutex<[RowBuffer; 2]>,
+    turns: [RowBuffer; 2],
+    /// By batch: room for those that stay once they were read, spread over the table.
+    kept: Vec<Option<Kept>>,
+}
+
+#[derive(Default)]
+struct Kept {
+    rows: RowBuffer,
+    is_filled: bool,
 }
 
 struct Source<'s> {
@@ -62,47 +75,77 @@ impl Source<'_> {
 impl<'s> Stream<'s> {
     /// * `blocks`: those of this rank.
     /// * `batch_rows`: rows that are read together, at most, unless a block has more.
+    /// * `kept_rows`: rows that may stay in memory beside them.
     pub fn new(
         source: &'s mut dyn DataSource,
         preprocess: Preprocess,
         labels: LabelCoding,
         blocks: Vec<Range<u64>>,
         batch_rows: u64,
+        kept_rows: u64,
     ) -> Stream<'s> {
         let batches = batches_of(&blocks, batch_rows, source.chunk_rows());
         let is_sparse = source.schema().is_sparse;
         let source =
             Source { rows: source, raw: Block::empty(), read: Duration::ZERO, waited: Duration::ZERO, n_rows: 0 };
-        Stream { source: Mutex::new(source), preprocess, labels, is_sparse, blocks, batches, buffers: Mutex::default() }
+        let rows_of = |batch: &Range<usize>| blocks[batch.end - 1].end - blocks[batch.start].start;
+        let n_kept = kept_rows / batches.iter().map(rows_of).max().unwrap_or(1).max(1);
+        let n_batches = batches.len() as u64;
+        let stays = |number: u64| (number + 1) * n_kept / n_batches > number * n_kept / n_batches;
+        let kept = (0..n_batches).map(|number| stays(number).then(Kept::default)).collect();
+        let buffers = Mutex::new(Buffers { turns: Default::default(), kept });
+        Stream { source: Mutex::new(source), preprocess, labels, is_sparse, blocks, batches, buffers }
+    }
+
+    /// From now on weights are multiplied by the factor of their class.
+    pub fn weigh_classes(&mut self, factors: Vec<f64>) {
+        self.labels.class_factor = factors;
+        let buffers = self.buffers.get_mut().unwrap_or_else(PoisonError::into_inner);
+        buffers.kept.iter_mut().flatten().for_each(|kept| kept.is_filled = false);
     }
 
     /// As [`Table::each_batch`](super::table::Table::each_batch).
     pub fn each_batch(&self, mut visit: impl FnMut(&RowBuffer, &[Range<usize>], u64) + Send) -> Result<()> {
         let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
-        let [now, next] = &mut *buffers;
+        let Buffers { turns: [now, next], kept } = &mut *buffers;
         let (mut now, mut next) = (now, next);
+        let must_read = |kept: &[Option<Kept>], number: usize| kept[number].as_ref().is_none_or(|kept| !kept.is_filled);
+        // The batch that `next` holds.
+        let mut ahead = None;
         for number in 0..self.batches.len() {
-            if number == 0 {
+            let is_new = must_read(kept, number);
+            if is_new && ahead.take() != Some(number) {
                 let began = Instant::now();
-                self.fill(0, now)?;
+                self.fill(number, next)?;
                 self.lock_source().waited += began.elapsed();
             }
+            if is_new && let Some(kept) = &mut kept[number] {
+                kept.is_filled = true;
+                std::mem::swap(&mut kept.rows, next);
+            } else if is_new {
+                std::mem::swap(&mut now, &mut next);
+            }
+            let rows = kept[number].as_ref().map_or(&*now, |kept| &kept.rows);
             let first_row = self.blocks[self.batches[number].start].start;
             let inside: Vec<Range<usize>> = self.blocks[self.batches[number].clone()]
                 .iter()
                 .map(|rows| (rows.start - first_row) as usize..(rows.end - first_row) as usize)
                 .collect();
+            let following = match ahead {
+                None => (number + 1..self.batches.len()).find(|&later| must_read(kept, later)),
+                Some(_) => None,
+            };
             let began = Instant::now();
             let (worked, filled) = rayon::join(
                 || {
-                    visit(now, &inside, first_row);
+                    visit(rows, &inside, first_row);
                     began.elapsed()
                 },
-                || if number + 1 < self.batches.len() { self.fill(number + 1, next) } else { Ok(()) },
+                || following.map_or(Ok(()), |later| self.fill(later, next)),
             );
             filled?;
+            ahead = ahead.or(following);
             self.lock_source().waited += began.elapsed().saturating_sub(worked);
-            std::mem::swap(&mut now, &mut next);
         }
         Ok(())
     }

@@ -220,7 +220,7 @@ impl Table<'_> {
             LocalRows::Memory(buffer) => {
                 buffer.weight.iter_mut().zip(&buffer.y).for_each(|(w, y)| *w *= of_class[*y as usize]);
             }
-            LocalRows::Stream(stream) => stream.labels.class_factor = of_class,
+            LocalRows::Stream(stream) => stream.weigh_classes(of_class),
         }
     }
 
