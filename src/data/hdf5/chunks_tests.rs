@@ -1,10 +1,12 @@
 use super::super::library::{LibraryRows, Native};
+use super::super::stored_rows::StoredRows;
 use super::super::types::{open_to_read, read_stored, stored_bytes};
 use super::*;
 use hdf5::H5Type;
 use hdf5::filters::{Filter as Written, ScaleOffset};
 use ndarray::{ArrayD, IxDyn};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 fn open(dataset: &Dataset, keep_bytes: u64) -> std::result::Result<StoredRows, &'static str> {
     let index = StoredIndex::of(dataset, false)?;

@@ -1,7 +1,8 @@
 //! `data/layouts/filtered.h5` (made by `data/make_layouts.py`): filters that the HDF5 library here need not have.
 
-use super::chunks::{StoredIndex, StoredRows, open_raw};
+use super::chunks::{StoredIndex, open_raw};
 use super::filters::Filter;
+use super::stored_rows::StoredRows;
 use super::types::{filters_of, open_to_read, stored_bytes};
 use crate::data::hdf5::Hdf5Source;
 use crate::data::names::{Need, TableNames};

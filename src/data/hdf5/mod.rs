@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! names typed ──find, contents──► datasets and fields ──field, table──► TableIndex, made by one rank and broadcast
-//! TableIndex ──source──► rows ──read──► bytes ──chunks, filters──► blocks
+//! TableIndex ──source──► rows ──read──► bytes ──stored_rows, filters──► blocks
 //!                                          └── what the index cannot describe: through the HDF5 library (library)
 //! ```
 //! `index` finds chunks in the file's own structures; `sparse` is for matrices of which zeros are not stored; `write`, `copy` and
@@ -28,6 +28,7 @@ mod records;
 pub mod repack;
 mod source;
 mod sparse;
+mod stored_rows;
 mod table;
 #[allow(unsafe_code)] // calls of the HDF5 library that its crate does not wrap
 pub(crate) mod types;

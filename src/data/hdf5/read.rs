@@ -1,9 +1,9 @@
 //! Rows of one dataset into columns of a block: past the HDF5 library where the index says how, else through it.
 
-use super::chunks::StoredRows;
 use super::field::{FieldIndex, Packing};
 use super::library::{BitByte, LibraryRows, Native};
 use super::records::RecordField;
+use super::stored_rows::StoredRows;
 use super::types::{Element, reason, trim_fixed};
 use crate::data::canonical::{Value, canonicalise};
 use crate::error::{Error, InContext, Result};

@@ -1,6 +1,6 @@
 //! Elements of a compound dataset read whole and once, for all the fields that are taken from them.
 
-use super::chunks::StoredRows;
+use super::stored_rows::StoredRows;
 use crate::error::Result;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};

@@ -1,8 +1,9 @@
 //! The same file with other chunks and other compression: for `consort repack`.
 
-use super::chunks::{Decoders, StoredIndex, StoredRows, open_raw};
+use super::chunks::{StoredIndex, open_raw};
 use super::copy::{Link, copy_attributes, copy_object, create_like, has_references, is_self_contained, links_of};
 use super::read::pieces_of;
+use super::stored_rows::{Decoders, StoredRows};
 use super::types::{header_address, open_to_read, reason};
 use super::write::{CHUNK_BYTES, DEFLATE, Packing, Sink, chunk_rows, failed, open_to_write};
 use crate::data::convert::{Progress, whole_or_not_at_all};

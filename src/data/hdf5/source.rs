@@ -1,10 +1,11 @@
 //! A table in one or many HDF5 files, read by rows as its index says.
 
-use super::chunks::{Decoders, Stamp, StoredIndex, StoredRows, open_raw};
+use super::chunks::{Stamp, StoredIndex, open_raw};
 use super::field::{Access, FieldIndex, Found, Whole};
 use super::library::LibraryRows;
 use super::read::{Bytes, Field, FromNumber, Wide, bad_weight, pieces_of};
 use super::records::{RecordField, Records};
+use super::stored_rows::{Decoders, StoredRows};
 use super::table::{Fields, TableIndex};
 use super::types::{open_dataset, open_to_read, reason};
 use super::virtual_sources;

@@ -16,7 +16,7 @@ mod shuffle;
 
 use crate::error::{Error, Result};
 use bitshuffle::Bitshuffle;
-use codecs::Codecs;
+use codecs::{Codec, Codecs};
 use scaleoffset::ScaleOffset;
 use serde::{Deserialize, Serialize};
 
@@ -161,6 +161,22 @@ impl Decoder {
             true => Ok(&self.stored),
             false => Err(Error::data(format!("holds {} bytes, not {decoded_bytes}", self.stored.len()))),
         }
+    }
+
+    /// As [`decode`](Self::decode), into memory of the caller's, which has the length of the chunk.
+    pub(crate) fn decode_into(&mut self, filters: &[Filter], mask: u32, into: &mut [u8]) -> Result<()> {
+        let used = |i: &usize| mask.checked_shr(*i as u32).unwrap_or(0) & 1 == 0;
+        let mut applied = (0..filters.len().min(32)).filter(used).map(|i| (i, &filters[i]));
+        match (applied.next(), applied.next()) {
+            // What most pipelines end with goes straight to where it is wanted.
+            (Some((i, Filter::Shuffle { element_bytes })), _) => {
+                let shuffled = self.decode(filters, mask | 1 << i, into.len())?;
+                shuffle::unshuffle(shuffled, *element_bytes, into);
+            }
+            (Some((_, Filter::Deflate)), None) => self.codecs.block(Codec::Zlib, &self.stored, into)?,
+            _ => into.copy_from_slice(self.decode(filters, mask, into.len())?),
+        }
+        Ok(())
     }
 
     /// Replaces `stored` with what `filter` was given.
