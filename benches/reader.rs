@@ -1,5 +1,5 @@
 //! Reading a table into memory: MB/s (decoded) by filter and chunk shape, against the HDF5 library in C and, where nothing is to be
-//! decoded, against plain `pread` calls of two threads; then an epoch from disk against one in memory.
+//! decoded, against plain `pread` calls of two threads.
 //!
 //! `cargo bench --bench reader` makes its own files; `cargo bench --bench reader -- FILE DATASET` takes one that is there, which is
 //! how `reader.py` sets it beside h5py. One JSON line a case: medians of alternating runs, files in the page cache, every run

@@ -384,3 +384,26 @@ pub fn cut<'x>(mut rows: &'x mut [f32], blocks: &[Range<usize>], width: usize) -
     }
     parts
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_hold_every_block_once_within_their_rows_and_end_near_chunks() {
+        for (first, block, n_blocks) in [(0, 64, 40), (640, 64, 33), (0, 1000, 7), (96, 48, 100), (0, 16, 0)] {
+            let blocks: Vec<Range<u64>> = (0..n_blocks).map(|i| first + i * block..first + (i + 1) * block).collect();
+            for (batch_rows, chunk_rows) in [(1, 1), (200, 1), (700, 100), (700, 128), (5000, 512), (u64::MAX, 8192)] {
+                let batches = batches_of(&blocks, batch_rows, chunk_rows);
+                assert!(batches.iter().cloned().flatten().eq(0..blocks.len()), "{batch_rows} {chunk_rows}");
+                for batch in &batches {
+                    let n_rows = blocks[batch.end - 1].end - blocks[batch.start].start;
+                    assert!(n_rows <= batch_rows || batch.len() == 1, "{n_rows} rows where {batch_rows} are read");
+                    let since_chunk = blocks[batch.start].start % chunk_rows;
+                    let is_near = since_chunk < block || batch.start == 0 || chunk_rows + block > batch_rows;
+                    assert!(is_near, "{since_chunk} rows behind the beginning of a chunk");
+                }
+            }
+        }
+    }
+}

@@ -186,8 +186,8 @@ fn open_unplaced(path: &Path) -> Result<File> {
         Ok(_) => {}
     }
     std::fs::File::open(path).map_err(|e| Error::data(format!("cannot open: {e}")))?;
-    // As the library opens the sources of virtual datasets: one that is open with other locks is to it as if it were missing.
-    // A lock that somebody holds or that a file system does not know is no reason not to read.
+    // As the library opens the sources of virtual datasets: one that is open with other locks is to it as if it were missing. The
+    // program has switched locks off; elsewhere one that somebody holds or that a file system does not know is no reason not to read.
     let without_locks = || File::with_options().with_fapl(|access| access.file_locking(false)).open(path);
     File::open(path).or_else(|_| without_locks()).map_err(|e| {
         if is_hdf5(path) {
