@@ -8,6 +8,8 @@
 mod block;
 mod canonical;
 pub mod convert;
+#[cfg(test)]
+pub(crate) mod damage;
 pub mod describe;
 pub mod digest;
 pub mod files;

@@ -31,6 +31,21 @@ pub struct TableNames {
 }
 
 impl TableNames {
+    /// The same names, each written in one way: without empty parts and `.`, which stand for nothing.
+    pub(crate) fn tidy(&self) -> TableNames {
+        let all = |names: &[String]| names.iter().map(|name| tidy(name)).collect();
+        let one = |name: &Option<String>| name.as_deref().map(tidy);
+        TableNames {
+            features: all(&self.features),
+            exclude: all(&self.exclude),
+            target: one(&self.target),
+            weight: one(&self.weight),
+            offset: one(&self.offset),
+            group: one(&self.group),
+            transpose: self.transpose,
+        }
+    }
+
     /// The same names without the group, for reading the like table of another group or file.
     pub fn relative(&self) -> TableNames {
         TableNames { group: None, ..self.clone() }
@@ -61,6 +76,11 @@ pub struct Reading {
     pub streamed: bool,
     /// Folder of this node for decoded chunks of tables that do not fit. None: they are decoded again for every pass.
     pub scratch: Option<PathBuf>,
+}
+
+fn tidy(name: &str) -> String {
+    let parts: Vec<&str> = name.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+    format!("{}{}", if name.starts_with('/') { "/" } else { "" }, parts.join("/"))
 }
 
 /// `name` under `group`, without a leading or trailing slash.

@@ -62,6 +62,13 @@ pub fn plan(
 ) -> Result<MemoryPlan> {
     let threads = rayon::current_num_threads() as u64;
     let Some(limit) = reading.max_memory else {
+        let rows = plan.rows(units.clone());
+        let values = if source.schema().is_sparse {
+            count.total * 8
+        } else {
+            (rows.end - rows.start).saturating_mul(4 * preprocess.n_features() as u64)
+        };
+        comm.agree(check_machine(values.saturating_add((rows.end - rows.start).saturating_mul(16))))?;
         let batch_rows = threads * plan.block_rows();
         return Ok(MemoryPlan { is_streamed: reading.streamed, batch_rows, kept_rows: 2 * batch_rows });
     };
@@ -114,6 +121,21 @@ pub fn plan(
         false => (left.saturating_sub(block.max(batch_rows * streamed_bytes))) / row_bytes,
     };
     Ok(MemoryPlan { is_streamed: true, batch_rows, kept_rows })
+}
+
+/// Errors: rows that no memory of this machine can hold (usage). The system would end the job without a word.
+fn check_machine(wanted: u64) -> Result<()> {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total =
+        text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    match total {
+        Some(kib) if wanted / 1024 > kib => Err(Error::usage(format!(
+            "a rank's rows take {} GiB and this machine has {} GiB; say with --max-memory what a rank may take, or take more nodes",
+            wanted >> 30,
+            kib >> 20
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// What a value takes.

@@ -211,3 +211,7 @@ fn target_column(names: &[String], options: &ConvertOptions) -> Result<Option<us
 #[cfg(test)]
 #[path = "tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "damage_tests.rs"]
+mod damage_tests;

@@ -73,7 +73,12 @@ impl StoredIndex {
         let file_bytes = file.metadata().map_err(|_| "its file cannot be looked at")?.len();
         let place = match dataset.layout() {
             Layout::Contiguous if shape.contains(&0) => Place::Inline(Vec::new()),
-            Layout::Contiguous => contiguous(dataset.offset(), file_bytes, &shape, element_bytes, turned)?,
+            Layout::Contiguous => {
+                // The library adds the user block to "nowhere" too.
+                let base = dataset.file().map_err(|_| "its file is not known")?.userblock();
+                let offset = dataset.offset().filter(|&offset| offset >= base);
+                contiguous(offset, file_bytes, &shape, element_bytes, turned)?
+            }
             Layout::Compact if turned => return Err("a compact dataset that is stored column by column"),
             Layout::Compact => Place::Inline(read_stored(dataset).map_err(|_| "its bytes cannot be read")?),
             Layout::Chunked => Place::Chunked(Chunked::of(dataset, &file, &shape, element_bytes, turned)?),

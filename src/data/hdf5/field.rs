@@ -17,10 +17,14 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
 /// One dataset or a field of it, and what its columns are.
+/// More columns are refused: every one has a name, moments and a coefficient on every rank.
+pub(super) const MOST_COLUMNS: u64 = 1 << 24;
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct FieldIndex {
     /// As named: of a field `dataset/field`.
     pub(crate) path: String,
+    /// Its path in the file that was named, which links may lead out of.
     pub(crate) dataset: String,
     /// Of the dataset, as the library sees it.
     pub(crate) shape: Vec<u64>,
@@ -56,10 +60,10 @@ pub(crate) enum Whole {
 }
 
 /// The netCDF conventions: value = stored × scale + offset, and stored values that mean "missing".
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Packing {
     scale_offset: Option<(f64, f64)>,
-    missing: [Option<f64>; 2],
+    missing: Vec<f64>,
 }
 
 impl FieldIndex {
@@ -70,8 +74,7 @@ impl FieldIndex {
     ///
     /// Errors: what cannot be a column of a table, and why.
     pub(crate) fn of(file: &File, path: &str, transpose: bool, records: &mut RecordIndexes) -> Result<FieldIndex> {
-        let Found { dataset, member, categories } = Found::at(file, path)?;
-        let name = dataset.name().trim_matches('/').to_string();
+        let Found { dataset, at, member, categories } = Found::at(file, path)?;
         let shape = shape_of(&dataset);
         let element = match &member {
             Some(member) => member.element()?,
@@ -80,7 +83,7 @@ impl FieldIndex {
         // A column of n × 1 is one already.
         let transpose = transpose && member.is_none() && shape.len() == 2 && !(shape[1] == 1 && shape[0] > 1);
         let access = match &member {
-            Some(member) => of_member(&dataset, member, records.entry(name.clone())),
+            Some(member) => of_member(&dataset, member, records.entry(at.clone())),
             None => match StoredIndex::of(&dataset, transpose) {
                 Ok(stored) => Access::Direct(stored),
                 Err(why) => Access::Library(why.to_string()),
@@ -120,9 +123,12 @@ impl FieldIndex {
             Some(0) => {
                 return Err(Error::data(format!("has no columns (its shape is {})", shape_text(&axes))));
             }
-            Some(width) if width <= u32::MAX as u64 => width as usize,
+            Some(width) if width <= MOST_COLUMNS => width as usize,
             _ => {
-                return Err(Error::data(format!("has too many columns (its shape is {})", shape_text(&axes))));
+                return Err(Error::data(format!(
+                    "has too many columns (its shape is {}); at most {MOST_COLUMNS} can be trained on",
+                    shape_text(&axes)
+                )));
             }
         };
         let row_axis = usize::from(transpose);
@@ -138,10 +144,10 @@ impl FieldIndex {
             None => (0..width).map(|column| format!("{base}[{column}]")).collect(),
         };
         let has_attributes = !element.is_text() && categories.is_none() && member.is_none();
-        let packing = if has_attributes { Packing::of(&dataset) } else { Packing::default() };
+        let packing = if has_attributes { Packing::of(&dataset, element) } else { Packing::default() };
         Ok(FieldIndex {
             path: path.to_string(),
-            dataset: name,
+            dataset: at,
             n_rows: axes[0],
             shape,
             width,
@@ -224,6 +230,8 @@ fn of_member(
 /// What a path of the table leads to.
 pub(crate) struct Found {
     pub(crate) dataset: Dataset,
+    /// Its path in this file: its own name may be that in another.
+    at: String,
     pub(crate) member: Option<Member>,
     /// What the dataset's whole numbers stand for.
     categories: Option<Vec<String>>,
@@ -234,14 +242,15 @@ impl Found {
     pub(crate) fn at(file: &File, path: &str) -> Result<Found> {
         let cannot = |e: hdf5::Error| Error::data(format!("cannot be opened: {}", reason(&e)));
         if file.group(path).is_ok() {
-            let dataset = file.dataset(&join(path, "codes")).map_err(cannot)?;
+            let at = join(path, "codes");
+            let dataset = file.dataset(&at).map_err(cannot)?;
             let categories = file.dataset(&join(path, "categories")).map_err(cannot)?;
             let n_categories = categories.size();
             let categories = strings_of(&categories, n_categories).ok_or_else(|| {
                 Error::data("has categories that are not strings, which cannot be a column; name its codes instead")
             })?;
             return match element_of(&dataset)? {
-                Element::Integer { .. } => Ok(Found { dataset, member: None, categories: Some(categories) }),
+                Element::Integer { .. } => Ok(Found { dataset, at, member: None, categories: Some(categories) }),
                 _ => Err(Error::data("has codes that are not whole numbers")),
             };
         }
@@ -251,7 +260,7 @@ impl Found {
                     Ok(Element::Integer { .. }) => text_attribute(&dataset, "categories"),
                     _ => None,
                 };
-                return Ok(Found { dataset, member: None, categories });
+                return Ok(Found { dataset, at: path.to_string(), member: None, categories });
             }
             Err(e) => e,
         };
@@ -259,30 +268,36 @@ impl Found {
         let of_field = |(outer, field): (&str, &str)| {
             let dataset = file.dataset(outer).ok()?;
             let member = fields_of(&dataset).into_iter().find(|member| member.name() == field)?;
-            Some(Found { dataset, member: Some(member), categories: None })
+            Some(Found { dataset, at: outer.to_string(), member: Some(member), categories: None })
         };
         outer.filter_map(of_field).next().ok_or_else(|| cannot(whole))
     }
 }
 
 impl Packing {
-    fn of(dataset: &Dataset) -> Packing {
-        let scale = number_attribute(dataset, "scale_factor");
-        let offset = number_attribute(dataset, "add_offset");
+    fn of(dataset: &Dataset, element: Element) -> Packing {
+        let number = |name: &str| number_attribute(dataset, name).filter(|numbers| numbers.len() == 1).map(|of| of[0]);
+        let (scale, offset) = (number("scale_factor"), number("add_offset"));
         let scale_offset = if scale.is_some() || offset.is_some() {
             Some((scale.unwrap_or(1.0), offset.unwrap_or(0.0)))
         } else {
             None
         };
-        Packing {
-            scale_offset,
-            missing: [number_attribute(dataset, "_FillValue"), number_attribute(dataset, "missing_value")],
+        let mut missing: Vec<f64> = ["_FillValue", "missing_value"]
+            .into_iter()
+            .filter_map(|name| number_attribute(dataset, name))
+            .flatten()
+            .collect();
+        if element == (Element::Float { bytes: 4 }) {
+            // An attribute may be wider than what it is compared with.
+            missing.iter_mut().for_each(|value| *value = f64::from(*value as f32));
         }
+        Packing { scale_offset, missing }
     }
 
     /// Two roundings, as `EXACT` law 10 says.
-    pub(crate) fn unpack(self, stored: f64) -> f64 {
-        if self.missing.contains(&Some(stored)) {
+    pub(crate) fn unpack(&self, stored: f64) -> f64 {
+        if self.missing.contains(&stored) {
             return f64::NAN;
         }
         match self.scale_offset {

@@ -1,7 +1,7 @@
 //! What is in a file, and which of it is the table: names as typed, or found.
 
 use super::contents::{Contents, Source, Thing, names_beside};
-use super::types::{Element, reason, type_name};
+use super::types::{Element, header_address, reason, type_name};
 use crate::data::names::{FEATURE_NAMES, Need, Pattern, TARGET_NAMES, TableNames, is_pattern, join};
 use crate::error::{Error, Result};
 use hdf5::{Dataset, File, Group, IndexType, IterationOrder, LocationType};
@@ -22,7 +22,7 @@ pub(crate) enum Object {
     Other(String),
 }
 
-/// Deeper groups are not looked into: a file's links may go round in circles.
+/// Deeper groups are not looked into.
 const MAX_DEPTH: usize = 12;
 /// More objects than this are not listed.
 const MAX_OBJECTS: usize = 20_000;
@@ -30,26 +30,33 @@ const MAX_OBJECTS: usize = 20_000;
 /// Every object under `group` (its path from the root), in bytewise order of names.
 pub(crate) fn list(group: &Group, path: &str) -> Vec<Entry> {
     let mut entries = Vec::new();
-    list_into(group, path.trim_matches('/'), 0, &mut entries);
+    list_into(group, path.trim_matches('/'), &mut Vec::new(), &mut entries);
     entries
 }
 
-fn list_into(group: &Group, path: &str, depth: usize, entries: &mut Vec<Entry>) {
+/// `above`: the groups on the way here, by file and place. One that is among them is not looked into again.
+fn list_into(group: &Group, path: &str, above: &mut Vec<(String, Option<u64>)>, entries: &mut Vec<Entry>) {
+    let here = (group.filename(), header_address(group));
+    if above.contains(&here) {
+        return;
+    }
+    above.push(here);
     for name in member_names(group) {
         if entries.len() >= MAX_OBJECTS {
-            return;
+            break;
         }
         let path = join(path, &name);
         let object = open_object(group, &name);
         let is_group = matches!(object, Object::Group);
         entries.push(Entry { path: path.clone(), object });
         if is_group
-            && depth < MAX_DEPTH
+            && above.len() <= MAX_DEPTH
             && let Ok(inner) = group.group(&name)
         {
-            list_into(&inner, &path, depth + 1, entries);
+            list_into(&inner, &path, above, entries);
         }
     }
+    above.pop();
 }
 
 pub(crate) fn member_names(group: &Group) -> Vec<String> {
@@ -106,6 +113,7 @@ pub(crate) fn what_is_there(group: &Group, path: &str) -> String {
 
 /// The table of `file`: every name settled, features as datasets and fields (a group became its columns).
 pub(crate) fn resolve(file: &File, names: &TableNames, need: Need) -> Result<TableNames> {
+    let names = &names.tidy();
     let finder = Finder { contents: Contents::of(file), names, need };
     let group = finder.group()?;
     let mut found = TableNames {

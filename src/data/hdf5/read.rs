@@ -122,12 +122,22 @@ impl Field {
             Element::Integer { .. } => self.convert::<u64, V>(rows, into, stride, at, scratch),
             Element::Bool => self.convert::<i8, V>(rows, into, stride, at, scratch),
             Element::Bits => self.convert::<BitByte, V>(rows, into, stride, at, scratch),
+            Element::Float { .. } if self.is_half() => self.convert::<half::f16, V>(rows, into, stride, at, scratch),
             Element::Float { bytes } if bytes == size_of::<V>() && self.is_whole(stride) => self.read_as_is(rows, into),
             Element::Float { bytes: 4 } => self.convert::<f32, V>(rows, into, stride, at, scratch),
             Element::Float { .. } => self.convert::<f64, V>(rows, into, stride, at, scratch),
             Element::FixedText { .. } | Element::Text => {
                 Err(Error::internal("read strings as numbers")).in_dataset(&self.index.path)
             }
+        }
+    }
+
+    /// Its float32 are stored as float16; the library converts them itself.
+    fn is_half(&self) -> bool {
+        match &self.bytes {
+            Bytes::Stored(stored) => stored.element_bytes() == 2,
+            Bytes::Record(field) => field.element_bytes() == 2,
+            Bytes::Library(_) => false,
         }
     }
 
@@ -193,12 +203,12 @@ impl Field {
         Ok(infinite)
     }
 
-    /// Reads strings, one call of `each(column, text)` per element in row order.
+    /// Reads strings, one call of `each(column, text)` per element in row order; None where a code says that there is none.
     pub(crate) fn read_strings(
         &self,
         rows: Range<u64>,
         scratch: &mut Vec<u64>,
-        mut each: impl FnMut(usize, String),
+        mut each: impl FnMut(usize, Option<String>),
     ) -> Result<()> {
         if let Some(categories) = &self.index.categories {
             return self.read_codes(rows, categories, each);
@@ -206,7 +216,7 @@ impl Field {
         for piece in self.pieces(rows) {
             let mut add = |index: usize, bytes: &[u8]| match std::str::from_utf8(bytes) {
                 Ok(text) => {
-                    each(index % self.index.width, text.to_string());
+                    each(index % self.index.width, Some(text.to_string()));
                     Ok(())
                 }
                 Err(_) => Err(Error::data(format!(
@@ -240,23 +250,26 @@ impl Field {
         Ok(())
     }
 
-    /// Codes of strings; a negative one is a string without characters, as pandas writes what is missing.
-    fn read_codes(&self, rows: Range<u64>, categories: &[String], mut each: impl FnMut(usize, String)) -> Result<()> {
+    /// Codes of strings; −1 is none, as pandas writes what is missing.
+    fn read_codes(
+        &self,
+        rows: Range<u64>,
+        categories: &[String],
+        mut each: impl FnMut(usize, Option<String>),
+    ) -> Result<()> {
         for piece in self.pieces(rows) {
             let mut codes = vec![0i64; (piece.end - piece.start) as usize * self.index.width];
             self.read_whole(piece.clone(), &mut codes)?;
             for (index, code) in codes.into_iter().enumerate() {
-                let text = match usize::try_from(code) {
-                    Err(_) => String::new(),
-                    Ok(code) => categories.get(code).cloned().ok_or_else(|| {
-                        Error::data(format!(
-                            "'{}' holds the code {code} at row {}, but it has {} categories",
-                            self.index.path,
-                            piece.start + (index / self.index.width) as u64,
-                            categories.len()
-                        ))
-                    })?,
-                };
+                let text = usize::try_from(code).ok().and_then(|code| categories.get(code)).cloned();
+                if text.is_none() && code != -1 {
+                    return Err(Error::data(format!(
+                        "'{}' holds the code {code} at row {}, but it has {} categories",
+                        self.index.path,
+                        piece.start + (index / self.index.width) as u64,
+                        categories.len()
+                    )));
+                }
                 each(index % self.index.width, text);
             }
         }

@@ -57,6 +57,10 @@ impl Loaded {
 }
 
 impl RecordField {
+    pub(crate) fn element_bytes(&self) -> usize {
+        self.window.element_bytes
+    }
+
     /// Reads whole rows: (rows, elements of a row, window), in the byte order of this machine. Not collective.
     pub(crate) fn read(&self, rows: Range<u64>, into: &mut [u8]) -> Result<()> {
         const TASK_ELEMENTS: usize = 1 << 14;

@@ -430,7 +430,7 @@ impl Fields<Field> {
         let mut first_text = 0;
         for field in self.features.iter().filter(|field| field.index.is_text()) {
             let columns = &mut into.text[first_text..first_text + field.index.width];
-            field.read_strings(rows.clone(), scratch, |column, text| columns[column].push(text))?;
+            field.read_strings(rows.clone(), scratch, |column, text| columns[column].push(text.unwrap_or_default()))?;
             first_text += field.index.width;
         }
         Ok(())
@@ -447,7 +447,19 @@ impl Fields<Field> {
                         (!v.is_finite()).then_some("not a finite number")
                     })?;
                 }
-                Targets::Text(target) => field.read_strings(rows.clone(), scratch, |_, text| target.push(text))?,
+                Targets::Text(target) => {
+                    let mut none = None;
+                    field.read_strings(rows.clone(), scratch, |_, text| {
+                        if text.is_none() && none.is_none() {
+                            none = Some(rows.start + (target.len() - slot) as u64);
+                        }
+                        target.push(text.unwrap_or_default());
+                    })?;
+                    if let Some(row) = none {
+                        let what = format!("has no category at row {row}; give it one or leave the row out");
+                        return Err(Error::data(what)).in_dataset(&field.index.path);
+                    }
+                }
                 Targets::None => {}
             }
         }
@@ -491,6 +503,10 @@ impl Fields<Field> {
 #[allow(unsafe_code)] // odd types are written through calls of the HDF5 library that its crate does not wrap
 #[path = "source_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "odd_tests.rs"]
+mod odd_tests;
 
 #[cfg(test)]
 #[path = "corpus_tests.rs"]

@@ -4,7 +4,7 @@
 //! Source of the layout: the specification of AnnData's file format, "Sparse arrays".
 
 use super::contents::names_beside;
-use super::field::{FieldIndex, RecordIndexes};
+use super::field::{FieldIndex, MOST_COLUMNS, RecordIndexes};
 use super::read::Field;
 use super::types::{Element, reason, text_attribute};
 use crate::data::SparseRows;
@@ -13,9 +13,6 @@ use hdf5::{File, Group};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::ops::Range;
-
-/// More columns are refused: every one has a name, moments and a coefficient on every rank.
-const MOST_COLUMNS: u64 = 1 << 24;
 
 /// The matrix of one file; `F` is a dataset: described, or open.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -3,16 +3,17 @@
 
 use crate::error::{Error, InContext, Result};
 use hdf5::{Dataset, Datatype, File, Group};
-use hdf5_sys::h5d::{H5D_fill_value_t, H5Dopen2, H5Dread, H5Dvlen_reclaim};
+use hdf5_sys::h5d::{H5D_fill_time_t, H5D_fill_value_t, H5Dopen2, H5Dread, H5Dvlen_reclaim};
 use hdf5_sys::h5i::hid_t;
 use hdf5_sys::h5o::{H5O_INFO_BASIC, H5O_info1_t, H5Oget_info2};
 use hdf5_sys::h5p::{
-    H5P_DEFAULT, H5Pclose, H5Pcreate, H5Pfill_value_defined, H5Pget_fill_value, H5Pget_filter2, H5Pget_nfilters,
-    H5Pget_virtual_count, H5Pget_virtual_dsetname, H5Pget_virtual_filename, H5Pset_chunk_cache,
+    H5P_DEFAULT, H5Pclose, H5Pcreate, H5Pfill_value_defined, H5Pget_fill_time, H5Pget_fill_value, H5Pget_filter2,
+    H5Pget_nfilters, H5Pget_virtual_count, H5Pget_virtual_dsetname, H5Pget_virtual_filename, H5Pset_chunk_cache,
 };
 use hdf5_sys::h5t::{
-    H5T_class_t, H5T_sign_t, H5T_str_t, H5Tdetect_class, H5Tequal, H5Tget_class, H5Tget_member_name, H5Tget_nmembers,
-    H5Tget_order, H5Tget_precision, H5Tget_sign, H5Tget_strpad, H5Tget_super, H5Tis_variable_str,
+    H5T_class_t, H5T_norm_t, H5T_sign_t, H5T_str_t, H5Tdetect_class, H5Tequal, H5Tget_class, H5Tget_ebias,
+    H5Tget_fields, H5Tget_member_name, H5Tget_nmembers, H5Tget_norm, H5Tget_order, H5Tget_precision, H5Tget_sign,
+    H5Tget_strpad, H5Tget_super, H5Tis_variable_str,
 };
 use hdf5_sys::h5z::{H5Z_filter_t, H5Zfilter_avail};
 use std::ffi::{CStr, CString};
@@ -183,6 +184,9 @@ fn open_unplaced(path: &Path) -> Result<File> {
         Ok(found) if found.is_dir() => {
             return Err(Error::data("is a folder, not an HDF5 file; name the files in it"));
         }
+        Ok(found) if !found.is_file() => {
+            return Err(Error::data("is a pipe or a device, not a file; HDF5 has to be read at any place"));
+        }
         Ok(_) => {}
     }
     std::fs::File::open(path).map_err(|e| Error::data(format!("cannot open: {e}")))?;
@@ -191,11 +195,26 @@ fn open_unplaced(path: &Path) -> Result<File> {
     let without_locks = || File::with_options().with_fapl(|access| access.file_locking(false)).open(path);
     File::open(path).or_else(|_| without_locks()).map_err(|e| {
         if is_hdf5(path) {
-            Error::data(format!("cannot open this HDF5 file: {}", reason(&e)))
+            match told_bytes(&e.to_string()) {
+                Some((there, told)) => {
+                    Error::data(format!("is truncated: it has {there} bytes of {told}; copy it again"))
+                }
+                None => Error::data(format!("cannot open this HDF5 file: {}", reason(&e))),
+            }
         } else {
             Error::data("not an HDF5 file; `consort convert` makes one of csv, libsvm and idx files")
         }
     })
+}
+
+/// How many bytes a file that is too short has, and how many its superblock says, from what the library complains of.
+fn told_bytes(text: &str) -> Option<(u64, u64)> {
+    let number = |name: &str| -> Option<u64> {
+        let (_, after) = text.split_once(name)?;
+        after.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+    };
+    let (there, told) = (number("eof = ")?, number("stored_eof = ")?);
+    (there < told).then_some((there, told))
 }
 
 /// Whether HDF5's signature is at one of the places where it may be.
@@ -261,7 +280,23 @@ pub(crate) fn stored_bytes(dtype: &Datatype) -> Option<(usize, bool)> {
             standard_bytes(&base)
         }
         H5T_class_t::H5T_COMPOUND => Some((dtype.size(), false)),
+        H5T_class_t::H5T_FLOAT if dtype.size() == 2 => half_bytes(dtype),
         _ => standard_bytes(dtype),
+    }
+}
+
+/// As [`stored_bytes`], of IEEE 754's binary16, which HDF5 1.10 has no name for.
+fn half_bytes(dtype: &Datatype) -> Option<(usize, bool)> {
+    let id = dtype.id();
+    let mut fields = [0usize; 5];
+    let [sign, exponent, exponent_bits, mantissa, mantissa_bits] = &mut fields;
+    let told = hdf5::h5lock!(H5Tget_fields(id, sign, exponent, exponent_bits, mantissa, mantissa_bits)) >= 0;
+    let is_half = told && fields == [15, 10, 5, 0, 10] && hdf5::h5lock!(H5Tget_ebias(id)) == 15;
+    let is_whole = hdf5::h5lock!(H5Tget_norm(id)) == H5T_norm_t::H5T_NORM_IMPLIED;
+    match dtype.byte_order() {
+        hdf5::datatype::ByteOrder::LittleEndian if is_half && is_whole => Some((2, false)),
+        hdf5::datatype::ByteOrder::BigEndian if is_half && is_whole => Some((2, true)),
+        _ => None,
     }
 }
 
@@ -277,7 +312,11 @@ pub(crate) fn fill_bytes(dataset: &Dataset, element_bytes: usize) -> Option<Vec<
     if hdf5::h5lock!(H5Pfill_value_defined(create.id(), &mut defined)) < 0 {
         return None;
     }
-    if defined != H5D_fill_value_t::H5D_FILL_VALUE_USER_DEFINED {
+    let mut time = H5D_fill_time_t::H5D_FILL_TIME_ERROR;
+    if hdf5::h5lock!(H5Pget_fill_time(create.id(), &mut time)) < 0 {
+        return None;
+    }
+    if defined != H5D_fill_value_t::H5D_FILL_VALUE_USER_DEFINED || time == H5D_fill_time_t::H5D_FILL_TIME_NEVER {
         return Some(fill);
     }
     // A value of such a type points to memory.
@@ -431,13 +470,13 @@ pub(crate) fn text_attribute(object: &hdf5::Location, name: &str) -> Option<Vec<
 }
 
 /// The number in an attribute of one element, if there is one.
-pub(crate) fn number_attribute(object: &hdf5::Location, name: &str) -> Option<f64> {
+pub(crate) fn number_attribute(object: &hdf5::Location, name: &str) -> Option<Vec<f64>> {
     let attribute = object.attr(name).ok()?;
     let element = Element::of(&attribute.dtype().ok()?).ok()?;
-    if attribute.size() != 1 || !matches!(element, Element::Integer { .. } | Element::Float { .. }) {
-        return None;
+    match element {
+        Element::Integer { .. } | Element::Float { .. } => attribute.read_raw::<f64>().ok(),
+        _ => None,
     }
-    attribute.read_raw::<f64>().ok()?.first().copied()
 }
 
 /// A fixed string without its padding: up to the first zero byte, or without spaces at the end.
@@ -469,7 +508,7 @@ pub(crate) fn attributes_of(object: &hdf5::Location) -> Vec<(String, String)> {
     let mut names = object.attr_names().unwrap_or_default();
     names.sort();
     let value = |name: &String| {
-        if let Some(number) = number_attribute(object, name) {
+        if let Some([number]) = number_attribute(object, name).as_deref() {
             return number.to_string();
         }
         if let Some(texts) = text_attribute(object, name) {

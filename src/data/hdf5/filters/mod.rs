@@ -217,4 +217,4 @@ impl Decoder {
 mod tests;
 
 #[cfg(test)]
-pub(super) mod damage_tests;
+mod damage_tests;

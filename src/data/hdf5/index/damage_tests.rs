@@ -1,9 +1,9 @@
 //! The index reader on damaged files: it may refuse or find other places, but neither panic, nor loop, nor go outside of the file.
 
-use super::super::filters::damage_tests::damage;
 use super::super::types::header_address;
 use super::tables::lookup3;
 use super::*;
+use crate::data::damage::damage;
 use crate::rng::{Draws, Stream};
 use hdf5::Extent;
 use hdf5::plist::dataset_create::AllocTime;

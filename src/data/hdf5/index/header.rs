@@ -72,7 +72,10 @@ pub(super) fn read(tables: &mut Tables, address: u64) -> Found<(Layout, Space)> 
         }
     };
     for _ in 0..MOST_BLOCKS {
-        if let (Some(layout), Some(space)) = (messages.layout.take(), messages.space.take()) {
+        // They may come in different blocks.
+        if let (Some(_), Some(_)) = (&messages.layout, &messages.space)
+            && let (Some(layout), Some(space)) = (messages.layout.take(), messages.space.take())
+        {
             return Ok((layout, space));
         }
         let (at, n_bytes) = messages.blocks.pop().ok_or("its header has no layout of chunks")?;
