@@ -409,10 +409,14 @@ fn files_are_named_by_patterns_and_lists_everywhere() {
     refuse(&["train", "logistic", "runs/rum-*.h5", "-o", "n.h5"], 3, &["'runs/rum-*.h5' matches no file"]);
     refuse(&["train", "logistic", "one.h5", "-o", "n.h5", "--valid", "@empty.txt"], 3, &["empty.txt: names no file"]);
     refuse(&["evaluate", "m.h5", "@none.txt"], 3, &["none.txt: no such list of files"]);
-    refuse(&["train", "logistic", "runs/*.h5", "-o", "runs/run-9.h5"], 2, &["-o runs/run-9.h5 is one of the inputs"]);
-    refuse(&["train", "logistic", "one.h5", "-o", "one.h5"], 2, &["-o one.h5 is one of the inputs"]);
+    refuse(
+        &["train", "logistic", "runs/*.h5", "-o", "runs/run-9.h5"],
+        2,
+        &["the output runs/run-9.h5 is one of the inputs"],
+    );
+    refuse(&["train", "logistic", "one.h5", "-o", "one.h5"], 2, &["the output one.h5 is one of the inputs"]);
     refuse(&["train", "logistic", "one.h5", "--valid", "runs/*", "-o", "runs/run-9.h5"], 2, &["the table of --valid"]);
-    refuse(&["predict", "m.h5", "one.h5", "-o", "m.h5"], 2, &["-o m.h5 is the model itself"]);
+    refuse(&["predict", "m.h5", "one.h5", "-o", "m.h5"], 2, &["the output m.h5 is the model itself"]);
 }
 
 #[test]

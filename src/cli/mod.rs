@@ -158,6 +158,8 @@ impl Job<'_> {
                 resolve::check_apart(&config.output, &config.inputs.paths, "one of the inputs")?;
                 resolve::check_apart(&config.output, [model], "the model itself")
             }
+            Job::Convert(inputs, out, _) => resolve::check_apart(out, inputs, "one of the inputs"),
+            Job::Repack(input, out, _) => resolve::check_apart(out, [*input], "the input"),
             _ => Ok(()),
         }
     }
@@ -214,11 +216,13 @@ fn carry_out(comm: &Communicator, job: &Job<'_>, json: bool) -> Result<i32> {
             Ok(0)
         }
         Job::Convert(inputs, out, options) => on_root(comm, || {
+            store::check_output(out, true)?; // what may be replaced is looked at there
             let done = with_progress(json, |watch| convert::convert(inputs, out, options, watch))?;
             printer.converted(&done, out);
             Ok(())
         }),
         Job::Repack(input, out, options) => on_root(comm, || {
+            store::check_output(out, true)?;
             let done = with_progress(json, |watch| repack::repack(input, out, options, watch))?;
             printer.repacked(&done, out);
             Ok(())

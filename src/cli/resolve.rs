@@ -218,9 +218,9 @@ fn some_files(command: &str, data: &[PathBuf]) -> Result<()> {
 }
 
 /// Refuses an output that is one of these files; `what` says what they are to the command. Looks at the files.
-pub fn check_apart<'a>(output: &Path, files: impl IntoIterator<Item = &'a PathBuf>, what: &str) -> Result<()> {
-    match files.into_iter().any(|file| same_file(file, output)) {
-        true => Err(Error::usage(format!("-o {} is {what}; choose another output", output.display()))),
+pub fn check_apart(output: &Path, files: impl IntoIterator<Item = impl AsRef<Path>>, what: &str) -> Result<()> {
+    match files.into_iter().any(|file| same_file(file.as_ref(), output)) {
+        true => Err(Error::usage(format!("the output {} is {what}; choose another output", output.display()))),
         false => Ok(()),
     }
 }

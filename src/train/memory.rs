@@ -103,14 +103,17 @@ pub fn plan(
     let streamed_bytes = 2 * row_bytes + raw_bytes;
     let block = plan.block_rows().min(plan.n_rows()) * streamed_bytes;
     let left = limit.saturating_sub(source + solver.streamed);
-    let mut needed = [(source + solver.streamed + block) as i64];
+    // Of these the source and the batch that is read grow with the limit.
+    let fixed = solver.streamed + block + of.column * n_features as u64;
+    let mut needed = [(source + solver.streamed + block) as i64, fixed as i64, batch as i64];
     comm.all_reduce_max(&mut needed)?;
     if needed[0] as u64 > limit {
-        let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+        let fixed = (needed[1] as u64 + of.read * if schema.is_sparse { needed[2] as u64 } else { 0 }) as f64;
+        let share = 0.25 + if schema.is_sparse { 0.0 } else { of.read as f64 / 64.0 };
         return Err(Error::usage(format!(
             "{}M are too few for this table and solver: buffers and sums take about {}M, however many ranks there are",
             typed >> 20,
-            mib(needed[0] as u64 / 3 * 4)
+            (fixed / (1.0 - share) / 3.0 * 4.0 / f64::from(1 << 20)) as u64 + 1
         )))
         .for_flag("--max-memory");
     }

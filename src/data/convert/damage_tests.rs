@@ -81,3 +81,52 @@ fn damaged_files_are_refused_or_read_and_leave_nothing_behind() {
     println!("{n_refused} damages refused, {n_read} read");
     assert!(n_refused > 100 && n_read > 20, "{n_refused} refused, {n_read} read");
 }
+
+/// An array of an archive has a checksum, which stands behind its last byte.
+#[test]
+fn a_changed_byte_of_an_archive_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, out) = (folder.path().join("x.npz"), folder.path().join("out.h5"));
+    for method in [zip::CompressionMethod::Stored, zip::CompressionMethod::Deflated] {
+        let mut header = b"\x93NUMPY\x01\x00v\x00{'descr': '<f8', 'fortran_order': False, 'shape': (64, 2), }".to_vec();
+        header.resize(127, b' ');
+        header.push(b'\n');
+        let values: Vec<u8> = (0..128).flat_map(|i| (f64::from(i) / 7.0).to_le_bytes()).collect();
+        let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+        archive.start_file("X.npy", zip::write::SimpleFileOptions::default().compression_method(method)).unwrap();
+        archive.write_all(&header).and_then(|()| archive.write_all(&values)).unwrap();
+        let bytes = archive.finish().unwrap().into_inner();
+        let read = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            let options = ConvertOptions { replace: true, ..ConvertOptions::default() };
+            convert(std::slice::from_ref(&path), &out, &options, &mut |_| ())
+        };
+        assert_eq!(read(&bytes).unwrap().n_rows, 64);
+        for at in (200..bytes.len() - 200).step_by(97) {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 4;
+            let refused = read(&damaged).unwrap_err().to_string();
+            assert!(refused.contains("x.npz"), "{method:?}, byte {at}: {refused}");
+        }
+    }
+}
+
+#[test]
+fn rows_without_values_do_not_make_a_csv_of_libsvm() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rows.svm");
+    std::fs::write(&path, "1\n0 1:3 2:4\n1 3:5\n").unwrap();
+    let report = convert(&[path], &folder.path().join("out.h5"), &ConvertOptions::default(), &mut |_| ()).unwrap();
+    assert_eq!((report.format, report.n_rows, report.n_columns), (super::Format::Libsvm, 3, 3));
+}
+
+/// Whatever is beside the output stays.
+#[test]
+fn an_input_that_is_called_like_an_output_under_way_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("data.h5.partial");
+    std::fs::write(&path, "a,y\n1,2\n").unwrap();
+    convert(std::slice::from_ref(&path), &folder.path().join("data.h5"), &ConvertOptions::default(), &mut |_| ())
+        .unwrap();
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "a,y\n1,2\n");
+}

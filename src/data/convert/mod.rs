@@ -109,6 +109,7 @@ pub fn convert(
     let mut inputs = Inputs::new(inputs, watch)?;
     let format = match options.format {
         Some(format) => format,
+        None if options.sparse || options.n_features.is_some() => Format::Libsvm,
         None => sniff(&inputs).in_file(&inputs.paths[0])?,
     };
     whole_or_not_at_all(out, |partial| {
@@ -121,9 +122,11 @@ pub fn convert(
 
 /// Calls `write` with a name beside `out`, and renames what it wrote there. What fails leaves nothing behind.
 pub(crate) fn whole_or_not_at_all<T>(out: &Path, write: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
-    let mut name = out.as_os_str().to_os_string();
-    name.push(".partial");
-    let partial = PathBuf::from(name);
+    // Hidden, and of this process alone: neither an input nor another run's.
+    let mut name = std::ffi::OsString::from(".");
+    name.push(out.file_name().unwrap_or_default());
+    name.push(format!(".partial-{}", std::process::id()));
+    let partial = out.with_file_name(name);
     let _ = std::fs::remove_file(&partial);
     let written = write(&partial);
     if written.is_err() {
@@ -186,12 +189,14 @@ fn sniff(inputs: &Inputs<'_>) -> Result<Format> {
         return Err(Error::data("is none of csv, libsvm, npy, npz, Parquet and idx; it has zero bytes"));
     }
     let text = String::from_utf8_lossy(&start);
-    let line = text.lines().find(|line| !line.trim().is_empty() && !line.starts_with('#')).unwrap_or("");
     let is_pair = |field: &str| field.split_once(':').is_some_and(|(index, _)| index.parse::<u32>().is_ok());
-    let mut fields = line.split_whitespace();
-    let label_is_number = fields.next().is_some_and(|label| label.parse::<f64>().is_ok());
-    let has_pair = line.split_whitespace().nth(1).is_some_and(|field| is_pair(field) || field.starts_with("qid:"));
-    Ok(if label_is_number && has_pair { Format::Libsvm } else { Format::Csv })
+    // Rows without values have a label only.
+    let is_row = |line: &str| {
+        let mut fields = line.split_whitespace();
+        let label_is_number = fields.next().is_some_and(|label| label.parse::<f64>().is_ok());
+        label_is_number && fields.next().is_some_and(|field| is_pair(field) || field.starts_with("qid:"))
+    };
+    Ok(if text.lines().any(is_row) { Format::Libsvm } else { Format::Csv })
 }
 
 fn target_column(names: &[String], options: &ConvertOptions) -> Result<Option<usize>> {

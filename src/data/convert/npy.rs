@@ -267,6 +267,12 @@ impl Array {
             } else {
                 blocks(&mut from, n_bytes, block_bytes, each)?;
             }
+            // The checksum of an array is looked at behind its last byte.
+            match from.read(&mut [0]) {
+                Ok(0) => {}
+                Ok(_) => return Err(Error::data("holds more bytes than its header says")),
+                Err(e) => return Err(bad_archive(e.into())),
+            }
             inputs.count(packed_bytes);
             return Ok(());
         }

@@ -191,6 +191,9 @@ impl Repacker<'_> {
     /// Returns the dataset in the output.
     fn dataset(&mut self, from: &Group, dataset: &Dataset, to: &Group, name: &str, path: &str) -> Result<Dataset> {
         let why = match StoredIndex::of(dataset, false) {
+            Err(_) if self.moves && dataset.layout() == hdf5::dataset::Layout::Virtual => {
+                "a virtual dataset, whose sources are now looked for beside the output"
+            }
             Err(why) => why,
             Ok(_) if !is_self_contained(dataset) => "not of plain numbers and strings alone",
             Ok(index) => {
