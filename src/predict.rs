@@ -19,7 +19,7 @@ use crate::store::Cell;
 use crate::store::predictions::{self, Layout, Offsets, RowDataset, RowWriter};
 use crate::train::linear_family::open;
 use crate::train::score::{Link, Scorer, for_each_batch, rows_of_rank, table_name};
-use crate::train::{Inputs, Kind, Model};
+use crate::train::{Inputs, Kind, Model, memory};
 use rayon::prelude::*;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -56,7 +56,11 @@ pub fn predict(comm: &Communicator, model: &Model, config: &PredictConfig) -> Re
     let blocks = rows_of_rank(comm, &source, config.rows.clone())?;
     let rows = config.rows.clone().unwrap_or(0..source.schema().n_rows);
     let copied = Copied::open_all(comm, config, source.names(), source.schema().n_rows)?;
-    let mut copied = measure_text(comm, copied, &blocks)?;
+    let limit = config.inputs.reading.max_memory;
+    if let Some(bytes) = limit {
+        source.limit_memory(memory::of_source(bytes));
+    }
+    let mut copied = measure_text(comm, copied, &blocks, limit)?;
 
     let layout = layout_of(model, &copied, rows.end - rows.start);
     let path = config.output.as_path();
@@ -65,9 +69,12 @@ pub fn predict(comm: &Communicator, model: &Model, config: &PredictConfig) -> Re
     comm.broadcast_vec(&mut words, 0)?;
     let offsets = comm.agree(Offsets::from_words(&words))?;
 
+    // Scores, each class's share as numbers and as bytes, the prediction, the row, and what is carried over.
+    let values_of = |copy: &Copied| if let Cell::Text(width) = copy.cell { 6 + width as u64 / 4 } else { 3 };
+    let made = 6 + 3 * model.target.n_classes().max(1) as u64 + copied.iter().map(values_of).sum::<u64>();
     let mut write = |copied: &mut [Copied]| -> Result<()> {
         let writer = RowWriter::open(path, &offsets)?;
-        for_each_batch(&mut source, &blocks, |batch| {
+        for_each_batch(&mut source, &blocks, limit, made, |batch| {
             let at = batch.first_row - rows.start;
             let scores = scorer.scores(batch).in_file(&name)?;
             let mut columns = columns_of(model, batch.first_row, &scores)?;
@@ -217,11 +224,16 @@ impl Copied {
 }
 
 /// Gives copied text columns the width of their longest string. Collective.
-fn measure_text(comm: &Communicator, mut copied: Vec<Copied>, blocks: &[Range<u64>]) -> Result<Vec<Copied>> {
+fn measure_text(
+    comm: &Communicator,
+    mut copied: Vec<Copied>,
+    blocks: &[Range<u64>],
+    limit: Option<u64>,
+) -> Result<Vec<Copied>> {
     let local = copied.iter_mut().map(|copy| -> Result<i64> {
         let mut width = 1;
         if let Cell::Text(_) = copy.cell {
-            for_each_batch(&mut copy.source, blocks, |batch| {
+            for_each_batch(&mut copy.source, blocks, limit, 0, |batch| {
                 width = width.max(text_width(&batch.text[0]));
                 Ok(())
             })?;

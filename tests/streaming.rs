@@ -61,11 +61,17 @@ fn launched(ranks: usize, threads: usize, words: &[&str], before: impl Fn(usize)
     end_of(command)
 }
 
-/// The last line that the program wrote, which must be JSON.
-fn last_line(ranks: usize, threads: usize, words: &[&str]) -> Value {
+/// The last line that the program wrote, which must be JSON, and what it measured.
+fn last_line_and_metrics(ranks: usize, threads: usize, words: &[&str]) -> (Value, Vec<Value>) {
     let ended = launched(ranks, threads, words, |_| Vec::new());
     assert_eq!(ended.code, Some(0), "{words:?} on {ranks} ranks:\n{}", ended.text);
-    serde_json::from_str(ended.out.lines().last().unwrap_or("")).unwrap()
+    let last = serde_json::from_str(ended.out.lines().last().unwrap_or("")).unwrap();
+    let lines = ended.out.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    (last, lines.filter(|line| line["event"] == "metrics").collect())
+}
+
+fn last_line(ranks: usize, threads: usize, words: &[&str]) -> Value {
+    last_line_and_metrics(ranks, threads, words).0
 }
 
 /// How a table is stored: rows of a chunk and deflate with shuffle, or neither.
@@ -89,12 +95,12 @@ impl Stored {
     }
 }
 
-/// `n` rows of float32 `X` and classes `y` that depend on them, written piece by piece. The values are multiples of 1/256, which
+/// `n` rows of `d` features, float32 `X`, and classes `y` that depend on them, written piece by piece. The values are multiples of 1/256, which
 /// deflate soon has done with.
-fn write_table(path: &Path, n: usize, stored: Stored) {
+fn write_table(path: &Path, [n, d]: [usize; 2], stored: Stored) {
     const PIECE: usize = 1 << 16;
     let file = File::create(path).unwrap();
-    let x = stored.dataset::<f32>(&file, "X", &[n, FEATURES]);
+    let x = stored.dataset::<f32>(&file, "X", &[n, d]);
     let y = stored.dataset::<u8>(&file, "y", &[n]);
     let mut state = 88_172_645_463_325_252u64;
     let mut noise = move || {
@@ -105,10 +111,10 @@ fn write_table(path: &Path, n: usize, stored: Stored) {
     };
     for first in (0..n).step_by(PIECE) {
         let rows = first..(first + PIECE).min(n);
-        let values: Vec<f32> = (0..rows.len() * FEATURES).map(|_| (noise() * 1024.0).round() / 256.0).collect();
+        let values: Vec<f32> = (0..rows.len() * d).map(|_| (noise() * 1024.0).round() / 256.0).collect();
         let class = |row: &[f32]| u8::from(row[0] - 0.5 * row[1] + 0.25 * row[2] + 2.0 * noise() > 0.2);
-        let classes: Vec<u8> = values.chunks_exact(FEATURES).map(class).collect();
-        x.write_slice(ArrayView2::from_shape((rows.len(), FEATURES), &values).unwrap(), s![rows.clone(), ..]).unwrap();
+        let classes: Vec<u8> = values.chunks_exact(d).map(class).collect();
+        x.write_slice(ArrayView2::from_shape((rows.len(), d), &values).unwrap(), s![rows.clone(), ..]).unwrap();
         y.write_slice(&Array1::from(classes), s![rows]).unwrap();
     }
 }
@@ -129,40 +135,45 @@ fn a_table_of_eight_times_the_memory_trains_to_the_bits_of_memory_within_its_lim
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).display().to_string();
     let n = 8 * LIMIT / (4 * FEATURES) + 1_009;
-    let (deflated, contiguous, model, scratch) = (at("deflated.h5"), at("contiguous.h5"), at("model.h5"), at(""));
-    write_table(Path::new(&deflated), n, Stored { chunk_rows: Some(8192), deflate: Some(1) });
-    write_table(Path::new(&contiguous), n, Stored { chunk_rows: None, deflate: None });
+    let (deflated, contiguous, narrow) = (at("deflated.h5"), at("contiguous.h5"), at("narrow.h5"));
+    let (model, scratch) = (at("model.h5"), at(""));
+    write_table(Path::new(&deflated), [n, FEATURES], Stored { chunk_rows: Some(8192), deflate: Some(1) });
+    write_table(Path::new(&contiguous), [n, FEATURES], Stored { chunk_rows: None, deflate: None });
+    // Labels take more than values here.
+    write_table(Path::new(&narrow), [LIMIT / 8, 4], Stored { chunk_rows: None, deflate: None });
     let shapes: &[(usize, usize)] = if has_mpi() { &[(1, 2), (3, 1)] } else { &[(1, 2)] };
     let bare: Vec<u64> = shapes.iter().map(|&(ranks, threads)| bare_memory(ranks, threads)).collect();
 
-    let cases: [(&str, &str, &[&str], &[&str]); 8] = [
+    let cases: [(&str, &str, &[&str], &[&str]); 9] = [
         ("logistic lbfgs", &deflated, &["--max-iterations", "5"], &[]),
-        ("logistic newton", &contiguous, &["--max-iterations", "2"], &[]),
-        ("logistic sgd", &deflated, &["--epochs", "1"], &["--scratch", &scratch]),
+        ("logistic newton", &contiguous, &["--max-iterations", "2", "--valid", &contiguous], &[]),
+        ("logistic sgd", &deflated, &["--epochs", "1", "--valid-fraction", "0.4"], &["--scratch", &scratch]),
+        ("logistic sgd", &narrow, &["--epochs", "1"], &[]),
         ("logistic adam", &contiguous, &["--epochs", "1"], &[]),
         ("linear cholesky", &deflated, &[], &[]),
         ("linear qr", &contiguous, &[], &[]),
         ("linear cd", &contiguous, &["--l1", "0.01"], &[]),
         ("svm lbfgs", &contiguous, &["--max-iterations", "5"], &[]),
     ];
-    let n_cases = if is_long() { cases.len() } else { 6 };
+    let n_cases = if is_long() { cases.len() } else { 7 };
     for (name, table, settings, of_run) in &cases[..n_cases] {
         let (kind, solver) = name.split_once(' ').unwrap();
         let words = [&["train", kind, table, "--solver", solver, "--json", "-o", &model], *settings].concat();
-        let in_memory = last_line(1, 2, &words);
+        let (in_memory, measured) = last_line_and_metrics(1, 2, &words);
         assert!(in_memory["streamed"].is_null(), "{name}: {in_memory}");
         let words = [&words, *of_run, &["--max-memory", "32M"]].concat();
         for (&(ranks, threads), bare) in shapes.iter().zip(&bare) {
-            let streamed = last_line(ranks, threads, &words);
+            let (streamed, measured_streamed) = last_line_and_metrics(ranks, threads, &words);
             let held = streamed["peak_memory_bytes"].as_u64().unwrap() - bare;
             println!("{name} on {ranks} x {threads}: {:.1} MiB, {}", held as f64 / 1_048_576.0, streamed["streamed"]);
             assert_eq!(streamed["digest"], in_memory["digest"], "{name} on {ranks} ranks");
+            assert_eq!(measured_streamed, measured, "{name} on {ranks} ranks");
             assert!(streamed["streamed"]["rows"].as_u64() > Some(0), "{name} on {ranks} ranks: {streamed}");
             assert!(held <= LIMIT as u64, "{name} on {ranks} ranks: {held} bytes");
         }
     }
     let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(left.len(), 3, "only tables and model are left: {left:?}");
+    assert_eq!(left.len(), 4, "only tables and model are left: {left:?}");
 }
 
 // ---- What ranks do to a file ----------------------------------------------------------------------------------------------
@@ -251,7 +262,7 @@ fn ranks_other_than_the_first_open_the_file_once_and_read_nothing_but_rows() {
         // Canonical: strace shows files as the kernel knows them.
         let at: PathBuf = folder.path().canonicalize().unwrap();
         let table = at.join(format!("{name}.h5"));
-        write_table(&table, 20_011, stored);
+        write_table(&table, [20_011, FEATURES], stored);
         let ranges: Vec<Range<u64>> = {
             let file = File::open(&table).unwrap();
             ["X", "y"].iter().flat_map(|name| stored_ranges(&file.dataset(name).unwrap())).collect()

@@ -138,8 +138,8 @@ pub struct TrainFlags {
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Memory")]
 pub struct MemoryFlags {
-    /// Memory of each rank for the table and its training, such as 4G or 500M (powers of 1024), at least 32M. A table that does
-    /// not fit is read from disk for every pass. Default: the table is held in memory.
+    /// Memory of each rank for the table and what is done with it, such as 4G or 500M (powers of 1024), at least 32M. A table
+    /// that does not fit is read from disk for every pass. Default: what it takes.
     #[arg(long, value_name = "SIZE", value_parser = memory_size)]
     pub max_memory: Option<u64>,
     /// Folder on a disk of each node for decoded rows of a table that does not fit: every chunk is then decoded once.
@@ -280,6 +280,9 @@ pub struct PredictFlags {
     pub rows: Option<Range<u64>>,
     #[command(flatten)]
     pub table: TableFlags,
+    /// Memory of each rank, such as 4G or 500M (powers of 1024), at least 32M; at most so much is read at a time.
+    #[arg(long, value_name = "SIZE", value_parser = memory_size)]
+    pub max_memory: Option<u64>,
     /// Replace an output that consort did not write.
     #[arg(long)]
     pub force: bool,
@@ -302,6 +305,8 @@ pub struct EvaluateFlags {
     pub rows: Option<Range<u64>>,
     #[command(flatten)]
     pub table: TableFlags,
+    #[command(flatten)]
+    pub memory: MemoryFlags,
     #[command(flatten)]
     pub run: RunFlags,
 }
@@ -330,6 +335,8 @@ pub struct VerifyFlags {
     /// Group that the model's names start from. Default: as it was trained.
     #[arg(long, value_name = "G")]
     pub group: Option<String>,
+    #[command(flatten)]
+    pub memory: MemoryFlags,
     #[command(flatten)]
     pub run: RunFlags,
 }

@@ -16,8 +16,8 @@ use crate::data::{convert, describe, files};
 use crate::error::{Error, ErrorKind, InContext, Result};
 use crate::predict::load_model;
 use crate::report::{Reporter, print_line, with_progress};
-use crate::train::Inputs;
 use crate::train::evaluate::evaluate;
+use crate::train::{Inputs, Reading};
 use crate::{blas, doctor, predict, store, train, verify};
 use clap::Parser;
 use flags::{Command, InspectFlags, VerifyFlags, Words};
@@ -85,7 +85,7 @@ enum Job<'a> {
     Evaluate(PathBuf, Inputs, Option<std::ops::Range<u64>>),
     Inspect(&'a InspectFlags),
     /// The model, and the files if they are not those named in it.
-    Verify(PathBuf, Vec<PathBuf>, &'a VerifyFlags),
+    Verify(PathBuf, Vec<PathBuf>, Reading, &'a VerifyFlags),
     Doctor,
     Convert(Vec<PathBuf>, PathBuf, convert::ConvertOptions),
     Repack(&'a Path, &'a Path, repack::RepackOptions),
@@ -109,7 +109,10 @@ fn checked(command: &Command) -> Result<Job<'_>> {
             Job::Evaluate(model, inputs, flags.rows.clone())
         }
         Command::Inspect(flags) => Job::Inspect(flags),
-        Command::Verify(flags) => Job::Verify(resolve::verify(flags)?, flags.data.clone(), flags),
+        Command::Verify(flags) => {
+            let (model, reading) = resolve::verify(flags)?;
+            Job::Verify(model, flags.data.clone(), reading, flags)
+        }
         Command::Doctor(_) => Job::Doctor,
         Command::Convert(flags) => {
             let (inputs, out, options) = resolve::convert(flags)?;
@@ -142,7 +145,7 @@ impl Job<'_> {
             Job::Train(job) => vec![&mut job.inputs.paths, &mut job.valid],
             Job::Predict(_, config) => vec![&mut config.inputs.paths],
             Job::Evaluate(_, inputs, _) => vec![&mut inputs.paths],
-            Job::Verify(_, files, _) => vec![files],
+            Job::Verify(_, files, ..) => vec![files],
             Job::Print(_) | Job::Inspect(_) | Job::Doctor | Job::Convert(..) | Job::Repack(..) => Vec::new(),
         }
     }
@@ -210,7 +213,9 @@ fn carry_out(comm: &Communicator, job: &Job<'_>, json: bool) -> Result<i32> {
         Job::Inspect(flags) => {
             on_root(comm, || files::expand(&flags.files)?.iter().try_for_each(|path| inspect(path, &printer)))
         }
-        Job::Verify(model, files, flags) => run_verify(comm, model, files, flags.group.as_deref(), &printer),
+        Job::Verify(model, files, reading, flags) => {
+            run_verify(comm, model, files, reading, flags.group.as_deref(), &printer)
+        }
         Job::Doctor => {
             printer.diagnosis(&doctor::diagnose(comm)?);
             Ok(0)
@@ -288,6 +293,7 @@ fn run_verify(
     comm: &Communicator,
     path: &Path,
     files: &[PathBuf],
+    reading: &Reading,
     group: Option<&str>,
     printer: &Printer,
 ) -> Result<i32> {
@@ -297,6 +303,7 @@ fn run_verify(
         Ok((model, inputs))
     });
     let (model, mut inputs) = comm.agree(loaded)?;
+    inputs.reading = reading.clone();
     if !files.is_empty() {
         inputs.paths = files.to_vec();
     }

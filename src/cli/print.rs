@@ -10,7 +10,7 @@ use crate::metric::Metrics;
 use crate::predict::PredictReport;
 use crate::report::print_line;
 use crate::store::ModelFile;
-use crate::train::evaluate::Evaluation;
+use crate::train::measure::Evaluation;
 use crate::train::{Model, TrainReport};
 use crate::verify::{Shape, Verification};
 use serde_json::{Map, Value, json};

@@ -116,7 +116,12 @@ pub fn predict(flags: &PredictFlags) -> Result<(PathBuf, PredictConfig)> {
     let output = flags.output.clone().ok_or_else(|| Error::usage("predict needs an output: -o PRED.h5"))?;
     some_files("predict", &flags.data)?;
     let config = PredictConfig {
-        inputs: Inputs { paths: flags.data.clone(), names: names(&flags.table), ..Inputs::default() },
+        inputs: Inputs {
+            paths: flags.data.clone(),
+            names: names(&flags.table),
+            reading: Reading { max_memory: flags.max_memory, ..Reading::default() },
+            ..Inputs::default()
+        },
         output,
         rows: flags.rows.clone(),
         copy: flags.copy.clone(),
@@ -128,11 +133,12 @@ pub fn predict(flags: &PredictFlags) -> Result<(PathBuf, PredictConfig)> {
 pub fn evaluate(flags: &EvaluateFlags) -> Result<(PathBuf, Inputs)> {
     let model = model(&flags.model, "evaluate")?;
     some_files("evaluate", &flags.data)?;
-    Ok((model, Inputs { paths: flags.data.clone(), names: names(&flags.table), ..Inputs::default() }))
+    let reading = reading(&flags.memory)?;
+    Ok((model, Inputs { paths: flags.data.clone(), names: names(&flags.table), reading, ..Inputs::default() }))
 }
 
-pub fn verify(flags: &VerifyFlags) -> Result<PathBuf> {
-    model(&flags.model, "verify")
+pub fn verify(flags: &VerifyFlags) -> Result<(PathBuf, Reading)> {
+    Ok((model(&flags.model, "verify")?, reading(&flags.memory)?))
 }
 
 pub fn convert(flags: &ConvertFlags) -> Result<(Vec<PathBuf>, PathBuf, ConvertOptions)> {

@@ -1,13 +1,20 @@
 //! Area under the ROC curve, exact: pairs are counted in integers, so neither ties nor the cut of the rows leave a trace.
 //!
 //! AUC = (pairs in which the positive row scores above the negative + ½ · ties) / pairs. With integer weights, twice the
-//! numerator is `Σ w⁺·(2·W⁻below + W⁻tie)`, a sum over positives, in which the negatives may be counted rank by rank:
+//! numerator is `Σ w⁺·(2·W⁻below + W⁻tie)`, a sum over positives, in which the negatives may be counted rank by rank and range
+//! of scores by range of scores:
 //!
-//! 1. each rank gathers its rows in [`AucRows`] and makes [`ScoreRuns`] of them: distinct scores, weights added;
-//! 2. each rank's runs are broadcast in turn ([`ScoreRuns::to_words`]); everybody adds
-//!    [`pairs_below`]`(mine, theirs)`;
+//! 1. each rank puts its rows into [`ScoreRows`] and makes [`ScoreRuns`] of them: scores in rising order, weights of equal ones
+//!    added;
+//! 2. each rank's negatives are broadcast in turn, in pieces ([`ScoreRuns::negatives`]), and everybody counts its positives
+//!    against them ([`PairCount`]);
 //! 3. the sum of these over ranks travels as [`pairs_to_words`], with the weights of [`ScoreRuns::weights`];
 //! 4. [`finish`] divides once.
+//!
+//! Where the rows are too many to be held at once, the range of scores is [split](ScoreRows::split) into ranges of few enough
+//! rows, and each is counted by itself: positives of a range stand above all negatives of the ranges below.
+
+use std::ops::RangeInclusive;
 
 /// An order-preserving integer of a score: a < b ⇔ key(a) < key(b), −0 and +0 alike. `None` for NaN.
 pub fn order_key(score: f64) -> Option<i64> {
@@ -30,65 +37,162 @@ pub fn weight_scale(weighted: bool, global_weight: f64) -> i32 {
     60 - libm::ilogb(global_weight)
 }
 
-/// The scores of some rows, one class against the rest: the input of [`ScoreRuns`]. 16 bytes a row.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct AucRows {
+/// All keys.
+pub const EVERY_KEY: RangeInclusive<i64> = i64::MIN..=i64::MAX;
+/// Parts of a range whose rows are counted, to split it where there are too many.
+const N_PARTS: u64 = 1 << 14;
+
+/// The rows of a range of scores, one class against the rest. 16 bytes a row.
+#[derive(Clone, Debug)]
+pub struct ScoreRows {
+    keys: RangeInclusive<i64>,
+    scale: i32,
+    /// Rows that may be held.
+    room: usize,
     /// Order key, and the weight: that of a negative row with a minus sign.
-    rows: Vec<(i64, f64)>,
+    rows: Vec<(i64, i64)>,
     n_not_numbers: u64,
+    /// Rows met in each part of the range, and how far a key is shifted to find its part.
+    parts: Vec<i64>,
+    shift: u32,
+    is_too_many: bool,
 }
 
-impl AucRows {
-    /// No rows yet.
-    pub fn new() -> AucRows {
-        AucRows::default()
+impl ScoreRows {
+    /// No rows yet. `keys`: rows of other [keys](order_key) are passed over; `scale` from [`weight_scale`]; `room`: rows that
+    /// may be held, those of equal score and class counted once.
+    pub fn new(keys: RangeInclusive<i64>, scale: i32, room: usize) -> ScoreRows {
+        ScoreRows {
+            shift: part_shift(&keys),
+            keys,
+            scale,
+            room: room.max(16),
+            rows: Vec::new(),
+            n_not_numbers: 0,
+            parts: vec![0; N_PARTS as usize],
+            is_too_many: false,
+        }
     }
 
-    /// Adds one row. Not collective. A row of `weight` 0 is not counted at all; a score that is not a number is counted
-    /// in [`ScoreRuns::n_not_numbers`] and leaves the whole without an AUC.
+    /// Adds one row. A row of `weight` 0 is not counted at all; a score that is not a number is counted in
+    /// [`n_not_numbers`](ScoreRuns::n_not_numbers), whatever the range, and leaves the whole without an AUC.
     pub fn add(&mut self, score: f64, positive: bool, weight: f64) {
         if weight == 0.0 {
             return;
         }
-        match order_key(score) {
-            Some(key) => self.rows.push((key, if positive { weight } else { -weight })),
-            None => self.n_not_numbers += 1,
+        let Some(key) = order_key(score) else {
+            self.n_not_numbers += 1;
+            return;
+        };
+        if !self.keys.contains(&key) {
+            return;
         }
+        self.parts[(from_first(&self.keys, key) >> self.shift) as usize] += 1;
+        if self.is_too_many {
+            return;
+        }
+        if self.rows.len() >= self.room {
+            self.add_up();
+            // Half of the room at least is gained, or adding up would be most of the work.
+            if self.rows.len() > self.room / 2 && self.keys.start() < self.keys.end() {
+                self.is_too_many = true;
+                self.rows = Vec::new();
+                return;
+            }
+        }
+        if self.rows.len() == self.rows.capacity() {
+            // Twice the rows, as ever, but no more than the room.
+            let wanted = (2 * self.rows.len()).max(1024).min(self.room);
+            self.rows.reserve_exact(wanted.saturating_sub(self.rows.len()).max(1));
+        }
+        let weight = libm::rint(libm::scalbn(weight, self.scale)) as i64;
+        self.rows.push((key, if positive { weight } else { -weight }));
     }
 
-    /// Sorts the rows and adds up equal scores, with weights `round(w·2^scale)`. `scale` from [`weight_scale`].
-    pub fn into_runs(mut self, scale: i32) -> ScoreRuns {
-        // Unstable is enough: within a key only integers are added.
-        self.rows.sort_unstable_by_key(|row| row.0);
-        let mut runs = ScoreRuns { n_not_numbers: self.n_not_numbers, ..Default::default() };
-        for (key, weight) in self.rows {
-            if runs.keys.last() != Some(&key) {
-                runs.keys.push(key);
-                runs.positive.push(0);
-                runs.negative.push(0);
+    /// Whether there were more rows than room; then [`into_runs`](Self::into_runs) would lack some.
+    pub fn is_too_many(&self) -> bool {
+        self.is_too_many
+    }
+
+    /// Rows met in each part of the range, whether there was room or not.
+    pub fn parts(&self) -> &[i64] {
+        &self.parts
+    }
+
+    /// Ranges, in rising order, of at most `room` rows where that can be, which together have all rows of `keys`. `parts`: the
+    /// largest number of rows that any rank has in each part.
+    pub fn split(keys: &RangeInclusive<i64>, parts: &[i64], room: usize) -> Vec<RangeInclusive<i64>> {
+        let shift = part_shift(keys);
+        let last = from_first(keys, *keys.end());
+        let mut ranges = Vec::new();
+        let (mut first, mut n) = (0u64, 0u64);
+        for (part, &rows) in parts.iter().enumerate() {
+            let begin = (part as u64) << shift;
+            if begin > last {
+                break;
             }
-            let side = if weight > 0.0 { &mut runs.positive } else { &mut runs.negative };
-            if let Some(sum) = side.last_mut() {
-                *sum += libm::rint(libm::scalbn(weight.abs(), scale)) as u64;
+            if begin > first && n + rows as u64 > room as u64 {
+                if n > 0 {
+                    ranges.push(key_at(keys, first)..=key_at(keys, begin - 1));
+                }
+                (first, n) = (begin, 0);
             }
+            n += rows as u64;
         }
-        runs
+        if n > 0 {
+            ranges.push(key_at(keys, first)..=*keys.end());
+        }
+        ranges
+    }
+
+    /// Rows of equal score and class become one.
+    fn add_up(&mut self) {
+        // Unstable is enough: within a key only integers are added.
+        self.rows.sort_unstable_by_key(|&(key, weight)| (key, weight > 0));
+        self.rows.dedup_by(|row, before| {
+            let same = row.0 == before.0 && (row.1 > 0) == (before.1 > 0);
+            if same {
+                before.1 += row.1;
+            }
+            same
+        });
+    }
+
+    /// Sorts the rows and adds up those of equal score and class.
+    pub fn into_runs(mut self) -> ScoreRuns {
+        self.add_up();
+        ScoreRuns { rows: self.rows, n_not_numbers: self.n_not_numbers }
     }
 }
 
-/// Distinct scores in rising order, with the integer weight of the positive and of the negative rows at each.
+fn from_first(keys: &RangeInclusive<i64>, key: i64) -> u64 {
+    key.wrapping_sub(*keys.start()) as u64
+}
+
+fn key_at(keys: &RangeInclusive<i64>, from_first: u64) -> i64 {
+    keys.start().wrapping_add(from_first as i64)
+}
+
+/// A part has 2^shift keys.
+fn part_shift(keys: &RangeInclusive<i64>) -> u32 {
+    (from_first(keys, *keys.end()) / N_PARTS + 1).next_power_of_two().trailing_zeros()
+}
+
+/// Scores in rising order with the integer weights of their rows: of negative rows, then of positive ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ScoreRuns {
-    keys: Vec<i64>,
-    positive: Vec<u64>,
-    negative: Vec<u64>,
+    rows: Vec<(i64, i64)>,
     n_not_numbers: u64,
 }
 
 impl ScoreRuns {
     /// Total integer weight of (positives, negatives). Adds over ranks.
     pub fn weights(&self) -> (u64, u64) {
-        (self.positive.iter().sum(), self.negative.iter().sum())
+        let (mut positive, mut negative) = (0, 0);
+        for &(_, weight) in &self.rows {
+            *if weight > 0 { &mut positive } else { &mut negative } += weight.unsigned_abs();
+        }
+        (positive, negative)
     }
 
     /// Rows whose score was NaN. If the sum over ranks is not 0 there is no AUC.
@@ -96,81 +200,56 @@ impl ScoreRuns {
         self.n_not_numbers
     }
 
-    /// Number of distinct scores.
-    pub fn len(&self) -> usize {
-        self.keys.len()
-    }
-
-    /// True without any row.
-    pub fn is_empty(&self) -> bool {
-        self.keys.is_empty()
-    }
-
-    /// Adds the runs of `other`, made with the same scale.
-    pub fn merge(&mut self, other: &ScoreRuns) {
-        let mut merged = ScoreRuns { n_not_numbers: self.n_not_numbers + other.n_not_numbers, ..Default::default() };
-        let (mut i, mut j) = (0, 0);
-        while i < self.len() || j < other.len() {
-            let mine = i < self.len() && (j == other.len() || self.keys[i] <= other.keys[j]);
-            let theirs = j < other.len() && (i == self.len() || other.keys[j] <= self.keys[i]);
-            merged.keys.push(if mine { self.keys[i] } else { other.keys[j] });
-            let (mut positive, mut negative) = (0, 0);
-            if mine {
-                (positive, negative) = (self.positive[i], self.negative[i]);
-                i += 1;
+    /// Keys and weights of the negative rows, for the wire (broadcast; these words do *not* add): at most `most` of them, from
+    /// row `at` on, which moves behind them. Empty when there are no more.
+    pub fn negatives(&self, at: &mut usize, most: usize) -> Vec<u64> {
+        let mut words = Vec::new();
+        while let Some(&(key, weight)) = self.rows.get(*at).filter(|_| words.len() < 2 * most) {
+            *at += 1;
+            if weight < 0 {
+                words.extend([key as u64, weight.unsigned_abs()]);
             }
-            if theirs {
-                positive += other.positive[j];
-                negative += other.negative[j];
-                j += 1;
-            }
-            merged.positive.push(positive);
-            merged.negative.push(negative);
         }
-        *self = merged;
-    }
-
-    /// For the wire (broadcast; these words do *not* add): NaN count, then keys, positive and negative weights.
-    pub fn to_words(&self) -> Vec<u64> {
-        let mut words = Vec::with_capacity(1 + 3 * self.len());
-        words.push(self.n_not_numbers);
-        words.extend(self.keys.iter().map(|key| *key as u64));
-        words.extend(&self.positive);
-        words.extend(&self.negative);
         words
-    }
-
-    /// The runs that these words stand for.
-    ///
-    /// # Panics
-    /// If they did not come from [`to_words`](Self::to_words).
-    pub fn from_words(words: &[u64]) -> ScoreRuns {
-        let (n_not_numbers, runs) = words.split_first().expect("words of score runs begin with a count");
-        assert_eq!(runs.len() % 3, 0, "words of score runs: three a score");
-        let n = runs.len() / 3;
-        ScoreRuns {
-            keys: runs[..n].iter().map(|key| *key as i64).collect(),
-            positive: runs[n..2 * n].to_vec(),
-            negative: runs[2 * n..].to_vec(),
-            n_not_numbers: *n_not_numbers,
-        }
     }
 }
 
-/// `Σ w⁺·(2·W⁻below + W⁻tie)`: positives of `mine` against negatives of `other` (the same object for the pairs within a rank).
-/// Not collective. One walk over both lists; at most 2·2⁶²·2⁶², so it never overflows.
-pub fn pairs_below(mine: &ScoreRuns, other: &ScoreRuns) -> u128 {
-    let mut pairs = 0u128;
-    let (mut below, mut j) = (0u64, 0);
-    for (key, positive) in mine.keys.iter().zip(&mine.positive) {
-        while j < other.len() && other.keys[j] < *key {
-            below += other.negative[j];
-            j += 1;
-        }
-        let tie = if j < other.len() && other.keys[j] == *key { other.negative[j] } else { 0 };
-        pairs += u128::from(*positive) * (2 * u128::from(below) + u128::from(tie));
+/// `Σ w⁺·(2·W⁻below + W⁻tie)`: positives of one rank against the negatives of one (of another, or its own), which come in
+/// pieces. At most 2·2⁶²·2⁶², so it never overflows.
+#[derive(Debug)]
+pub struct PairCount<'r> {
+    /// Positives that are still above what came.
+    rest: &'r [(i64, i64)],
+    below: u64,
+    pairs: u128,
+}
+
+impl<'r> PairCount<'r> {
+    /// Nothing counted yet.
+    pub fn new(mine: &'r ScoreRuns) -> PairCount<'r> {
+        PairCount { rest: &mine.rows, below: 0, pairs: 0 }
     }
-    pairs
+
+    /// The next of [`ScoreRuns::negatives`]: no piece divides rows of equal score, since there is one entry for each.
+    pub fn add(&mut self, negatives: &[u64]) {
+        for negative in negatives.chunks_exact(2) {
+            let (key, weight) = (negative[0] as i64, negative[1]);
+            while let Some((&(mine, positive), rest)) = self.rest.split_first().filter(|(row, _)| row.0 <= key) {
+                if positive > 0 {
+                    let tie = if mine == key { weight } else { 0 };
+                    self.pairs += u128::from(positive as u64) * (2 * u128::from(self.below) + u128::from(tie));
+                }
+                self.rest = rest;
+            }
+            self.below += weight;
+        }
+    }
+
+    /// All pairs.
+    pub fn finish(self) -> u128 {
+        let above = self.rest.iter().filter(|row| row.1 > 0).map(|row| u128::from(row.1 as u64)).sum::<u128>();
+        self.pairs + 2 * above * u128::from(self.below)
+    }
 }
 
 /// A pair count as four words of 32 payload bits: adding the words of up to 2³² ranks adds the counts.
@@ -227,9 +306,22 @@ pub(crate) mod tests {
     type Row = (f64, bool, f64);
 
     fn runs_of<'a>(rows: impl IntoIterator<Item = &'a Row>, scale: i32) -> ScoreRuns {
-        let mut all = AucRows::new();
+        let mut all = ScoreRows::new(EVERY_KEY, scale, usize::MAX);
         rows.into_iter().for_each(|&(score, positive, weight)| all.add(score, positive, weight));
-        all.into_runs(scale)
+        assert!(!all.is_too_many());
+        all.into_runs()
+    }
+
+    /// Negatives come in pieces of three.
+    pub(crate) fn pairs_of(mine: &ScoreRuns, other: &ScoreRuns) -> u128 {
+        let (mut count, mut at) = (PairCount::new(mine), 0);
+        loop {
+            let piece = other.negatives(&mut at, 3);
+            if piece.is_empty() {
+                return count.finish();
+            }
+            count.add(&piece);
+        }
     }
 
     /// Few distinct scores, so that there are ties within and between ranks.
@@ -247,7 +339,7 @@ pub(crate) mod tests {
     fn alone(rows: &[Row], scale: i32) -> Option<f64> {
         let runs = runs_of(rows, scale);
         let (positive, negative) = runs.weights();
-        finish(pairs_below(&runs, &runs), positive, negative)
+        finish(pairs_of(&runs, &runs), positive, negative)
     }
 
     fn brute_force(rows: &[Row]) -> f64 {
@@ -299,8 +391,7 @@ pub(crate) mod tests {
                 let mut total = [0; 4];
                 let (mut positive, mut negative) = (0, 0);
                 for mine in &runs {
-                    let pairs =
-                        runs.iter().map(|other| pairs_below(mine, &ScoreRuns::from_words(&other.to_words()))).sum();
+                    let pairs = runs.iter().map(|other| pairs_of(mine, other)).sum();
                     add_words(&mut total, &pairs_to_words(pairs));
                     let (p, n) = mine.weights();
                     (positive, negative) = (positive + p, negative + n);
@@ -310,11 +401,54 @@ pub(crate) mod tests {
                     alone(&rows, scale),
                     "{n_ranks} ranks"
                 );
-                let merged = runs.iter().fold(ScoreRuns::default(), |mut sum, runs| {
-                    sum.merge(runs);
-                    sum
-                });
-                assert_eq!(merged, runs_of(&rows, scale), "{n_ranks} ranks merged");
+            }
+        }
+    }
+
+    /// All rows by ranges of so few keys that no more than `room` rows are held, and how often rows were looked at.
+    fn by_ranges(rows: &[Row], scale: i32, room: usize) -> (Option<f64>, usize) {
+        let (mut pairs, mut below, mut above, mut n_passes) = (0, 0, 0, 0);
+        let mut ranges = vec![EVERY_KEY];
+        while let Some(keys) = ranges.pop() {
+            n_passes += 1;
+            let mut found = ScoreRows::new(keys.clone(), scale, room);
+            rows.iter().for_each(|&(score, positive, weight)| found.add(score, positive, weight));
+            assert!(found.rows.capacity() <= room);
+            if found.is_too_many() {
+                let split = ScoreRows::split(&keys, found.parts(), room);
+                assert!(split.windows(2).all(|pair| pair[0].end() < pair[1].start()));
+                assert!(split.iter().all(|range| range.start() >= keys.start() && range.end() <= keys.end()));
+                ranges.extend(split.into_iter().rev());
+                continue;
+            }
+            let runs = found.into_runs();
+            let (positive, negative) = runs.weights();
+            pairs += pairs_of(&runs, &runs) + 2 * u128::from(positive) * u128::from(below);
+            (above, below) = (above + positive, below + negative);
+        }
+        (finish(pairs, above, below), n_passes)
+    }
+
+    #[test]
+    fn ranges_of_scores_give_the_bits_of_the_whole() {
+        let mut draws = Draws(11);
+        let fine: Vec<Row> = (0..3000).map(|i| (draws.unit() - 0.4, i % 3 == 0, draws.unit())).collect();
+        let near = |i: u64| f64::from_bits(1.0f64.to_bits() + i);
+        let close: Vec<Row> = (0..3000).map(|i| (near(i), i % 2 == 0, 1.0)).collect();
+        let same: Vec<Row> = (0..3000).map(|i| (0.25, i % 5 == 0, 1.0)).collect();
+        let few = rows(3000, true);
+        for (name, rows, scale) in [("fine", fine, 40), ("close", close, 0), ("same", same, 0), ("few", few, 30)] {
+            let whole = alone(&rows, scale);
+            assert!(whole.is_some());
+            for room in [16, 100, 2999, 4000] {
+                let (auc, n_passes) = by_ranges(&rows, scale, room);
+                assert_eq!(auc, whole, "{name} in a room of {room}");
+                assert!(n_passes <= 2 + 2 * 3000 / room.min(3000) * 2, "{name} in a room of {room}: {n_passes} passes");
+                assert_eq!(
+                    n_passes == 1,
+                    room > 3000 || name == "same" || (name == "few" && room > 200),
+                    "{name} {room}"
+                );
             }
         }
     }
@@ -336,7 +470,7 @@ pub(crate) mod tests {
             let runs = runs_of(&[(1.0, true, total / 2.0), (0.0, false, total / 2.0)], scale);
             let (positive, negative) = runs.weights();
             assert!(positive + negative <= 1 << 62 && positive + negative >= 1 << 59, "{total}");
-            assert_eq!(finish(pairs_below(&runs, &runs), positive, negative), Some(1.0));
+            assert_eq!(finish(pairs_of(&runs, &runs), positive, negative), Some(1.0));
         }
         let pairs = u128::MAX >> 2;
         assert_eq!(pairs_from_words(&pairs_to_words(pairs)), pairs);

@@ -113,34 +113,34 @@ mod tests {
         };
         let mut classes = classification::ClassStats::new(3);
         let mut numbers = regression::RegressionStats::new();
-        let mut one_vs_rest = vec![auc::AucRows::new(); 3];
-        let mut weighted = auc::AucRows::new();
-        let mut total = 0.0;
+        let mut one_vs_rest = vec![auc::ScoreRows::new(auc::EVERY_KEY, 0, 60); 3];
+        let weight_of = |i: u32| f64::from(i % 5) * 0.5 + 0.25;
+        let total = (0..60).map(weight_of).sum();
+        let mut weighted = auc::ScoreRows::new(auc::EVERY_KEY, auc::weight_scale(true, total), 60);
         for i in 0..60u32 {
             let class = (i * i % 7 % 3) as usize;
-            let weight = f64::from(i % 5) * 0.5 + 0.25;
+            let weight = weight_of(i);
             let raw = [1 + i * 3 % 11, 1 + i * 5 % 13, 1 + i * 7 % 17].map(f64::from);
             let p = raw.map(|x| x / (raw[0] + raw[1] + raw[2]));
             classes.add(class, &p, weight);
             one_vs_rest.iter_mut().enumerate().for_each(|(k, rows)| rows.add(p[k], class == k, 1.0));
             weighted.add(f64::from(i * 5 % 13), class == 1, weight);
-            total += weight;
             let target = 100.0 + f64::from(i * i % 19) * 0.5;
             numbers.add(target, target + (f64::from(i * 7 % 5) - 2.0) * 0.3, weight);
         }
-        let auc_of = |rows: auc::AucRows, scale| {
-            let runs = rows.into_runs(scale);
+        let auc_of = |rows: auc::ScoreRows| {
+            let runs = rows.into_runs();
             let (positive, negative) = runs.weights();
-            auc::finish(auc::pairs_below(&runs, &runs), positive, negative)
+            auc::finish(auc::tests::pairs_of(&runs, &runs), positive, negative)
         };
         let mut found = Metrics::new();
         classes.finish().unwrap().push_to(&mut found);
         let numbers = numbers.finish().unwrap();
         numbers.push_to(&mut found);
         numbers.push_poisson_to(&mut found);
-        let of_classes: Vec<_> = one_vs_rest.into_iter().map(|rows| auc_of(rows, 0)).collect();
+        let of_classes: Vec<_> = one_vs_rest.into_iter().map(|rows| auc_of(rows)).collect();
         found.push_option("auc", auc::macro_average(&of_classes));
-        found.push_option("auc_weighted", auc_of(weighted, auc::weight_scale(true, total)));
+        found.push_option("auc_weighted", auc_of(weighted));
         for (name, expected) in [
             ("accuracy", 0.3233333333333333),
             ("balanced_accuracy", 0.3070262137227674),

@@ -1,12 +1,13 @@
 //! The linear family from open files to a model: prepare, solve, cross-validate, digest.
 
 use super::full_batch::FullBatch;
+use super::measure::{ScoredRows, Show, measure};
 use super::prepare::{HeldOut, Prepared, objective, prepare, start};
-use super::table::Fit;
+use super::table::{Fit, RowBuffer};
 use super::warm_start::warm_start;
 use super::{
-    Inputs, Kind, Model, Observer, Reading, Silent, Solver, TrainConfig, TrainReport, coordinate_descent,
-    data_parallel, evaluate, lbfgs, least_squares, newton, tsqr,
+    Inputs, Model, Observer, Reading, Silent, Solver, TrainConfig, TrainReport, coordinate_descent, data_parallel,
+    lbfgs, least_squares, memory, newton, tsqr,
 };
 use crate::comm::Communicator;
 use crate::data::hdf5::Hdf5Source;
@@ -15,6 +16,8 @@ use crate::data::{DataSource, TableIndex};
 use crate::error::{Error, InContext, Result};
 use crate::metric::Metrics;
 use crate::model::LinearModel;
+use rayon::prelude::*;
+use std::ops::Range;
 use std::time::Instant;
 
 /// Opens the inputs: one rank looks at the files, all read them. Collective.
@@ -80,7 +83,7 @@ pub fn train_source(
         let prepared = prepare(comm, source, config, reading, Some(held_out), &mut Silent)?;
         let objective = objective(config.kind, prepared.target.n_classes());
         let fit = solve(comm, &prepared, objective.as_ref(), config, watch)?;
-        let metrics = held_out_metrics(comm, &prepared, config.kind, &fit)?;
+        let metrics = held_out_metrics(comm, &prepared, config, reading, &fit)?;
         for (name, value) in metrics.iter() {
             match folds.iter_mut().find(|(known, _)| *known == name) {
                 Some((_, values)) => values.push(value),
@@ -97,7 +100,7 @@ pub fn train_source(
     let solve_s = began.elapsed().as_secs_f64();
 
     let valid = match held_out {
-        Some(_) => held_out_metrics(comm, &prepared, config.kind, &fit)?,
+        Some(_) => held_out_metrics(comm, &prepared, config, reading, &fit)?,
         None => Metrics::new(),
     };
     let n_features = prepared.table.n_features;
@@ -159,40 +162,63 @@ fn solve(
     }
 }
 
-/// Rows that were held out, with their scores.
+/// Blocks whose rows are measured together.
+const MEASURED_BLOCKS: usize = 64;
+
+/// The rows of some blocks that were held out, with their scores.
 #[derive(Default)]
-struct Measured {
+struct HeldOutRows {
     y: Vec<f64>,
     weight: Vec<f64>,
     scores: Vec<f64>,
 }
 
+impl HeldOutRows {
+    fn of(buffer: &RowBuffer, block: &Range<usize>, model: &LinearModel) -> HeldOutRows {
+        let (rows, held_out) = (buffer.rows(), buffer.held_out.as_deref().unwrap_or_default());
+        let mut found = HeldOutRows::default();
+        let mut scores = vec![0.0; model.n_scores];
+        for row in block.clone().filter(|row| held_out.get(*row).is_some_and(|w| *w != 0.0)) {
+            rows.scores(model, row..row + 1, &mut scores);
+            let offset = rows.offset.map_or(0.0, |offset| offset[row]);
+            found.scores.extend(scores.iter().map(|score| score + offset));
+            found.y.push(rows.y[row]);
+            found.weight.push(held_out[row]);
+        }
+        found
+    }
+
+    fn append(&mut self, more: HeldOutRows) {
+        self.y.extend(more.y);
+        self.weight.extend(more.weight);
+        self.scores.extend(more.scores);
+    }
+}
+
 /// Metrics of the rows that were held out. Collective.
-fn held_out_metrics(comm: &Communicator, prepared: &Prepared<'_>, kind: Kind, fit: &Fit) -> Result<Metrics> {
-    let objective = objective(kind, prepared.target.n_classes());
-    let k = objective.n_scores();
+fn held_out_metrics(
+    comm: &Communicator,
+    prepared: &Prepared<'_>,
+    config: &TrainConfig,
+    reading: &Reading,
+    fit: &Fit,
+) -> Result<Metrics> {
+    let n_classes = prepared.target.n_classes();
+    let k = objective(config.kind, n_classes).n_scores();
     let table = &prepared.table;
     let model = LinearModel { n_features: table.n_features, n_scores: k, params: fit.params.clone() };
-    let measured = table.map_blocks(|block| {
-        let held_out = block.held_out.unwrap_or_default();
-        let mut measured = Measured::default();
-        for row in block.range.filter(|row| held_out.get(*row).is_some_and(|w| *w != 0.0)) {
-            let mut scores = vec![0.0; k];
-            block.rows.scores(&model, row..row + 1, &mut scores);
-            let offset = block.rows.offset.map_or(0.0, |offset| offset[row]);
-            measured.scores.extend(scores.iter().map(|score| score + offset));
-            measured.y.push(block.rows.y[row]);
-            measured.weight.push(held_out[row]);
-        }
-        measured
-    });
-    let mut all = Measured::default();
-    for block in table.agree(comm, measured)? {
-        all.y.extend(block.y);
-        all.weight.extend(block.weight);
-        all.scores.extend(block.scores);
-    }
-    Ok(evaluate::metrics_of(comm, kind, prepared.target.n_classes(), &all.y, &all.weight, &all.scores)?.metrics)
+    let mut pass = |show: &mut Show<'_>| {
+        table.each_batch(|buffer, blocks, _| {
+            for blocks in blocks.chunks(MEASURED_BLOCKS) {
+                let scored: Vec<_> = blocks.par_iter().map(|block| HeldOutRows::of(buffer, block, &model)).collect();
+                let mut all = HeldOutRows::default();
+                scored.into_iter().for_each(|rows| all.append(rows));
+                show(ScoredRows { y: &all.y, weight: &all.weight, scores: &all.scores });
+            }
+        })
+    };
+    let room = reading.max_memory.map(memory::of_measuring);
+    Ok(measure(comm, config.kind, n_classes, room, &mut pass)?.metrics)
 }
 
 /// BLAKE3 of the parameters, of every setting that can change them, and of the input values. Not collective.

@@ -1,7 +1,7 @@
 //! What a rank may hold: whether its rows stay in memory, and how large buffers are where they do not. Run settings decide here,
 //! and here only: nothing of this changes a bit of the answer.
 
-use super::order::POOL_BYTES;
+use super::order::{POOL_BYTES, row_bytes};
 use super::{Solver, TrainConfig, warm_start};
 use crate::comm::Communicator;
 use crate::data::names::Reading;
@@ -37,6 +37,11 @@ pub fn batch_values(limit: Option<u64>) -> u64 {
 /// What the source may hold.
 pub fn of_source(limit: u64) -> u64 {
     (usable(limit) / 4).min(MOST_OF_SOURCE)
+}
+
+/// What may be held of rows that are measured, beside what is trained on.
+pub fn of_measuring(limit: u64) -> u64 {
+    usable(limit) / 8
 }
 
 /// A quarter is left to what is not counted: decoders, stacks of threads, holes between what was freed and what is held; of a
@@ -87,6 +92,7 @@ pub fn plan(
     let batch = batch_values(Some(limit)).max(if schema.is_sparse { count.per_row * plan.block_rows() } else { 0 });
     let chunk_rows = source.chunk_rows();
     let source = of_source(limit) + of.read * batch + of.column * n_features as u64;
+    let of_measuring = if holds_out { of_measuring(limit) } else { 0 };
     let (typed, limit) = (limit, usable(limit));
 
     // Labels as stored stay until all rows are read.
@@ -94,11 +100,14 @@ pub fn plan(
     let held = (rows.end - rows.start) * (label_bytes + stored_bytes);
     let held = of.ready.saturating_mul(n_values).saturating_add(held);
     let in_memory = held.saturating_add(source + solver.in_memory);
-    let mut too_large = [i64::from(in_memory > limit || reading.streamed)];
+    let mut too_large = [i64::from(in_memory > limit - of_measuring || reading.streamed)];
     comm.all_reduce_max(&mut too_large)?;
     if too_large[0] == 0 {
         return Ok(MemoryPlan { is_streamed: false, batch_rows: 0, kept_rows: 0 });
     }
+    // Pools are gone when rows are measured.
+    let of_measuring = if config.solver.is_mini_batch() { 0 } else { of_measuring };
+    let limit = limit - of_measuring;
     // Two buffers of rows that are ready, and one of rows as stored where those are others.
     let streamed_bytes = 2 * row_bytes + raw_bytes;
     let block = plan.block_rows().min(plan.n_rows()) * streamed_bytes;
@@ -109,7 +118,8 @@ pub fn plan(
     comm.all_reduce_max(&mut needed)?;
     if needed[0] as u64 > limit {
         let fixed = (needed[1] as u64 + of.read * if schema.is_sparse { needed[2] as u64 } else { 0 }) as f64;
-        let share = 0.25 + if schema.is_sparse { 0.0 } else { of.read as f64 / 64.0 };
+        let mut share = 0.25 + if schema.is_sparse { 0.0 } else { of.read as f64 / 64.0 };
+        share += if of_measuring > 0 { 0.125 } else { 0.0 };
         return Err(Error::usage(format!(
             "{}M are too few for this table and solver: buffers and sums take about {}M, however many ranks there are",
             typed >> 20,
@@ -185,13 +195,14 @@ fn solver_bytes(
         // One gradient for each thread, or for each lane; nothing for each block.
         let lanes = units.end - units.start;
         let gradients = if config.solver.is_mini_batch() { lanes * 24 * width } else { (threads + 1) * 36 * width };
-        let pools = 2 * POOL_BYTES.max(config.global_batch * 8 * row_values);
+        let pools = 2 * POOL_BYTES.max(config.global_batch * (row_bytes(0) + 8 * row_values)) * 5 / 4;
         let vectors = 40 * 8 * width + gradients;
         return SolverBytes { in_memory: vectors, streamed: vectors + pools };
     }
     let thin = warm_start::thinned_rows(plan, width as usize) * (4 * width + 24);
     let vectors = 40 * 8 * width + n_blocks * 8 * width;
-    let pools = 2 * POOL_BYTES.max(config.global_batch * 4 * width);
+    // Rows of two pools, and the order of one.
+    let pools = 2 * POOL_BYTES.max(config.global_batch * row_bytes(n_features)) * 5 / 4;
     match config.solver {
         Solver::Sgd | Solver::Adam => SolverBytes { in_memory: vectors, streamed: vectors + pools },
         Solver::Lbfgs => SolverBytes { in_memory: vectors + thin, streamed: vectors + thin },

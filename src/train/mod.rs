@@ -17,6 +17,7 @@ mod learning_rate;
 pub mod least_squares;
 pub mod linear_family;
 mod local_sgd;
+pub mod measure;
 pub mod memory;
 pub mod newton;
 pub mod order;

@@ -1,5 +1,6 @@
 //! A model's scores of a table's rows, and what they say: the common part of `predict` and `evaluate`.
 
+use super::memory;
 use super::prepare::objective;
 use super::{Kind, Model};
 use crate::comm::Communicator;
@@ -16,7 +17,7 @@ use rayon::prelude::*;
 use std::ops::Range;
 use std::path::PathBuf;
 
-/// Values read at a time: whole blocks, at least one.
+/// Values read at a time where memory does not matter: whole blocks, at least one.
 const BATCH_VALUES: u64 = 4 << 20;
 /// Rows that one task scores.
 const TASK_ROWS: usize = 512;
@@ -190,18 +191,27 @@ pub fn rows_of_rank(comm: &Communicator, source: &Hdf5Source, rows: Option<Range
 }
 
 /// Reads these blocks in runs and shows each run. Not collective.
+///
+/// * `limit`: bytes that the rank may take.
+/// * `made`: values of eight bytes that are made of a row.
 pub fn for_each_batch(
     source: &mut Hdf5Source,
     blocks: &[Range<u64>],
+    limit: Option<u64>,
+    made: u64,
     mut visit: impl FnMut(&Block) -> Result<()>,
 ) -> Result<()> {
     let per_row = source.count_values(blocks)?.per_row.max(1);
+    let (per_row, most) = match limit {
+        None => (per_row, BATCH_VALUES),
+        Some(bytes) => (per_row + made, memory::batch_values(Some(bytes))),
+    };
     let mut batch = Block::empty();
     let mut at = 0;
     while at < blocks.len() {
         let first = blocks[at].start;
         at += 1;
-        while at < blocks.len() && (blocks[at].end - first) * per_row <= BATCH_VALUES {
+        while at < blocks.len() && (blocks[at].end - first) * per_row <= most {
             at += 1;
         }
         source.read(first..blocks[at - 1].end, &mut batch)?;
