@@ -138,7 +138,7 @@ mod tests {
         let numbers = numbers.finish().unwrap();
         numbers.push_to(&mut found);
         numbers.push_poisson_to(&mut found);
-        let of_classes: Vec<_> = one_vs_rest.into_iter().map(|rows| auc_of(rows)).collect();
+        let of_classes: Vec<_> = one_vs_rest.into_iter().map(auc_of).collect();
         found.push_option("auc", auc::macro_average(&of_classes));
         found.push_option("auc_weighted", auc_of(weighted));
         for (name, expected) in [

@@ -117,8 +117,11 @@ fn classes(comm: &Communicator, link: &Link, room: usize, pass: &mut Pass<'_>) -
     let is_held = !comm.agree_any(held.is_too_much)?;
     let mut of_classes = Vec::new();
     for ranked in 0..held.n_ranked {
-        let mut show = |each: &mut (dyn FnMut(f64, bool, f64) + Send)| match is_held {
-            true => Ok(held.each(ranked, each)),
+        let mut show = |each: &mut EachScore<'_>| match is_held {
+            true => {
+                held.each(ranked, each);
+                Ok(())
+            }
             false => {
                 pass(&mut |rows| each_ranked(link, rows, |y, w, scores| each(scores[ranked], held.is_of(ranked, y), w)))
             }
@@ -163,6 +166,9 @@ fn each_ranked(link: &Link, rows: ScoredRows<'_>, mut each: impl FnMut(f64, f64,
         each(*y, *w, ranked);
     }
 }
+
+/// Sees a row's score, whether it is positive, and its weight.
+type EachScore<'e> = dyn FnMut(f64, bool, f64) + Send + 'e;
 
 /// Bytes of a row of [`ScoreRows`].
 const ROW_BYTES: usize = 16;
@@ -213,7 +219,7 @@ impl Held {
     }
 
     /// Score, side and weight of every row.
-    fn each(&self, ranked: usize, each: &mut (dyn FnMut(f64, bool, f64) + Send)) {
+    fn each(&self, ranked: usize, each: &mut EachScore<'_>) {
         for ((y, w), scores) in self.y.iter().zip(&self.weight).zip(self.ranked.chunks_exact(self.n_ranked)) {
             each(scores[ranked], self.is_of(ranked, f64::from(*y)), *w);
         }
@@ -226,7 +232,7 @@ fn area(
     comm: &Communicator,
     scale: i32,
     room: usize,
-    show: &mut dyn FnMut(&mut (dyn FnMut(f64, bool, f64) + Send)) -> Result<()>,
+    show: &mut dyn FnMut(&mut EachScore<'_>) -> Result<()>,
 ) -> Result<Option<f64>> {
     let (mut pairs, mut positive, mut negative) = (0u128, 0u64, 0u64);
     // The lowest is last.
