@@ -182,6 +182,7 @@ struct Held {
     /// Numbers that rows are ranked by: one area under a curve each.
     n_ranked: usize,
     most_rows: usize,
+    is_bounded: bool,
     is_too_much: bool,
 }
 
@@ -190,7 +191,8 @@ impl Held {
         let n_ranked = if link.n_classes == 2 { 1 } else { link.n_scores() };
         // Beside them, one class at a time, their order.
         let most_rows = room / (12 + 8 * n_ranked + ROW_BYTES);
-        Held { y: Vec::new(), weight: Vec::new(), ranked: Vec::new(), n_ranked, most_rows, is_too_much: false }
+        let (y, weight, ranked) = Default::default();
+        Held { y, weight, ranked, n_ranked, most_rows, is_bounded: room < usize::MAX, is_too_much: false }
     }
 
     fn add(&mut self, link: &Link, rows: ScoredRows<'_>) {
@@ -199,7 +201,7 @@ impl Held {
             (self.y, self.weight, self.ranked) = Default::default();
             return;
         }
-        if self.most_rows < usize::MAX / 64 && self.y.capacity() == 0 {
+        if self.is_bounded && self.y.capacity() == 0 {
             // What grows by doubling would take twice the room; pages that are not used take none.
             self.y.reserve_exact(self.most_rows);
             self.weight.reserve_exact(self.most_rows);
@@ -317,7 +319,8 @@ mod tests {
         Rows { y, weight, scores }
     }
 
-    const CASES: [(Kind, usize, usize); 6] = [
+    const CASES: [(Kind, usize, usize); 7] = [
+        (Kind::Logistic, 12, 12),
         (Kind::Logistic, 2, 1),
         (Kind::Logistic, 3, 3),
         (Kind::Svm, 2, 1),
