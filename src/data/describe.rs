@@ -87,7 +87,7 @@ fn described(file: &OpenFile, path: String, object: Object) -> Described {
         }
         Object::Dataset(shape, dataset) => {
             let chunk = chunk_of(&dataset);
-            let stored = StoredIndex::of(&dataset, false);
+            let stored = StoredIndex::of_any(&dataset);
             let mut filters = filters_of(&dataset).unwrap_or_default();
             // Past the library every filter has a decoder.
             filters.iter_mut().for_each(|filter| filter.available |= stored.is_ok());

@@ -4,9 +4,12 @@
 //! ([`StoredRows`](super::stored_rows::StoredRows)). What the index cannot describe (another filter, another type) goes the
 //! library's way, with the same result: the caller falls back when [`StoredIndex::of`] has a reason.
 
+use super::compound::InFile;
 use super::filters::Filter;
-use super::index::{self, ChunkPlace};
-use super::types::{fill_bytes, filters_of, header_address, read_stored, stored_bytes};
+use super::index::{self, ChunkPlace, Sizes};
+use super::types::{
+    fill_bytes, filters_of, header_address, holds_references, is_any_length, read_stored, stored_bytes,
+};
 use crate::error::{Error, Result};
 use hdf5::Dataset;
 use hdf5::dataset::Layout;
@@ -55,33 +58,120 @@ pub(super) struct Chunked {
     pub(super) turned: bool,
 }
 
-impl StoredIndex {
-    /// Finds the rows of `dataset`, or says why the library has to read them. Not collective.
-    ///
-    /// `transpose`: rows are the last of two axes.
-    pub(crate) fn of(dataset: &Dataset, transpose: bool) -> std::result::Result<StoredIndex, &'static str> {
-        let (element_bytes, big_endian) = dataset
-            .dtype()
-            .ok()
-            .and_then(|dtype| stored_bytes(&dtype))
-            .ok_or("neither a plain number, a string nor a compound type")?;
-        let shape: Vec<u64> = dataset.shape().iter().map(|&n| n as u64).collect();
-        let turned = transpose && shape.len() == 2;
-        // A dataset behind an external link lies in another file than its group.
+/// The file of a dataset, which behind an external link is another one than that of its group.
+struct Beside {
+    name: PathBuf,
+    file: File,
+    file_bytes: u64,
+    /// Of the user block.
+    base: u64,
+}
+
+impl Beside {
+    fn of(dataset: &Dataset) -> std::result::Result<Beside, &'static str> {
         let name = PathBuf::from(dataset.filename());
         let file = File::open(&name).map_err(|_| "its file cannot be opened by name")?;
         let file_bytes = file.metadata().map_err(|_| "its file cannot be looked at")?.len();
+        let base = dataset.file().map_err(|_| "its file is not known")?.userblock();
+        Ok(Beside { name, file, file_bytes, base })
+    }
+}
+
+impl StoredIndex {
+    /// Finds the rows of `dataset`, or says why the library has to read them. Not collective.
+    ///
+    /// Elements are values, or of compound datasets such that some of their fields can be descriptors of strings of any length.
+    ///
+    /// `transpose`: rows are the last of two axes.
+    pub(crate) fn of(dataset: &Dataset, transpose: bool) -> std::result::Result<StoredIndex, &'static str> {
+        let dtype = dataset.dtype().ok();
+        let stored = dtype.as_ref().and_then(stored_bytes);
+        let (n_bytes, big_endian) = stored.ok_or("neither a plain number, a string nor a compound type")?;
+        let beside = Beside::of(dataset)?;
+        let mut in_file = InFile { n_bytes, has_descriptors: false };
+        if let Some(dtype) = dtype.filter(|dtype| !super::types::member_names(dtype).is_empty()) {
+            let descriptor_bytes = Sizes::of(&beside.file, beside.base)?.descriptor_bytes();
+            in_file = InFile::of(&dtype, descriptor_bytes).ok_or("a compound type of too many levels")?;
+            // Of what has another size in memory than in the file the library tells only the former.
+            in_file.has_descriptors |= holds_references(&dtype);
+        }
+        StoredIndex::placed(dataset, beside, in_file, big_endian, transpose)
+    }
+
+    /// As [`of`](Self::of), of strings of any length: its elements are their descriptors, which with these sizes lead to a
+    /// [`Heap`](super::heap::Heap) in the same file.
+    pub(crate) fn of_text(
+        dataset: &Dataset,
+        transpose: bool,
+    ) -> std::result::Result<(StoredIndex, Sizes), &'static str> {
+        if !dataset.dtype().is_ok_and(|dtype| is_any_length(&dtype)) {
+            return Err("its elements are not strings of any length");
+        }
+        let beside = Beside::of(dataset)?;
+        let sizes = Sizes::of(&beside.file, beside.base)?;
+        let in_file = InFile { n_bytes: sizes.descriptor_bytes(), has_descriptors: true };
+        Ok((StoredIndex::placed(dataset, beside, in_file, false, transpose)?, sizes))
+    }
+
+    /// How addresses are stored in the file of a dataset.
+    pub(crate) fn sizes_of(dataset: &Dataset) -> std::result::Result<Sizes, &'static str> {
+        let beside = Beside::of(dataset)?;
+        Sizes::of(&beside.file, beside.base)
+    }
+
+    /// Either, for who wants to know no more than where it lies.
+    pub(crate) fn of_any(dataset: &Dataset) -> std::result::Result<StoredIndex, &'static str> {
+        match dataset.dtype().is_ok_and(|dtype| is_any_length(&dtype)) {
+            true => StoredIndex::of_text(dataset, false).map(|(stored, _)| stored),
+            false => StoredIndex::of(dataset, false),
+        }
+    }
+
+    fn placed(
+        dataset: &Dataset,
+        beside: Beside,
+        element: InFile,
+        big_endian: bool,
+        transpose: bool,
+    ) -> std::result::Result<StoredIndex, &'static str> {
+        let Beside { name, file, file_bytes, base } = beside;
+        let element_bytes = element.n_bytes;
+        let shape: Vec<u64> = dataset.shape().iter().map(|&n| n as u64).collect();
+        let turned = transpose && shape.len() == 2;
+        let other_size = "its elements have another size in the file than their type";
         let place = match dataset.layout() {
             Layout::Contiguous if shape.contains(&0) => Place::Inline(Vec::new()),
             Layout::Contiguous => {
                 // The library adds the user block to "nowhere" too.
-                let base = dataset.file().map_err(|_| "its file is not known")?.userblock();
                 let offset = dataset.offset().filter(|&offset| offset >= base);
-                contiguous(offset, file_bytes, &shape, element_bytes, turned)?
+                let place = contiguous(offset, file_bytes, &shape, element_bytes, turned)?;
+                let n_bytes = shape.iter().product::<u64>() * element_bytes as u64;
+                if element.has_descriptors && dataset.storage_size() != n_bytes {
+                    return Err(other_size);
+                }
+                place
             }
             Layout::Compact if turned => return Err("a compact dataset that is stored column by column"),
+            // The library would read what the descriptors lead to.
+            Layout::Compact if element.has_descriptors => {
+                let header = header_address(dataset).ok_or("its header is not known")?;
+                let bytes = index::compact_at(&file, base, header, &shape)?;
+                let n_bytes = shape.iter().try_fold(element_bytes as u64, |product, &n| product.checked_mul(n));
+                if n_bytes != Some(bytes.len() as u64) {
+                    return Err(other_size);
+                }
+                Place::Inline(bytes)
+            }
             Layout::Compact => Place::Inline(read_stored(dataset).map_err(|_| "its bytes cannot be read")?),
-            Layout::Chunked => Place::Chunked(Chunked::of(dataset, &file, &shape, element_bytes, turned)?),
+            Layout::Chunked => {
+                if element.has_descriptors {
+                    let header = header_address(dataset).ok_or("its header is not known")?;
+                    if index::element_bytes_at(&file, base, header)? != element_bytes as u64 {
+                        return Err(other_size);
+                    }
+                }
+                Place::Chunked(Chunked::of(dataset, &file, &shape, element_bytes, turned)?)
+            }
             _ => return Err("a virtual dataset"),
         };
         let shape = if turned { vec![shape[1], shape[0]] } else { shape };
@@ -147,17 +237,27 @@ impl Chunked {
             return Err("its chunks do not fit its shape");
         }
         let uses = filters_of(dataset).map_err(|_| "its filters cannot be read")?;
-        let filters: std::result::Result<Vec<Filter>, &str> =
-            uses.iter().map(|filter| Filter::of(filter.id, &filter.values)).collect();
-        let filters = filters?;
         let decoded = chunk.iter().try_fold(element_bytes as u64, |product, &n| product.checked_mul(n));
         if decoded.is_none_or(|bytes| bytes > u64::from(u32::MAX)) {
             return Err("its chunks are too large");
         }
-        let fill = fill_bytes(dataset, element_bytes).ok_or("its fill value cannot be read")?;
         let mut places = match shape.contains(&0) {
             true => Vec::new(),
             false => list_chunks(dataset, file, shape, &chunk)?,
+        };
+        // The library does not tell filters of strings of any length what they need to know, and each chunk is then stored without.
+        let left_out = |number: usize| {
+            places.iter().flatten().all(|place| place.mask.checked_shr(number as u32).unwrap_or(0) & 1 == 1)
+        };
+        let filters = uses.iter().enumerate().map(|(number, filter)| match Filter::of(filter.id, &filter.values) {
+            Err(_) if left_out(number) => Ok(Filter::Nothing),
+            known => known,
+        });
+        let filters = filters.collect::<std::result::Result<Vec<Filter>, &str>>()?;
+        let fill = match fill_bytes(dataset, element_bytes) {
+            Some(fill) => fill,
+            None if places.iter().all(Option::is_some) => vec![0; element_bytes],
+            None => return Err("its fill value cannot be read"),
         };
         if turned {
             let (n, m) = (shape[0].div_ceil(chunk[0]) as usize, shape[1].div_ceil(chunk[1]) as usize);

@@ -1,6 +1,7 @@
 use super::super::library::{LibraryRows, Native};
 use super::super::stored_rows::StoredRows;
-use super::super::types::{open_to_read, read_stored, stored_bytes};
+use super::super::text_rows::tests::same_both_ways as same_text;
+use super::super::types::{is_any_length, open_to_read, read_stored, stored_bytes};
 use super::*;
 use hdf5::H5Type;
 use hdf5::filters::{Filter as Written, ScaleOffset};
@@ -195,11 +196,18 @@ fn real_files_give_the_bytes_of_the_library() {
         Some(extra) => datasets(Path::new(&extra), &mut found),
         None => println!("SKIPPED: files of other programs (CONSORT_EXTRA_DATA names no folder)"),
     }
-    let (mut ours, mut big_endian) = (0, 0);
+    let (mut ours, mut big_endian, mut texts) = (0, 0, 0);
     // Decoders past the library have files of their own.
     found.retain(|dataset| filters_of(dataset).is_ok_and(|filters| filters.iter().all(|filter| filter.available)));
     for dataset in &found {
         let place = format!("{} {}", dataset.filename(), dataset.name());
+        if is_any_length(&dataset.dtype().unwrap()) {
+            match same_text(dataset, &place) {
+                Ok(()) => texts += 1,
+                Err(why) => println!("{place}: {why}"),
+            }
+            continue;
+        }
         match open(dataset, 1000) {
             Err(why) => println!("{place}: {why}"),
             Ok(stored) => {
@@ -227,7 +235,11 @@ fn real_files_give_the_bytes_of_the_library() {
     }
     assert!(ours >= 20, "{ours} datasets were read past the library");
     assert!(big_endian > 0 || std::env::var_os("CONSORT_EXTRA_DATA").is_none());
-    println!("{ours} of {} datasets past the library, {big_endian} of them big-endian", found.len());
+    assert!(texts >= 3, "{texts} datasets of strings of any length were read past the library");
+    println!(
+        "{ours} of {} datasets past the library, {big_endian} of them big-endian, and {texts} of strings",
+        found.len()
+    );
 }
 
 #[test]

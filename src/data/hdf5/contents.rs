@@ -2,8 +2,9 @@
 //! and sparse matrices of AnnData, placeholders of netCDF.
 
 use super::compound::fields_of;
-use super::find::{kind_of, member_names};
+use super::find::{element_of, kind_of, member_names};
 use super::library::LibraryRows;
+use super::text_rows::TextRows;
 use super::types::{Element, text_attribute, trim_fixed};
 use crate::data::names::join;
 use crate::error::{Error, Result};
@@ -308,29 +309,36 @@ pub(crate) fn names_beside(file: &File, path: &str, width: usize) -> Option<Vec<
     } else {
         return None;
     };
-    strings_of(&file.dataset(&names).ok()?, width)
+    strings_of(&file.dataset(&names).ok()?, width).ok()?
 }
 
-/// All strings of a 1-D dataset, if that is what it is and there are `n` of them.
-pub(crate) fn strings_of(dataset: &Dataset, n: usize) -> Option<Vec<String>> {
+/// All strings of a 1-D dataset; None if that is not what it is, if there are not `n` of them, or too many. Errors: what of them
+/// cannot be read.
+pub(crate) fn strings_of(dataset: &Dataset, n: usize) -> Result<Option<Vec<String>>> {
     const MAX_BYTES: usize = 64 << 20;
     if dataset.shape() != [n] || n > MAX_BYTES / std::mem::size_of::<usize>() {
-        return None;
+        return Ok(None);
     }
-    let rows = LibraryRows::new(dataset.clone(), None);
+    let library = || LibraryRows::new(dataset.clone(), None);
     let utf8 = |text: &[u8]| String::from_utf8(text.to_vec()).map_err(|_| Error::data("is not UTF-8"));
-    match Element::of(&dataset.dtype().ok()?).ok()? {
-        Element::FixedText { bytes, padded_with_spaces } if bytes > 0 && bytes.checked_mul(n)? <= MAX_BYTES => {
+    match element_of(dataset) {
+        Ok(Element::FixedText { bytes, padded_with_spaces })
+            if bytes > 0 && bytes.checked_mul(n).is_some_and(|all| all <= MAX_BYTES) =>
+        {
             let mut buffer = vec![0u8; bytes * n];
-            rows.read_fixed_text(0..n as u64, bytes, &mut buffer).ok()?;
-            buffer.chunks(bytes).map(|text| utf8(trim_fixed(text, padded_with_spaces)).ok()).collect()
+            library().read_fixed_text(0..n as u64, bytes, &mut buffer)?;
+            buffer.chunks(bytes).map(|text| utf8(trim_fixed(text, padded_with_spaces))).collect::<Result<_>>().map(Some)
         }
-        Element::Text => {
+        Ok(Element::Text) => {
             let mut texts = Vec::new();
-            rows.read_text(0..n as u64, |_, text| utf8(text).map(|text| texts.push(text))).ok()?;
-            Some(texts)
+            let each = |_: usize, text: &[u8]| utf8(text).map(|text| texts.push(text));
+            match TextRows::of(dataset) {
+                Ok(rows) => rows.read(0..n as u64, 1, &mut rows.allowance(n as u64), &mut Vec::new(), each)?,
+                Err(_) => library().read_text(0..n as u64, each)?,
+            }
+            Ok(Some(texts))
         }
-        _ => None,
+        _ => Ok(None),
     }
 }
 

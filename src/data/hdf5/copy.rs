@@ -2,7 +2,7 @@
 //! attributes of one file in another.
 
 use super::compound::fields_of;
-use super::types::{reason, stored_bytes};
+use super::types::{holds_references, reason, stored_bytes};
 use hdf5::{Dataset, Datatype, Group, IndexType, IterationOrder, LinkType, Location};
 use hdf5_sys::h5a::{H5Aclose, H5Acreate2, H5Aread, H5Awrite};
 use hdf5_sys::h5d::{H5Dcreate2, H5Dvlen_reclaim, H5Dwrite_chunk};
@@ -12,7 +12,7 @@ use hdf5_sys::h5p::{
     H5P_CLS_OBJECT_COPY, H5P_DEFAULT, H5Pclose, H5Pcopy, H5Pcreate, H5Premove_filter, H5Pset_chunk, H5Pset_copy_object,
     H5Pset_deflate, H5Pset_obj_track_times, H5Pset_shuffle,
 };
-use hdf5_sys::h5t::{H5T_class_t, H5Tcopy, H5Tdetect_class, H5Tget_class, H5Tget_super};
+use hdf5_sys::h5t::{H5T_class_t, H5Tcopy, H5Tget_class};
 use hdf5_sys::h5z::H5Z_FILTER_ALL;
 use std::ffi::{CStr, CString};
 use std::os::raw::c_void;
@@ -136,7 +136,7 @@ fn copy_attribute(from: &Location, to: &Location, name: &str) -> Result<(), Stri
     let failed = |e: hdf5::Error| reason(&e);
     let attribute = from.attr(name).map_err(failed)?;
     let dtype = attribute.dtype().map_err(failed)?;
-    if has_references(&dtype) {
+    if holds_references(&dtype) {
         return Err("it refers to other objects of the file".to_string());
     }
     let space = attribute.space().map_err(failed)?;
@@ -162,20 +162,6 @@ fn copy_attribute(from: &Location, to: &Location, name: &str) -> Result<(), Stri
     }
     .map(|_| ())
     .map_err(failed)
-}
-
-/// Whether values of this type are references, or have some inside.
-pub(crate) fn has_references(dtype: &Datatype) -> bool {
-    if hdf5::h5lock!(H5Tdetect_class(dtype.id(), H5T_class_t::H5T_REFERENCE)) != 0 {
-        return true;
-    }
-    // Of lists the library looks at no more than that they are lists.
-    let class = hdf5::h5lock!(H5Tget_class(dtype.id()));
-    let of: hdf5::Result<Datatype> = match class {
-        H5T_class_t::H5T_VLEN | H5T_class_t::H5T_ARRAY => hdf5::h5lock!(hdf5::from_id(H5Tget_super(dtype.id()))),
-        _ => return false,
-    };
-    of.is_ok_and(|of| has_references(&of))
 }
 
 /// Whether the stored bytes of an element are all there is of it: no lists, strings of any length or references inside.

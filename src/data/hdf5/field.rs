@@ -5,12 +5,13 @@ use super::compound::{Member, fields_of};
 use super::contents::{names_of_field, strings_of};
 use super::filters::Filter;
 use super::find::{column_names, element_of, shape_of, shape_text};
+use super::index::Sizes;
 use super::records::Window;
 use super::types::{Element, filters_of, number_attribute, reason, text_attribute};
 use super::virtual_sources;
 use crate::data::names::join;
 use crate::data::{ColumnKind, TargetKind};
-use crate::error::{Error, Result};
+use crate::error::{Error, InContext, Result};
 use hdf5::{Dataset, File};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -48,6 +49,10 @@ pub(crate) enum Access {
     Direct(StoredIndex),
     /// Where they lie in each element of a compound dataset, which the file's part of the table has an index of.
     InRecords(Window),
+    /// Strings of any length: where their descriptors lie, and what those look like.
+    Text(StoredIndex, Sizes),
+    /// The same in each element of a compound dataset.
+    TextInRecords(Window, Sizes),
     /// Why the library has to read them.
     Library(String),
 }
@@ -84,6 +89,10 @@ impl FieldIndex {
         let transpose = transpose && member.is_none() && shape.len() == 2 && !(shape[1] == 1 && shape[0] > 1);
         let access = match &member {
             Some(member) => of_member(&dataset, member, records.entry(at.clone())),
+            None if element == Element::Text => match StoredIndex::of_text(&dataset, transpose) {
+                Ok((stored, sizes)) => Access::Text(stored, sizes),
+                Err(why) => Access::Library(why.to_string()),
+            },
             None => match StoredIndex::of(&dataset, transpose) {
                 Ok(stored) => Access::Direct(stored),
                 Err(why) => Access::Library(why.to_string()),
@@ -218,12 +227,18 @@ fn of_member(
     member: &Member,
     records: Entry<'_, String, std::result::Result<StoredIndex, &'static str>>,
 ) -> Access {
-    match (records.or_insert_with(|| StoredIndex::of(dataset, false)), member.window()) {
-        (Ok(stored), Some(window)) if window.offset + window.n_bytes <= stored.element_bytes() => {
-            Access::InRecords(window)
-        }
-        (Ok(_), _) => Access::Library("not a plain number or string type".to_string()),
-        (Err(why), _) => Access::Library(why.to_string()),
+    let stored = match records.or_insert_with(|| StoredIndex::of(dataset, false)) {
+        Ok(stored) => stored,
+        Err(why) => return Access::Library(why.to_string()),
+    };
+    let fits = |window: &Window| window.offset + window.n_bytes <= stored.element_bytes();
+    if let Some(window) = member.window().filter(fits) {
+        return Access::InRecords(window);
+    }
+    match StoredIndex::sizes_of(dataset).map(|sizes| (member.descriptors(sizes.descriptor_bytes()).filter(fits), sizes))
+    {
+        Ok((Some(window), sizes)) => Access::TextInRecords(window, sizes),
+        _ => Access::Library("not a plain number or string type".to_string()),
     }
 }
 
@@ -246,7 +261,7 @@ impl Found {
             let dataset = file.dataset(&at).map_err(cannot)?;
             let categories = file.dataset(&join(path, "categories")).map_err(cannot)?;
             let n_categories = categories.size();
-            let categories = strings_of(&categories, n_categories).ok_or_else(|| {
+            let categories = strings_of(&categories, n_categories).in_dataset("categories")?.ok_or_else(|| {
                 Error::data("has categories that are not strings, which cannot be a column; name its codes instead")
             })?;
             return match element_of(&dataset)? {

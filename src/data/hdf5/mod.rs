@@ -3,6 +3,7 @@
 //! ```text
 //! names typed ──find, contents──► datasets and fields ──field, table──► TableIndex, made by one rank and broadcast
 //! TableIndex ──source──► rows ──read──► bytes ──stored_rows, filters──► blocks
+//!                                          ├── strings of any length: descriptors, then what those lead to (text_rows, heap)
 //!                                          └── what the index cannot describe: through the HDF5 library (library)
 //! ```
 //! `index` finds chunks in the file's own structures; `sparse` is for matrices of which zeros are not stored; `write`, `copy` and
@@ -20,6 +21,7 @@ mod field;
 mod filtered_tests;
 mod filters;
 pub(crate) mod find;
+mod heap;
 mod index;
 #[allow(unsafe_code)] // calls of the HDF5 library that its crate does not wrap
 pub(crate) mod library;
@@ -30,6 +32,7 @@ mod source;
 mod sparse;
 mod stored_rows;
 mod table;
+mod text_rows;
 #[allow(unsafe_code)] // calls of the HDF5 library that its crate does not wrap
 pub(crate) mod types;
 mod virtual_sources;

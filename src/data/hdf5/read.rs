@@ -4,6 +4,7 @@ use super::field::{FieldIndex, Packing};
 use super::library::{BitByte, LibraryRows, Native};
 use super::records::RecordField;
 use super::stored_rows::StoredRows;
+use super::text_rows::TextRows;
 use super::types::{Element, reason, trim_fixed};
 use crate::data::canonical::{Value, canonicalise};
 use crate::error::{Error, InContext, Result};
@@ -26,6 +27,7 @@ pub(crate) struct Field {
 pub(crate) enum Bytes {
     Stored(Box<StoredRows>),
     Record(RecordField),
+    Text(TextRows),
     Library(LibraryRows),
 }
 
@@ -75,10 +77,14 @@ impl Field {
     /// `rows` cut into runs that end where chunks end: of about a megabyte, or of several for all threads.
     fn pieces(&self, rows: Range<u64>) -> impl Iterator<Item = Range<u64>> + use<> {
         let n_threads = match self.bytes {
-            Bytes::Stored(_) | Bytes::Record(_) => 4 * rayon::current_num_threads() as u64,
+            Bytes::Stored(_) | Bytes::Record(_) | Bytes::Text(_) => 4 * rayon::current_num_threads() as u64,
             Bytes::Library(_) => 1,
         };
-        let row_bytes = self.index.width as u64 * self.index.element.memory_bytes() as u64;
+        let element_bytes = match &self.bytes {
+            Bytes::Text(text) => text.descriptor_bytes(),
+            _ => self.index.element.memory_bytes(),
+        };
+        let row_bytes = self.index.width as u64 * element_bytes as u64;
         pieces_of(rows, whole_chunks(n_threads * self.piece_bytes, row_bytes, self.index.chunk_rows))
     }
 
@@ -94,6 +100,7 @@ impl Field {
                 field.read(rows.clone(), bytemuck::cast_slice_mut(into)).map_err(|e| cannot(e.to_string()))
             }
             Bytes::Library(library) => library.read_numbers(rows.clone(), into).map_err(|e| cannot(reason(&e))),
+            Bytes::Text(_) => Err(Error::internal("read strings as numbers")).in_dataset(&self.index.path),
         }
     }
 
@@ -137,7 +144,7 @@ impl Field {
         match &self.bytes {
             Bytes::Stored(stored) => stored.element_bytes() == 2,
             Bytes::Record(field) => field.element_bytes() == 2,
-            Bytes::Library(_) => false,
+            Bytes::Library(_) | Bytes::Text(_) => false,
         }
     }
 
@@ -213,6 +220,10 @@ impl Field {
         if let Some(categories) = &self.index.categories {
             return self.read_codes(rows, categories, each);
         }
+        let mut allowance = match &self.bytes {
+            Bytes::Text(text) => Some(text.allowance((rows.end - rows.start).saturating_mul(self.index.width as u64))),
+            _ => None,
+        };
         for piece in self.pieces(rows) {
             let mut add = |index: usize, bytes: &[u8]| match std::str::from_utf8(bytes) {
                 Ok(text) => {
@@ -224,8 +235,8 @@ impl Field {
                     piece.start + (index / self.index.width) as u64
                 ))),
             };
-            match (self.index.element, &self.bytes) {
-                (Element::FixedText { bytes, padded_with_spaces }, _) => {
+            match (self.index.element, &self.bytes, &mut allowance) {
+                (Element::FixedText { bytes, padded_with_spaces }, ..) => {
                     let n_bytes = (piece.end - piece.start) as usize * self.index.width * bytes;
                     scratch.resize(scratch.len().max(n_bytes.div_ceil(8)), 0);
                     let stored = &mut bytemuck::cast_slice_mut::<u64, u8>(scratch)[..n_bytes];
@@ -233,16 +244,21 @@ impl Field {
                         Bytes::Stored(rows) => rows.read(piece.clone(), stored),
                         Bytes::Record(field) => field.read(piece.clone(), stored),
                         Bytes::Library(library) => library.read_fixed_text(piece.clone(), bytes, stored),
+                        Bytes::Text(_) => Err(Error::internal("strings of a fixed length are not in a heap")),
                     }
                     .in_dataset(&self.index.path)?;
                     for (index, text) in stored.chunks(bytes.max(1)).enumerate() {
                         add(index, trim_fixed(text, padded_with_spaces)).in_dataset(&self.index.path)?;
                     }
                 }
-                (_, Bytes::Library(library)) => {
+                (_, Bytes::Text(text), Some(allowance)) => {
+                    let read = text.read(piece.clone(), self.index.width, allowance, scratch, add);
+                    read.in_dataset(&self.index.path)?;
+                }
+                (_, Bytes::Library(library), _) => {
                     library.read_text(piece.clone(), add).in_dataset(&self.index.path)?;
                 }
-                (_, Bytes::Stored(_) | Bytes::Record(_)) => {
+                (_, Bytes::Stored(_) | Bytes::Record(_) | Bytes::Text(_), _) => {
                     return Err(Error::internal("strings of any length are not in one place"));
                 }
             }

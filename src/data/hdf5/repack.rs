@@ -1,10 +1,11 @@
 //! The same file with other chunks and other compression: for `consort repack`.
 
 use super::chunks::{StoredIndex, open_raw};
-use super::copy::{Link, copy_attributes, copy_object, create_like, has_references, is_self_contained, links_of};
+use super::copy::{Link, copy_attributes, copy_object, create_like, is_self_contained, links_of};
 use super::read::pieces_of;
 use super::stored_rows::{Decoders, StoredRows};
-use super::types::{header_address, open_to_read, reason};
+use super::text_rows::TextRows;
+use super::types::{header_address, holds_references, open_to_read, reason};
 use super::write::{CHUNK_BYTES, DEFLATE, Packing, Sink, chunk_rows, failed, open_to_write};
 use crate::data::convert::{Progress, whole_or_not_at_all};
 use crate::error::{Error, InContext, Result};
@@ -207,11 +208,12 @@ impl Repacker<'_> {
                 }
             }
         };
+        TextRows::check(dataset)?;
         copy_object(from, to, name).map_err(failed)?;
         if !why.is_empty() {
             self.report.copied.push((path.to_string(), why.to_string()));
         }
-        if dataset.dtype().is_ok_and(|dtype| has_references(&dtype)) {
+        if dataset.dtype().is_ok_and(|dtype| holds_references(&dtype)) {
             self.report.left_out.push((path.to_string(), "its references lead nowhere in another file".to_string()));
         }
         to.dataset(name).map_err(failed)

@@ -133,3 +133,23 @@ fn an_output_that_is_there_stays_and_a_damaged_input_leaves_none() {
     assert!(message.contains("t.h5") && message.contains("'X'") && message.contains("chunk"), "{message}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "nothing is left behind");
 }
+
+#[test]
+fn strings_that_a_damaged_heap_does_not_hold_are_refused_before_the_library_copies_them() {
+    use std::os::unix::fs::FileExt;
+    let folder = tempfile::tempdir().unwrap();
+    let (path, out) = (folder.path().join("texts.h5"), folder.path().join("out.h5"));
+    let words: Vec<hdf5::types::VarLenUnicode> = (0..300).map(|row| format!("word {row}").parse().unwrap()).collect();
+    let first = {
+        let file = hdf5::File::create(&path).unwrap();
+        file.new_dataset_builder().with_data(&words).create("words").unwrap().offset().unwrap()
+    };
+    quiet(&path, &out, &RepackOptions { replace: true, ..RepackOptions::default() }).unwrap();
+    std::fs::remove_file(&out).unwrap();
+    // A descriptor is a length, an address and the object's number.
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    file.write_all_at(&60_000u32.to_le_bytes(), first + 4 * 16 + 12).unwrap();
+    let error = quiet(&path, &out, &RepackOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("'words'") && error.contains("the string at row 4"), "{error}");
+    assert!(!out.exists());
+}

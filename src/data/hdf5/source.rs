@@ -2,11 +2,14 @@
 
 use super::chunks::{Stamp, StoredIndex, open_raw};
 use super::field::{Access, FieldIndex, Found, Whole};
+use super::heap::Heap;
+use super::index::Sizes;
 use super::library::LibraryRows;
 use super::read::{Bytes, Field, FromNumber, Wide, bad_weight, pieces_of};
-use super::records::{RecordField, Records};
+use super::records::{RecordField, Records, Window};
 use super::stored_rows::{Decoders, StoredRows};
 use super::table::{Fields, TableIndex};
+use super::text_rows::{Descriptors, TextRows};
 use super::types::{open_dataset, open_to_read, reason};
 use super::virtual_sources;
 use crate::data::canonical::Value;
@@ -288,26 +291,44 @@ impl Hdf5Source {
         let mut files: Vec<OpenFile> = Vec::new();
         let mut library = None;
         let keep_bytes = self.keep_bytes / part.fields.all().count().max(1) as u64;
-        let mut stored_rows = |name: &str, stored: &StoredIndex| -> Result<StoredRows> {
-            let decoded = self.decoded.as_ref();
-            let decoded = decoded.and_then(|all| Some((all, all.datasets.get(&(number, name.to_string()))?)));
-            let (stored, file) = match decoded {
-                Some((all, stored)) => (stored, all.file.clone()),
-                None => (stored, open_once(&mut files, &stored.file, stored.file_bytes)?),
+        let stored_rows =
+            |files: &mut Vec<OpenFile>, name: &str, stored: &StoredIndex, keep_bytes| -> Result<StoredRows> {
+                let decoded = self.decoded.as_ref();
+                let decoded = decoded.and_then(|all| Some((all, all.datasets.get(&(number, name.to_string()))?)));
+                let (stored, file) = match decoded {
+                    Some((all, stored)) => (stored, all.file.clone()),
+                    None => (stored, open_once(files, &stored.file, stored.file_bytes)?),
+                };
+                Ok(StoredRows::new(stored.clone(), file, self.decoders.clone(), keep_bytes))
             };
-            Ok(StoredRows::new(stored.clone(), file, self.decoders.clone(), keep_bytes))
-        };
         let mut records = BTreeMap::new();
         for (name, stored) in &part.records {
-            records.insert(name.clone(), Arc::new(Records::new(stored_rows(name, stored)?)));
+            records.insert(name.clone(), Arc::new(Records::new(stored_rows(&mut files, name, stored, keep_bytes)?)));
         }
+        // Half for descriptors, half for what they lead to.
+        let heap = |files: &mut Vec<OpenFile>, stored: &StoredIndex, sizes: Sizes| -> Result<Heap> {
+            let file = open_once(files, &stored.file, stored.file_bytes)?;
+            Ok(Heap::new(file, stored.file_bytes, sizes, keep_bytes / 2))
+        };
         let mut open = |field: &FieldIndex| -> Result<Field> {
+            let in_records = |window: Window| match records.get(&field.dataset) {
+                Some(records) => Ok(RecordField { records: records.clone(), window }),
+                None => Err(Error::internal("a field without its dataset")).in_dataset(&field.path),
+            };
             let bytes = match &field.access {
-                Access::Direct(stored) => Bytes::Stored(Box::new(stored_rows(&field.path, stored)?)),
-                Access::InRecords(window) => match records.get(&field.dataset) {
-                    Some(records) => Bytes::Record(RecordField { records: records.clone(), window: *window }),
-                    None => return Err(Error::internal("a field without its dataset")).in_dataset(&field.path),
-                },
+                Access::Direct(stored) => {
+                    Bytes::Stored(Box::new(stored_rows(&mut files, &field.path, stored, keep_bytes)?))
+                }
+                Access::InRecords(window) => Bytes::Record(in_records(*window)?),
+                Access::Text(stored, sizes) => {
+                    let rows = stored_rows(&mut files, &field.path, stored, keep_bytes / 2)?;
+                    Bytes::Text(TextRows::new(Descriptors::Alone(Box::new(rows)), heap(&mut files, stored, *sizes)?))
+                }
+                Access::TextInRecords(window, sizes) => {
+                    let descriptors = in_records(*window)?;
+                    let stored = &part.records[&field.dataset];
+                    Bytes::Text(TextRows::new(Descriptors::InRecords(descriptors), heap(&mut files, stored, *sizes)?))
+                }
                 Access::Library(_) => {
                     let file = match &library {
                         Some(file) => file,
@@ -351,6 +372,9 @@ impl OpenPart {
         }
         let alone = fields.into_iter().filter_map(|(field, elements)| match &field.bytes {
             Bytes::Stored(stored) => Some((field.index.path.as_str(), &**stored, elements)),
+            Bytes::Text(TextRows { descriptors: Descriptors::Alone(stored), .. }) => {
+                Some((field.index.path.as_str(), &**stored, elements))
+            }
             _ => None,
         });
         let records = self.records.iter().map(|(path, records)| (path.as_str(), &records.stored, rows.clone()));

@@ -59,7 +59,7 @@ impl Element {
                 Ok(Element::Float { bytes: if size == 2 || size == 4 { 4 } else { 8 } })
             }
             H5T_class_t::H5T_BITFIELD if size == 1 => Ok(Element::Bits),
-            H5T_class_t::H5T_STRING if hdf5::h5lock!(H5Tis_variable_str(dtype.id())) > 0 => Ok(Element::Text),
+            H5T_class_t::H5T_STRING if is_any_length(dtype) => Ok(Element::Text),
             H5T_class_t::H5T_STRING => {
                 let padding = hdf5::h5lock!(H5Tget_strpad(dtype.id()));
                 Ok(Element::FixedText { bytes: size, padded_with_spaces: padding == H5T_str_t::H5T_STR_SPACEPAD })
@@ -269,10 +269,11 @@ pub(crate) fn standard_bytes(dtype: &Datatype) -> Option<(usize, bool)> {
 }
 
 /// Width in bytes, and whether the bytes have to be turned round, of a type whose stored bytes are those of a number or a
-/// string of fixed length in memory, or of several such side by side: a compound's are taken as they are. None for all others.
+/// string of fixed length in memory, or of several such side by side: a compound's are taken as they are in memory, which is not
+/// how those with strings or lists of any length are stored ([`InFile`](super::compound::InFile)). None for all others.
 pub(crate) fn stored_bytes(dtype: &Datatype) -> Option<(usize, bool)> {
     match hdf5::h5lock!(H5Tget_class(dtype.id())) {
-        H5T_class_t::H5T_STRING if hdf5::h5lock!(H5Tis_variable_str(dtype.id())) > 0 => None,
+        H5T_class_t::H5T_STRING if is_any_length(dtype) => None,
         H5T_class_t::H5T_STRING => Some((dtype.size(), false)).filter(|(bytes, _)| *bytes > 0),
         H5T_class_t::H5T_BITFIELD if dtype.size() == 1 => Some((1, false)),
         H5T_class_t::H5T_ENUM => {
@@ -283,6 +284,25 @@ pub(crate) fn stored_bytes(dtype: &Datatype) -> Option<(usize, bool)> {
         H5T_class_t::H5T_FLOAT if dtype.size() == 2 => half_bytes(dtype),
         _ => standard_bytes(dtype),
     }
+}
+
+/// Whether it is the type of strings of any length.
+pub(crate) fn is_any_length(dtype: &Datatype) -> bool {
+    hdf5::h5lock!(H5Tis_variable_str(dtype.id())) > 0
+}
+
+/// Whether values of this type are references or have some inside, in a list too.
+pub(crate) fn holds_references(dtype: &Datatype) -> bool {
+    if hdf5::h5lock!(H5Tdetect_class(dtype.id(), H5T_class_t::H5T_REFERENCE)) != 0 {
+        return true;
+    }
+    // Of lists the library looks at no more than that they are lists.
+    let class = hdf5::h5lock!(H5Tget_class(dtype.id()));
+    let of: hdf5::Result<Datatype> = match class {
+        H5T_class_t::H5T_VLEN | H5T_class_t::H5T_ARRAY => hdf5::h5lock!(hdf5::from_id(H5Tget_super(dtype.id()))),
+        _ => return false,
+    };
+    of.is_ok_and(|of| holds_references(&of))
 }
 
 /// As [`stored_bytes`], of IEEE 754's binary16, which HDF5 1.10 has no name for.
@@ -300,13 +320,11 @@ fn half_bytes(dtype: &Datatype) -> Option<(usize, bool)> {
     }
 }
 
-/// The bytes of an element that was never written, as stored: what the dataset says, else zeros. Not for strings of any length.
+/// The bytes of an element that was never written, as stored: what the dataset says, else zeros (of strings of any length the
+/// descriptor of an empty one). None where the dataset says something that has parts of any length.
 pub(crate) fn fill_bytes(dataset: &Dataset, element_bytes: usize) -> Option<Vec<u8>> {
     let create = dataset.dcpl().ok()?;
     let dtype = dataset.dtype().ok()?;
-    if dtype.size() != element_bytes {
-        return None;
-    }
     let mut fill = vec![0u8; element_bytes];
     let mut defined = H5D_fill_value_t::H5D_FILL_VALUE_ERROR;
     if hdf5::h5lock!(H5Pfill_value_defined(create.id(), &mut defined)) < 0 {
@@ -319,8 +337,8 @@ pub(crate) fn fill_bytes(dataset: &Dataset, element_bytes: usize) -> Option<Vec<
     if defined != H5D_fill_value_t::H5D_FILL_VALUE_USER_DEFINED || time == H5D_fill_time_t::H5D_FILL_TIME_NEVER {
         return Some(fill);
     }
-    // A value of such a type points to memory.
-    if hdf5::h5lock!(H5Tdetect_class(dtype.id(), H5T_class_t::H5T_VLEN)) != 0 {
+    // A value of such a type points to memory; with a string of any length it has another size there.
+    if dtype.size() != element_bytes || hdf5::h5lock!(H5Tdetect_class(dtype.id(), H5T_class_t::H5T_VLEN)) != 0 {
         return None;
     }
     let buffer: *mut c_void = fill.as_mut_ptr().cast();

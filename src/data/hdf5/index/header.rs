@@ -1,7 +1,7 @@
-//! The object header of a dataset: its dataspace and its chunked layout.
+//! The object header of a dataset: its dataspace and its layout, if that is chunked or compact.
 //!
 //! Source: *HDF5 File Format Specification Version 3.0*, IV.A.1 (headers of versions 1 and 2), IV.A.2.b (dataspace),
-//! IV.A.2.i (data layout, versions 1 to 4), IV.A.2.q (continuation).
+//! IV.A.2.i (data layout, versions 1 to 4; compact: 3 and 4), IV.A.2.q (continuation).
 
 use super::tables::check_seal;
 use super::{Cursor, Found, Tables};
@@ -17,6 +17,13 @@ pub(super) struct Space {
     pub(super) shape: Vec<u64>,
     /// What the shape may grow to. None: any size.
     pub(super) most: Vec<Option<u64>>,
+}
+
+/// How the values are stored.
+pub(super) enum Stored {
+    Chunked(Layout),
+    /// In the header.
+    Compact(Vec<u8>),
 }
 
 /// How chunks are stored.
@@ -47,14 +54,14 @@ pub(super) enum Index {
 /// What of the messages was found so far.
 #[derive(Default)]
 struct Messages {
-    layout: Option<Layout>,
+    layout: Option<Stored>,
     space: Option<Space>,
     /// Blocks that are yet to be read: address and bytes.
     blocks: Vec<(u64, u64)>,
 }
 
 /// Reads the header at `address`.
-pub(super) fn read(tables: &mut Tables, address: u64) -> Found<(Layout, Space)> {
+pub(super) fn read(tables: &mut Tables, address: u64) -> Found<(Stored, Space)> {
     let mut messages = Messages::default();
     let start = tables.read_at_most(address, 64)?;
     let versioned = start.starts_with(b"OHDR");
@@ -177,7 +184,7 @@ fn space(message: &mut Cursor) -> Found<Space> {
     Ok(Space { shape, most })
 }
 
-fn layout(message: &mut Cursor) -> Found<Layout> {
+fn layout(message: &mut Cursor) -> Found<Stored> {
     match message.byte()? {
         1 | 2 => {
             let n_sizes = message.byte()?;
@@ -187,13 +194,17 @@ fn layout(message: &mut Cursor) -> Found<Layout> {
             Layout::of(message, n_sizes, 4, |_, _| Ok((Index::BTree1(root), 0)))
         }
         3 => {
-            chunked_only(message.byte()?)?;
+            if let Some(compact) = compact_or_chunked(message)? {
+                return Ok(compact);
+            }
             let n_sizes = message.byte()?;
             let root = message.address()?;
             Layout::of(message, n_sizes, 4, |_, _| Ok((Index::BTree1(root), 0)))
         }
         4 => {
-            chunked_only(message.byte()?)?;
+            if let Some(compact) = compact_or_chunked(message)? {
+                return Ok(compact);
+            }
             let (flags, n_sizes, width) = (message.byte()?, message.byte()?, message.byte()?);
             if !(1..=8).contains(&width) {
                 return Err("its layout has sizes of another width");
@@ -210,6 +221,17 @@ fn chunked_only(class: u8) -> Found<()> {
     if class == 2 { Ok(()) } else { Err("it is not chunked") }
 }
 
+/// What is stored in the header itself, or None where chunks follow.
+fn compact_or_chunked(message: &mut Cursor) -> Found<Option<Stored>> {
+    match message.byte()? {
+        0 => {
+            let n_bytes = message.number(2)? as usize;
+            Ok(Some(Stored::Compact(message.take(n_bytes)?.to_vec())))
+        }
+        class => chunked_only(class).map(|()| None),
+    }
+}
+
 impl Layout {
     /// Sizes of a chunk along the axes and of an element, then what is made of the rest by `index` (with flags).
     fn of(
@@ -217,13 +239,13 @@ impl Layout {
         n_sizes: u8,
         width: usize,
         index: impl FnOnce(&mut Cursor, u64) -> Found<(Index, u8)>,
-    ) -> Found<Layout> {
+    ) -> Found<Stored> {
         let mut sizes: Vec<u64> = (0..n_sizes).map(|_| message.number(width)).collect::<Found<_>>()?;
         let chunk_bytes = sizes.iter().try_fold(1u64, |product, &n| product.checked_mul(n));
         let chunk_bytes = chunk_bytes.filter(|n| *n > 0).ok_or("its chunks have an impossible size")?;
         sizes.pop().filter(|_| !sizes.is_empty() && sizes.len() <= MOST_AXES).ok_or("its chunks have no axes")?;
         let (index, flags) = index(message, chunk_bytes)?;
-        Ok(Layout { chunk: sizes, chunk_bytes, plain_edges: flags & 1 != 0, index })
+        Ok(Stored::Chunked(Layout { chunk: sizes, chunk_bytes, plain_edges: flags & 1 != 0, index }))
     }
 }
 

@@ -17,7 +17,7 @@ use std::fs::File;
 use tables::{Cursor, Tables};
 
 /// What was found, or why the library has to be asked.
-type Found<V> = Result<V, &'static str>;
+pub(super) type Found<V> = Result<V, &'static str>;
 
 const OUTSIDE: &str = "its index has a chunk outside of the dataset";
 const TWICE: &str = "its index has a chunk twice";
@@ -48,7 +48,8 @@ pub(crate) fn chunks_at(
     chunk: &[u64],
 ) -> Found<Vec<Option<ChunkPlace>>> {
     let mut tables = Tables::of(file, base)?;
-    let (layout, space) = header::read(&mut tables, header)?;
+    let (stored, space) = header::read(&mut tables, header)?;
+    let header::Stored::Chunked(layout) = stored else { return Err("it is not chunked") };
     if layout.chunk != chunk || space.shape != shape {
         return Err("its header says another shape than the library");
     }
@@ -67,6 +68,50 @@ pub(crate) fn chunks_at(
         header::Index::Extensible(at) => arrays::extensible(&mut tables, at, &space, &mut grid)?,
     }
     Ok(grid.places)
+}
+
+/// Bytes of an element in the file, from the header at `header` of a chunked dataset. Not collective.
+pub(crate) fn element_bytes_at(file: &File, base: u64, header: u64) -> Found<u64> {
+    match header::read(&mut Tables::of(file, base)?, header)?.0 {
+        header::Stored::Chunked(layout) => {
+            // Their product with the bytes of an element was checked.
+            Ok(layout.chunk_bytes / layout.chunk.iter().product::<u64>())
+        }
+        header::Stored::Compact(_) => Err("it is not chunked"),
+    }
+}
+
+/// The bytes of a compact dataset, which are in its header. Not collective.
+pub(crate) fn compact_at(file: &File, base: u64, header: u64, shape: &[u64]) -> Found<Vec<u8>> {
+    match header::read(&mut Tables::of(file, base)?, header)? {
+        (header::Stored::Compact(bytes), space) if space.shape == shape => Ok(bytes),
+        (header::Stored::Compact(_), _) => Err("its header says another shape than the library"),
+        _ => Err("it is not compact"),
+    }
+}
+
+/// How addresses and lengths are stored in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Sizes {
+    /// Addresses are from here: bytes before the superblock (the user block).
+    pub(crate) base: u64,
+    /// 2, 4 or 8.
+    pub(crate) offset_bytes: usize,
+    /// 2, 4 or 8.
+    pub(crate) length_bytes: usize,
+}
+
+impl Sizes {
+    /// From the superblock at `base`. Not collective.
+    pub(crate) fn of(file: &File, base: u64) -> Found<Sizes> {
+        let Tables { offset_bytes, length_bytes, .. } = Tables::of(file, base)?;
+        Ok(Sizes { base, offset_bytes, length_bytes })
+    }
+
+    /// Of what an element of any length is in the file: its length, the address of a collection of the heap, and a number in it.
+    pub(crate) fn descriptor_bytes(self) -> usize {
+        8 + self.offset_bytes
+    }
 }
 
 /// What an index says of a chunk.
