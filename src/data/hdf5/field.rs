@@ -6,9 +6,9 @@ use super::contents::{names_of_field, strings_of};
 use super::filters::Filter;
 use super::find::{column_names, element_of, shape_of, shape_text};
 use super::index::Sizes;
+use super::other_files;
 use super::records::Window;
 use super::types::{Element, filters_of, number_attribute, reason, text_attribute};
-use super::virtual_sources;
 use crate::data::names::join;
 use crate::data::{ColumnKind, TargetKind};
 use crate::error::{Error, InContext, Result};
@@ -99,7 +99,7 @@ impl FieldIndex {
             },
         };
         if let Access::Library(why) = &access {
-            virtual_sources::check(&dataset)?;
+            other_files::check(&dataset)?;
             if transpose {
                 return Err(Error::data(format!(
                     "cannot be read column by column: {why}; store it with its rows first, and leave --transpose out"

@@ -25,6 +25,7 @@ mod heap;
 mod index;
 #[allow(unsafe_code)] // calls of the HDF5 library that its crate does not wrap
 pub(crate) mod library;
+mod other_files;
 pub(crate) mod read;
 mod records;
 pub mod repack;
@@ -35,7 +36,6 @@ mod table;
 mod text_rows;
 #[allow(unsafe_code)] // calls of the HDF5 library that its crate does not wrap
 pub(crate) mod types;
-mod virtual_sources;
 pub(crate) mod write;
 
 pub(crate) use field::Whole;

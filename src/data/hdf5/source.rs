@@ -5,13 +5,13 @@ use super::field::{Access, FieldIndex, Found, Whole};
 use super::heap::Heap;
 use super::index::Sizes;
 use super::library::LibraryRows;
+use super::other_files;
 use super::read::{Bytes, Field, FromNumber, Wide, bad_weight, pieces_of};
 use super::records::{RecordField, Records, Window};
 use super::stored_rows::{Decoders, StoredRows};
 use super::table::{Fields, TableIndex};
 use super::text_rows::{Descriptors, TextRows};
 use super::types::{open_dataset, open_to_read, reason};
-use super::virtual_sources;
 use crate::data::canonical::Value;
 use crate::data::names::{Need, TableNames};
 use crate::data::{Block, DataSource, Schema, Targets, ValueCount, Values};
@@ -351,7 +351,7 @@ fn open_in_library(file: &hdf5::File, field: &FieldIndex, keep_bytes: u64) -> Re
     let cache = field.chunk_rows.saturating_mul(row_bytes).saturating_mul(2).min(keep_bytes);
     let dataset = open_dataset(file, &field.dataset, cache as usize)
         .map_err(|e| Error::data(format!("cannot be opened: {}", reason(&e))))?;
-    virtual_sources::check(&dataset)?;
+    other_files::check(&dataset)?;
     let member = match field.path == field.dataset {
         true => None,
         false => Found::at(file, &field.path)?.member,

@@ -1,9 +1,9 @@
-//! What a virtual dataset is made of: the HDF5 library takes a source that it cannot open for one that was never written, and says
-//! nothing.
+//! What of a dataset lies in other files: the HDF5 library takes a source of a virtual dataset that it cannot open for one that was
+//! never written, and raw bytes behind the end of an external file for zeros, and says nothing.
 
 use super::types::{reason, virtual_sources_of};
 use crate::error::{Error, Result};
-use hdf5::plist::dataset_create::Layout;
+use hdf5::plist::dataset_create::{ExternalFile, Layout};
 use hdf5::{Dataset, File};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -11,9 +11,46 @@ use std::path::{Path, PathBuf};
 /// Virtual datasets of virtual datasets are followed so far.
 const MAX_DEPTH: usize = 8;
 
-/// Errors: a source of this virtual dataset, or of one that it is made of, is missing or cannot be opened. Other datasets have none.
+/// Errors: a source of this virtual dataset, or of one that it is made of, is missing or cannot be opened; a file of raw bytes is
+/// missing or too short. Other datasets need no other file.
 pub(super) fn check(dataset: &Dataset) -> Result<()> {
+    check_raw(dataset)?;
     check_to(dataset, MAX_DEPTH)
+}
+
+/// The bytes of a dataset with external storage lie in these files one after another.
+fn check_raw(dataset: &Dataset) -> Result<()> {
+    let files = dataset.dcpl().map(|create| create.external()).unwrap_or_default();
+    let element_bytes = dataset.dtype().map_or(0, |dtype| dtype.size() as u64);
+    let mut left = (dataset.size() as u64).saturating_mul(element_bytes);
+    for ExternalFile { name, offset, size } in files {
+        // 0 stands for as much as there is.
+        let wanted = if size == 0 { left } else { left.min(size as u64) };
+        let place = raw_place(&dataset.filename(), &name);
+        let found = std::fs::metadata(&place).map_err(|e| {
+            let place = place.display();
+            Error::data(format!("has its bytes in {place}, which cannot be looked at: {e}; put the file there"))
+        })?;
+        let n_bytes = (offset as u64).saturating_add(wanted);
+        if found.is_file() && found.len() < n_bytes {
+            return Err(Error::data(format!(
+                "has its bytes in {}, which ends after {} bytes where {n_bytes} are needed: the file is truncated",
+                place.display(),
+                found.len()
+            )));
+        }
+        left -= wanted;
+    }
+    Ok(())
+}
+
+/// Source: HDF5 reference manual, H5Pset_external and H5Pset_efile_prefix.
+fn raw_place(file: &str, name: &str) -> PathBuf {
+    let folder = Path::new(file).parent().unwrap_or(Path::new(""));
+    match std::env::var("HDF5_EXTFILE_PREFIX") {
+        Ok(prefix) => Path::new(&prefix.replace("${ORIGIN}", &folder.to_string_lossy())).join(name),
+        Err(_) => PathBuf::from(name),
+    }
 }
 
 fn check_to(dataset: &Dataset, depth: usize) -> Result<()> {
@@ -91,5 +128,21 @@ mod tests {
         assert_eq!(places("a/b.h5"), [Path::new("/none/a/b.h5"), Path::new("a/b.h5")]);
         assert_eq!(places("/x/b.h5"), [Path::new("/x/b.h5"), Path::new("/none/b.h5"), Path::new("b.h5")]);
         assert_eq!(first_of("part%%-%b.h5"), "part%-0.h5");
+    }
+
+    #[test]
+    fn a_file_of_raw_bytes_that_is_missing_or_too_short_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let raw = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+        let file = File::create(folder.path().join("t.h5")).unwrap();
+        let made = file.new_dataset::<f64>().external(&raw("a"), 8, 80).external(&raw("b"), 0, 0).shape(25).create("x");
+        let dataset = made.unwrap();
+        std::fs::write(raw("a"), [0; 88]).unwrap();
+        assert!(check(&dataset).unwrap_err().to_string().contains("cannot be looked at"));
+        std::fs::write(raw("b"), [0; 119]).unwrap();
+        let short = check(&dataset).unwrap_err().to_string();
+        assert!(short.contains("ends after 119 bytes where 120 are needed"), "{short}");
+        std::fs::write(raw("b"), [0; 120]).unwrap();
+        check(&dataset).unwrap();
     }
 }
