@@ -5,12 +5,13 @@ use super::hdf5::read::bad_weight;
 use super::{Block, Column, ColumnKind, DataSource, Schema, SparseRows, TargetKind, Targets, ValueCount, Values};
 use crate::error::{Error, Result};
 use std::ops::Range;
+use std::sync::Arc;
 
 /// A table over arrays; checks and canonical values as for a file.
 #[derive(Clone, Debug)]
 pub struct MemorySource {
     schema: Schema,
-    all: Block,
+    all: Arc<Block>,
 }
 
 impl MemorySource {
@@ -49,7 +50,7 @@ impl MemorySource {
             has_weight: false,
             has_offset: false,
         };
-        Ok(MemorySource { schema, all: Block { n_rows, values, ..Block::empty() } })
+        Ok(MemorySource { schema, all: Arc::new(Block { n_rows, values, ..Block::empty() }) })
     }
 
     /// The same table stored sparsely: zeros are left out. It has no text columns.
@@ -66,7 +67,7 @@ impl MemorySource {
             Values::Sparse(_) => return self,
         }
         self.schema.is_sparse = true;
-        self.all.values = Values::Sparse(rows);
+        Arc::make_mut(&mut self.all).values = Values::Sparse(rows);
         self
     }
 
@@ -76,7 +77,7 @@ impl MemorySource {
         self.check_rows(target.len(), "targets")?;
         refuse(&target, "target", |value| (!value.is_finite()).then_some("not a finite number"))?;
         self.schema.target = Some(kind);
-        self.all.target = Targets::Number(target.into_iter().map(|value| value + 0.0).collect());
+        Arc::make_mut(&mut self.all).target = Targets::Number(target.into_iter().map(|value| value + 0.0).collect());
         Ok(self)
     }
 
@@ -84,7 +85,7 @@ impl MemorySource {
     pub fn with_text_target(mut self, target: Vec<String>) -> Result<MemorySource> {
         self.check_rows(target.len(), "targets")?;
         self.schema.target = Some(TargetKind::Text);
-        self.all.target = Targets::Text(target);
+        Arc::make_mut(&mut self.all).target = Targets::Text(target);
         Ok(self)
     }
 
@@ -93,7 +94,7 @@ impl MemorySource {
         self.check_rows(weight.len(), "weights")?;
         refuse(&weight, "weight", bad_weight)?;
         self.schema.has_weight = true;
-        self.all.weight = Some(weight.into_iter().map(|value| value + 0.0).collect());
+        Arc::make_mut(&mut self.all).weight = Some(weight.into_iter().map(|value| value + 0.0).collect());
         Ok(self)
     }
 
@@ -102,7 +103,7 @@ impl MemorySource {
         self.check_rows(offset.len(), "offsets")?;
         refuse(&offset, "offset", |value| (!value.is_finite()).then_some("not a finite number"))?;
         self.schema.has_offset = true;
-        self.all.offset = Some(offset.into_iter().map(|value| value + 0.0).collect());
+        Arc::make_mut(&mut self.all).offset = Some(offset.into_iter().map(|value| value + 0.0).collect());
         Ok(self)
     }
 
@@ -110,7 +111,7 @@ impl MemorySource {
     pub fn with_text_column(mut self, name: &str, values: Vec<String>) -> Result<MemorySource> {
         self.check_rows(values.len(), "strings")?;
         self.schema.columns.push(Column { name: name.to_string(), kind: ColumnKind::Text });
-        self.all.text.push(values);
+        Arc::make_mut(&mut self.all).text.push(values);
         Ok(self)
     }
 
@@ -153,6 +154,10 @@ impl DataSource for MemorySource {
             return Ok(ValueCount::dense(blocks, self.schema.columns.len()));
         };
         ValueCount::of(blocks, |rows| Ok(rows.map(|row| all.row(row as usize).0.len() as u64).sum()))
+    }
+
+    fn another(&self) -> Option<Box<dyn DataSource>> {
+        Some(Box::new(self.clone()))
     }
 
     /// # Panics

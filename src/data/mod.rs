@@ -120,6 +120,11 @@ pub trait DataSource: Send {
     fn chunk_rows(&self) -> u64 {
         1
     }
+    /// Another reader of the same table for another thread, which shares with this one only what never changes. None: there is only
+    /// this one. Not collective.
+    fn another(&self) -> Option<Box<dyn DataSource>> {
+        None
+    }
     /// Takes no more than about this for what it holds between and during reads. Not collective.
     fn limit_memory(&mut self, _bytes: u64) {}
     /// Puts what takes time to decode of these rows into files in `folder`, from where it is then read. Not collective.

@@ -83,7 +83,8 @@ impl<'a> Reader<'a> {
         batch_rows: u64,
         mut visit: impl FnMut(&mut Block, &[Range<usize>]) -> Result<()>,
     ) -> Result<()> {
-        for batch in batches_of(&self.blocks, batch_rows, self.source.chunk_rows()) {
+        let threads = rayon::current_num_threads() as u64;
+        for batch in batches_of(&self.blocks, batch_rows, self.source.chunk_rows(), threads) {
             let blocks = &self.blocks[batch];
             let (first, end) = (blocks[0].start, blocks[blocks.len() - 1].end);
             let began = Instant::now();
@@ -395,6 +396,9 @@ fn encoded_moments(
     weight: &[f64],
     shift: &[f64],
 ) -> Result<BlockMoments> {
+    if let (Values::F32(values), true) = (&batch.values, preprocess.is_plain()) {
+        return Ok(kept_moments(&values[block.start * shift.len()..block.end * shift.len()], &weight[block], shift));
+    }
     let mut moments = BlockMoments::new(shift.len());
     let mut row = vec![0.0; shift.len()];
     for i in block {
@@ -404,7 +408,7 @@ fn encoded_moments(
     Ok(moments)
 }
 
-/// Moments of one block of kept rows, (rows, features).
+/// Moments of one block of rows as they are stored, (rows, features).
 fn kept_moments(x: &[f32], weight: &[f64], shift: &[f64]) -> BlockMoments {
     let d = shift.len();
     let mut moments = BlockMoments::new(d);

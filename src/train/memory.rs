@@ -15,18 +15,26 @@ use std::ops::Range;
 pub const LEAST_BYTES: u64 = 32 << 20;
 /// Values that are read at a time where memory does not matter.
 const BATCH_VALUES: u64 = 1 << 20;
+/// What one more reader holds of each column.
+const NAME_BYTES: u64 = 64;
 /// What the source of a table gets of a large limit.
 const MOST_OF_SOURCE: u64 = 128 << 20;
 
 /// How the rows of a table are held, on all ranks alike.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryPlan {
     /// Rows are read for every pass.
     pub is_streamed: bool,
-    /// Rows that are read together then; whole blocks, one at least.
+    /// Readers then, each on a thread of its own with rows of its own; at least one.
+    pub n_readers: u64,
+    /// Rows that one of them reads at a time; whole blocks, one at least.
+    pub piece_rows: u64,
+    /// Rows that are read together where all threads work on the same, the next ones meanwhile; whole blocks, one at least.
     pub batch_rows: u64,
     /// Rows that stay in memory beside those.
     pub kept_rows: u64,
+    /// What the source of each reader may hold. None: what it likes.
+    pub source_bytes: Option<u64>,
 }
 
 /// Values read at a time while a table is looked through: 8 bytes each, an eighth of what there is.
@@ -75,7 +83,14 @@ pub fn plan(
         };
         comm.agree(check_machine(values.saturating_add((rows.end - rows.start).saturating_mul(16))))?;
         let batch_rows = threads * plan.block_rows();
-        return Ok(MemoryPlan { is_streamed: reading.streamed, batch_rows, kept_rows: 2 * batch_rows });
+        return Ok(MemoryPlan {
+            is_streamed: reading.streamed,
+            n_readers: threads,
+            piece_rows: 2 * plan.block_rows(),
+            batch_rows,
+            kept_rows: 2 * batch_rows,
+            source_bytes: None,
+        });
     };
     let (schema, n_features) = (source.schema(), preprocess.n_features());
     let rows = plan.rows(units.clone());
@@ -91,7 +106,8 @@ pub fn plan(
     // At least one block is read at a time.
     let batch = batch_values(Some(limit)).max(if schema.is_sparse { count.per_row * plan.block_rows() } else { 0 });
     let chunk_rows = source.chunk_rows();
-    let source = of_source(limit) + of.read * batch + of.column * n_features as u64;
+    let of_source = of_source(limit);
+    let source = of_source + of.read * batch + of.column * n_features as u64;
     let of_measuring = if holds_out { of_measuring(limit) } else { 0 };
     let (typed, limit) = (limit, usable(limit));
 
@@ -103,7 +119,7 @@ pub fn plan(
     let mut too_large = [i64::from(in_memory > limit - of_measuring || reading.streamed)];
     comm.all_reduce_max(&mut too_large)?;
     if too_large[0] == 0 {
-        return Ok(MemoryPlan { is_streamed: false, batch_rows: 0, kept_rows: 0 });
+        return Ok(MemoryPlan::default());
     }
     // Pools are gone when rows are measured.
     let of_measuring = if config.solver.is_mini_batch() { 0 } else { of_measuring };
@@ -127,13 +143,22 @@ pub fn plan(
         )))
         .for_flag("--max-memory");
     }
+    // A piece is one chunk at least, wherever blocks begin. Readers of other threads have names of columns of their own.
+    let piece_rows = plan.block_rows() + chunk_rows.max(plan.block_rows());
+    let of_reader = piece_rows.saturating_mul(row_bytes + raw_bytes).saturating_add(NAME_BYTES * n_features as u64);
+    let n_readers = (left / of_reader).clamp(1, threads);
+    let piece_rows = piece_rows.min(left / n_readers / (row_bytes + raw_bytes));
+    // The buffers of readers and those of batches are never there together.
+    let room = (left / 2).max(n_readers * of_reader).max(block).min(left);
     let enough = threads * (4 * plan.block_rows()).max(chunk_rows.saturating_mul(2)) + plan.block_rows();
-    let batch_rows = (left / 2 / streamed_bytes).min(enough);
+    let batch_rows = (room / streamed_bytes).min(enough);
+    let used = block.max(batch_rows * streamed_bytes).max(n_readers.saturating_mul(of_reader));
     let kept_rows = match config.solver.is_mini_batch() {
         true => 0, // they go by pools of rows from everywhere
-        false => (left.saturating_sub(block.max(batch_rows * streamed_bytes))) / row_bytes,
+        false => left.saturating_sub(used) / row_bytes,
     };
-    Ok(MemoryPlan { is_streamed: true, batch_rows, kept_rows })
+    let source_bytes = Some(of_source / n_readers);
+    Ok(MemoryPlan { is_streamed: true, n_readers, piece_rows, batch_rows, kept_rows, source_bytes })
 }
 
 /// Errors: rows that no memory of this machine can hold (usage). The system would end the job without a word.

@@ -102,9 +102,9 @@ pub struct TrainReport {
 /// Reading rows for every pass, after the table was prepared; of this rank.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Streamed {
-    /// Seconds of reading, most of them while threads worked on other rows.
+    /// Seconds of reading and decoding; the mean over threads where each reads for itself.
     pub read_s: f64,
-    /// Seconds that work waited for rows.
+    /// Seconds of these that nobody worked on other rows; a thread that reads for itself does not.
     pub wait_s: f64,
     /// Rows times passes.
     pub rows: u64,

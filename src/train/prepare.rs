@@ -157,7 +157,7 @@ pub fn prepare<'s>(
             let labels =
                 LabelCoding { target: target.clone(), class_factor: Vec::new(), hold, seed: config.seed, with_offset };
             let (source, blocks) = reader.into_parts();
-            let stream = Stream::new(source, preprocess.clone(), labels, blocks, memory.batch_rows, memory.kept_rows);
+            let stream = Stream::new(source, preprocess.clone(), labels, blocks, memory);
             LocalRows::Stream(Box::new(stream))
         }
     };

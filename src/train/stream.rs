@@ -1,8 +1,10 @@
-//! Rows that do not fit into memory: read, encoded and standardised anew for every pass, the next ones while threads work on
-//! those that are there, but for as many as fit, which stay. Blocks, their order and their bits are those of a table in memory.
+//! Rows that do not fit into memory: read, encoded and standardised anew for every pass, but for as many as fit, which stay. Where
+//! order does not matter each thread reads rows for itself and works on them; else the next ones are read while threads work on those
+//! that are there. Blocks, their order and their bits are those of a table in memory.
 
 use super::Streamed;
 use super::gather::standardise_in_place;
+use super::memory::MemoryPlan;
 use super::prepare::HeldOut;
 use super::table::RowBuffer;
 use crate::data::{Block, DataSource, Targets, Values};
@@ -11,7 +13,7 @@ use crate::model::preprocess::{standardise, standardised};
 use crate::model::{Features, Preprocess, TargetCoding};
 use rayon::prelude::*;
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How targets and weights come from what is stored.
@@ -28,23 +30,20 @@ pub struct LabelCoding {
 
 /// A table's rows behind their source.
 pub struct Stream<'s> {
-    source: Mutex<Source<'s>>,
+    /// Each has a source of its own; the first serves whatever is read by one thread at a time.
+    readers: Vec<Mutex<Reader<'s>>>,
     pub preprocess: Preprocess,
     labels: LabelCoding,
     pub is_sparse: bool,
     /// Global rows of the blocks here, in order.
     blocks: Vec<Range<u64>>,
-    /// Runs of blocks that are read together.
+    /// Runs of blocks that one reader reads at a time.
+    pieces: Vec<Range<usize>>,
+    /// Runs of blocks that all threads work on at a time.
     batches: Vec<Range<usize>>,
-    buffers: Mutex<Buffers>,
-}
-
-#[derive(Default)]
-struct Buffers {
-    /// One is worked on, the other is filled.
-    turns: [RowBuffer; 2],
-    /// By batch: room for those that stay once they were read, spread over the table.
-    kept: Vec<Option<Kept>>,
+    /// By piece: room for those that stay once they were read, spread over the table.
+    kept: Vec<Option<Mutex<Kept>>>,
+    costs: Mutex<Costs>,
 }
 
 #[derive(Default)]
@@ -53,20 +52,46 @@ struct Kept {
     is_filled: bool,
 }
 
-struct Source<'s> {
-    rows: &'s mut dyn DataSource,
-    /// As stored; reused.
-    raw: Block,
+#[derive(Default)]
+struct Costs {
     read: Duration,
     waited: Duration,
+}
+
+struct Reader<'s> {
+    source: Source<'s>,
+    /// As stored; reused.
+    raw: Block,
+    /// Ready; reused.
+    rows: RowBuffer,
+    read: Duration,
     n_rows: u64,
 }
 
+enum Source<'s> {
+    Given(&'s mut dyn DataSource),
+    Another(Box<dyn DataSource>),
+}
+
 impl Source<'_> {
+    fn get(&mut self) -> &mut dyn DataSource {
+        match self {
+            Source::Given(source) => *source,
+            Source::Another(source) => &mut **source,
+        }
+    }
+}
+
+impl<'s> Reader<'s> {
+    fn new(source: Source<'s>) -> Mutex<Reader<'s>> {
+        let (raw, rows) = (Block::empty(), RowBuffer::default());
+        Mutex::new(Reader { source, raw, rows, read: Duration::ZERO, n_rows: 0 })
+    }
+
     fn read(&mut self, rows: Range<u64>) -> Result<()> {
         let began = Instant::now();
         self.n_rows += rows.end - rows.start;
-        self.rows.read(rows, &mut self.raw)?;
+        self.source.get().read(rows, &mut self.raw)?;
         self.read += began.elapsed();
         Ok(())
     }
@@ -74,99 +99,167 @@ impl Source<'_> {
 
 impl<'s> Stream<'s> {
     /// * `blocks`: those of this rank.
-    /// * `batch_rows`: rows that are read together, at most, unless a block has more.
-    /// * `kept_rows`: rows that may stay in memory beside them.
     pub fn new(
         source: &'s mut dyn DataSource,
         preprocess: Preprocess,
         labels: LabelCoding,
         blocks: Vec<Range<u64>>,
-        batch_rows: u64,
-        kept_rows: u64,
+        memory: MemoryPlan,
     ) -> Stream<'s> {
-        let batches = batches_of(&blocks, batch_rows, source.chunk_rows());
+        if let Some(bytes) = memory.source_bytes {
+            source.limit_memory(bytes);
+        }
         let is_sparse = source.schema().is_sparse;
-        let source =
-            Source { rows: source, raw: Block::empty(), read: Duration::ZERO, waited: Duration::ZERO, n_rows: 0 };
-        let rows_of = |batch: &Range<usize>| blocks[batch.end - 1].end - blocks[batch.start].start;
-        let n_kept = kept_rows / batches.iter().map(rows_of).max().unwrap_or(1).max(1);
-        let n_batches = batches.len() as u64;
-        let stays = |number: u64| (number + 1) * n_kept / n_batches > number * n_kept / n_batches;
-        let kept = (0..n_batches).map(|number| stays(number).then(Kept::default)).collect();
-        let buffers = Mutex::new(Buffers { turns: Default::default(), kept });
-        Stream { source: Mutex::new(source), preprocess, labels, is_sparse, blocks, batches, buffers }
+        let pieces = batches_of(&blocks, memory.piece_rows, source.chunk_rows(), 1);
+        let batches = batches_of(&blocks, memory.batch_rows, source.chunk_rows(), rayon::current_num_threads() as u64);
+        let others: Vec<_> = (1..memory.n_readers).map_while(|_| source.another()).map(Source::Another).collect();
+        let readers = std::iter::once(Source::Given(source)).chain(others).map(Reader::new).collect();
+        let rows_of = |piece: &Range<usize>| blocks[piece.end - 1].end - blocks[piece.start].start;
+        let n_kept = memory.kept_rows / pieces.iter().map(rows_of).max().unwrap_or(1).max(1);
+        let n_pieces = pieces.len() as u64;
+        let stays = |number: u64| (number + 1) * n_kept / n_pieces > number * n_kept / n_pieces;
+        let kept = (0..n_pieces).map(|number| stays(number).then(Mutex::default)).collect();
+        Stream { readers, preprocess, labels, is_sparse, blocks, pieces, batches, kept, costs: Mutex::default() }
     }
 
     /// From now on weights are multiplied by the factor of their class.
     pub fn weigh_classes(&mut self, factors: Vec<f64>) {
         self.labels.class_factor = factors;
-        let buffers = self.buffers.get_mut().unwrap_or_else(PoisonError::into_inner);
-        buffers.kept.iter_mut().flatten().for_each(|kept| kept.is_filled = false);
+        for kept in self.kept.iter_mut().flatten() {
+            kept.get_mut().unwrap_or_else(PoisonError::into_inner).is_filled = false;
+        }
     }
 
-    /// As [`Table::each_batch`](super::table::Table::each_batch).
-    pub fn each_batch(&self, mut visit: impl FnMut(&RowBuffer, &[Range<usize>], u64) + Send) -> Result<()> {
-        let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
-        let Buffers { turns: [now, next], kept } = &mut *buffers;
-        let (mut now, mut next) = (now, next);
-        let must_read = |kept: &[Option<Kept>], number: usize| kept[number].as_ref().is_none_or(|kept| !kept.is_filled);
-        // The batch that `next` holds.
-        let mut ahead = None;
-        for number in 0..self.batches.len() {
-            let is_new = must_read(kept, number);
-            if is_new && ahead.take() != Some(number) {
-                let began = Instant::now();
-                self.fill(number, next)?;
-                self.lock_source().waited += began.elapsed();
+    /// How many threads read at the same time.
+    pub fn n_readers(&self) -> usize {
+        self.readers.len()
+    }
+
+    /// Calls `visit` with every run of a few whole blocks: rows, blocks among them, and the global number of the first row. Each of
+    /// `states`, of which there are no more than readers, has a thread that reads and visits rows of its own, so that decoded rows are
+    /// worked on in the cache they are in and no thread waits for another. Which state sees what is left to the clock.
+    pub fn each_piece<S: Send>(
+        &self,
+        states: &mut [S],
+        visit: impl Fn(&mut S, &RowBuffer, &[Range<usize>], u64) + Sync,
+    ) -> Result<()> {
+        let n_readers = states.len();
+        let next = Mutex::new(0);
+        let pass = |(state, reader): (&mut S, &Mutex<Reader<'_>>)| -> Result<Duration> {
+            let reader = &mut *lock(reader);
+            let before = reader.read;
+            loop {
+                let run = self.next_run(&mut lock(&next), n_readers);
+                if run.is_empty() {
+                    return Ok(reader.read - before);
+                }
+                for number in run {
+                    let read =
+                        self.visit_piece(reader, number, |rows, inside, first| visit(state, rows, inside, first));
+                    if read.is_err() {
+                        *lock(&next) = self.pieces.len();
+                    }
+                    read?;
+                }
             }
-            if is_new && let Some(kept) = &mut kept[number] {
+        };
+        let passed: Vec<Result<Duration>> =
+            states.par_iter_mut().zip(&self.readers).with_max_len(1).map(pass).collect();
+        let mut costs = lock(&self.costs);
+        for read in passed {
+            let of_mean = read? / n_readers as u32;
+            costs.read += of_mean;
+            costs.waited += of_mean;
+        }
+        Ok(())
+    }
+
+    /// Pieces for a reader that has none: a part of those that are left, so that chunks between two pieces are decoded once, and
+    /// all readers end at about the same time.
+    fn next_run(&self, next: &mut usize, n_readers: usize) -> Range<usize> {
+        let first = *next;
+        *next += (self.pieces.len() - first).div_ceil(2 * n_readers);
+        first..*next
+    }
+
+    fn visit_piece(
+        &self,
+        reader: &mut Reader<'_>,
+        number: usize,
+        visit: impl FnOnce(&RowBuffer, &[Range<usize>], u64),
+    ) -> Result<()> {
+        let piece = &self.pieces[number];
+        let first_row = self.blocks[piece.start].start;
+        if let Some(kept) = &self.kept[number] {
+            let kept = &mut *lock(kept);
+            if !kept.is_filled {
+                self.fill(reader, piece, &mut kept.rows)?;
                 kept.is_filled = true;
-                std::mem::swap(&mut kept.rows, next);
-            } else if is_new {
-                std::mem::swap(&mut now, &mut next);
             }
-            let rows = kept[number].as_ref().map_or(&*now, |kept| &kept.rows);
-            let first_row = self.blocks[self.batches[number].start].start;
-            let inside: Vec<Range<usize>> = self.blocks[self.batches[number].clone()]
-                .iter()
-                .map(|rows| (rows.start - first_row) as usize..(rows.end - first_row) as usize)
-                .collect();
-            let following = match ahead {
-                None => (number + 1..self.batches.len()).find(|&later| must_read(kept, later)),
-                Some(_) => None,
-            };
+            visit(&kept.rows, &self.inside(piece), first_row);
+            return Ok(());
+        }
+        let mut rows = std::mem::take(&mut reader.rows);
+        let filled = self.fill(reader, piece, &mut rows);
+        if filled.is_ok() {
+            visit(&rows, &self.inside(piece), first_row);
+        }
+        reader.rows = rows;
+        filled
+    }
+
+    /// As [`Table::each_batch`](super::table::Table::each_batch): the next rows are read while threads work on those that are there.
+    pub fn each_batch(&self, mut visit: impl FnMut(&RowBuffer, &[Range<usize>], u64) + Send) -> Result<()> {
+        for reader in &self.readers {
+            let mut reader = lock(reader);
+            (reader.raw, reader.rows) = (Block::empty(), RowBuffer::default());
+        }
+        let reader = &mut *lock(&self.readers[0]);
+        let before = reader.read;
+        let (mut now, mut next) = (RowBuffer::default(), RowBuffer::default());
+        let mut waited = Duration::ZERO;
+        if let Some(first) = self.batches.first() {
+            let began = Instant::now();
+            self.fill(reader, first, &mut next)?;
+            waited += began.elapsed();
+        }
+        for (number, batch) in self.batches.iter().enumerate() {
+            std::mem::swap(&mut now, &mut next);
             let began = Instant::now();
             let (worked, filled) = rayon::join(
                 || {
-                    visit(rows, &inside, first_row);
+                    visit(&now, &self.inside(batch), self.blocks[batch.start].start);
                     began.elapsed()
                 },
-                || following.map_or(Ok(()), |later| self.fill(later, next)),
+                || self.batches.get(number + 1).map_or(Ok(()), |batch| self.fill(reader, batch, &mut next)),
             );
             filled?;
-            ahead = ahead.or(following);
-            self.lock_source().waited += began.elapsed().saturating_sub(worked);
+            waited += began.elapsed().saturating_sub(worked);
         }
+        reader.raw = Block::empty();
+        let mut costs = lock(&self.costs);
+        costs.read += reader.read - before;
+        costs.waited += waited;
         Ok(())
     }
 
     /// As [`Table::each_labels`](super::table::Table::each_labels).
     pub fn each_labels(&self, mut visit: impl FnMut(&[f64], &[f64], Option<&[f64]>)) -> Result<()> {
         let mut buffer = RowBuffer::default();
-        let mut source = self.lock_source();
-        let source = &mut *source;
+        let reader = &mut *lock(&self.readers[0]);
         for batch in &self.batches {
-            source.rows.read_labels(self.rows_of(batch), &mut source.raw)?;
-            self.labels.code(&source.raw, &mut buffer)?;
+            reader.source.get().read_labels(self.rows_of(batch), &mut reader.raw)?;
+            self.labels.code(&reader.raw, &mut buffer)?;
             visit(&buffer.y, &buffer.weight, buffer.offset.as_deref());
         }
+        reader.raw = Block::empty();
         Ok(())
     }
 
     /// Appends runs of global rows to `into`, in this order.
     pub fn read_runs(&self, runs: &[Range<u64>], into: &mut RowBuffer) -> Result<()> {
-        let mut source = self.lock_source();
-        let source = &mut *source;
+        let reader = &mut *lock(&self.readers[0]);
+        let before = reader.read;
         let mut run_rows = RowBuffer::default();
         let n_rows = runs.iter().map(|run| (run.end - run.start) as usize).sum();
         self.make_kind(&mut into.x);
@@ -176,47 +269,47 @@ impl<'s> Stream<'s> {
         into.y.reserve_exact(n_rows);
         into.weight.reserve_exact(n_rows);
         for run in runs {
-            source.read(run.clone())?;
-            self.labels.code(&source.raw, &mut run_rows)?;
-            let rows = 0..source.raw.n_rows;
-            encode_from(into.y.len(), &source.raw, std::slice::from_ref(&rows), &self.preprocess, &mut into.x)?;
+            reader.read(run.clone())?;
+            self.labels.code(&reader.raw, &mut run_rows)?;
+            let rows = 0..reader.raw.n_rows;
+            encode_from(into.y.len(), &reader.raw, std::slice::from_ref(&rows), &self.preprocess, &mut into.x)?;
             into.append_labels(&run_rows);
         }
+        lock(&self.costs).read += reader.read - before;
         Ok(())
     }
 
     /// What reading has cost so far.
     pub fn costs(&self) -> Streamed {
-        let source = self.lock_source();
-        Streamed { read_s: source.read.as_secs_f64(), wait_s: source.waited.as_secs_f64(), rows: source.n_rows }
+        let rows = self.readers.iter().map(|reader| lock(reader).n_rows).sum();
+        let costs = lock(&self.costs);
+        Streamed { read_s: costs.read.as_secs_f64(), wait_s: costs.waited.as_secs_f64(), rows }
     }
 
     fn rows_of(&self, batch: &Range<usize>) -> Range<u64> {
         self.blocks[batch.start].start..self.blocks[batch.end - 1].end
     }
 
-    fn fill(&self, number: usize, into: &mut RowBuffer) -> Result<()> {
-        let batch = &self.batches[number];
-        let rows = self.rows_of(batch);
-        let first = rows.start;
-        let mut source = self.lock_source();
-        let source = &mut *source;
+    /// Blocks among the rows of a run of them.
+    fn inside(&self, batch: &Range<usize>) -> Vec<Range<usize>> {
+        let first = self.blocks[batch.start].start;
+        let local = |rows: &Range<u64>| (rows.start - first) as usize..(rows.end - first) as usize;
+        self.blocks[batch.clone()].iter().map(local).collect()
+    }
+
+    fn fill(&self, reader: &mut Reader<'_>, batch: &Range<usize>, into: &mut RowBuffer) -> Result<()> {
         self.make_kind(&mut into.x);
         if self.preprocess.is_plain() {
-            exchange(&mut source.raw.values, &mut into.x);
+            exchange(&mut reader.raw.values, &mut into.x);
         }
-        source.read(rows)?;
-        self.labels.code(&source.raw, into)?;
+        reader.read(self.rows_of(batch))?;
+        self.labels.code(&reader.raw, into)?;
         into.n_features = self.preprocess.n_features();
-        if self.preprocess.is_plain() && exchange(&mut source.raw.values, &mut into.x) {
+        if self.preprocess.is_plain() && exchange(&mut reader.raw.values, &mut into.x) {
             standardise_in_place(&mut into.x, &self.preprocess);
             return Ok(());
         }
-        let inside: Vec<Range<usize>> = self.blocks[batch.clone()]
-            .iter()
-            .map(|rows| (rows.start - first) as usize..(rows.end - first) as usize)
-            .collect();
-        encode_from(0, &source.raw, &inside, &self.preprocess, &mut into.x)
+        encode_from(0, &reader.raw, &self.inside(batch), &self.preprocess, &mut into.x)
     }
 
     /// A buffer that was never filled is of no kind yet.
@@ -225,10 +318,10 @@ impl<'s> Stream<'s> {
             *x = Features::empty(self.is_sparse);
         }
     }
+}
 
-    fn lock_source(&self) -> std::sync::MutexGuard<'_, Source<'s>> {
-        self.source.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock<V>(value: &Mutex<V>) -> MutexGuard<'_, V> {
+    value.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Exchanges values as stored and the memory for values that are ready, where they are of one kind.
@@ -241,11 +334,11 @@ fn exchange(values: &mut Values, x: &mut Features) -> bool {
 }
 
 /// Runs of blocks that are read together, of at most so many rows unless a block has more. They begin near multiples of the rows that
-/// are decoded together, and leave every thread as many chunks as the others where there is room for that.
-pub fn batches_of(blocks: &[Range<u64>], batch_rows: u64, chunk_rows: u64) -> Vec<Range<usize>> {
+/// are decoded together, and leave each of `threads` as many chunks as the others where there is room for that.
+pub fn batches_of(blocks: &[Range<u64>], batch_rows: u64, chunk_rows: u64, threads: u64) -> Vec<Range<usize>> {
     let longest = blocks.iter().map(|block| block.end - block.start).max().unwrap_or(0);
     let room = batch_rows.saturating_sub(longest).max(1);
-    let units = [chunk_rows.saturating_mul(rayon::current_num_threads() as u64), chunk_rows, 1];
+    let units = [chunk_rows.saturating_mul(threads), chunk_rows, 1];
     let unit = units.into_iter().find(|&unit| unit <= room).unwrap_or(1);
     let step = room / unit * unit;
     let mut batches: Vec<Range<usize>> = Vec::new();
@@ -287,7 +380,7 @@ impl LabelCoding {
             (TargetCoding::Number, Targets::Number(values)) => into.y.extend_from_slice(values),
             (TargetCoding::Integers(classes), Targets::Number(values)) => {
                 for value in values {
-                    into.y.push(class_of(classes.binary_search(&(*value as i64)).ok())?);
+                    into.y.push(class_of(position(classes, *value as i64))?);
                 }
             }
             (TargetCoding::Strings(classes), Targets::Text(values)) => {
@@ -316,6 +409,15 @@ impl LabelCoding {
         }
         into.offset = block.offset.clone().filter(|_| self.with_offset);
         Ok(())
+    }
+}
+
+/// Where in sorted classes this one is; most are numbers without gaps.
+fn position(classes: &[i64], class: i64) -> Option<usize> {
+    let guess = class.wrapping_sub(*classes.first()?) as usize;
+    match classes.get(guess) == Some(&class) {
+        true => Some(guess),
+        false => classes.binary_search(&class).ok(),
     }
 }
 
@@ -386,24 +488,5 @@ pub fn cut<'x>(mut rows: &'x mut [f32], blocks: &[Range<usize>], width: usize) -
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn batches_hold_every_block_once_within_their_rows_and_end_near_chunks() {
-        for (first, block, n_blocks) in [(0, 64, 40), (640, 64, 33), (0, 1000, 7), (96, 48, 100), (0, 16, 0)] {
-            let blocks: Vec<Range<u64>> = (0..n_blocks).map(|i| first + i * block..first + (i + 1) * block).collect();
-            for (batch_rows, chunk_rows) in [(1, 1), (200, 1), (700, 100), (700, 128), (5000, 512), (u64::MAX, 8192)] {
-                let batches = batches_of(&blocks, batch_rows, chunk_rows);
-                assert!(batches.iter().cloned().flatten().eq(0..blocks.len()), "{batch_rows} {chunk_rows}");
-                for batch in &batches {
-                    let n_rows = blocks[batch.end - 1].end - blocks[batch.start].start;
-                    assert!(n_rows <= batch_rows || batch.len() == 1, "{n_rows} rows where {batch_rows} are read");
-                    let since_chunk = blocks[batch.start].start % chunk_rows;
-                    let is_near = since_chunk < block || batch.start == 0 || chunk_rows + block > batch_rows;
-                    assert!(is_near, "{since_chunk} rows behind the beginning of a chunk");
-                }
-            }
-        }
-    }
-}
+#[path = "stream_tests.rs"]
+mod tests;

@@ -90,12 +90,21 @@ impl Table<'_> {
 
     /// What `of_block` makes of every block here, in order; rayon over blocks.
     pub fn map_blocks<R: Send>(&self, of_block: impl Fn(BlockRows<'_>) -> R + Send + Sync) -> Result<Vec<R>> {
-        let mut all = Vec::new();
-        self.each_batch(|buffer, blocks, first_row| {
-            let made = blocks.par_iter().map(|range| of_block(buffer.block(range.clone(), first_row)));
-            all.par_extend(made);
-        })?;
-        Ok(all)
+        let of_blocks = |buffer: &RowBuffer, blocks: &[Range<usize>], first_row: u64| -> Vec<R> {
+            blocks.par_iter().map(|range| of_block(buffer.block(range.clone(), first_row))).collect()
+        };
+        match &self.rows {
+            LocalRows::Memory(buffer) => Ok(of_blocks(buffer, &self.blocks(), self.first_row)),
+            LocalRows::Stream(stream) => {
+                let mut made: Vec<Vec<(u64, Vec<R>)>> = (0..stream.n_readers()).map(|_| Vec::new()).collect();
+                stream.each_piece(&mut made, |made, buffer, blocks, first_row| {
+                    made.push((first_row, of_blocks(buffer, blocks, first_row)));
+                })?;
+                let mut all: Vec<(u64, Vec<R>)> = made.into_iter().flatten().collect();
+                all.sort_unstable_by_key(|(first_row, _)| *first_row);
+                Ok(all.into_iter().flat_map(|(_, made)| made).collect())
+            }
+        }
     }
 
     /// Blocks are added to one accumulator for each thread: which goes where is left to the clock, so that only what merges
@@ -107,9 +116,19 @@ impl Table<'_> {
     ) -> Result<Vec<W>> {
         let n_blocks = self.plan.blocks(self.units.clone()).len();
         let mut all: Vec<W> = (0..rayon::current_num_threads().min(n_blocks).max(1)).map(|_| new()).collect();
-        self.each_batch(|buffer, blocks, first_row| {
-            share_out(&mut all, blocks, |accumulator, range| add(accumulator, buffer.block(range, first_row)));
-        })?;
+        let add_blocks = |all: &mut [W], buffer: &RowBuffer, blocks: &[Range<usize>], first_row: u64| {
+            share_out(all, blocks, |accumulator, range| add(accumulator, buffer.block(range, first_row)));
+        };
+        match &self.rows {
+            LocalRows::Memory(buffer) => add_blocks(&mut all, buffer, &self.blocks(), self.first_row),
+            LocalRows::Stream(stream) => {
+                let of_reader = all.len().div_ceil(stream.n_readers());
+                let mut readers: Vec<&mut [W]> = all.chunks_mut(of_reader).collect();
+                stream.each_piece(&mut readers, |all, buffer, blocks, first_row| {
+                    add_blocks(all, buffer, blocks, first_row);
+                })?;
+            }
+        }
         Ok(all)
     }
 

@@ -16,6 +16,7 @@ use hdf5::dataset::Layout;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// HDF5 1.10 takes time quadratic in the number of chunks to list them, some 7 ns times its square; more chunks than this are
 /// not asked for.
@@ -49,13 +50,38 @@ pub(super) struct Chunked {
     /// Elements of a chunk along each axis, rows first.
     pub(super) chunk: Vec<u64>,
     /// One per chunk, row-major over the grid of chunks; None where none was written.
-    pub(super) places: Vec<Option<ChunkPlace>>,
+    pub(super) places: Places,
     /// In the order they were applied.
     pub(super) filters: Vec<Filter>,
     /// An element that was never written, as stored.
     pub(super) fill: Vec<u8>,
     /// Stored column by column: a decoded chunk has its rows along the last axis.
     pub(super) turned: bool,
+}
+
+/// Shared by all that read the dataset: there may be millions.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(from = "Vec<Option<ChunkPlace>>", into = "Vec<Option<ChunkPlace>>")]
+pub(super) struct Places(Arc<Vec<Option<ChunkPlace>>>);
+
+impl From<Vec<Option<ChunkPlace>>> for Places {
+    fn from(places: Vec<Option<ChunkPlace>>) -> Places {
+        Places(Arc::new(places))
+    }
+}
+
+impl From<Places> for Vec<Option<ChunkPlace>> {
+    fn from(places: Places) -> Vec<Option<ChunkPlace>> {
+        Arc::unwrap_or_clone(places.0)
+    }
+}
+
+impl std::ops::Deref for Places {
+    type Target = [Option<ChunkPlace>];
+
+    fn deref(&self) -> &[Option<ChunkPlace>] {
+        &self.0
+    }
 }
 
 /// The file of a dataset, which behind an external link is another one than that of its group.
@@ -217,7 +243,7 @@ fn contiguous(
     let column = |j: u64| ChunkPlace { offset: offset + j * column_bytes, stored_bytes: column_bytes, mask: 0 };
     Ok(Place::Chunked(Chunked {
         chunk: vec![n_rows, 1],
-        places: (0..n_columns).map(|j| Some(column(j))).collect(),
+        places: (0..n_columns).map(|j| Some(column(j))).collect::<Vec<_>>().into(),
         filters: Vec::new(),
         fill: Vec::new(),
         turned: false,
@@ -264,7 +290,7 @@ impl Chunked {
             places = (0..n * m).map(|at| places[at % n * m + at / n].clone()).collect();
             chunk.reverse();
         }
-        Ok(Chunked { chunk, places, filters, fill, turned })
+        Ok(Chunked { chunk, places: places.into(), filters, fill, turned })
     }
 
     /// Elements in one row of a chunk.

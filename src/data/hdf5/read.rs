@@ -196,6 +196,13 @@ impl Field {
             let tasks = into[slots.start * stride..slots.end * stride].par_chunks_mut(task_rows * stride);
             let converted = tasks.zip(stored.par_chunks(task_rows * self.index.width)).map(|(into, stored)| {
                 let mut infinite = false;
+                if self.is_whole(stride) {
+                    for (value, &number) in into.iter_mut().zip(stored) {
+                        *value = V::of(number).canonical();
+                        infinite |= value.is_infinite();
+                    }
+                    return infinite;
+                }
                 for (row, stored) in into.chunks_exact_mut(stride).zip(stored.chunks_exact(self.index.width)) {
                     for (value, &number) in row[at..at + self.index.width].iter_mut().zip(stored) {
                         *value = if plain { V::of(number) } else { V::of(self.index.packing.unpack(number.to_f64())) }

@@ -11,7 +11,7 @@ use super::records::{RecordField, Records, Window};
 use super::stored_rows::{Decoders, StoredRows};
 use super::table::{Fields, TableIndex};
 use super::text_rows::{Descriptors, TextRows};
-use super::types::{open_dataset, open_to_read, reason};
+use super::types::{Element, open_dataset, open_to_read, reason};
 use crate::data::canonical::Value;
 use crate::data::names::{Need, TableNames};
 use crate::data::{Block, DataSource, Schema, Targets, ValueCount, Values};
@@ -34,7 +34,7 @@ const PIECE_BYTES: u64 = 1 << 20;
 /// Not collective. Files are opened to read only and without locks, past the HDF5 library where the index says how. At most
 /// 32 are open at a time.
 pub struct Hdf5Source {
-    index: TableIndex,
+    index: Arc<TableIndex>,
     /// The parts whose files are open.
     parts: Vec<Option<OpenPart>>,
     /// Indices of those, the longest unused first.
@@ -43,7 +43,7 @@ pub struct Hdf5Source {
     piece_bytes: u64,
     decoders: Arc<Decoders>,
     /// Chunks that were decoded to a file of this node.
-    decoded: Option<Decoded>,
+    decoded: Option<Arc<Decoded>>,
     /// Reused between reads: elements before conversion. u64 so that it is aligned for every number.
     scratch: Vec<u64>,
 }
@@ -82,7 +82,7 @@ impl Hdf5Source {
     pub fn of_index(index: TableIndex) -> Hdf5Source {
         Hdf5Source {
             parts: index.parts.iter().map(|_| None).collect(),
-            index,
+            index: Arc::new(index),
             recent: Vec::new(),
             keep_bytes: KEEP_BYTES,
             piece_bytes: PIECE_BYTES,
@@ -96,7 +96,7 @@ impl Hdf5Source {
     ///
     /// Errors: rows that the table does not have (usage).
     pub fn keep_rows(&mut self, rows: Range<u64>) -> Result<()> {
-        let schema = &mut self.index.schema;
+        let schema = &mut Arc::make_mut(&mut self.index).schema;
         let n_rows = schema.n_rows;
         if rows.is_empty() || rows.end > n_rows {
             let message = format!("--rows {}..{}: the table has rows 0..{n_rows}", rows.start, rows.end);
@@ -248,7 +248,7 @@ impl DataSource for Hdf5Source {
             }
             part.check_unchanged().in_file(&path)?;
         }
-        self.decoded = Some(Decoded { file, datasets });
+        self.decoded = Some(Arc::new(Decoded { file, datasets }));
         self.close_all();
         Ok(())
     }
@@ -277,6 +277,20 @@ impl DataSource for Hdf5Source {
         widest.map_or(1, |field| field.chunk_rows.clamp(1, part.n_rows.max(1)))
     }
 
+    /// It opens files of its own: the system reads ahead by open file.
+    fn another(&self) -> Option<Box<dyn DataSource>> {
+        Some(Box::new(Hdf5Source {
+            index: self.index.clone(),
+            parts: self.parts.iter().map(|_| None).collect(),
+            recent: Vec::new(),
+            keep_bytes: self.keep_bytes,
+            piece_bytes: self.piece_bytes,
+            decoders: self.decoders.clone(),
+            decoded: self.decoded.clone(),
+            scratch: Vec::new(),
+        }))
+    }
+
     fn limit_memory(&mut self, bytes: u64) {
         self.keep_bytes = bytes / 3; // and half as much again while chunks side by side are decoded
         self.piece_bytes = (bytes / 8).clamp(1 << 16, PIECE_BYTES);
@@ -290,10 +304,19 @@ impl Hdf5Source {
         let part = &self.index.parts[number];
         let mut files: Vec<OpenFile> = Vec::new();
         let mut library = None;
-        let keep_bytes = self.keep_bytes / part.fields.all().count().max(1) as u64;
+        // Chunks of all datasets are likely to hold as many rows.
+        let row_bytes = |field: &FieldIndex| match field.element {
+            // The descriptor, and as much again for what it leads to.
+            Element::Text => 32 * field.width as u64,
+            element => (field.width * element.memory_bytes()).max(1) as u64,
+        };
+        let all_bytes = part.fields.all().map(row_bytes).sum::<u64>().max(1);
+        let share = |bytes: u64| {
+            (u128::from(self.keep_bytes) * u128::from(bytes.min(all_bytes)) / u128::from(all_bytes)) as u64
+        };
         let stored_rows =
-            |files: &mut Vec<OpenFile>, name: &str, stored: &StoredIndex, keep_bytes| -> Result<StoredRows> {
-                let decoded = self.decoded.as_ref();
+            |files: &mut Vec<OpenFile>, name: &str, stored: &StoredIndex, keep_bytes: u64| -> Result<StoredRows> {
+                let decoded = self.decoded.as_deref();
                 let decoded = decoded.and_then(|all| Some((all, all.datasets.get(&(number, name.to_string()))?)));
                 let (stored, file) = match decoded {
                     Some((all, stored)) => (stored, all.file.clone()),
@@ -303,18 +326,19 @@ impl Hdf5Source {
             };
         let mut records = BTreeMap::new();
         for (name, stored) in &part.records {
-            records.insert(name.clone(), Arc::new(Records::new(stored_rows(&mut files, name, stored, keep_bytes)?)));
+            let rows = stored_rows(&mut files, name, stored, share(stored.row_bytes() as u64))?;
+            records.insert(name.clone(), Arc::new(Records::new(rows)));
         }
-        // Half for descriptors, half for what they lead to.
-        let heap = |files: &mut Vec<OpenFile>, stored: &StoredIndex, sizes: Sizes| -> Result<Heap> {
+        let heap = |files: &mut Vec<OpenFile>, stored: &StoredIndex, sizes: Sizes, keep_bytes: u64| -> Result<Heap> {
             let file = open_once(files, &stored.file, stored.file_bytes)?;
-            Ok(Heap::new(file, stored.file_bytes, sizes, keep_bytes / 2))
+            Ok(Heap::new(file, stored.file_bytes, sizes, keep_bytes))
         };
         let mut open = |field: &FieldIndex| -> Result<Field> {
             let in_records = |window: Window| match records.get(&field.dataset) {
                 Some(records) => Ok(RecordField { records: records.clone(), window }),
                 None => Err(Error::internal("a field without its dataset")).in_dataset(&field.path),
             };
+            let keep_bytes = share(row_bytes(field));
             let bytes = match &field.access {
                 Access::Direct(stored) => {
                     Bytes::Stored(Box::new(stored_rows(&mut files, &field.path, stored, keep_bytes)?))
@@ -322,12 +346,14 @@ impl Hdf5Source {
                 Access::InRecords(window) => Bytes::Record(in_records(*window)?),
                 Access::Text(stored, sizes) => {
                     let rows = stored_rows(&mut files, &field.path, stored, keep_bytes / 2)?;
-                    Bytes::Text(TextRows::new(Descriptors::Alone(Box::new(rows)), heap(&mut files, stored, *sizes)?))
+                    let heap = heap(&mut files, stored, *sizes, keep_bytes / 2)?;
+                    Bytes::Text(TextRows::new(Descriptors::Alone(Box::new(rows)), heap))
                 }
                 Access::TextInRecords(window, sizes) => {
                     let descriptors = in_records(*window)?;
                     let stored = &part.records[&field.dataset];
-                    Bytes::Text(TextRows::new(Descriptors::InRecords(descriptors), heap(&mut files, stored, *sizes)?))
+                    let heap = heap(&mut files, stored, *sizes, keep_bytes / 2)?;
+                    Bytes::Text(TextRows::new(Descriptors::InRecords(descriptors), heap))
                 }
                 Access::Library(_) => {
                     let file = match &library {

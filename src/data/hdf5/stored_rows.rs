@@ -207,7 +207,7 @@ impl StoredRows {
         let mut places = vec![None; chunked.places.len()];
         numbers.clone().for_each(|number| places[number] = Some(place(number)));
         let n_bytes = numbers.len() as u64 * decoded_bytes;
-        let chunked = Chunked { places, filters: Vec::new(), turned: false, ..chunked.clone() };
+        let chunked = Chunked { places: places.into(), filters: Vec::new(), turned: false, ..chunked.clone() };
         let index = StoredIndex { file_bytes: offset + n_bytes, place: Place::Chunked(chunked), ..self.index.clone() };
         Ok((index, n_bytes))
     }
