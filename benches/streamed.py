@@ -1,5 +1,5 @@
 """Training on a table eight times as large as --max-memory beside the same in memory: seconds of a pass, the share of the time that
-waits for rows, and the rate of the rows beside that of reading and decoding them alone. One JSON line a case.
+threads read and decode, and the rate of the rows beside that of reading and decoding them alone. One JSON line a case.
 
 usage: streamed.py CONSORT READER [FOLDER]
 CONSORT: the program; READER: what `cargo bench --bench reader --no-run` names; FOLDER for the tables and the scratch (default: a
@@ -7,7 +7,9 @@ temporary one). Python needs numpy and h5py.
 
 2,400,000 x 28 float32 (269 MB, logistic) against --max-memory 32M, 2 threads, in the page cache; medians of RUNS in turn. `rate` is
 bytes of rows over the seconds of training; `reading_alone` what READER makes of the same dataset with 2 threads: it does nothing
-else with the cores, so that a pass of t seconds of arithmetic and r of decoding has at most r / (r + t) of that rate.
+else with the cores, so that a pass of t seconds of arithmetic and r of decoding has at most r / (r + t) of that rate. `pass_over_both`
+is the streamed pass over t + r: the median pass in memory and the median of reading alone. Threads that read for themselves do not
+wait for one another, so `reading` is not time lost: it is what decoding costs.
 """
 import json, os, statistics, subprocess, sys, tempfile
 import h5py, numpy as np
@@ -56,10 +58,14 @@ for name, options in tables:
             alone.append(json.loads(line)["consort_2_threads"])
         assert len({run["digest"] for run in memory + disk}) == 1, "other bits"
         rate = median(lambda run: run["streamed"]["rows"] * D * 4 / 1e6 / run["train_s"], disk)
+        passed, in_memory = (median(lambda run: run["epoch_s"], runs) for runs in (disk, memory))
+        reading = N * D * 4 / 1e6 / statistics.median(alone)
         print(json.dumps({
             "bench": "streamed.py", "case": f"{name}, {solver}", "in_memory_s": round(median(lambda run: run["train_s"], memory), 3),
             "streamed_s": round(median(lambda run: run["train_s"], disk), 3), "rate_mb_s": round(rate),
             "reading_alone_mb_s": round(statistics.median(alone)), "over_reading_alone": round(rate / statistics.median(alone), 2),
-            "waiting": round(median(lambda run: run["streamed"]["wait_s"] / run["train_s"], disk), 2),
+            "pass_s": round(passed, 3), "pass_in_memory_s": round(in_memory, 3), "reading_alone_s": round(reading, 3),
+            "pass_over_both": round(passed / (in_memory + reading), 2),
+            "reading": round(median(lambda run: run["streamed"]["read_s"] / run["train_s"], disk), 2),
             "peak_mb": round(median(lambda run: run["peak_memory_bytes"] / 1e6, disk))}), flush=True)
     os.remove(path)

@@ -24,6 +24,8 @@ use std::sync::Arc;
 
 /// Files kept open at a time; a table of more files opens them as it reads.
 const MAX_OPEN_FILES: usize = 32;
+/// Of each further reader, which goes through the rows in order; there may be many.
+const MAX_OPEN_BESIDE: usize = 2;
 /// Decoded chunks kept for all datasets of a file together, unless told otherwise.
 const KEEP_BYTES: u64 = 64 << 20;
 /// What is read by one call for each thread when no chunk is larger: converted while it is still in the processor's cache.
@@ -39,6 +41,7 @@ pub struct Hdf5Source {
     parts: Vec<Option<OpenPart>>,
     /// Indices of those, the longest unused first.
     recent: Vec<usize>,
+    max_open: usize,
     keep_bytes: u64,
     piece_bytes: u64,
     decoders: Arc<Decoders>,
@@ -84,6 +87,7 @@ impl Hdf5Source {
             parts: index.parts.iter().map(|_| None).collect(),
             index: Arc::new(index),
             recent: Vec::new(),
+            max_open: MAX_OPEN_FILES,
             keep_bytes: KEEP_BYTES,
             piece_bytes: PIECE_BYTES,
             decoders: Arc::default(),
@@ -191,7 +195,7 @@ impl Hdf5Source {
         }
         self.recent.retain(|&other| other != number);
         self.recent.push(number);
-        if self.recent.len() > MAX_OPEN_FILES {
+        if self.recent.len() > self.max_open {
             let closed = self.recent.remove(0);
             self.parts[closed] = None;
         }
@@ -283,6 +287,7 @@ impl DataSource for Hdf5Source {
             index: self.index.clone(),
             parts: self.parts.iter().map(|_| None).collect(),
             recent: Vec::new(),
+            max_open: MAX_OPEN_BESIDE,
             keep_bytes: self.keep_bytes,
             piece_bytes: self.piece_bytes,
             decoders: self.decoders.clone(),
