@@ -8,7 +8,8 @@ temporary one). Python needs numpy and h5py.
 2,400,000 x 28 float32 (269 MB, logistic) against --max-memory 32M, 2 threads, in the page cache; medians of RUNS in turn. `rate` is
 bytes of rows over the seconds of training; `reading_alone` what READER makes of the same dataset with 2 threads: it does nothing
 else with the cores, so that a pass of t seconds of arithmetic and r of decoding has at most r / (r + t) of that rate. `pass_over_both`
-is the streamed pass over t + r: the median pass in memory and the median of reading alone. Threads that read for themselves do not
+is the streamed iteration over t + r: the median iteration in memory, and reading alone as often as an iteration passes over the rows
+(newton: twice). Threads that read for themselves do not
 wait for one another, so `reading` is not time lost: it is what decoding costs.
 """
 import json, os, statistics, subprocess, sys, tempfile
@@ -59,7 +60,7 @@ for name, options in tables:
         assert len({run["digest"] for run in memory + disk}) == 1, "other bits"
         rate = median(lambda run: run["streamed"]["rows"] * D * 4 / 1e6 / run["train_s"], disk)
         passed, in_memory = (median(lambda run: run["epoch_s"], runs) for runs in (disk, memory))
-        reading = N * D * 4 / 1e6 / statistics.median(alone)
+        reading = (2 if solver == "newton" else 1) * N * D * 4 / 1e6 / statistics.median(alone)
         print(json.dumps({
             "bench": "streamed.py", "case": f"{name}, {solver}", "in_memory_s": round(median(lambda run: run["train_s"], memory), 3),
             "streamed_s": round(median(lambda run: run["train_s"], disk), 3), "rate_mb_s": round(rate),
