@@ -4,8 +4,11 @@
 //! A message says where, what was found, what was expected and what to do. The layer that knows the
 //! file, dataset or flag adds it: `read(…).in_dataset("train/X").in_file(path)`.
 
+use std::any::Any;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub type Result<V> = std::result::Result<V, Error>;
 
@@ -92,6 +95,16 @@ impl Error {
         self
     }
 
+    /// What a panic becomes. Whoever set the hook has said it, with its place in the source.
+    pub(crate) fn of_panic(panic: &(dyn Any + Send)) -> Error {
+        Error::internal(format!("panic: {}", panic_text(panic)))
+    }
+
+    /// Whether this was a panic, on this rank or another.
+    pub(crate) fn is_panic(&self) -> bool {
+        self.kind == ErrorKind::Internal && self.message.contains("panic: ")
+    }
+
     /// Adds a place in front: `place: message`.
     pub fn at(mut self, place: impl Into<String>) -> Error {
         self.places.push(place.into());
@@ -109,6 +122,33 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// The words of a panic.
+pub fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+        (Some(text), _) => text,
+        (_, Some(text)) => text,
+        _ => "(no message)",
+    }
+}
+
+/// Calls of [`caught`] under way in this process.
+static CATCHING: AtomicUsize = AtomicUsize::new(0);
+
+/// Runs `work`; a panic in it, or on threads that it waits for, is an `Internal` error. Not collective.
+///
+/// For work whose failure has to be tidied up, or told to ranks that wait: no panic in it ends the job on the spot.
+pub(crate) fn caught<V>(work: impl FnOnce() -> V) -> Result<V> {
+    CATCHING.fetch_add(1, Ordering::SeqCst);
+    let done = catch_unwind(AssertUnwindSafe(work));
+    CATCHING.fetch_sub(1, Ordering::SeqCst);
+    done.map_err(|panic| Error::of_panic(&*panic))
+}
+
+/// Whether somebody of this process waits for a panic, to tell it.
+pub(crate) fn is_catching() -> bool {
+    CATCHING.load(Ordering::SeqCst) > 0
+}
 
 /// Places, added by the layer that knows them.
 pub trait InContext<V> {

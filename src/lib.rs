@@ -17,7 +17,8 @@
 //!   `optim` gradients to parameters
 //! * `config` the settings of a training; `model` inert values that predict
 //! * `store` models and predictions in HDF5
-//! * `train` the only room that combines all the others; `predict`, `verify`, `doctor` the other commands
+//! * `train` the only room that combines all the others; `predict`, `convert`, `verify`,
+//!   `doctor` the other commands
 //! * `cli` words typed by a person; `report` what a person sees while waiting
 #![deny(unsafe_code)]
 
@@ -25,6 +26,7 @@ pub mod blas;
 pub mod cli;
 pub mod comm;
 pub mod config;
+pub mod convert;
 pub mod data;
 pub mod doctor;
 pub mod error;

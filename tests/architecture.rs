@@ -22,14 +22,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("store", &["config", "data", "model"]),
     ("train", &["blas", "comm", "config", "data", "metric", "model", "objective", "optim"]),
     ("predict", &["comm", "config", "data", "metric", "model", "objective", "store", "train"]),
+    ("convert", &["comm", "data"]),
     ("verify", &["comm", "data", "model", "train"]),
     ("doctor", &["blas", "comm", "data", "store"]),
     ("report", &["data", "train"]),
     (
         "cli",
         &[
-            "blas", "comm", "config", "data", "doctor", "metric", "model", "predict", "report", "store", "train",
-            "verify",
+            "blas", "comm", "config", "convert", "data", "doctor", "metric", "model", "predict", "report", "store",
+            "train", "verify",
         ],
     ),
     ("main", &["comm", "cli", "blas"]),

@@ -349,6 +349,9 @@ pub struct DoctorFlags {
 }
 
 /// Turn csv, tsv, libsvm, Parquet, npy, npz or idx files into HDF5.
+///
+/// With several ranks, the first reads and writes, and all parse (csv, tsv, libsvm) and compress. The file has the same bytes for any
+/// number of ranks and threads.
 #[derive(Debug, Args)]
 #[command(arg_required_else_help = true, override_usage = "consort convert IN… OUT.h5 [OPTIONS]")]
 pub struct ConvertFlags {
@@ -389,7 +392,8 @@ pub struct ConvertFlags {
 /// Write an HDF5 file again with better chunks and compression.
 ///
 /// Everything in the file is kept: groups, datasets, attributes, links. Numbers and strings of fixed length get chunks of whole
-/// rows; the rest is copied as it is.
+/// rows; the rest is copied as it is. With several ranks, the first reads and writes, and all compress; the file has the same bytes
+/// for any number of ranks and threads.
 #[derive(Debug, Args)]
 #[command(arg_required_else_help = true, override_usage = "consort repack IN.h5 OUT.h5 [OPTIONS]")]
 pub struct RepackFlags {

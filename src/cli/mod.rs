@@ -10,15 +10,16 @@ mod print;
 mod resolve;
 
 use crate::comm::{Communicator, World, launcher_size, run_world};
-use crate::data::hdf5::repack;
+use crate::data::convert::ConvertOptions;
+use crate::data::hdf5::repack::RepackOptions;
 use crate::data::names::Need;
-use crate::data::{convert, describe, files};
+use crate::data::{describe, files};
 use crate::error::{Error, ErrorKind, InContext, Result};
 use crate::predict::load_model;
 use crate::report::{Reporter, print_line, with_progress};
 use crate::train::evaluate::evaluate;
 use crate::train::{Inputs, Reading};
-use crate::{blas, doctor, predict, store, train, verify};
+use crate::{blas, convert, doctor, predict, store, train, verify};
 use clap::Parser;
 use flags::{Command, InspectFlags, VerifyFlags, Words};
 use print::{Printer, TrainCosts};
@@ -87,8 +88,8 @@ enum Job<'a> {
     /// The model, and the files if they are not those named in it.
     Verify(PathBuf, Vec<PathBuf>, Reading, &'a VerifyFlags),
     Doctor,
-    Convert(Vec<PathBuf>, PathBuf, convert::ConvertOptions),
-    Repack(&'a Path, &'a Path, repack::RepackOptions),
+    Convert(Vec<PathBuf>, PathBuf, ConvertOptions),
+    Repack(&'a Path, &'a Path, RepackOptions),
 }
 
 fn checked(command: &Command) -> Result<Job<'_>> {
@@ -220,18 +221,20 @@ fn carry_out(comm: &Communicator, job: &Job<'_>, json: bool) -> Result<i32> {
             printer.diagnosis(&doctor::diagnose(comm)?);
             Ok(0)
         }
-        Job::Convert(inputs, out, options) => on_root(comm, || {
-            store::check_output(out, true)?; // what may be replaced is looked at there
-            let done = with_progress(json, |watch| convert::convert(inputs, out, options, watch))?;
-            printer.converted(&done, out);
-            Ok(())
-        }),
-        Job::Repack(input, out, options) => on_root(comm, || {
-            store::check_output(out, true)?;
-            let done = with_progress(json, |watch| repack::repack(input, out, options, watch))?;
-            printer.repacked(&done, out);
-            Ok(())
-        }),
+        Job::Convert(inputs, out, options) => {
+            on_root(comm, || store::check_output(out, true))?; // what may be replaced is looked at there
+            let done =
+                with_progress(json || !comm.is_root(), |watch| convert::convert(comm, inputs, out, options, watch))?;
+            done.iter().for_each(|done| printer.converted(done, out));
+            Ok(0)
+        }
+        Job::Repack(input, out, options) => {
+            on_root(comm, || store::check_output(out, true))?;
+            let done =
+                with_progress(json || !comm.is_root(), |watch| convert::repack(comm, input, out, options, watch))?;
+            done.iter().for_each(|done| printer.repacked(done, out));
+            Ok(0)
+        }
     }
 }
 

@@ -52,8 +52,7 @@ pub fn run_ranks<R: Send>(
             .build()
             .map_err(|e| Error::usage(format!("cannot start {} threads: {e}", threads.max(1))));
         let run = || pool?.install(|| body(&Communicator::new(Box::new(ThreadRank::world(&hub, rank)))));
-        let result = catch_unwind(AssertUnwindSafe(run))
-            .unwrap_or_else(|panic| Err(Error::internal(format!("panic: {}", panic_text(&*panic)))));
+        let result = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| Err(Error::of_panic(&*panic)));
         hub.finish(rank, result.as_ref().err());
         result
     };
@@ -80,15 +79,6 @@ pub fn run_ranks<R: Send>(
     match first(true).or_else(|| first(false)) {
         Some(failure) => Err(failure),
         None => Ok(results.into_iter().filter_map(Result::ok).collect()),
-    }
-}
-
-/// The words of a panic.
-pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
-    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
-        (Some(text), _) => text,
-        (_, Some(text)) => text,
-        _ => "(no message)",
     }
 }
 

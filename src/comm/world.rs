@@ -7,9 +7,9 @@ use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::threads::{panic_text, run_ranks};
+use super::threads::run_ranks;
 use super::{Communicator, self_test};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, is_catching, panic_text};
 use crate::functions::check_denormals;
 
 /// The most ranks that one process plays.
@@ -207,7 +207,7 @@ fn run_body(comm: &Communicator, ready: Result<()>, body: impl Fn(&Communicator)
     let run =
         || self_test(comm).and_then(|()| comm.agree(ready.and_then(|()| check_denormals()))).and_then(|()| body(comm));
     let ran = catch_unwind(AssertUnwindSafe(run));
-    let mut result = ran.unwrap_or_else(|panic| Err(Error::internal(format!("panic: {}", panic_text(&*panic)))));
+    let mut result = ran.unwrap_or_else(|panic| Err(Error::of_panic(&*panic)));
     let mut reported = false;
     // A mismatch with a peer's call costs both sides one more common end; more rounds are a bug.
     for _ in 0..4 {
@@ -263,7 +263,7 @@ fn run_on_mpi(
 }
 
 fn report(rank: usize, size: usize, error: &Error) {
-    if error.kind() == ErrorKind::Internal && error.to_string().starts_with("panic: ") {
+    if error.is_panic() {
         return; // the hook has said it, with its place
     }
     match size {
@@ -309,7 +309,8 @@ impl Hook {
                 1 => say(format_args!("internal error: {text}{place}")),
                 _ => say(format_args!("rank {rank} of {size}: internal error: {text}{place}")),
             }
-            if let Some(abort) = abort {
+            // Caught, it goes to all ranks as an error.
+            if let Some(abort) = abort.filter(|_| !is_catching()) {
                 abort(ErrorKind::Internal.exit_code());
             }
         }));

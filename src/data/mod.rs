@@ -8,6 +8,7 @@
 mod block;
 mod canonical;
 pub mod convert;
+pub mod crew;
 #[cfg(test)]
 pub(crate) mod damage;
 pub mod describe;

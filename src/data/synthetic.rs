@@ -147,7 +147,7 @@ fn write_sparse(
     storage: Storage,
 ) -> Result<()> {
     use super::hdf5::write::{CHUNK_BYTES, Cell, Sink};
-    let mut sink = Sink::new(writer);
+    let mut sink = Sink::new(writer, &super::crew::Alone)?;
     let chunk_bytes = storage.chunk_rows.map_or(CHUNK_BYTES, |rows| 8 * rows);
     let shape = [rows.n_rows() as u64, n_columns as u64];
     let mut datasets = writer.sparse(&mut sink, "X", Cell::F64, shape, rows.n_values() as u64, chunk_bytes)?;

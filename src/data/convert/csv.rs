@@ -5,8 +5,10 @@ use super::number::parse;
 use super::pieces::{Cutter, Piece, for_each};
 use super::table::{Column, Dictionary, Plan, Rows, TableSink};
 use super::{ConvertOptions, ConvertReport, Format, target_column};
+use crate::data::crew::{Crew, Kind, Shared, Work};
 use crate::data::hdf5::write::{Writer, changed};
 use crate::error::{Error, InContext, Result};
+use serde::{Deserialize, Serialize};
 use std::io::{BufRead, Read};
 
 /// How the files are written, the same for all.
@@ -16,7 +18,7 @@ struct Layout {
 }
 
 /// What one file says about itself.
-#[derive(Clone)]
+#[derive(Clone, Serialize, Deserialize)]
 struct Head {
     separator: u8,
     /// Names, if its first record is a header.
@@ -40,13 +42,15 @@ pub(super) fn convert(inputs: &mut Inputs<'_>, writer: &Writer, options: &Conver
     }
     let n_rows = scan.n_rows;
     let plan = Plan::of(scan.settle(inputs)?, target, writer).in_file(first)?;
-    let mut sink = TableSink::new(&plan, writer, n_rows)?;
+    let storing = Shared::new(inputs.crew, Storing { heads, plan })?;
+    let Storing { heads, plan } = storing.work();
+    let mut sink = TableSink::new(plan, writer, inputs.crew, n_rows)?;
     inputs.begin("writing");
     for_each(
         inputs,
         &mut (),
+        |()| &storing,
         |file, start| Cutter::quoted(heads[file].separator, start),
-        |(), piece| rows_of(piece, &heads[piece.file], &plan),
         |(), _, rows| sink.push(&rows),
     )?;
     sink.finish()?;
@@ -107,7 +111,11 @@ fn reader<R: Read>(separator: u8, from: R) -> ::csv::Reader<R> {
 }
 
 /// Calls `each` with every row of the piece and where it begins. Errors: a row with another number of fields.
-fn records(piece: &Piece, head: &Head, mut each: impl FnMut(usize, &::csv::ByteRecord) -> Result<()>) -> Result<()> {
+fn records(
+    piece: &Piece<'_>,
+    head: &Head,
+    mut each: impl FnMut(usize, &::csv::ByteRecord) -> Result<()>,
+) -> Result<()> {
     let mut rows = reader(head.separator, &piece.bytes[..]);
     let mut record = ::csv::ByteRecord::new();
     let mut is_header = piece.is_first && head.names.is_some();
@@ -129,15 +137,15 @@ fn records(piece: &Piece, head: &Head, mut each: impl FnMut(usize, &::csv::ByteR
 type Spot = (usize, u64);
 
 /// What a pass has seen of a column.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 struct ColumnScan {
     column: Column,
     infinite: Option<Spot>,
     too_long: Option<Spot>,
 }
 
-#[derive(Clone, Default)]
-struct Scan {
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub(in crate::data) struct Scan {
     n_rows: u64,
     columns: Vec<ColumnScan>,
     /// A column turned out to be of strings after numbers: those have to be looked at as strings.
@@ -151,15 +159,25 @@ fn scan(inputs: &mut Inputs<'_>, heads: &[Head], names: &[String]) -> Result<Sca
         ..ColumnScan::default()
     };
     let mut scan = Scan { columns: names.iter().map(named).collect(), ..Scan::default() };
+    let crew: &dyn Crew = inputs.crew;
     loop {
         inputs.begin("reading");
+        let shared = |scan: &Scan| Shared::new(crew, Scanning { heads: heads.to_vec(), is_text: scan.is_text() });
+        let mut state = (shared(&scan)?, scan);
         for_each(
             inputs,
-            &mut scan,
+            &mut state,
+            |(scanning, _)| scanning,
             |file, start| Cutter::quoted(heads[file].separator, start),
-            |scan, piece| scan_piece(piece, &heads[piece.file], &scan.is_text()),
-            |scan, piece, found| scan.merge(found, piece, heads),
+            |(scanning, scan), piece, found| {
+                scan.merge(found, piece, heads)?;
+                if scan.is_text() != scanning.work().is_text {
+                    *scanning = shared(scan)?;
+                }
+                Ok(())
+            },
         )?;
+        scan = state.1;
         if !scan.again {
             return Ok(scan);
         }
@@ -167,7 +185,44 @@ fn scan(inputs: &mut Inputs<'_>, heads: &[Head], names: &[String]) -> Result<Sca
     }
 }
 
-fn scan_piece(piece: &Piece, head: &Head, is_text: &[bool]) -> Result<Scan> {
+/// The work of looking at pieces.
+#[derive(Serialize, Deserialize)]
+pub(in crate::data) struct Scanning {
+    heads: Vec<Head>,
+    /// Columns that are known to be of strings.
+    is_text: Vec<bool>,
+}
+
+impl Work for Scanning {
+    const KIND: Kind = Kind::CsvScan;
+    type Job<'a> = Piece<'a>;
+    type Done = Scan;
+    type Tool = ();
+
+    fn run(&self, piece: &Piece<'_>, (): &mut ()) -> Result<Scan> {
+        scan_piece(piece, &self.heads[piece.file], &self.is_text)
+    }
+}
+
+/// The work of turning pieces into rows.
+#[derive(Serialize, Deserialize)]
+pub(in crate::data) struct Storing {
+    heads: Vec<Head>,
+    plan: Plan,
+}
+
+impl Work for Storing {
+    const KIND: Kind = Kind::CsvRows;
+    type Job<'a> = Piece<'a>;
+    type Done = Rows;
+    type Tool = ();
+
+    fn run(&self, piece: &Piece<'_>, (): &mut ()) -> Result<Rows> {
+        rows_of(piece, &self.heads[piece.file], &self.plan)
+    }
+}
+
+fn scan_piece(piece: &Piece<'_>, head: &Head, is_text: &[bool]) -> Result<Scan> {
     let mut is_text = is_text.to_vec();
     loop {
         let fresh = |&is_text: &bool| ColumnScan {
@@ -213,7 +268,7 @@ impl Scan {
         self.columns.iter().map(|scanned| scanned.column.text.is_some()).collect()
     }
 
-    fn merge(&mut self, mut found: Scan, piece: &Piece, heads: &[Head]) -> Result<()> {
+    fn merge(&mut self, mut found: Scan, piece: &Piece<'_>, heads: &[Head]) -> Result<()> {
         let known = self.is_text();
         if known.iter().zip(found.is_text()).any(|(known, found)| *known && !found) {
             found = scan_piece(piece, &heads[piece.file], &known)?;
@@ -272,7 +327,7 @@ impl Scan {
     }
 }
 
-fn rows_of(piece: &Piece, head: &Head, plan: &Plan) -> Result<Rows> {
+fn rows_of(piece: &Piece<'_>, head: &Head, plan: &Plan) -> Result<Rows> {
     let mut rows = plan.rows();
     records(piece, head, |_, record| {
         for (column, field) in record.iter().enumerate() {

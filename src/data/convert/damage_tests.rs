@@ -2,6 +2,7 @@
 //! no more memory than a small file can need.
 
 use super::{ConvertOptions, convert};
+use crate::data::crew::Alone;
 use crate::data::damage::damage;
 use crate::data::hdf5::types::open_to_read;
 use crate::rng::{Draws, Stream};
@@ -52,7 +53,7 @@ fn damaged_files_are_refused_or_read_and_leave_nothing_behind() {
         let path = folder.path().join(&name);
         let options = ConvertOptions { sparse, replace: true, ..ConvertOptions::default() };
         std::fs::write(&path, &bytes).unwrap();
-        let whole = convert(std::slice::from_ref(&path), &out, &options, &mut |_| ());
+        let whole = convert(std::slice::from_ref(&path), &out, &options, &Alone, &mut |_| ());
         assert!(whole.is_ok(), "{name}: {}", whole.unwrap_err());
         let draws = Draws::new(number as u64, Stream::Synthetic);
         for draw in 0..DAMAGES_PER_FILE {
@@ -60,7 +61,7 @@ fn damaged_files_are_refused_or_read_and_leave_nothing_behind() {
             (0..1 + draw % 3).for_each(|again| damage(&mut damaged, draws, draw * 3 + again));
             std::fs::write(&path, &damaged).unwrap();
             let _ = std::fs::remove_file(&out);
-            match convert(std::slice::from_ref(&path), &out, &options, &mut |_| ()) {
+            match convert(std::slice::from_ref(&path), &out, &options, &Alone, &mut |_| ()) {
                 Ok(_) => {
                     n_read += 1;
                     open_to_read(&out).unwrap();
@@ -99,7 +100,7 @@ fn a_changed_byte_of_an_archive_is_noticed() {
         let read = |bytes: &[u8]| {
             std::fs::write(&path, bytes).unwrap();
             let options = ConvertOptions { replace: true, ..ConvertOptions::default() };
-            convert(std::slice::from_ref(&path), &out, &options, &mut |_| ())
+            convert(std::slice::from_ref(&path), &out, &options, &Alone, &mut |_| ())
         };
         assert_eq!(read(&bytes).unwrap().n_rows, 64);
         for at in (200..bytes.len() - 200).step_by(97) {
@@ -116,7 +117,8 @@ fn rows_without_values_do_not_make_a_csv_of_libsvm() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("rows.svm");
     std::fs::write(&path, "1\n0 1:3 2:4\n1 3:5\n").unwrap();
-    let report = convert(&[path], &folder.path().join("out.h5"), &ConvertOptions::default(), &mut |_| ()).unwrap();
+    let report =
+        convert(&[path], &folder.path().join("out.h5"), &ConvertOptions::default(), &Alone, &mut |_| ()).unwrap();
     assert_eq!((report.format, report.n_rows, report.n_columns), (super::Format::Libsvm, 3, 3));
 }
 
@@ -126,7 +128,13 @@ fn an_input_that_is_called_like_an_output_under_way_stays() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("data.h5.partial");
     std::fs::write(&path, "a,y\n1,2\n").unwrap();
-    convert(std::slice::from_ref(&path), &folder.path().join("data.h5"), &ConvertOptions::default(), &mut |_| ())
-        .unwrap();
+    convert(
+        std::slice::from_ref(&path),
+        &folder.path().join("data.h5"),
+        &ConvertOptions::default(),
+        &Alone,
+        &mut |_| (),
+    )
+    .unwrap();
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "a,y\n1,2\n");
 }

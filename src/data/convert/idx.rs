@@ -40,7 +40,7 @@ pub(super) fn convert(inputs: &mut Inputs<'_>, writer: &Writer) -> Result<Conver
         let path = &inputs.paths[file];
         let name = if Some(file) == labels { "y" } else { "X" };
         let (n_rows, row_shape) = (header.shape[0] as u64, &header.shape[1..]);
-        let mut sink = Sink::new(writer);
+        let mut sink = Sink::new(writer, inputs.crew)?;
         let at = sink.dataset(writer, name, header.element.cell(), n_rows, row_shape, CHUNK_BYTES).in_file(path)?;
         let mut stream = inputs.open(file)?;
         self::header(&mut stream).in_file(path)?;

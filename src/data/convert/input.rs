@@ -1,6 +1,7 @@
 //! The files to convert, as streams of bytes: decompressed where they are gzip, hashed as they are stored, counted for whoever waits.
 
 use super::Progress;
+use crate::data::crew::Crew;
 use crate::data::hdf5::write::changed;
 use crate::error::{Error, InContext, Result};
 use flate2::bufread::MultiGzDecoder;
@@ -15,6 +16,8 @@ const BUFFER_BYTES: usize = 1 << 18;
 /// The inputs of one conversion. Every pass reads all of them from beginning to end, in order.
 pub(super) struct Inputs<'a> {
     pub(super) paths: &'a [PathBuf],
+    /// Who shares the work.
+    pub(super) crew: &'a dyn Crew,
     of_bytes: u64,
     done_bytes: Arc<AtomicU64>,
     doing: &'static str,
@@ -24,7 +27,11 @@ pub(super) struct Inputs<'a> {
 
 impl<'a> Inputs<'a> {
     /// Errors: what is not there, or is no regular file (it is read twice).
-    pub(super) fn new(paths: &'a [PathBuf], watch: &'a mut dyn FnMut(&Progress)) -> Result<Inputs<'a>> {
+    pub(super) fn new(
+        paths: &'a [PathBuf],
+        crew: &'a dyn Crew,
+        watch: &'a mut dyn FnMut(&Progress),
+    ) -> Result<Inputs<'a>> {
         let mut of_bytes = 0;
         for path in paths {
             let found = std::fs::metadata(path).map_err(cannot_open).in_file(path)?;
@@ -35,7 +42,7 @@ impl<'a> Inputs<'a> {
             of_bytes += found.len();
         }
         let done_bytes = Arc::new(AtomicU64::new(0));
-        Ok(Inputs { paths, of_bytes, done_bytes, doing: "reading", digests: vec![None; paths.len()], watch })
+        Ok(Inputs { paths, crew, of_bytes, done_bytes, doing: "reading", digests: vec![None; paths.len()], watch })
     }
 
     /// A new pass begins. `doing`: one word for people.

@@ -5,8 +5,10 @@ use super::input::Inputs;
 use super::number::{Number, Seen, parse, put};
 use super::pieces::{Cutter, Piece, for_each};
 use super::{ConvertOptions, ConvertReport, Format};
+use crate::data::crew::{Kind, Plain, Shared, Work};
 use crate::data::hdf5::write::{CHUNK_BYTES, Cell, Sink, SparseDatasets, Writer, changed};
 use crate::error::{Error, InContext, Result};
+use serde::{Deserialize, Serialize};
 
 /// Densified rows that are handed on at a time.
 const DENSE_BYTES: usize = 4 << 20;
@@ -14,8 +16,8 @@ const DENSE_BYTES: usize = 4 << 20;
 const MOST_DENSE_BYTES: u128 = 1 << 42;
 
 /// What the first pass finds.
-#[derive(Clone, Default)]
-struct Scan {
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub(in crate::data) struct Scan {
     n_rows: u64,
     n_values: u64,
     has_index_0: bool,
@@ -25,25 +27,56 @@ struct Scan {
 }
 
 /// Stored values of some rows.
-#[derive(Default)]
-struct Rows {
+#[derive(Default, Serialize, Deserialize)]
+pub(in crate::data) struct Rows {
     labels: Vec<Number>,
     /// Where each row's values end.
-    ends: Vec<usize>,
+    ends: Plain<usize>,
     /// As written, ascending in each row.
-    indices: Vec<u64>,
-    values: Vec<f64>,
+    indices: Plain<u64>,
+    values: Plain<f64>,
+}
+
+/// The work of looking at pieces.
+#[derive(Serialize, Deserialize)]
+pub(in crate::data) struct Scanning;
+
+impl Work for Scanning {
+    const KIND: Kind = Kind::LibsvmScan;
+    type Job<'a> = Piece<'a>;
+    type Done = Scan;
+    type Tool = ();
+
+    fn run(&self, piece: &Piece<'_>, (): &mut ()) -> Result<Scan> {
+        scan_piece(piece)
+    }
+}
+
+/// The work of turning pieces into rows.
+#[derive(Serialize, Deserialize)]
+pub(in crate::data) struct Reading;
+
+impl Work for Reading {
+    const KIND: Kind = Kind::LibsvmRows;
+    type Job<'a> = Piece<'a>;
+    type Done = Rows;
+    type Tool = ();
+
+    fn run(&self, piece: &Piece<'_>, (): &mut ()) -> Result<Rows> {
+        rows_of(piece)
+    }
 }
 
 /// Indices count from 1, unless an index 0 is there.
 pub(super) fn convert(inputs: &mut Inputs<'_>, writer: &Writer, options: &ConvertOptions) -> Result<ConvertReport> {
     let mut scan = Scan::default();
+    let scanning = Shared::new(inputs.crew, Scanning)?;
     inputs.begin("reading");
     for_each(
         inputs,
         &mut scan,
+        |_| &scanning,
         |_, _| Cutter::lines(),
-        |_, piece| scan_piece(piece),
         |scan, _, found| {
             scan.merge(&found);
             Ok(())
@@ -54,21 +87,22 @@ pub(super) fn convert(inputs: &mut Inputs<'_>, writer: &Writer, options: &Conver
     if scan.n_rows == 0 || n_columns == 0 {
         return Err(Error::data("has no rows or no values")).in_file(&inputs.paths[0]);
     }
-    let mut sink = Sink::new(writer);
+    let mut sink = Sink::new(writer, inputs.crew)?;
     let label = scan.labels.narrowest_of_kind().unwrap_or(Cell::F64);
     let y = sink.dataset(writer, "y", label, scan.n_rows, &[], CHUNK_BYTES)?;
     let mut table = match options.sparse {
         true => Table::sparse(&mut sink, writer, &scan, first, n_columns)?,
         false => Table::dense(&mut sink, writer, &scan, first, n_columns).in_file(&inputs.paths[0])?,
     };
+    let reading = Shared::new(inputs.crew, Reading)?;
     inputs.begin("writing");
     let mut bytes = Vec::new();
     for_each(
         inputs,
         &mut (),
+        |()| &reading,
         |_, _| Cutter::lines(),
-        |_, piece| rows_of(piece),
-        |_, _, rows| {
+        |(), _, rows| {
             bytes.clear();
             if !rows.labels.iter().all(|&number| put(label, None, number, &mut bytes)) {
                 return Err(changed());
@@ -94,7 +128,7 @@ enum Table {
 }
 
 impl Table {
-    fn dense(sink: &mut Sink, writer: &Writer, scan: &Scan, first: u64, n_columns: u64) -> Result<Table> {
+    fn dense(sink: &mut Sink<'_>, writer: &Writer, scan: &Scan, first: u64, n_columns: u64) -> Result<Table> {
         let mut values = scan.values;
         values.add(Number::Whole(0));
         let cell = values.narrowest().unwrap_or(Cell::F64);
@@ -109,13 +143,13 @@ impl Table {
         Ok(Table::Dense { x, cell, first, n_columns: n_columns as usize })
     }
 
-    fn sparse(sink: &mut Sink, writer: &Writer, scan: &Scan, first: u64, n_columns: u64) -> Result<Table> {
+    fn sparse(sink: &mut Sink<'_>, writer: &Writer, scan: &Scan, first: u64, n_columns: u64) -> Result<Table> {
         let cell = scan.values.float().unwrap_or(Cell::F64);
         let datasets = writer.sparse(sink, "X", cell, [scan.n_rows, n_columns], scan.n_values, CHUNK_BYTES)?;
         Ok(Table::Sparse { datasets, cell, first })
     }
 
-    fn push(&mut self, sink: &mut Sink, rows: &Rows) -> Result<()> {
+    fn push(&mut self, sink: &mut Sink<'_>, rows: &Rows) -> Result<()> {
         match self {
             Table::Dense { x, cell, first, n_columns } => push_dense(sink, rows, *x, *cell, *first, *n_columns),
             Table::Sparse { datasets, cell, first } => {
@@ -128,7 +162,7 @@ impl Table {
     }
 }
 
-fn push_dense(sink: &mut Sink, rows: &Rows, x: usize, cell: Cell, first: u64, n_columns: usize) -> Result<()> {
+fn push_dense(sink: &mut Sink<'_>, rows: &Rows, x: usize, cell: Cell, first: u64, n_columns: usize) -> Result<()> {
     let row_bytes = n_columns * cell.bytes();
     let at_once = (DENSE_BYTES / row_bytes).max(1);
     let (mut bytes, mut element) = (Vec::new(), Vec::new());
@@ -163,7 +197,7 @@ impl Scan {
     }
 }
 
-fn scan_piece(piece: &Piece) -> Result<Scan> {
+fn scan_piece(piece: &Piece<'_>) -> Result<Scan> {
     let rows = rows_of(piece)?;
     let mut scan = Scan { n_rows: rows.labels.len() as u64, n_values: rows.values.len() as u64, ..Scan::default() };
     scan.has_index_0 = rows.indices.contains(&0);
@@ -173,7 +207,7 @@ fn scan_piece(piece: &Piece) -> Result<Scan> {
     Ok(scan)
 }
 
-fn rows_of(piece: &Piece) -> Result<Rows> {
+fn rows_of(piece: &Piece<'_>) -> Result<Rows> {
     let mut rows = Rows::default();
     let mut order = Vec::new();
     for (number, line) in piece.bytes.split(|&byte| byte == b'\n').enumerate() {

@@ -4,16 +4,17 @@
 //! twice from beginning to end: once to find rows, types and categories, once to write them. Memory does not grow with the files.
 
 mod array;
-mod csv;
+pub(super) mod csv;
 mod idx;
 mod input;
-mod libsvm;
+pub(super) mod libsvm;
 mod npy;
 mod number;
 mod parquet;
 mod pieces;
 mod table;
 
+use super::crew::Crew;
 use super::hdf5::write::Writer;
 use super::names::TARGET_NAMES;
 use crate::error::{Error, InContext, Result};
@@ -84,7 +85,8 @@ pub struct Progress {
     pub of_bytes: u64,
 }
 
-/// Converts files into one table of `out`. Not collective; rayon. `watch` hears how far it is.
+/// Converts files into one table of `out`. Not collective: `crew` shares the work, and this rank reads and writes. `watch` hears
+/// how far it is. The file has the same bytes whoever shares.
 ///
 /// Several csv, libsvm or Parquet files follow one another by rows; idx and npy take features and targets. The output is written
 /// beside (`.partial`) and renamed: a failed run leaves an existing file as it was. The group gets the attributes `source` (names
@@ -97,6 +99,7 @@ pub fn convert(
     inputs: &[PathBuf],
     out: &Path,
     options: &ConvertOptions,
+    crew: &dyn Crew,
     watch: &mut dyn FnMut(&Progress),
 ) -> Result<ConvertReport> {
     if inputs.is_empty() {
@@ -106,7 +109,7 @@ pub fn convert(
     if exists && !options.append && !options.replace {
         return Err(Error::usage("is there already; use --force to replace it or --append to add to it")).in_file(out);
     }
-    let mut inputs = Inputs::new(inputs, watch)?;
+    let mut inputs = Inputs::new(inputs, crew, watch)?;
     let format = match options.format {
         Some(format) => format,
         None if options.sparse || options.n_features.is_some() => Format::Libsvm,
@@ -126,19 +129,30 @@ pub(crate) fn whole_or_not_at_all<T>(out: &Path, write: impl FnOnce(&Path) -> Re
     let mut name = std::ffi::OsString::from(".");
     name.push(out.file_name().unwrap_or_default());
     name.push(format!(".partial-{}", std::process::id()));
-    let partial = out.with_file_name(name);
-    let _ = std::fs::remove_file(&partial);
-    let written = write(&partial);
-    if written.is_err() {
-        let _ = std::fs::remove_file(&partial);
-    }
-    let result = written?;
-    std::fs::File::open(&partial)
+    let partial = Partial(out.with_file_name(name));
+    partial.remove();
+    let result = write(&partial.0)?;
+    std::fs::File::open(&partial.0)
         .and_then(|file| file.sync_all())
-        .and_then(|()| std::fs::rename(&partial, out))
-        .map_err(|e| Error::data(format!("cannot be renamed from {}: {e}", partial.display())))
+        .and_then(|()| std::fs::rename(&partial.0, out))
+        .map_err(|e| Error::data(format!("cannot be renamed from {}: {e}", partial.0.display())))
         .in_file(out)?;
     Ok(result)
+}
+
+/// A file that goes away unless it has been renamed, whether by an error or by a panic.
+struct Partial(PathBuf);
+
+impl Partial {
+    fn remove(&self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        self.remove();
+    }
 }
 
 fn write(

@@ -222,7 +222,7 @@ impl Array {
         let (n_rows, row_shape) = (self.header.shape[0] as u64, &self.header.shape[1..]);
         match (found, self.header.element) {
             (Found::Number(cell), Stored::Number(element)) => {
-                let mut sink = Sink::new(writer);
+                let mut sink = Sink::new(writer, inputs.crew)?;
                 let at = sink.dataset(writer, &self.dataset, cell, n_rows, row_shape, CHUNK_BYTES)?;
                 let mut converted = Vec::new();
                 self.for_each_block(inputs, scratch, |block| {
@@ -232,7 +232,7 @@ impl Array {
                 sink.finish()
             }
             (Found::Text(plan), text) => {
-                let mut sink = TableSink::new(&plan, writer, n_rows)?;
+                let mut sink = TableSink::new(&plan, writer, inputs.crew, n_rows)?;
                 self.for_each_block(inputs, scratch, |block| {
                     let mut rows = plan.rows();
                     text.for_each_text(block, |text| plan.put_text(0, text, &mut rows))?;

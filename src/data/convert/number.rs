@@ -3,7 +3,7 @@
 use crate::data::hdf5::write::Cell;
 
 /// One value.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub(super) enum Number {
     Missing,
     /// Of at most 64 bits, signed or not.
@@ -73,7 +73,7 @@ pub(super) fn parse(field: &[u8]) -> Option<Written> {
 }
 
 /// What is known of some numbers; merges.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub(super) struct Seen {
     pub(super) missing: bool,
     /// One came as a float, be its value whole or not.

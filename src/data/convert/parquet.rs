@@ -7,7 +7,7 @@ use super::number::{Number, Seen};
 use super::table::{Column, Dictionary, Plan, Rows, TableSink};
 use super::{ConvertOptions, ConvertReport, Format, target_column};
 use crate::data::hdf5::write::{Writer, changed};
-use crate::error::{Error, InContext, Result};
+use crate::error::{Error, InContext, Result, caught};
 use ::parquet::basic::{ConvertedType, Type as Physical};
 use ::parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use ::parquet::data_type::{ByteArray, DataType};
@@ -16,7 +16,6 @@ use ::parquet::file::reader::{ChunkReader, FileReader, Length, SerializedFileRea
 use rayon::prelude::*;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -84,7 +83,7 @@ pub(super) fn convert(inputs: &mut Inputs<'_>, writer: &Writer, options: &Conver
         return Err(Error::data("has no rows")).in_file(first);
     }
     let plan = Plan::of(columns, target, writer).in_file(first)?;
-    let mut sink = TableSink::new(&plan, writer, n_rows)?;
+    let mut sink = TableSink::new(&plan, writer, inputs.crew, n_rows)?;
     inputs.begin("writing");
     for_each_batch(inputs, &fields, |values, n, _| {
         let per_task = n.div_ceil(rayon::current_num_threads()).max(1);
@@ -138,7 +137,7 @@ fn rows_of(plan: &Plan, values: &[Values], range: std::ops::Range<usize>) -> Res
 
 /// What the library does with a damaged file, panics included, is an error.
 fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(Error::data("is a damaged Parquet file")))
+    caught(work).unwrap_or_else(|_| Err(Error::data("is a damaged Parquet file")))
 }
 
 fn bad(e: ParquetError) -> Error {

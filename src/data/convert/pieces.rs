@@ -1,28 +1,36 @@
-//! Text cut where records end, so that all threads can parse it: a thread reads, hashes and decompresses ahead, the pieces of
-//! about a megabyte are parsed side by side, and what they give is taken in the order of the files.
+//! Text cut where records end, so that all threads of all ranks can parse it: a thread reads, hashes and decompresses ahead, the
+//! pieces of about a megabyte are parsed side by side, and what they give is taken in the order of the files.
 
 use super::input::{Inputs, Stream, read_up_to};
+use crate::data::crew::{Round, Shared, Work, as_bytes};
 use crate::error::{Error, InContext, Result};
 use memchr::{memchr, memchr2, memrchr};
-use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 /// Of a piece, about.
 const PIECE_BYTES: u64 = 1 << 20;
+/// Pieces of a round, at most. As many more wait, and as many are taken meanwhile.
+const MOST_PIECES: usize = 64;
+/// … and at least, so that they can be dealt as ranks are able.
+const LEAST_PIECES: usize = 16;
 /// A longer record is taken for a quote that nothing closes.
 const LONGEST_RECORD: usize = 64 << 20;
 
 /// Whole records of one file.
-pub(super) struct Piece {
+#[derive(Serialize, Deserialize)]
+pub(in crate::data) struct Piece<'a> {
     pub(super) file: usize,
     /// Begins the file.
     pub(super) is_first: bool,
     /// The line of the file, counted from 1, that the piece begins with.
     pub(super) first_line: u64,
-    pub(super) bytes: Vec<u8>,
+    #[serde(borrow, serialize_with = "as_bytes")]
+    pub(super) bytes: Cow<'a, [u8]>,
 }
 
-impl Piece {
+impl Piece<'_> {
     /// The line of the first record at or after byte `at` of the piece.
     pub(super) fn line(&self, at: usize) -> u64 {
         let (before, after) = self.bytes.split_at(at.min(self.bytes.len()));
@@ -93,18 +101,18 @@ impl Cutter {
     }
 }
 
-/// Calls `take` with what `parse` makes of every piece, in order. Not collective; rayon over pieces.
+/// Calls `take` with what comes of every piece, in order. Not collective: the crew parses.
 ///
+/// * `work`: of the state as it is two rounds before. Its errors name no file yet.
 /// * `cutter`: for a file, given how it starts.
-/// * `parse`: on any thread, with the state as it was some pieces ago. Its errors name no file yet.
-pub(super) fn for_each<S: Sync, T: Send>(
+pub(super) fn for_each<'c, S, W: for<'a> Work<Job<'a> = Piece<'a>>>(
     inputs: &mut Inputs<'_>,
     state: &mut S,
+    work: impl Fn(&S) -> &Shared<'c, W>,
     cutter: impl Fn(usize, &[u8]) -> Cutter + Sync,
-    parse: impl Fn(&S, &Piece) -> Result<T> + Sync,
-    mut take: impl FnMut(&mut S, &Piece, T) -> Result<()>,
+    mut take: impl FnMut(&mut S, &Piece<'_>, W::Done) -> Result<()>,
 ) -> Result<()> {
-    let at_once = 2 * rayon::current_num_threads();
+    let at_once = (4 * work(state).n_threads()).clamp(LEAST_PIECES, MOST_PIECES);
     for file in 0..inputs.paths.len() {
         let stream = inputs.open(file)?;
         let path = &inputs.paths[file];
@@ -112,9 +120,9 @@ pub(super) fn for_each<S: Sync, T: Send>(
             let (to, from) = sync_channel(at_once);
             let cutter = &cutter;
             let reader = scope.spawn(move || read(file, stream, cutter, &to));
-            let taken = take_all(inputs, state, &from, at_once, &parse, &mut take);
+            let taken = take_all(inputs, state, &from, at_once, &work, &mut take);
             drop(from); // a reader that still waits for room ends
-            let read = reader.join().unwrap_or_else(|_| Err(Error::internal("the thread that reads panicked")));
+            let read = reader.join().unwrap_or_else(|panic| Err(Error::of_panic(&*panic)));
             taken.and(read)
         });
         let digest = digest.in_file(path)?;
@@ -126,25 +134,37 @@ pub(super) fn for_each<S: Sync, T: Send>(
     Ok(())
 }
 
-fn take_all<S: Sync, T: Send>(
+fn take_all<'c, S, W: for<'a> Work<Job<'a> = Piece<'a>>>(
     inputs: &mut Inputs<'_>,
     state: &mut S,
-    from: &Receiver<Piece>,
+    from: &Receiver<Piece<'static>>,
     at_once: usize,
-    parse: &(impl Fn(&S, &Piece) -> Result<T> + Sync),
-    take: &mut impl FnMut(&mut S, &Piece, T) -> Result<()>,
+    work: &impl Fn(&S) -> &Shared<'c, W>,
+    take: &mut impl FnMut(&mut S, &Piece<'_>, W::Done) -> Result<()>,
 ) -> Result<()> {
-    while let Ok(first) = from.recv() {
-        let mut pieces = vec![first];
-        pieces.extend(from.try_iter().take(at_once - 1));
-        let (of, parse) = (&*state, &parse);
-        let parsed: Vec<Result<T>> = pieces.par_iter().map(|piece| parse(of, piece)).collect();
-        for (piece, parsed) in pieces.iter().zip(parsed) {
-            take(state, piece, parsed?)?;
+    // The round before: its results are taken while other ranks have jobs again.
+    let mut before: Option<(Vec<Piece<'_>>, Round<'c, W::Done>)> = None;
+    loop {
+        // Waits for all of a round: every thread is to have its share.
+        let pieces: Vec<Piece<'_>> = from.iter().take(at_once).collect();
+        let started = match pieces.is_empty() {
+            true => None,
+            false => {
+                let round = work(state).start(&pieces)?;
+                Some((pieces, round))
+            }
+        };
+        let is_last = started.is_none();
+        if let Some((pieces, round)) = std::mem::replace(&mut before, started) {
+            for (piece, parsed) in pieces.iter().zip(round.finish()?) {
+                take(state, piece, parsed?)?;
+            }
+            inputs.report();
         }
-        inputs.report();
+        if is_last {
+            return Ok(());
+        }
     }
-    Ok(())
 }
 
 /// Sends the pieces of a file; its hash, or None where nobody listens any more.
@@ -152,7 +172,7 @@ fn read(
     file: usize,
     mut stream: Stream,
     cutter: &impl Fn(usize, &[u8]) -> Cutter,
-    to: &SyncSender<Piece>,
+    to: &SyncSender<Piece<'static>>,
 ) -> Result<Option<blake3::Hash>> {
     let mut bytes = Vec::new();
     let (mut is_first, mut line, mut scanned) = (true, 1, 0);
@@ -167,7 +187,8 @@ fn read(
         if let Some(end) = end {
             let rest = bytes.split_off(end);
             let n_lines = bytes.iter().filter(|&&byte| byte == b'\n').count() as u64;
-            let piece = Piece { file, is_first, first_line: line, bytes: std::mem::replace(&mut bytes, rest) };
+            let whole = Cow::Owned(std::mem::replace(&mut bytes, rest));
+            let piece = Piece { file, is_first, first_line: line, bytes: whole };
             if to.send(piece).is_err() {
                 return Ok(None);
             }
@@ -186,7 +207,7 @@ fn read(
     if cutter.in_quotes {
         return Err(Error::data(format!("line {line}: a quote in this record is not closed before the file ends")));
     }
-    if !bytes.is_empty() && to.send(Piece { file, is_first, first_line: line, bytes }).is_err() {
+    if !bytes.is_empty() && to.send(Piece { file, is_first, first_line: line, bytes: Cow::Owned(bytes) }).is_err() {
         return Ok(None);
     }
     stream.finish().map(Some)

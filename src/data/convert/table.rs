@@ -1,8 +1,10 @@
 //! A table whose columns may be of any type: what was seen of each column decides how it is stored; then rows are put there.
 
 use super::number::{Number, Seen, put};
+use crate::data::crew::{Crew, Plain};
 use crate::data::hdf5::write::{CHUNK_BYTES, Cell, Sink, Writer, changed};
 use crate::error::{Error, InContext, Result};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
 /// A column of at most as many distinct strings is one of categories.
@@ -15,7 +17,7 @@ const LONGEST_TEXT: usize = 65_535;
 const OWN_CHUNKS_BYTES: usize = 64 << 20;
 
 /// The distinct strings of a column, as long as they are few.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Dictionary {
     distinct: BTreeSet<Box<[u8]>>,
     n_bytes: usize,
@@ -75,7 +77,7 @@ impl Dictionary {
 }
 
 /// What was seen of a column.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Column {
     pub(super) name: String,
     /// Of a column of numbers.
@@ -85,6 +87,7 @@ pub(super) struct Column {
 }
 
 /// Where a column goes.
+#[derive(Serialize, Deserialize)]
 enum Place {
     /// The next column of `X`.
     X,
@@ -97,6 +100,7 @@ enum Place {
 }
 
 /// How a table is stored.
+#[derive(Serialize, Deserialize)]
 pub(super) struct Plan {
     places: Vec<Place>,
     x: Option<(Cell, Vec<String>)>,
@@ -105,17 +109,19 @@ pub(super) struct Plan {
     target: Option<usize>,
 }
 
+#[derive(Serialize, Deserialize)]
 struct Own {
     name: String,
     cell: Cell,
 }
 
 /// Rows as they will be stored: bytes of `X`, and of each dataset of one column.
-pub(super) struct Rows {
-    x: Vec<u8>,
-    own: Vec<Vec<u8>>,
+#[derive(Serialize, Deserialize)]
+pub(in crate::data) struct Rows {
+    x: Plain<u8>,
+    own: Vec<Plain<u8>>,
     /// Of strings: where each ends.
-    ends: Vec<Vec<usize>>,
+    ends: Vec<Plain<usize>>,
 }
 
 impl Plan {
@@ -182,7 +188,8 @@ impl Plan {
     }
 
     pub(super) fn rows(&self) -> Rows {
-        Rows { x: Vec::new(), own: vec![Vec::new(); self.own.len()], ends: vec![Vec::new(); self.own.len()] }
+        let n = self.own.len();
+        Rows { x: Plain::default(), own: vec![Plain::default(); n], ends: vec![Plain::default(); n] }
     }
 
     /// Whether a column is one of strings.
@@ -212,7 +219,8 @@ impl Plan {
             }
             Place::Text { own } => {
                 rows.own[*own].extend_from_slice(text);
-                rows.ends[*own].push(rows.own[*own].len());
+                let end = rows.own[*own].len();
+                rows.ends[*own].push(end);
                 Ok(())
             }
             _ => Err(changed()),
@@ -259,14 +267,14 @@ pub(super) fn dataset_name(column: &str, used: &mut Vec<String>, writer: &Writer
 /// The datasets of a plan, being filled.
 pub(super) struct TableSink<'p> {
     plan: &'p Plan,
-    sink: Sink,
+    sink: Sink<'p>,
     x: Option<usize>,
     own: Vec<usize>,
 }
 
 impl TableSink<'_> {
-    pub(super) fn new<'p>(plan: &'p Plan, writer: &Writer, n_rows: u64) -> Result<TableSink<'p>> {
-        let mut sink = Sink::new(writer);
+    pub(super) fn new<'p>(plan: &'p Plan, writer: &Writer, crew: &'p dyn Crew, n_rows: u64) -> Result<TableSink<'p>> {
+        let mut sink = Sink::new(writer, crew)?;
         let x = match &plan.x {
             Some((cell, names)) => {
                 let at = sink.dataset(writer, "X", *cell, n_rows, &[names.len()], CHUNK_BYTES)?;
@@ -311,7 +319,7 @@ impl TableSink<'_> {
                 continue;
             }
             let mut begin = 0;
-            for &end in &rows.ends[own] {
+            for &end in rows.ends[own].iter() {
                 self.sink.push_text(self.own[own], &bytes[begin..end])?;
                 begin = end;
             }

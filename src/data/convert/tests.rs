@@ -1,4 +1,5 @@
 use super::{ConvertOptions, ConvertReport, Format};
+use crate::data::crew::Alone;
 use crate::data::hdf5::Hdf5Source;
 use crate::data::names::{Need, TableNames};
 use crate::data::{Block, ColumnKind, DataSource, TargetKind, Targets, Values};
@@ -8,7 +9,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 fn convert(inputs: &[PathBuf], out: &Path, options: &ConvertOptions) -> Result<ConvertReport> {
-    super::convert(inputs, out, options, &mut |_| ())
+    super::convert(inputs, out, options, &Alone, &mut |_| ())
 }
 
 /// Writes `bytes`, gzipped if the name says so.
@@ -349,7 +350,7 @@ fn progress_goes_from_nothing_to_everything_twice() {
     let path = input(folder.path(), "t.csv", text.as_bytes());
     let mut seen = Vec::new();
     let out = folder.path().join("out.h5");
-    super::convert(&[path], &out, &ConvertOptions::default(), &mut |progress| seen.push(*progress)).unwrap();
+    super::convert(&[path], &out, &ConvertOptions::default(), &Alone, &mut |progress| seen.push(*progress)).unwrap();
     for doing in ["reading", "writing"] {
         let of: Vec<u64> = seen.iter().filter(|at| at.doing == doing).map(|at| at.done_bytes).collect();
         assert_eq!((of[0], of.last()), (0, Some(&(text.len() as u64))), "{doing}");

@@ -8,6 +8,7 @@ use super::text_rows::TextRows;
 use super::types::{header_address, holds_references, open_to_read, reason};
 use super::write::{CHUNK_BYTES, DEFLATE, Packing, Sink, chunk_rows, failed, open_to_write};
 use crate::data::convert::{Progress, whole_or_not_at_all};
+use crate::data::crew::Crew;
 use crate::error::{Error, InContext, Result};
 use hdf5::{Dataset, Group, LocationType};
 use std::collections::BTreeMap;
@@ -52,7 +53,8 @@ const READ_BYTES: u64 = 16 << 20;
 const MOST_BYTES: u64 = 256 << 20;
 
 /// Writes every group, dataset, attribute and link of the HDF5 file `input` to `out`: numbers, strings of fixed length and
-/// compounds of them in chunks of whole rows, the rest as it is stored. Not collective; rayon. `watch` hears how far it is.
+/// compounds of them in chunks of whole rows, the rest as it is stored. Not collective: `crew` shares the work. `watch` hears how far
+/// it is.
 ///
 /// The output is written beside (`.partial`) and renamed. Values, types, attributes and limits of shapes stay as they are; what
 /// refers to other objects (dimension scales do) is left out and said in the report.
@@ -63,9 +65,10 @@ pub fn repack(
     input: &Path,
     out: &Path,
     options: &RepackOptions,
+    crew: &dyn Crew,
     watch: &mut dyn FnMut(&Progress),
 ) -> Result<RepackReport> {
-    repack_from(SMALL_BYTES, input, out, options, watch)
+    repack_from(SMALL_BYTES, input, out, options, crew, watch)
 }
 
 fn repack_from(
@@ -73,6 +76,7 @@ fn repack_from(
     input: &Path,
     out: &Path,
     options: &RepackOptions,
+    crew: &dyn Crew,
     watch: &mut dyn FnMut(&Progress),
 ) -> Result<RepackReport> {
     if out.exists() && !options.replace {
@@ -92,7 +96,7 @@ fn repack_from(
             options,
             small_bytes,
             moves: folder_of(input).canonicalize().ok() != folder_of(out).canonicalize().ok(),
-            sink: Sink::of(partial),
+            sink: Sink::of(partial, crew)?,
             done: BTreeMap::new(),
             report: RepackReport::default(),
             watch,
@@ -120,7 +124,7 @@ struct Repacker<'a> {
     small_bytes: u64,
     /// The output is in another folder than the input.
     moves: bool,
-    sink: Sink,
+    sink: Sink<'a>,
     /// Where objects of the input are in the output, by the address of their header: an object can have several names.
     done: BTreeMap<u64, String>,
     report: RepackReport,
@@ -263,6 +267,8 @@ impl Repacker<'_> {
                 first + (u128::from(stored_bytes) * u128::from(done) / u128::from(shape[0])) as u64;
             (self.watch)(&self.progress);
         }
+        // Before anything else has its place in the file: how many chunks wait depends on ranks and threads.
+        self.sink.flush()?;
         self.report.repacked += 1;
         Ok(made)
     }

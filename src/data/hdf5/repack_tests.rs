@@ -1,4 +1,5 @@
 use super::*;
+use crate::data::crew::Alone;
 use crate::data::hdf5::Hdf5Source;
 use crate::data::names::{Need, TableNames};
 use crate::data::synthetic::{self, Storage};
@@ -12,7 +13,7 @@ fn rows_of(path: &Path, names: &TableNames) -> Block {
 }
 
 fn quiet(input: &Path, out: &Path, options: &RepackOptions) -> Result<RepackReport> {
-    repack(input, out, options, &mut |_| ())
+    repack(input, out, options, &Alone, &mut |_| ())
 }
 
 /// A table whose rows lie in several chunks each, with an attribute, beside links and a string of any length.
@@ -82,8 +83,8 @@ fn every_layout_is_the_same_when_repacked() {
         }
         let out = folder.path().join("out.h5");
         let options = RepackOptions { replace: true, ..RepackOptions::default() };
-        let report =
-            repack_from(1, &path, &out, &options, &mut |_| ()).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let report = repack_from(1, &path, &out, &options, &Alone, &mut |_| ())
+            .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         n_repacked += report.repacked;
         let names = TableNames::default();
         if Hdf5Source::open(std::slice::from_ref(&path), &names, Need::Train).is_ok() {

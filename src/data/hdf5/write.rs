@@ -2,11 +2,13 @@
 
 use super::copy::write_chunk;
 use super::types::reason;
+use crate::data::crew::{Crew, Kind, Plain, Round, Shared, Work, as_bytes};
 use crate::data::synthetic::Storage;
 use crate::error::{Error, InContext, Result};
 use hdf5::types::{FloatSize, IntSize, TypeDescriptor, VarLenUnicode};
 use hdf5::{Dataset, File, Group, H5Type};
-use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 /// Datasets that go into one group of one file.
@@ -20,7 +22,7 @@ pub(crate) struct Writer {
 pub(crate) const CHUNK_BYTES: usize = 1 << 20;
 /// Deflate level of chunks. Measured on tables of `convert`, see `benches/results/`.
 pub(crate) const DEFLATE: u8 = 1;
-/// Chunks that wait for threads take no more memory than this, or one chunk.
+/// Chunks that wait to be compressed take no more memory than this, or one chunk.
 const WAITING_BYTES: usize = 64 << 20;
 
 /// Rows that make a chunk of about `chunk_bytes`: a multiple of 16 unless rows are long, at most `n_rows`.
@@ -31,7 +33,7 @@ pub(crate) fn chunk_rows(row_bytes: usize, n_rows: u64, chunk_bytes: usize) -> u
 }
 
 /// The elements of a dataset that is to be written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Cell {
     U8,
     I8,
@@ -113,7 +115,7 @@ impl Writer {
     /// `n_values`: that are stored. Source of the layout: the specification of AnnData's file format, "Sparse arrays", version 0.1.0.
     pub(crate) fn sparse(
         &self,
-        sink: &mut Sink,
+        sink: &mut Sink<'_>,
         name: &str,
         cell: Cell,
         [n_rows, n_columns]: [u64; 2],
@@ -250,7 +252,7 @@ impl SparseDatasets {
     /// Errors: a column or a row that was not announced.
     pub(crate) fn push(
         &mut self,
-        sink: &mut Sink,
+        sink: &mut Sink<'_>,
         values: &[u8],
         columns: impl ExactSizeIterator<Item = u64>,
         ends: &[usize],
@@ -275,14 +277,20 @@ impl SparseDatasets {
     }
 }
 
-/// Datasets that are filled side by side from their first row to their last. Chunks are compressed by all threads and handed
-/// to the library as they are stored. Holds 64 MiB of chunks that wait, and one chunk of each dataset.
-pub(crate) struct Sink {
+/// Datasets that are filled side by side from their first row to their last. Chunks are compressed by all threads of all ranks
+/// and handed to the library, by this one, as they are stored. Holds 64 MiB of chunks that wait, as many that are compressed
+/// meanwhile, and one chunk of each dataset.
+pub(crate) struct Sink<'c> {
     path: PathBuf,
+    packing: Shared<'c, Packs>,
     datasets: Vec<Filling>,
     waiting: Vec<Waiting>,
     waiting_bytes: usize,
+    compressing: Option<Compressing<'c>>,
 }
+
+/// Dataset and first row of chunks that are being compressed.
+type Compressing<'c> = (Vec<(usize, u64)>, Round<'c, (u32, Plain<u8>)>);
 
 /// How a [`Sink`] stores a dataset.
 #[derive(Clone, Copy, Debug)]
@@ -314,14 +322,22 @@ struct Waiting {
     bytes: Vec<u8>,
 }
 
-impl Sink {
-    pub(crate) fn new(writer: &Writer) -> Sink {
-        Sink::of(&writer.path)
+impl<'c> Sink<'c> {
+    pub(crate) fn new(writer: &Writer, crew: &'c dyn Crew) -> Result<Sink<'c>> {
+        Sink::of(&writer.path, crew)
     }
 
     /// For datasets of the file `path`.
-    pub(crate) fn of(path: &Path) -> Sink {
-        Sink { path: path.to_path_buf(), datasets: Vec::new(), waiting: Vec::new(), waiting_bytes: 0 }
+    pub(crate) fn of(path: &Path, crew: &'c dyn Crew) -> Result<Sink<'c>> {
+        let packing = Shared::new(crew, Packs)?;
+        Ok(Sink {
+            path: path.to_path_buf(),
+            packing,
+            datasets: Vec::new(),
+            waiting: Vec::new(),
+            waiting_bytes: 0,
+            compressing: None,
+        })
     }
 
     /// Makes a dataset of `n_rows` × `row_shape` to be filled, in chunks of about `chunk_bytes`; its number for
@@ -430,31 +446,44 @@ impl Sink {
         self.waiting_bytes += bytes.len();
         self.waiting.push(Waiting { dataset, first_row: filling.rows_done, bytes });
         filling.rows_done += filling.chunk_rows.min(filling.n_rows - filling.rows_done);
-        if self.waiting.len() >= 4 * rayon::current_num_threads() || self.waiting_bytes >= WAITING_BYTES {
-            self.flush()?;
+        // Small chunks wait for more of them, since a round of all ranks takes its time.
+        let enough = (4 * self.packing.n_threads()).max(16);
+        let is_round = self.waiting.len() >= enough && self.waiting_bytes >= enough * CHUNK_BYTES / 2;
+        if is_round || self.waiting_bytes >= WAITING_BYTES { self.compress() } else { Ok(()) }
+    }
+
+    /// Has the chunks that wait compressed, and writes meanwhile those that were before.
+    fn compress(&mut self) -> Result<()> {
+        let waiting = std::mem::take(&mut self.waiting);
+        self.waiting_bytes = 0;
+        let (mut jobs, mut places) = (Vec::new(), Vec::new());
+        for chunk in &waiting {
+            let of = &self.datasets[chunk.dataset];
+            jobs.push(Unpacked { bytes: Cow::Borrowed(&chunk.bytes), shuffled: of.shuffled, deflate: of.deflate });
+            places.push((chunk.dataset, chunk.first_row));
+        }
+        let round = self.packing.start(&jobs)?;
+        let before = self.compressing.replace((places, round));
+        self.write(before)
+    }
+
+    fn write(&self, compressed: Option<Compressing<'_>>) -> Result<()> {
+        let Some((places, round)) = compressed else { return Ok(()) };
+        for ((dataset, first_row), stored) in places.into_iter().zip(round.finish()?) {
+            let of = &self.datasets[dataset];
+            let (mask, bytes) = stored?;
+            let mut begin = vec![0; of.n_axes];
+            begin[0] = first_row;
+            write_chunk(&of.dataset, &begin, mask, &bytes).map_err(failed).in_dataset(&of.name).in_file(&self.path)?;
         }
         Ok(())
     }
 
-    /// Compresses the chunks that wait, and writes them in order.
-    fn flush(&mut self) -> Result<()> {
-        let datasets = &self.datasets;
-        let waiting = std::mem::take(&mut self.waiting);
-        self.waiting_bytes = 0;
-        let stored: Vec<(u32, Vec<u8>)> = waiting
-            .par_iter()
-            .map_init(Packer::default, |packer, chunk| {
-                let of = &datasets[chunk.dataset];
-                packer.pack(&chunk.bytes, of.shuffled, of.deflate)
-            })
-            .collect();
-        for (chunk, (mask, bytes)) in waiting.iter().zip(&stored) {
-            let of = &datasets[chunk.dataset];
-            let mut begin = vec![0; of.n_axes];
-            begin[0] = chunk.first_row;
-            write_chunk(&of.dataset, &begin, *mask, bytes).map_err(failed).in_dataset(&of.name).in_file(&self.path)?;
-        }
-        Ok(())
+    /// Writes all chunks that are full, in the order in which they became so.
+    pub(crate) fn flush(&mut self) -> Result<()> {
+        self.compress()?;
+        let last = self.compressing.take();
+        self.write(last)
     }
 
     /// Writes what is left. Errors: a dataset that did not get all its rows.
@@ -472,9 +501,34 @@ pub(crate) fn changed() -> Error {
     Error::data("an input changed while it was read; do not write to it meanwhile")
 }
 
+/// The work of compressing chunks, on whatever rank.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(in crate::data) struct Packs;
+
+/// A full chunk.
+#[derive(Serialize, Deserialize)]
+pub(in crate::data) struct Unpacked<'a> {
+    #[serde(borrow, serialize_with = "as_bytes")]
+    bytes: Cow<'a, [u8]>,
+    shuffled: Option<usize>,
+    deflate: Option<u8>,
+}
+
+impl Work for Packs {
+    const KIND: Kind = Kind::Pack;
+    type Job<'a> = Unpacked<'a>;
+    type Done = (u32, Plain<u8>);
+    type Tool = Packer;
+
+    fn run(&self, chunk: &Unpacked<'_>, packer: &mut Packer) -> Result<(u32, Plain<u8>)> {
+        let (mask, bytes) = packer.pack(&chunk.bytes, chunk.shuffled, chunk.deflate);
+        Ok((mask, Plain(bytes)))
+    }
+}
+
 /// Compressor and buffer of one thread.
 #[derive(Default)]
-struct Packer {
+pub(in crate::data) struct Packer {
     compressor: Option<(u8, libdeflater::Compressor)>,
     shuffled: Vec<u8>,
 }

@@ -1,11 +1,12 @@
 use super::*;
+use crate::data::crew::Alone;
 
 /// Writes `rows` in pieces of odd lengths, and returns what the library reads.
 fn written<T: H5Type + bytemuck::Pod>(cell: Cell, values: &[T], row_shape: &[usize], chunk_bytes: usize) -> Vec<T> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("t.h5");
     let writer = Writer::append(&path, "a/b").unwrap();
-    let mut sink = Sink::new(&writer);
+    let mut sink = Sink::new(&writer, &Alone).unwrap();
     let n_rows = values.len() / row_shape.iter().product::<usize>();
     let at = sink.dataset(&writer, "X", cell, n_rows as u64, row_shape, chunk_bytes).unwrap();
     let bytes: &[u8] = bytemuck::cast_slice(values);
@@ -43,7 +44,7 @@ fn the_library_reads_what_was_written_past_its_filters() {
 fn too_few_and_too_many_rows_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let writer = Writer::append(&folder.path().join("t.h5"), "").unwrap();
-    let mut sink = Sink::new(&writer);
+    let mut sink = Sink::new(&writer, &Alone).unwrap();
     let x = sink.dataset(&writer, "X", Cell::U8, 5, &[2], 1 << 20).unwrap();
     sink.push(x, &[1; 10]).unwrap();
     let y = sink.dataset(&writer, "y", Cell::Text(3), 2, &[], 1 << 20).unwrap();
@@ -58,7 +59,7 @@ fn attributes_may_be_larger_than_an_object_header() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("t.h5");
     let writer = Writer::append(&path, "").unwrap();
-    let mut sink = Sink::new(&writer);
+    let mut sink = Sink::new(&writer, &Alone).unwrap();
     sink.dataset(&writer, "X", Cell::Bool, 0, &[2], 1 << 20).unwrap();
     sink.finish().unwrap();
     let names: Vec<String> = (0..10_000).map(|i| format!("category {i}")).collect();
