@@ -35,10 +35,10 @@ fn consort(folder: &Path, ranks: usize, words: &[&str]) -> Ended {
     end_of(command)
 }
 
-/// About 6 MB; the last lines as told.
-fn table(folder: &Path, name: &str, last: &str) -> usize {
+/// About 25 bytes a row; the last lines as told.
+fn table(folder: &Path, name: &str, n_rows: usize, last: &str) -> usize {
     let row = |i: usize| format!("{i},{:.4},\"site, {}\",{}\n", (i * 7919 % 10_007) as f64 / 16.0, i % 30, i % 2);
-    let text = "n,mass,site,label\n".to_string() + &(0..250_000).map(row).collect::<String>() + last;
+    let text = "n,mass,site,label\n".to_string() + &(0..n_rows).map(row).collect::<String>() + last;
     std::fs::write(folder.join(name), &text).unwrap();
     text.lines().count()
 }
@@ -47,7 +47,7 @@ fn table(folder: &Path, name: &str, last: &str) -> usize {
 fn any_number_of_processes_writes_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
-    table(folder, "t.csv", "");
+    table(folder, "t.csv", 800_000, "");
     let done = |ranks: usize, words: &[&str]| {
         let ended = consort(folder, ranks, words);
         assert_eq!(ended.code, Some(0), "{words:?} on {ranks} ranks:\n{}", ended.text);
@@ -71,8 +71,8 @@ fn any_number_of_processes_writes_the_same_bytes() {
 fn what_goes_wrong_late_is_said_once_and_ends_all_ranks() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
-    let n_lines = table(folder, "ragged.csv", "1,2\n");
-    table(folder, "whole.csv", "");
+    let n_lines = table(folder, "ragged.csv", 250_000, "1,2\n");
+    table(folder, "whole.csv", 250_000, "");
     let late = format!("ragged.csv: line {n_lines}: has 2 fields where the others have 4");
     for ranks in [0, 2, 3, 5] {
         if ranks > 0 && !has_mpi() {
@@ -100,7 +100,7 @@ fn what_goes_wrong_late_is_said_once_and_ends_all_ranks() {
 fn a_disk_that_is_full_is_said_once_and_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
-    table(folder, "t.csv", "");
+    table(folder, "t.csv", 250_000, "");
     assert_eq!(consort(folder, 0, &["convert", "t.csv", "t.h5"]).code, Some(0));
     for words in ["convert t.csv out.h5", "repack t.h5 out.h5 --chunk-size 100k"] {
         // Files may have 200 KiB: writing more fails as on a full disk.

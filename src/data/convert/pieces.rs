@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-/// Of a piece, about.
-const PIECE_BYTES: u64 = 1 << 20;
+/// Of a piece, about. Tests have small tables, and want several rounds.
+const PIECE_BYTES: u64 = if cfg!(test) { 1 << 16 } else { 1 << 20 };
 /// Pieces of a round, at most. As many more wait, and as many are taken meanwhile.
 const MOST_PIECES: usize = 64;
 /// … and at least, so that they can be dealt as ranks are able.

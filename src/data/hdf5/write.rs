@@ -24,6 +24,8 @@ pub(crate) const CHUNK_BYTES: usize = 1 << 20;
 pub(crate) const DEFLATE: u8 = 1;
 /// Chunks that wait to be compressed take no more memory than this, or one chunk.
 const WAITING_BYTES: usize = 64 << 20;
+/// Of a chunk that is one of a round, on average. Tests have small tables, and want several rounds.
+const LEAST_BYTES: usize = if cfg!(test) { 1 << 13 } else { CHUNK_BYTES / 2 };
 
 /// Rows that make a chunk of about `chunk_bytes`: a multiple of 16 unless rows are long, at most `n_rows`.
 pub(crate) fn chunk_rows(row_bytes: usize, n_rows: u64, chunk_bytes: usize) -> u64 {
@@ -448,7 +450,7 @@ impl<'c> Sink<'c> {
         filling.rows_done += filling.chunk_rows.min(filling.n_rows - filling.rows_done);
         // Small chunks wait for more of them, since a round of all ranks takes its time.
         let enough = (4 * self.packing.n_threads()).max(16);
-        let is_round = self.waiting.len() >= enough && self.waiting_bytes >= enough * CHUNK_BYTES / 2;
+        let is_round = self.waiting.len() >= enough && self.waiting_bytes >= enough * LEAST_BYTES;
         if is_round || self.waiting_bytes >= WAITING_BYTES { self.compress() } else { Ok(()) }
     }
 
