@@ -101,10 +101,15 @@ pub fn plan(
     let row_values = if schema.is_sparse { count.per_row } else { n_features as u64 };
     let row_bytes = of.ready * row_values + label_bytes;
     let is_one_kind = !schema.is_sparse && !schema.is_wide() && preprocess.is_plain();
-    let raw_bytes = if is_one_kind { 0 } else { of.raw * count.per_row };
+    // What a row has beyond its columns is text.
+    let text_bytes = if schema.is_sparse { 0 } else { 8 * count.per_row.saturating_sub(schema.columns.len() as u64) };
+    let raw_values = if schema.is_sparse { count.per_row } else { schema.columns.len() as u64 };
+    let raw_bytes = text_bytes + if is_one_kind { 0 } else { of.raw * raw_values };
     let solver = solver_bytes(plan, units, schema.is_sparse, row_values, n_features, config, threads);
     // At least one block is read at a time.
-    let batch = batch_values(Some(limit)).max(if schema.is_sparse { count.per_row * plan.block_rows() } else { 0 });
+    let of_block =
+        if schema.is_sparse || text_bytes > 0 { count.per_row * plan.block_rows().min(plan.n_rows()) } else { 0 };
+    let batch = batch_values(Some(limit)).max(of_block);
     let chunk_rows = source.chunk_rows();
     let of_source = of_source(limit);
     let source = of_source + of.read * batch + of.column * n_features as u64;

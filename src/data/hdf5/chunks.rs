@@ -153,6 +153,15 @@ impl StoredIndex {
         }
     }
 
+    /// What it takes in its file.
+    pub(super) fn stored_bytes(&self) -> u64 {
+        match &self.place {
+            Place::Contiguous { .. } => self.shape.iter().product::<u64>().saturating_mul(self.element_bytes as u64),
+            Place::Inline(bytes) => bytes.len() as u64,
+            Place::Chunked(chunked) => chunked.places.iter().flatten().map(|place| place.stored_bytes).sum(),
+        }
+    }
+
     fn placed(
         dataset: &Dataset,
         beside: Beside,

@@ -5,17 +5,18 @@ use super::compound::fields_of;
 use super::types::{holds_references, reason, stored_bytes};
 use hdf5::{Dataset, Datatype, Group, IndexType, IterationOrder, LinkType, Location};
 use hdf5_sys::h5a::{H5Aclose, H5Acreate2, H5Aread, H5Awrite};
-use hdf5_sys::h5d::{H5Dcreate2, H5Dvlen_reclaim, H5Dwrite_chunk};
+use hdf5_sys::h5d::{H5Dcreate2, H5Dvlen_reclaim, H5Dwrite, H5Dwrite_chunk};
 use hdf5_sys::h5l::{H5Lget_val, H5Lunpack_elink_val};
 use hdf5_sys::h5o::{H5O_COPY_WITHOUT_ATTR_FLAG, H5Ocopy};
 use hdf5_sys::h5p::{
     H5P_CLS_OBJECT_COPY, H5P_DEFAULT, H5Pclose, H5Pcopy, H5Pcreate, H5Premove_filter, H5Pset_chunk, H5Pset_copy_object,
     H5Pset_deflate, H5Pset_obj_track_times, H5Pset_shuffle,
 };
+use hdf5_sys::h5s::{H5S_seloper_t, H5Sselect_hyperslab};
 use hdf5_sys::h5t::{H5T_class_t, H5Tcopy, H5Tget_class};
 use hdf5_sys::h5z::H5Z_FILTER_ALL;
 use std::ffi::{CStr, CString};
-use std::os::raw::c_void;
+use std::os::raw::{c_char, c_void};
 
 /// Stores the chunk that begins at the element `begin`: its bytes have been through the dataset's filters already, but for
 /// those whose bit is set in `mask`.
@@ -213,4 +214,32 @@ pub(crate) fn create_like(
             hdf5::from_id(made?)
         })
     }
+}
+
+/// Writes whole rows of strings of any length to a dataset of such strings.
+///
+/// # Panics
+/// If these are not whole rows.
+pub(crate) fn write_texts(to: &Dataset, first_row: u64, texts: &[CString]) -> hdf5::Result<()> {
+    let (shape, dtype, space) = (to.shape(), to.dtype()?, to.space()?);
+    let width = shape[1..].iter().product::<usize>();
+    assert!(width > 0 && texts.len().is_multiple_of(width), "{} strings in rows of {width}", texts.len());
+    let pointers: Vec<*const c_char> = texts.iter().map(|text| text.as_ptr()).collect();
+    let mut start = vec![0u64; shape.len()];
+    start[0] = first_row;
+    let mut count: Vec<u64> = shape.iter().map(|&n| n as u64).collect();
+    count[0] = (texts.len() / width) as u64;
+    let in_memory = hdf5::Dataspace::try_new(texts.len())?;
+    // SAFETY: the selection has one entry an axis; there are as many pointers as it selects elements, each to a string that ends with
+    // a zero byte and outlives the call.
+    unsafe {
+        hdf5::sync::sync(|| {
+            let of_type: Datatype = hdf5::from_id(hdf5::h5check(H5Tcopy(dtype.id()))?)?;
+            let (set, null) = (H5S_seloper_t::H5S_SELECT_SET, std::ptr::null());
+            hdf5::h5check(H5Sselect_hyperslab(space.id(), set, start.as_ptr(), null, count.as_ptr(), null))?;
+            let (from, into) = (in_memory.id(), space.id());
+            hdf5::h5check(H5Dwrite(to.id(), of_type.id(), from, into, H5P_DEFAULT, pointers.as_ptr().cast()))
+        })
+    }
+    .map(|_| ())
 }

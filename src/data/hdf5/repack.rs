@@ -1,17 +1,20 @@
 //! The same file with other chunks and other compression: for `consort repack`.
 
 use super::chunks::{StoredIndex, open_raw};
-use super::copy::{Link, copy_attributes, copy_object, create_like, is_self_contained, links_of};
+use super::copy::{Link, copy_attributes, copy_object, create_like, is_self_contained, links_of, write_texts};
 use super::read::pieces_of;
 use super::stored_rows::{Decoders, StoredRows};
 use super::text_rows::TextRows;
-use super::types::{header_address, holds_references, open_to_read, reason};
+use super::types::{
+    filters_of, has_any_length, has_own_fill_value, header_address, holds_references, open_to_read, reason,
+};
 use super::write::{CHUNK_BYTES, DEFLATE, Packing, Sink, chunk_rows, failed, open_to_write};
 use crate::data::convert::{Progress, whole_or_not_at_all};
 use crate::data::crew::Crew;
 use crate::error::{Error, InContext, Result};
 use hdf5::{Dataset, Group, LocationType};
 use std::collections::BTreeMap;
+use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -195,6 +198,9 @@ impl Repacker<'_> {
 
     /// Returns the dataset in the output.
     fn dataset(&mut self, from: &Group, dataset: &Dataset, to: &Group, name: &str, path: &str) -> Result<Dataset> {
+        if let (false, Ok(rows)) = (dataset.size() == 0 || dataset.is_scalar(), TextRows::of(dataset)) {
+            return self.texts(&rows, dataset, to, name);
+        }
         let why = match StoredIndex::of(dataset, false) {
             Err(_) if self.moves && dataset.layout() == hdf5::dataset::Layout::Virtual => {
                 "a virtual dataset, whose sources are now looked for beside the output"
@@ -212,7 +218,9 @@ impl Repacker<'_> {
                 }
             }
         };
-        TextRows::check(dataset)?;
+        if let Some(why) = cannot_be_copied(dataset)? {
+            return Err(Error::data(why));
+        }
         copy_object(from, to, name).map_err(failed)?;
         if !why.is_empty() {
             self.report.copied.push((path.to_string(), why.to_string()));
@@ -221,6 +229,31 @@ impl Repacker<'_> {
             self.report.left_out.push((path.to_string(), "its references lead nowhere in another file".to_string()));
         }
         to.dataset(name).map_err(failed)
+    }
+
+    /// All strings of a dataset, in new chunks of descriptors. The library does not copy the fill value of such a dataset and can crash
+    /// on a damaged heap, and what it has no decoder for it cannot copy at all.
+    fn texts(&mut self, rows: &TextRows, dataset: &Dataset, to: &Group, name: &str) -> Result<Dataset> {
+        const ROW_STRINGS: u64 = 1 << 14;
+        let shape: Vec<u64> = dataset.shape().iter().map(|&n| n as u64).collect();
+        let width = shape[1..].iter().product::<u64>();
+        let row_bytes = width as usize * rows.descriptor_bytes();
+        let rows_of_chunk = chunk_rows(row_bytes, shape[0], self.options.chunk_bytes);
+        let chunk: Vec<u64> = std::iter::once(rows_of_chunk).chain(shape[1..].iter().copied()).collect();
+        let made = create_like(dataset, to, name, &chunk, false, self.options.deflate).map_err(failed)?;
+        let (mut allowance, mut scratch) = (rows.allowance(dataset.size() as u64), Vec::new());
+        for piece in pieces_of(0..shape[0], (ROW_STRINGS / width).max(1)) {
+            let mut texts = Vec::new();
+            rows.read(piece.clone(), width as usize, &mut allowance, &mut scratch, |_, text| {
+                texts.push(CString::new(text).map_err(|_| Error::internal("a string with a zero byte"))?);
+                Ok(())
+            })?;
+            write_texts(&made, piece.start, &texts).map_err(failed)?;
+        }
+        if shape[0] * row_bytes as u64 >= self.small_bytes {
+            self.report.repacked += 1;
+        }
+        Ok(made)
     }
 
     /// All rows of a dataset, in new chunks.
@@ -272,6 +305,26 @@ impl Repacker<'_> {
         self.report.repacked += 1;
         Ok(made)
     }
+}
+
+/// Why the library would crash on a dataset or write a damaged one, if so: on parts of any length it has to decode chunks, and their
+/// fill value it does not copy. Errors: filters that cannot be told.
+fn cannot_be_copied(dataset: &Dataset) -> Result<Option<String>> {
+    if !dataset.dtype().is_ok_and(|dtype| has_any_length(&dtype)) {
+        return Ok(None);
+    }
+    if let Some(filter) = filters_of(dataset)?.iter().find(|filter| !filter.available) {
+        return Ok(Some(format!(
+            "has parts of any length in chunks compressed with {}, which the HDF5 library here cannot decode; leave it out, or store it \
+             with deflate",
+            filter.name
+        )));
+    }
+    Ok(has_own_fill_value(dataset).then(|| {
+        "has parts of any length and a fill value of its own, which the HDF5 library copies as a reference into the old file; store \
+         it without a fill value"
+            .to_string()
+    }))
 }
 
 fn cannot_read(e: hdf5::Error) -> Error {

@@ -154,3 +154,27 @@ fn strings_that_a_damaged_heap_does_not_hold_are_refused_before_the_library_copi
     assert!(error.contains("'words'") && error.contains("the string at row 4"), "{error}");
     assert!(!out.exists());
 }
+
+#[test]
+fn strings_keep_their_fill_value_whatever_their_chunks() {
+    use hdf5::types::VarLenUnicode;
+    let folder = tempfile::tempdir().unwrap();
+    let (path, out) = (folder.path().join("texts.h5"), folder.path().join("out.h5"));
+    let text = |word: String| -> VarLenUnicode { word.parse().unwrap() };
+    let words: Vec<VarLenUnicode> = (0..300).map(|row| text(format!("word {row}"))).collect();
+    {
+        let file = hdf5::File::create(&path).unwrap();
+        for (name, chunk) in [("chunked", Some(50)), ("whole", None)] {
+            let made = file.new_dataset::<VarLenUnicode>().fill_value(text("none".to_string()));
+            let made = if let Some(chunk) = chunk { made.chunk(chunk) } else { made };
+            made.shape(300).create(name).unwrap().write(&words).unwrap();
+        }
+    }
+    quiet(&path, &out, &RepackOptions::default()).unwrap();
+    let file = open_to_read(&out).unwrap();
+    for name in ["chunked", "whole"] {
+        let dataset = file.dataset(name).unwrap();
+        assert_eq!(dataset.read_raw::<VarLenUnicode>().unwrap(), words, "{name}");
+        assert!(has_own_fill_value(&dataset), "{name}");
+    }
+}

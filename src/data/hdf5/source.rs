@@ -259,7 +259,9 @@ impl DataSource for Hdf5Source {
 
     fn count_values(&mut self, blocks: &[Range<u64>]) -> Result<ValueCount> {
         if !self.index.schema.is_sparse {
-            return Ok(ValueCount::dense(blocks, self.index.schema.columns.len()));
+            // A string takes as much as so many values.
+            let text = self.index.parts.iter().map(|part| part.text_bytes().div_ceil(8)).max().unwrap_or(0);
+            return Ok(ValueCount::dense(blocks, self.index.schema.columns.len() + text as usize));
         }
         ValueCount::of(blocks, |rows| {
             let mut n_values = 0;

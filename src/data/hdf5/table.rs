@@ -7,7 +7,7 @@ use super::field::{Access, FieldIndex, RecordIndexes};
 use super::find::resolve;
 use super::source::without_place;
 use super::sparse::Sparse;
-use super::types::open_to_read;
+use super::types::{Element, open_to_read};
 use crate::data::names::{Need, TableNames, join};
 use crate::data::{Column, ColumnKind, Schema, TargetKind};
 use crate::error::{Error, InContext, Result};
@@ -61,6 +61,35 @@ impl<F> Fields<F> {
         let mut one = |field: &Option<F>| field.as_ref().map(&mut *make).transpose();
         let (target, weight, offset) = (one(&self.target)?, one(&self.weight)?, one(&self.offset)?);
         Ok(Fields { features: self.features.iter().map(make).collect::<Result<_>>()?, sparse, target, weight, offset })
+    }
+}
+
+impl PartIndex {
+    /// Bytes of the strings of a row as they are held, on average. What strings of any length take together is known no better than
+    /// by what the file has beside the other columns.
+    pub(super) fn text_bytes(&self) -> u64 {
+        const HEAD: u64 = size_of::<String>() as u64;
+        let (mut of_row, mut any_length, mut file_bytes, mut others) = (0, false, 0, 0u64);
+        for field in self.fields.of_rows() {
+            let width = field.width as u64;
+            let head = if field.categories.is_some() || field.element.is_text() { HEAD * width } else { 0 };
+            of_row += head;
+            match (field.element, &field.access) {
+                (Element::FixedText { bytes, .. }, _) => of_row += width * bytes as u64,
+                (Element::Text, access) => {
+                    any_length = true;
+                    file_bytes = file_bytes.max(match access {
+                        Access::Text(stored, _) => stored.file_bytes,
+                        _ => self.records.get(&field.dataset).map_or(0, |stored| stored.file_bytes),
+                    });
+                }
+                (_, Access::Direct(stored)) => others = others.saturating_add(stored.stored_bytes()),
+                _ => {}
+            }
+        }
+        others = self.records.values().fold(others, |sum, stored| sum.saturating_add(stored.stored_bytes()));
+        let in_heap = file_bytes.saturating_sub(others) / self.n_rows.max(1);
+        of_row + if any_length { in_heap.max(16) } else { 0 }
     }
 }
 

@@ -2,7 +2,6 @@
 
 use super::chunks::{StoredIndex, open_raw};
 use super::heap::{Allowance, Heap};
-use super::read::pieces_of;
 use super::records::RecordField;
 use super::stored_rows::{Decoders, StoredRows};
 use crate::error::{Error, Result};
@@ -35,19 +34,6 @@ impl TextRows {
         let heap = Heap::new(file.clone(), index.file_bytes, sizes, KEEP_BYTES);
         let descriptors = StoredRows::new(index, file, Arc::<Decoders>::default(), KEEP_BYTES);
         Ok(TextRows::new(Descriptors::Alone(Box::new(descriptors)), heap))
-    }
-
-    /// Whether every string of `dataset` is there, if it is one of strings that can be read past the library: the library itself
-    /// can crash on a damaged heap when it copies them. Errors: the first row whose string is not.
-    pub(crate) fn check(dataset: &hdf5::Dataset) -> Result<()> {
-        const ROW_STRINGS: u64 = 1 << 16;
-        let shape = dataset.shape();
-        let (Some(&n), Ok(rows)) = (shape.first(), TextRows::of(dataset)) else { return Ok(()) };
-        let width = shape[1..].iter().product::<usize>();
-        let mut allowance = rows.allowance(dataset.size() as u64);
-        let mut scratch = Vec::new();
-        let mut pieces = pieces_of(0..n as u64, (ROW_STRINGS / width.max(1) as u64).max(1));
-        pieces.try_for_each(|piece| rows.read(piece, width, &mut allowance, &mut scratch, |_, _| Ok(())))
     }
 
     pub(crate) fn descriptor_bytes(&self) -> usize {

@@ -291,6 +291,23 @@ pub(crate) fn is_any_length(dtype: &Datatype) -> bool {
     hdf5::h5lock!(H5Tis_variable_str(dtype.id())) > 0
 }
 
+/// Whether values of this type are lists or strings of any length, or have some inside.
+pub(crate) fn has_any_length(dtype: &Datatype) -> bool {
+    is_any_length(dtype) || hdf5::h5lock!(H5Tdetect_class(dtype.id(), H5T_class_t::H5T_VLEN)) != 0 || {
+        // A string of any length is of the class of strings to some versions of the library.
+        let descriptor_bytes = 0;
+        super::compound::InFile::of(dtype, descriptor_bytes).is_none_or(|in_file| in_file.has_descriptors)
+    }
+}
+
+/// Whether somebody has chosen what unwritten elements are.
+pub(crate) fn has_own_fill_value(dataset: &Dataset) -> bool {
+    let Ok(create) = dataset.dcpl() else { return false };
+    let mut defined = H5D_fill_value_t::H5D_FILL_VALUE_ERROR;
+    let told = hdf5::h5lock!(H5Pfill_value_defined(create.id(), &mut defined)) >= 0;
+    told && defined == H5D_fill_value_t::H5D_FILL_VALUE_USER_DEFINED
+}
+
 /// Whether values of this type are references or have some inside, in a list too.
 pub(crate) fn holds_references(dtype: &Datatype) -> bool {
     if hdf5::h5lock!(H5Tdetect_class(dtype.id(), H5T_class_t::H5T_REFERENCE)) != 0 {
