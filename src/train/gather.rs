@@ -10,7 +10,7 @@ use super::{Kind, TrainConfig};
 use crate::data::digest::{GROUP_ROWS, InputDigest};
 use crate::data::moments::BlockMoments;
 use crate::data::pages::in_large_pages;
-use crate::data::{Block, DataSource, Targets, ValueCount, Values};
+use crate::data::{Block, DataSource, TargetKind, Targets, ValueCount, Values};
 use crate::error::Result;
 use crate::model::preprocess::standardise;
 use crate::model::{Features, Preprocess, TargetCoding};
@@ -210,7 +210,8 @@ pub(super) fn gather(
         encode_s: 0.0,
     };
     let mut positions = BTreeMap::new();
-    let as_stored = keep == Keep::Rows && preprocess.is_plain();
+    let has_text = reader.source.schema().target == Some(TargetKind::Text);
+    let as_stored = keep == Keep::Rows && preprocess.is_plain() && !has_text;
     // Values that are kept as they are stored are read in one batch, which becomes the rows.
     let batch_rows = if as_stored { u64::MAX } else { reader.batch_rows };
     if keep == Keep::Rows && !as_stored {

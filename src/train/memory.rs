@@ -138,8 +138,8 @@ pub fn plan(
     let mut needed = [(source + solver.streamed + block) as i64, fixed as i64, batch as i64];
     comm.all_reduce_max(&mut needed)?;
     if needed[0] as u64 > limit {
-        let fixed = (needed[1] as u64 + of.read * if schema.is_sparse { needed[2] as u64 } else { 0 }) as f64;
-        let mut share = 0.25 + if schema.is_sparse { 0.0 } else { of.read as f64 / 64.0 };
+        let fixed = (needed[1] as u64 + of.read * if of_block > 0 { needed[2] as u64 } else { 0 }) as f64;
+        let mut share = 0.25 + if of_block > 0 { 0.0 } else { of.read as f64 / 64.0 };
         share += if of_measuring > 0 { 0.125 } else { 0.0 };
         return Err(Error::usage(format!(
             "{}M are too few for this table and solver: buffers and sums take about {}M, however many ranks there are",
