@@ -5,42 +5,15 @@
 mod launch;
 
 use hdf5::types::VarLenUnicode;
-use launch::{Ended, end_of, launcher};
+use launch::{Ended, PROGRAM, consort, end_of, has_mpi, launcher};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_consort");
-
 fn data(name: &str) -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("data").join(name).display().to_string()
-}
-
-fn has_mpi() -> bool {
-    let found = cfg!(feature = "mpi")
-        && Command::new(launcher()).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
-    if !found {
-        let required = std::env::var("CONSORT_REQUIRE_MPI").is_ok_and(|v| v == "1");
-        assert!(!required || !cfg!(feature = "mpi"), "no MPI launcher '{}'; set CONSORT_MPIEXEC", launcher());
-        println!("SKIPPED: what needs several ranks");
-    }
-    found
-}
-
-/// In `folder`, on `ranks` ranks; 0: without a launcher.
-fn consort(folder: &Path, ranks: usize, words: &[&str]) -> Ended {
-    let mut command = match ranks {
-        0 => Command::new(PROGRAM),
-        _ => {
-            let mut command = Command::new(launcher());
-            command.args(["-n", &ranks.to_string(), PROGRAM]);
-            command
-        }
-    };
-    command.current_dir(folder).args(words);
-    end_of(command)
 }
 
 fn done(folder: &Path, ranks: usize, words: &[&str]) -> String {

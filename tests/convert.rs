@@ -4,36 +4,9 @@
 
 mod launch;
 
-use launch::{Ended, end_of, launcher};
+use launch::{PROGRAM, consort, end_of, has_mpi};
 use std::path::Path;
-use std::process::{Command, Stdio};
-
-const PROGRAM: &str = env!("CARGO_BIN_EXE_consort");
-
-fn has_mpi() -> bool {
-    let found = cfg!(feature = "mpi")
-        && Command::new(launcher()).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
-    let required = std::env::var("CONSORT_REQUIRE_MPI").is_ok_and(|v| v == "1");
-    assert!(found || !required || !cfg!(feature = "mpi"), "no MPI launcher '{}'; set CONSORT_MPIEXEC", launcher());
-    if !found {
-        println!("SKIPPED: what needs several ranks");
-    }
-    found
-}
-
-/// In `folder`, on `ranks` ranks; 0: without a launcher.
-fn consort(folder: &Path, ranks: usize, words: &[&str]) -> Ended {
-    let mut command = match ranks {
-        0 => Command::new(PROGRAM),
-        _ => {
-            let mut command = Command::new(launcher());
-            command.args(["-n", &ranks.to_string(), PROGRAM]);
-            command
-        }
-    };
-    command.current_dir(folder).args(words);
-    end_of(command)
-}
+use std::process::Command;
 
 /// About 25 bytes a row; the last lines as told.
 fn table(folder: &Path, name: &str, n_rows: usize, last: &str) -> usize {

@@ -1,6 +1,7 @@
 //! Programs started, watched, and stopped when they hang.
 
 use std::io::Read;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -72,4 +73,35 @@ fn wait(child: &mut Child, since: Instant) -> Option<i32> {
         }
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+#[allow(dead_code, reason = "some tests start programs in their own way")]
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_consort");
+
+/// Whether there is a launcher. Without one SKIPPED is said, or the test fails where it has to be there.
+#[allow(dead_code, reason = "not every test that starts programs asks")]
+pub fn has_mpi() -> bool {
+    let found = cfg!(feature = "mpi")
+        && Command::new(launcher()).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
+    if !found {
+        let required = std::env::var("CONSORT_REQUIRE_MPI").is_ok_and(|v| v == "1");
+        assert!(!required || !cfg!(feature = "mpi"), "no MPI launcher '{}'; set CONSORT_MPIEXEC", launcher());
+        println!("SKIPPED: what needs several ranks");
+    }
+    found
+}
+
+/// Starts the program in `folder`, on `ranks` ranks; 0: without a launcher.
+#[allow(dead_code, reason = "some tests start programs in their own way")]
+pub fn consort(folder: &Path, ranks: usize, words: &[&str]) -> Ended {
+    let mut command = match ranks {
+        0 => Command::new(PROGRAM),
+        _ => {
+            let mut command = Command::new(launcher());
+            command.args(["-n", &ranks.to_string(), PROGRAM]);
+            command
+        }
+    };
+    command.current_dir(folder).args(words);
+    end_of(command)
 }
