@@ -32,6 +32,7 @@ pub mod doctor;
 pub mod error;
 pub mod exact;
 pub mod functions;
+pub mod grow;
 pub mod metric;
 pub mod model;
 pub mod objective;

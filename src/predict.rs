@@ -108,10 +108,10 @@ fn layout_of(model: &Model, copied: &[Copied], n_rows: u64) -> Layout {
         TargetCoding::Strings(classes) => Cell::Text(text_width(classes)),
     };
     let mut datasets = vec![RowDataset::column("prediction", cell)];
-    match model.config.kind {
+    match model.config.responds_as() {
         Kind::Logistic => datasets.push(RowDataset::matrix("probability", Cell::F64, n_classes)),
-        Kind::Svm => datasets.push(RowDataset::matrix("score", Cell::F64, model.linear.n_scores)),
-        Kind::Linear | Kind::Poisson => {}
+        Kind::Svm => datasets.push(RowDataset::matrix("score", Cell::F64, model.scores.n_scores())),
+        Kind::Linear | Kind::Poisson | Kind::Boost => {}
     }
     datasets.push(RowDataset::column("row", Cell::U64));
     datasets.extend(copied.iter().map(|copy| RowDataset::column(copy.name.clone(), copy.cell)));
@@ -131,7 +131,7 @@ fn text_width(texts: &[String]) -> usize {
 /// Bytes of these rows for each dataset that the model makes.
 fn columns_of(model: &Model, first_row: u64, scores: &[f64]) -> Result<Vec<Vec<u8>>> {
     let n_classes = model.target.n_classes();
-    let link = Link::new(model.config.kind, n_classes);
+    let link = Link::new(model.config.responds_as(), n_classes);
     let k = link.n_scores();
     let n_rows = scores.len() / k;
     let row_numbers: Vec<u64> = (first_row..first_row + n_rows as u64).collect();
@@ -154,7 +154,7 @@ fn columns_of(model: &Model, first_row: u64, scores: &[f64]) -> Result<Vec<Vec<u
         }
         TargetCoding::Number => Vec::new(),
     };
-    let detail = predictions::bytes_of_f64(if model.config.kind == Kind::Svm { scores } else { &shares });
+    let detail = predictions::bytes_of_f64(if model.config.responds_as() == Kind::Svm { scores } else { &shares });
     Ok(vec![predicted, detail, row_numbers])
 }
 

@@ -20,6 +20,14 @@ pub enum Stream {
     Synthetic = 5,
     /// Which row of a run a thinned table keeps.
     Thin = 6,
+    /// Which rows bins are made from.
+    Bins = 7,
+    /// How a row's gradient pair is rounded.
+    Rounding = 8,
+    /// Which rows a tree is grown on.
+    TreeRows = 9,
+    /// Which features a tree looks at.
+    TreeColumns = 10,
 }
 
 /// A key: all draws of one purpose under one seed.
@@ -58,6 +66,35 @@ impl Draws {
         let u = (f64::from(out[0]) + 1.0) * (1.0 / 4_294_967_297.0);
         let v = f64::from(out[1]) * (1.0 / 4_294_967_296.0);
         libm::sqrt(-2.0 * libm::log(u)) * libm::cos(std::f64::consts::TAU * v)
+    }
+}
+
+/// Draws by index that cost next to nothing, for rounding and sampling: the `index`-th number of SplitMix64, which can be asked for
+/// by itself. Source: Steele, Lea, Flood, *Fast splittable pseudorandom number generators*, OOPSLA 2014.
+#[derive(Clone, Copy, Debug)]
+pub struct FastDraws {
+    start: u64,
+}
+
+impl FastDraws {
+    /// Those of one `counter` (a tree, say) of a key.
+    pub fn new(draws: Draws, counter: u64) -> FastDraws {
+        FastDraws { start: draws.bits(u64::MAX, counter) }
+    }
+
+    /// 64 random bits.
+    #[inline]
+    pub fn bits(self, index: u64) -> u64 {
+        let z = self.start.wrapping_add(index.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Whether the index is one of about this share of all. 1: each is.
+    #[inline]
+    pub fn takes(self, share: f64, index: u64) -> bool {
+        share >= 1.0 || ((self.bits(index) >> 11) as f64) * (1.0 / (1u64 << 53) as f64) < share
     }
 }
 

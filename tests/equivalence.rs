@@ -24,7 +24,7 @@ fn run(size: usize, threads: usize, inputs: &Inputs, config: &TrainConfig) -> Mo
 fn same_bits(a: &Model, b: &Model) -> bool {
     let bits = |v: &[f64]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
     a.digest == b.digest
-        && bits(&a.linear.params) == bits(&b.linear.params)
+        && bits(&a.scores.linear().unwrap().params) == bits(&b.scores.linear().unwrap().params)
         && bits(&a.preprocess.mean) == bits(&b.preprocess.mean)
         && bits(&a.preprocess.inverse_scale) == bits(&b.preprocess.inverse_scale)
 }
@@ -32,7 +32,7 @@ fn same_bits(a: &Model, b: &Model) -> bool {
 /// All shapes of job and storage for one table and one config.
 fn check(name: &str, tables: &[Inputs], config: &TrainConfig) {
     let alone = run(1, 1, &tables[0], config);
-    assert!(alone.linear.params.iter().any(|p| *p != 0.0), "{name}: nothing was learned");
+    assert!(alone.scores.linear().unwrap().params.iter().any(|p| *p != 0.0), "{name}: nothing was learned");
     for (shape, inputs) in tables.iter().enumerate() {
         for size in [1, 2, 3, 4, 7] {
             for threads in [1, 2] {
@@ -302,7 +302,7 @@ fn another_seed_or_setting_gives_another_digest() {
     let base = TrainConfig { solver: Solver::Sgd, epochs: Some(2), global_batch: 128, ..TrainConfig::default() };
     let one = run(1, 1, &tables[0], &base);
     let seed = run(1, 1, &tables[0], &TrainConfig { seed: 1, ..base.clone() });
-    assert!(one.digest != seed.digest && one.linear.params != seed.linear.params);
+    assert!(one.digest != seed.digest && one.scores != seed.scores);
     let l2 = run(1, 1, &tables[0], &TrainConfig { l2: 0.1, ..base });
     assert_ne!(one.digest, l2.digest);
 }

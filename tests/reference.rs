@@ -79,15 +79,15 @@ fn agrees(name: &str, solver: Solver, coefficient_tolerance: f64) {
     let expected: Vec<Vec<f64>> = reference["coefficients"].as_array().unwrap().iter().map(numbers).collect();
     let intercepts = numbers(&reference["intercepts"]);
     let largest = expected.iter().flatten().fold(0.0f64, |largest, c| largest.max(c.abs()));
-    let stride = model.linear.n_features + 1;
+    let stride = model.scores.n_features() + 1;
     // Softmax intercepts may be shifted together: the reference has them sum to zero.
-    let shift = if model.linear.n_scores > 1 && kind == Kind::Logistic {
-        model.linear.params.chunks(stride).map(|of_class| of_class[stride - 1]).sum::<f64>() / intercepts.len() as f64
+    let shift = if model.scores.n_scores() > 1 && kind == Kind::Logistic {
+        model.scores.linear().unwrap().params.chunks(stride).map(|of_class| of_class[stride - 1]).sum::<f64>() / intercepts.len() as f64
     } else {
         0.0
     };
     for (c, (expected, intercept)) in expected.iter().zip(&intercepts).enumerate() {
-        let of_class = &model.linear.params[c * stride..(c + 1) * stride];
+        let of_class = &model.scores.linear().unwrap().params[c * stride..(c + 1) * stride];
         for (j, (found, expected)) in of_class.iter().zip(expected).enumerate() {
             assert!(
                 (found - expected).abs() <= coefficient_tolerance * largest,

@@ -1,7 +1,7 @@
 //! The words of the command line, exactly as typed. What they mean together is settled in [`resolve`](super::resolve).
 
 use crate::comm::World;
-use crate::config::{ClassWeight, Kind, Missing, Schedule, Solver};
+use crate::config::{BoostLoss, ClassWeight, Growth, Kind, Missing, Schedule, Solver};
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand};
 use serde::de::{DeserializeOwned, IntoDeserializer, value::Error as WordError};
@@ -94,14 +94,14 @@ pub struct TableFlags {
     pub transpose: bool,
 }
 
-/// Train a model: linear, logistic, svm or poisson.
+/// Train a model: linear, logistic, svm, poisson or boost.
 ///
 /// The last line of the output is `digest` and 64 hex digits: a hash of parameters, settings and input values, the same for
 /// every number of ranks and threads.
 #[derive(Debug, Args)]
 #[command(arg_required_else_help = true, override_usage = "consort train KIND DATA… -o MODEL.h5 [OPTIONS]")]
 pub struct TrainFlags {
-    /// linear, logistic, svm or poisson.
+    /// linear, logistic, svm, poisson or boost.
     #[arg(value_name = "KIND", value_parser = word::<Kind>)]
     pub kind: Option<Kind>,
     /// HDF5 files; their rows follow one another in this order. A quoted pattern ('run-*.h5') stands for the files that it
@@ -118,6 +118,8 @@ pub struct TrainFlags {
     pub table: TableFlags,
     #[command(flatten)]
     pub settings: SettingFlags,
+    #[command(flatten)]
+    pub boost: BoostFlags,
     #[command(flatten)]
     pub memory: MemoryFlags,
     /// Measure the model on this table as well, which has the same layout: a file, a pattern or @FILE. May be repeated: rows
@@ -254,6 +256,52 @@ pub struct SettingFlags {
     /// Key of every random draw. Default 0; never the clock.
     #[arg(long, value_name = "N", value_parser = whole())]
     pub seed: Option<u64>,
+}
+
+/// Settings of `boost` alone.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Boosting")]
+pub struct BoostFlags {
+    /// squared, logistic (softmax for more than two classes) or poisson. Default: logistic for strings, truth values and whole
+    /// numbers, squared for floating-point targets.
+    #[arg(long, value_parser = word::<BoostLoss>, visible_alias = "objective")]
+    pub loss: Option<BoostLoss>,
+    /// Trees of each score. Default 100.
+    #[arg(long, value_name = "N", value_parser = whole(), visible_alias = "num-iterations")]
+    pub rounds: Option<u64>,
+    /// Leaf values are multiplied by it. Default 0.1.
+    #[arg(long, value_name = "F", allow_negative_numbers = true, visible_alias = "eta")]
+    pub shrinkage: Option<f64>,
+    /// leaf: the leaf of the greatest gain is split next; level: one level after the other. Default leaf.
+    #[arg(long, value_parser = word::<Growth>)]
+    pub growth: Option<Growth>,
+    /// Leaves of a tree. Default 31.
+    #[arg(long, value_name = "N", value_parser = whole(), visible_alias = "num-leaves")]
+    pub max_leaves: Option<u64>,
+    /// Splits from the root to a leaf; 0: any number. Default 0.
+    #[arg(long, value_name = "N", value_parser = whole())]
+    pub max_depth: Option<u64>,
+    /// Rows of a leaf, at least; where hessians differ, rows are taken to be spread as the hessian is. Default 20.
+    #[arg(long, value_name = "ROWS", value_parser = whole(), visible_alias = "min-data-in-leaf")]
+    pub min_rows: Option<u64>,
+    /// Sum of the hessian of a leaf, at least. Default 1e-3.
+    #[arg(long, value_name = "H", allow_negative_numbers = true, visible_alias = "min-child-weight")]
+    pub min_hessian: Option<f64>,
+    /// A split has to lower twice the loss by more. Default 0.
+    #[arg(long, value_name = "GAIN", allow_negative_numbers = true, visible_alias = "min-split-gain")]
+    pub min_gain: Option<f64>,
+    /// Bins of a feature, without that of missing values, 2 to 65535. Default 255.
+    #[arg(long, value_name = "N", value_parser = whole(), visible_alias = "max-bin")]
+    pub max_bins: Option<u64>,
+    /// Share of the rows that a tree is grown on, chosen by a hash of the row number. Default 1.
+    #[arg(long, value_name = "F", allow_negative_numbers = true, visible_alias = "subsample")]
+    pub row_sample: Option<f64>,
+    /// Share of the features that a tree looks at. Default 1.
+    #[arg(long, value_name = "F", allow_negative_numbers = true, visible_alias = "colsample-bytree")]
+    pub column_sample: Option<f64>,
+    /// Stop when the loss of the rows of --valid-fraction has not improved for so many rounds, and keep the best. Default 0: do not.
+    #[arg(long, value_name = "ROUNDS", value_parser = whole(), visible_alias = "early-stopping-rounds")]
+    pub early_stop: Option<u64>,
 }
 
 /// Write predictions for every row of a table.

@@ -1,8 +1,8 @@
 //! From words to checked jobs, before any rank talks to another. Messages name the flag.
 
 use super::flags::{
-    ConvertFlags, EvaluateFlags, MemoryFlags, PredictFlags, RepackFlags, SettingFlags, TableFlags, TrainFlags,
-    VerifyFlags, Words,
+    BoostFlags, ConvertFlags, EvaluateFlags, MemoryFlags, PredictFlags, RepackFlags, SettingFlags, TableFlags,
+    TrainFlags, VerifyFlags, Words,
 };
 use crate::data::convert::ConvertOptions;
 use crate::data::hdf5::repack::RepackOptions;
@@ -27,12 +27,12 @@ pub struct TrainJob {
 }
 
 pub fn train(flags: &TrainFlags) -> Result<TrainJob> {
-    let kind = flags.kind.ok_or_else(|| Error::usage("train needs a KIND: linear, logistic, svm or poisson"))?;
+    let kind = flags.kind.ok_or_else(|| Error::usage("train needs a KIND: linear, logistic, svm, poisson or boost"))?;
     let names = names(&flags.table);
     if names.offset.is_some() && kind != Kind::Poisson {
         return Err(Error::usage(format!("--offset is for poisson only; '{}' has none", kind.name())));
     }
-    let config = settings(kind, &flags.settings)?;
+    let config = settings(kind, &flags.settings, &flags.boost)?;
     let output = match &flags.output {
         Some(output) => output.clone(),
         None if flags.print_config => PathBuf::new(),
@@ -57,8 +57,9 @@ fn reading(flags: &MemoryFlags) -> Result<Reading> {
     Ok(Reading { max_memory: flags.max_memory, scratch: flags.scratch.clone(), streamed: false })
 }
 
-fn settings(kind: Kind, flags: &SettingFlags) -> Result<TrainConfig> {
-    let mut config = TrainConfig { kind, ..TrainConfig::default() };
+fn settings(kind: Kind, flags: &SettingFlags, of_boost: &BoostFlags) -> Result<TrainConfig> {
+    let mut config = TrainConfig::of(kind);
+    boost_settings(&mut config, of_boost)?;
     macro_rules! take {
         ($($field:ident)*) => { $(if let Some(value) = flags.$field { config.$field = value; })* };
     }
@@ -77,6 +78,25 @@ fn settings(kind: Kind, flags: &SettingFlags) -> Result<TrainConfig> {
     Ok(config)
 }
 
+/// Takes what was typed for `boost`. Errors: it was typed for another kind.
+fn boost_settings(config: &mut TrainConfig, flags: &BoostFlags) -> Result<()> {
+    let mut typed = None;
+    macro_rules! take {
+        ($($field:ident)*) => { $(if let Some(value) = flags.$field {
+            typed = typed.or(Some(stringify!($field)));
+            if let Some(boost) = &mut config.boost { boost.$field = value; }
+        })* };
+    }
+    take!(loss rounds shrinkage growth max_leaves max_depth min_rows min_hessian min_gain max_bins row_sample column_sample early_stop);
+    match (typed, &config.boost) {
+        (Some(setting), None) => {
+            let flag = setting.replace('_', "-");
+            Err(Error::usage(format!("--{flag} is for boost only; 'train {}' has no trees", config.kind.name())))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// A flag that the solver would not look at is a misunderstanding.
 fn check_words_fit(config: &TrainConfig, flags: &SettingFlags) -> Result<()> {
     let typed = [
@@ -90,6 +110,7 @@ fn check_words_fit(config: &TrainConfig, flags: &SettingFlags) -> Result<()> {
         ("sync", flags.sync.is_some() || flags.sync_every.is_some()),
         ("momentum", flags.momentum.is_some()),
         ("nesterov", flags.no_nesterov),
+        ("missing", flags.missing.is_some()),
     ];
     if let Some((setting, _)) = typed.iter().find(|(setting, typed)| *typed && !config.looks_at(setting)) {
         let flag = match *setting {
@@ -102,6 +123,9 @@ fn check_words_fit(config: &TrainConfig, flags: &SettingFlags) -> Result<()> {
             "max_iterations" if config.looks_at("epochs") => " (its passes are --epochs)",
             _ => "",
         };
+        if config.kind == Kind::Boost {
+            return Err(Error::usage(format!("--{flag} means nothing to boost; leave it out")));
+        }
         return Err(Error::usage(format!(
             "--{flag} means nothing to --solver {}{instead}; leave it out, or choose another solver",
             config.solver.name()

@@ -5,6 +5,7 @@
 //! Talks: never.
 //! Never: ranks (except as numbers, in [`partition`]), losses, models.
 
+pub mod binned;
 mod block;
 mod canonical;
 pub mod convert;
@@ -20,6 +21,7 @@ pub mod moments;
 pub mod names;
 pub(crate) mod pages;
 pub mod partition;
+pub mod sketch;
 mod sparse;
 pub mod synthetic;
 

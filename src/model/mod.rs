@@ -10,13 +10,50 @@ pub mod features;
 pub mod kernels;
 pub mod linear;
 pub mod preprocess;
+pub mod tree;
 
 pub use features::{Features, Row};
 pub use linear::LinearModel;
 pub use preprocess::{ColumnCode, Preprocess, TargetCoding};
+pub use tree::{Boosted, Tree};
 
 use crate::config::TrainConfig;
 use crate::data::names::TableNames;
+
+/// What makes scores of features.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Scores {
+    /// Of standardised features.
+    Linear(LinearModel),
+    /// Of features as stored.
+    Boosted(Boosted),
+}
+
+impl Scores {
+    /// Scores of a row: 1, or the number of classes.
+    pub fn n_scores(&self) -> usize {
+        match self {
+            Scores::Linear(linear) => linear.n_scores,
+            Scores::Boosted(boosted) => boosted.n_scores(),
+        }
+    }
+
+    /// Features of a row.
+    pub fn n_features(&self) -> usize {
+        match self {
+            Scores::Linear(linear) => linear.n_features,
+            Scores::Boosted(boosted) => boosted.n_features,
+        }
+    }
+
+    /// The coefficients, of a linear model.
+    pub fn linear(&self) -> Option<&LinearModel> {
+        match self {
+            Scores::Linear(linear) => Some(linear),
+            Scores::Boosted(_) => None,
+        }
+    }
+}
 
 /// A trained model with everything needed to predict; the same bits on every rank.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,7 +63,7 @@ pub struct Model {
     pub names: TableNames,
     pub preprocess: Preprocess,
     pub target: TargetCoding,
-    pub linear: LinearModel,
+    pub scores: Scores,
     /// Per iteration or epoch: (name, values); names `loss`, `gradient`.
     pub history: Vec<(String, Vec<f64>)>,
     /// BLAKE3 of parameters, settings and input values, as 64 hex digits.

@@ -8,7 +8,7 @@ pub struct Logistic;
 
 /// (probability of class 1, log(1 + exp(score))), without overflow. One exponential serves both.
 #[inline]
-fn sigmoid_and_softplus(score: f64) -> (f64, f64) {
+pub(super) fn sigmoid_and_softplus(score: f64) -> (f64, f64) {
     let e = crate::functions::exp(-score.abs());
     let p_small = e / (1.0 + e);
     let p = if score >= 0.0 { 1.0 - p_small } else { p_small };

@@ -7,12 +7,14 @@
 
 mod hinge;
 mod logistic;
+mod pairs;
 mod poisson;
 mod softmax;
 mod squared;
 
 pub use hinge::SquaredHinge;
 pub use logistic::Logistic;
+pub use pairs::PairLoss;
 pub use poisson::Poisson;
 pub use softmax::Softmax;
 pub use squared::Squared;

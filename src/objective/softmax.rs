@@ -8,7 +8,7 @@ pub struct Softmax {
 }
 
 /// Replaces the scores of one row by probabilities and returns log Σ exp(score).
-fn softmax_row(scores: &mut [f64]) -> f64 {
+pub(super) fn to_shares(scores: &mut [f64]) -> f64 {
     let mut largest = scores[0];
     for &score in &scores[1..] {
         if score > largest {
@@ -40,7 +40,7 @@ impl Objective for Softmax {
         for ((row, y), &w) in scores.chunks_exact_mut(self.n_classes).zip(y).zip(weight) {
             let class = *y as usize;
             let of_class = row[class];
-            let log_sum = softmax_row(row);
+            let log_sum = to_shares(row);
             loss += w * (log_sum - of_class);
             row[class] -= 1.0;
             for r in row {
@@ -52,7 +52,7 @@ impl Objective for Softmax {
 
     fn curvature(&self, _y: f64, weight: f64, scores: &[f64], curvature: &mut [f64]) {
         let mut p = scores.to_vec();
-        softmax_row(&mut p);
+        to_shares(&mut p);
         for (a, row) in curvature.chunks_exact_mut(self.n_classes).enumerate() {
             for (b, c) in row.iter_mut().enumerate() {
                 *c = weight * if a == b { p[a] * (1.0 - p[a]) } else { -(p[a] * p[b]) };
@@ -86,7 +86,7 @@ impl Objective for Softmax {
 
     fn to_prediction(&self, scores: &mut [f64]) {
         for row in scores.chunks_exact_mut(self.n_classes) {
-            softmax_row(row);
+            to_shares(row);
         }
     }
 }

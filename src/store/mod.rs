@@ -29,6 +29,7 @@ pub mod model;
 mod output;
 pub mod predictions;
 pub mod settings;
+mod trees;
 
 use std::path::Path;
 

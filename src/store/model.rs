@@ -5,6 +5,7 @@
 //! | `params/coefficients` | (scores, features), on standardised features |
 //! | `params/intercepts` | (scores) |
 //! | `params/mean`, `params/inverse_scale` | (features): z = (x − mean)·inverse_scale |
+//! | `params/start`, `params/tree_…` | of boosted trees: see [`trees`] |
 //! | `params/class_values` | integer classes, in order |
 //! | `features`, `classes` | names after encoding; class names |
 //! | `columns`, `column_kinds` | stored columns: `narrow`, `wide` or `text` |
@@ -12,12 +13,13 @@
 //! | `settings` | a TOML text that `--config` takes: see [`settings`](super::settings) |
 
 use super::settings::{settings_from, settings_text};
-use super::{Array, ModelFile};
+use super::{Array, ModelFile, trees};
+use crate::config::Kind;
 use crate::data::ColumnKind;
 use crate::data::names::Inputs;
 use crate::data::names::TableNames;
 use crate::error::{Error, Result};
-use crate::model::{ColumnCode, LinearModel, Model, Preprocess, TargetCoding};
+use crate::model::{ColumnCode, LinearModel, Model, Preprocess, Scores, TargetCoding};
 use std::ops::Range;
 use std::path::PathBuf;
 
@@ -26,17 +28,10 @@ const COLUMN_KINDS: [(&str, ColumnKind); 3] =
 
 /// The model as a file holds it. `inputs`: the files, group and rows it was trained on, for `verify`; no part of the digest.
 pub fn to_file(model: &Model, inputs: &Inputs) -> Result<ModelFile> {
-    let (k, d) = (model.linear.n_scores, model.linear.n_features);
-    let of_scores = model.linear.params.chunks_exact(d + 1);
-    let coefficients = of_scores.clone().flat_map(|params| params[..d].iter().copied()).collect();
-    let intercepts = of_scores.map(|params| params[d]).collect();
-    let f64s = |shape: Vec<usize>, values: Vec<f64>| Array::F64 { shape, values };
-    let mut arrays = vec![
-        ("coefficients".to_string(), f64s(vec![k, d], coefficients)),
-        ("intercepts".to_string(), f64s(vec![k], intercepts)),
-        ("mean".to_string(), f64s(vec![d], model.preprocess.mean.clone())),
-        ("inverse_scale".to_string(), f64s(vec![d], model.preprocess.inverse_scale.clone())),
-    ];
+    let mut arrays = match &model.scores {
+        Scores::Linear(linear) => linear_arrays(linear, &model.preprocess),
+        Scores::Boosted(boosted) => trees::to_arrays(boosted),
+    };
     let coding = match &model.target {
         TargetCoding::Number => "number",
         TargetCoding::Strings(_) => "strings",
@@ -80,6 +75,20 @@ pub fn to_file(model: &Model, inputs: &Inputs) -> Result<ModelFile> {
     })
 }
 
+fn linear_arrays(linear: &LinearModel, preprocess: &Preprocess) -> Vec<(String, Array)> {
+    let (k, d) = (linear.n_scores, linear.n_features);
+    let of_scores = linear.params.chunks_exact(d + 1);
+    let coefficients = of_scores.clone().flat_map(|params| params[..d].iter().copied()).collect();
+    let intercepts = of_scores.map(|params| params[d]).collect();
+    let f64s = |shape: Vec<usize>, values: Vec<f64>| Array::F64 { shape, values };
+    vec![
+        ("coefficients".to_string(), f64s(vec![k, d], coefficients)),
+        ("intercepts".to_string(), f64s(vec![k], intercepts)),
+        ("mean".to_string(), f64s(vec![d], preprocess.mean.clone())),
+        ("inverse_scale".to_string(), f64s(vec![d], preprocess.inverse_scale.clone())),
+    ]
+}
+
 /// The model in a file. Everything is checked: the file is somebody's.
 pub fn from_file(file: &ModelFile) -> Result<Model> {
     let (config, names) = settings_from(&file.config)?;
@@ -90,23 +99,19 @@ pub fn from_file(file: &ModelFile) -> Result<Model> {
             config.kind.name()
         )));
     }
-    let (shape, coefficients) = file.f64("coefficients")?;
-    let &[k, d] = shape else { return Err(misfit("coefficients", "two axes")) };
-    finite("coefficients", coefficients)?;
-    let intercepts = vector(file, "intercepts", k)?;
-    let mut params = Vec::with_capacity(k * (d + 1));
-    for (score, intercept) in intercepts.iter().enumerate() {
-        params.extend_from_slice(&coefficients[score * d..(score + 1) * d]);
-        params.push(*intercept);
-    }
-    let preprocess = Preprocess {
-        columns: columns_from(file)?,
-        missing: config.missing,
-        mean: vector(file, "mean", d)?,
-        inverse_scale: vector(file, "inverse_scale", d)?,
+    let columns = columns_from(file)?;
+    let (scores, mean, inverse_scale) = match config.kind {
+        Kind::Boost => (Scores::Boosted(trees::from_file(file)?), Vec::new(), Vec::new()),
+        _ => {
+            let linear = linear_from(file)?;
+            let d = linear.n_features;
+            (Scores::Linear(linear), vector(file, "mean", d)?, vector(file, "inverse_scale", d)?)
+        }
     };
+    let preprocess = Preprocess { columns, missing: config.missing, mean, inverse_scale };
+    let (k, d) = (scores.n_scores(), scores.n_features());
     if preprocess.n_features() != d {
-        return Err(misfit("coefficients", &format!("{} features, as the columns say", preprocess.n_features())));
+        return Err(misfit("features", &format!("{} of them, as the columns say", preprocess.n_features())));
     }
     let text = |name: &str| file.attribute(name).ok_or_else(|| Error::data(format!("lacks the attribute '{name}'")));
     let target = match text("target_coding")? {
@@ -116,27 +121,40 @@ pub fn from_file(file: &ModelFile) -> Result<Model> {
         other => return Err(Error::data(format!("codes its target as '{other}', which this program does not know"))),
     };
     let n_scores = match target.n_classes() {
-        n_classes if config.kind.is_classifier() != (n_classes > 0) || n_classes == 1 => {
+        n_classes if config.responds_as().is_classifier() != (n_classes > 0) || n_classes == 1 => {
             return Err(misfit("classes", &format!("those of a '{}' model", file.kind)));
         }
         0 | 2 => 1,
         n_classes => n_classes,
     };
     if k != n_scores {
-        return Err(misfit("coefficients", &format!("{n_scores} rows, as the classes say")));
+        return Err(misfit("scores", &format!("{n_scores} of them, as the classes say")));
     }
     let n_rows = text("n_rows")?;
     Ok(Model {
         names,
         preprocess,
         target,
-        linear: LinearModel { n_features: d, n_scores: k, params },
+        scores,
         history: file.history.clone(),
         digest: file.digest.clone(),
         input_digest: text("input_digest")?.to_string(),
         n_rows: n_rows.parse().map_err(|_| Error::data(format!("n_rows is '{n_rows}', not a number")))?,
         config,
     })
+}
+
+fn linear_from(file: &ModelFile) -> Result<LinearModel> {
+    let (shape, coefficients) = file.f64("coefficients")?;
+    let &[k, d] = shape else { return Err(misfit("coefficients", "two axes")) };
+    finite("coefficients", coefficients)?;
+    let intercepts = vector(file, "intercepts", k)?;
+    let mut params = Vec::with_capacity(k * (d + 1));
+    for (score, intercept) in intercepts.iter().enumerate() {
+        params.extend_from_slice(&coefficients[score * d..(score + 1) * d]);
+        params.push(*intercept);
+    }
+    Ok(LinearModel { n_features: d, n_scores: k, params })
 }
 
 /// The files, names and rows the model was trained on, as they were named then.
@@ -186,14 +204,14 @@ fn ascending<T: Ord + Clone>(name: &str, values: &[T]) -> Result<Vec<T>> {
     }
 }
 
-fn misfit(name: &str, expected: &str) -> Error {
+pub(super) fn misfit(name: &str, expected: &str) -> Error {
     Error::data(format!("damaged model: expected {expected}")).at(format!("'{name}'"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Kind, Solver, Sync, TrainConfig};
+    use crate::config::{Solver, Sync, TrainConfig};
 
     pub(crate) fn model(kind: Kind) -> Model {
         let (target, k) = match kind {
@@ -230,7 +248,7 @@ mod tests {
                 inverse_scale: (2..7).map(odd).collect(),
             },
             target,
-            linear: LinearModel { n_features: 5, n_scores: k, params: (0..6 * k).map(odd).collect() },
+            scores: Scores::Linear(LinearModel { n_features: 5, n_scores: k, params: (0..6 * k).map(odd).collect() }),
             history: vec![("loss".into(), vec![1.0, 0.5]), ("gradient".into(), vec![])],
             digest: "ab".repeat(32),
             input_digest: "cd".repeat(32),
@@ -252,7 +270,8 @@ mod tests {
             let file = crate::store::load(&path).unwrap();
             let after = from_file(&file).unwrap();
             assert_eq!(after, before);
-            let bits = |model: &Model| model.linear.params.iter().map(|p| p.to_bits()).collect::<Vec<_>>();
+            let bits =
+                |model: &Model| model.scores.linear().unwrap().params.iter().map(|p| p.to_bits()).collect::<Vec<_>>();
             assert_eq!(bits(&after), bits(&before));
             assert_eq!(inputs_of(&file, &after), inputs);
         }

@@ -1,6 +1,6 @@
 //! Settings as a TOML text of flags: what `--print-config` prints, the model stores, and `--config` takes.
 
-use crate::config::{Sync, TrainConfig};
+use crate::config::{BoostConfig, Kind, Sync, TrainConfig};
 use crate::data::names::TableNames;
 use crate::error::{Error, Result};
 use serde::de::DeserializeOwned;
@@ -16,6 +16,9 @@ pub fn settings_text(config: &TrainConfig, names: &TableNames) -> Result<String>
         table.insert("sync_every".to_string(), Value::try_from(steps).map_err(failed)?);
     } else if config.looks_at("sync") {
         table.insert("sync".to_string(), Value::try_from(config.sync).map_err(failed)?);
+    }
+    if let Some(Value::Table(boost)) = table.remove("boost") {
+        table.extend(boost);
     }
     table.extend(Table::try_from(names).map_err(failed)?);
     toml::to_string(&table).map_err(failed)
@@ -34,6 +37,13 @@ pub fn settings_from(text: &str) -> Result<(TrainConfig, TableNames)> {
     let mut names = Table::new();
     for name in ["features", "exclude", "target", "weight", "offset", "group", "transpose"] {
         names.extend(settings.remove_entry(name));
+    }
+    if settings.get("kind").and_then(Value::as_str) == Some(Kind::Boost.name()) {
+        // Its own settings stand beside those that all trainings have.
+        let known = Table::try_from(BoostConfig::default()).map_err(unreadable)?;
+        let mut boost = Table::new();
+        known.keys().for_each(|name| boost.extend(settings.remove_entry(name)));
+        settings.insert("boost".to_string(), Value::Table(boost));
     }
     Ok((of_table(settings)?, of_table(names)?))
 }

@@ -37,7 +37,7 @@ pub fn evaluate(comm: &Communicator, model: &Model, inputs: &Inputs, rows: Optio
     comm.agree(decoded)?;
     let mut weight = Vec::new();
     let mut pass = |show: &mut Show<'_>| {
-        for_each_batch(&mut source, &blocks, limit, ROW_VALUES + model.linear.n_scores as u64, |batch| {
+        for_each_batch(&mut source, &blocks, limit, ROW_VALUES + model.scores.n_scores() as u64, |batch| {
             let y = code_targets(&model.target, &batch.target, batch.first_row);
             let y = y.in_dataset(&target_path).in_file(&name)?;
             weight.clear();
@@ -51,7 +51,7 @@ pub fn evaluate(comm: &Communicator, model: &Model, inputs: &Inputs, rows: Optio
         })
     };
     let room = limit.map(memory::of_measuring);
-    let measured = measure(comm, model.config.kind, model.target.n_classes(), room, &mut pass)?;
+    let measured = measure(comm, model.config.responds_as(), model.target.n_classes(), room, &mut pass)?;
     if measured.rows == 0 {
         return Err(Error::data("all rows have weight 0: nothing to measure")).in_file(name);
     }

@@ -63,7 +63,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn n_rows(&self) -> usize {
+    pub(super) fn n_rows(&self) -> usize {
         self.blocks.iter().map(|rows| (rows.end - rows.start) as usize).sum()
     }
 
@@ -165,6 +165,34 @@ pub(super) struct Gathered {
 }
 
 impl Gathered {
+    /// Nothing yet, with room for the labels of `n` rows.
+    pub(super) fn with_room(
+        reader: &Reader<'_>,
+        n: usize,
+        n_features: usize,
+        config: &TrainConfig,
+        hold: Option<HeldOut>,
+    ) -> Gathered {
+        let schema = reader.source.schema();
+        Gathered {
+            rows: RowBuffer {
+                n_features,
+                x: Features::default(),
+                y: Vec::with_capacity(n),
+                weight: Vec::with_capacity(n),
+                offset: (schema.has_offset && config.kind == Kind::Poisson).then(|| Vec::with_capacity(n)),
+                held_out: hold.map(|_| Vec::with_capacity(n)),
+            },
+            strings: Vec::new(),
+            seen: Seen::default(),
+            moments: Vec::new(),
+            ranges: Ranges::new(if schema.is_sparse { n_features } else { 0 }),
+            digest: InputDigest::default(),
+            moments_s: 0.0,
+            encode_s: 0.0,
+        }
+    }
+
     /// Targets as stored become those of the coding; weights are multiplied by those of their class.
     pub(super) fn code_targets(&mut self, coding: &TargetCoding) {
         let class = |position: std::result::Result<usize, usize>| position.map_or(-1.0, |position| position as f64);
@@ -190,25 +218,8 @@ pub(super) fn gather(
     keep: Keep,
 ) -> Result<Gathered> {
     let d = preprocess.n_features();
-    let schema = reader.source.schema().clone();
     let n = if keep == Keep::Nothing { 0 } else { reader.n_rows() };
-    let mut out = Gathered {
-        rows: RowBuffer {
-            n_features: d,
-            x: Features::default(),
-            y: Vec::with_capacity(n),
-            weight: Vec::with_capacity(n),
-            offset: (schema.has_offset && config.kind == Kind::Poisson).then(|| Vec::with_capacity(n)),
-            held_out: hold.map(|_| Vec::with_capacity(n)),
-        },
-        strings: Vec::new(),
-        seen: Seen::default(),
-        moments: Vec::new(),
-        ranges: Ranges::new(if schema.is_sparse { d } else { 0 }),
-        digest: InputDigest::default(),
-        moments_s: 0.0,
-        encode_s: 0.0,
-    };
+    let mut out = Gathered::with_room(reader, n, d, config, hold);
     let mut positions = BTreeMap::new();
     let has_text = reader.source.schema().target == Some(TargetKind::Text);
     let as_stored = keep == Keep::Rows && preprocess.is_plain() && !has_text;
@@ -252,7 +263,7 @@ pub(super) fn gather(
 }
 
 /// Appends the batch's labels as stored.
-fn keep_labels(
+pub(super) fn keep_labels(
     batch: &Block,
     seed: u64,
     hold: Option<HeldOut>,
@@ -304,7 +315,7 @@ pub(super) fn weights_of(batch: &Block, seed: u64, hold: Option<HeldOut>) -> Vec
 }
 
 /// The digest of a batch, its runs of rows shared out to threads.
-fn digest_of(batch: &Block) -> InputDigest {
+pub(super) fn digest_of(batch: &Block) -> InputDigest {
     let groups = batch.n_rows.div_ceil(GROUP_ROWS as usize);
     let parts = rayon::current_num_threads().min(groups).max(1);
     let bound = |part: usize| (groups * part / parts * GROUP_ROWS as usize).min(batch.n_rows);

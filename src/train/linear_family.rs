@@ -6,8 +6,8 @@ use super::prepare::{HeldOut, Prepared, objective, prepare, start};
 use super::table::{Fit, RowBuffer};
 use super::warm_start::warm_start;
 use super::{
-    Inputs, Model, Observer, Reading, Silent, Solver, TrainConfig, TrainReport, coordinate_descent, data_parallel,
-    lbfgs, least_squares, memory, newton, tsqr,
+    Inputs, Kind, Model, Observer, Reading, Silent, Solver, TrainConfig, TrainReport, boosting, coordinate_descent,
+    data_parallel, lbfgs, least_squares, memory, newton, tsqr,
 };
 use crate::comm::Communicator;
 use crate::data::hdf5::Hdf5Source;
@@ -15,7 +15,7 @@ use crate::data::names::{Need, TableNames};
 use crate::data::{DataSource, TableIndex};
 use crate::error::{Error, InContext, Result};
 use crate::metric::Metrics;
-use crate::model::LinearModel;
+use crate::model::{LinearModel, Scores};
 use rayon::prelude::*;
 use std::ops::Range;
 use std::time::Instant;
@@ -76,7 +76,10 @@ pub fn train_source(
     watch: &mut dyn Observer,
 ) -> Result<(Model, TrainReport)> {
     let is_sparse = source.schema().is_sparse;
-    let config = &config.for_table(is_sparse);
+    let config = &config.for_table(is_sparse, source.schema().target);
+    if config.kind == Kind::Boost {
+        return boosting::train_source(comm, source, names, config, reading, watch);
+    }
     let mut folds: Vec<(String, Vec<f64>)> = Vec::new();
     for fold in 0..config.folds {
         let held_out = HeldOut::Fold { fold, folds: config.folds };
@@ -129,7 +132,7 @@ pub fn train_source(
         input_digest: prepared.input_digest.to_hex(),
         preprocess: prepared.preprocess,
         target: prepared.target,
-        linear,
+        scores: Scores::Linear(linear),
         history: vec![("loss".to_string(), fit.losses), ("stop_value".to_string(), fit.stop_values)],
         digest: String::new(),
     };
@@ -236,16 +239,25 @@ pub fn digest(model: &Model) -> Result<String> {
     }
     hasher.update(&model.n_rows.to_le_bytes());
     let preprocess = &model.preprocess;
-    for numbers in [&preprocess.mean, &preprocess.inverse_scale, &model.linear.params] {
+    let mut hash_numbers = |numbers: &[f64]| {
         hasher.update(&(numbers.len() as u64).to_le_bytes());
         for number in numbers {
             hasher.update(&number.to_bits().to_le_bytes());
+        }
+    };
+    hash_numbers(&preprocess.mean);
+    hash_numbers(&preprocess.inverse_scale);
+    match &model.scores {
+        Scores::Linear(linear) => hash_numbers(&linear.params),
+        Scores::Boosted(boosted) => {
+            let trees = postcard::to_allocvec(boosted).map_err(|e| Error::internal(e.to_string()))?;
+            hasher.update(&trees);
         }
     }
     Ok(hasher.finalize().to_hex().to_string())
 }
 
-fn median(values: &[f64]) -> f64 {
+pub(super) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     sorted.get(sorted.len() / 2).copied().unwrap_or(0.0)

@@ -5,6 +5,7 @@
 //! Talks: yes; the only room that combines ranks with data and models.
 //! Never: flags, printing (an [`Observer`] does that), file names other than the inputs'.
 
+pub mod boosting;
 pub mod coordinate_descent;
 pub mod data_parallel;
 pub mod dense;

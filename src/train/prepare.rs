@@ -179,7 +179,7 @@ pub fn prepare<'s>(
 }
 
 /// Collective.
-fn agree_digest(comm: &Communicator, mine: &InputDigest) -> Result<InputDigest> {
+pub(super) fn agree_digest(comm: &Communicator, mine: &InputDigest) -> Result<InputDigest> {
     let digest = comm.all_gather(&mine.words)?;
     let mut all = InputDigest::default();
     for words in digest.values.chunks_exact(4) {
@@ -188,12 +188,12 @@ fn agree_digest(comm: &Communicator, mine: &InputDigest) -> Result<InputDigest> 
     Ok(all)
 }
 
-fn is_text(column: &crate::model::ColumnCode) -> bool {
+pub(super) fn is_text(column: &crate::model::ColumnCode) -> bool {
     column.kind == crate::data::ColumnKind::Text
 }
 
 /// The union of all ranks' categories, column by column. Collective.
-fn agree_categories(
+pub(super) fn agree_categories(
     comm: &Communicator,
     local: Result<Vec<BTreeSet<String>>>,
     preprocess: &mut Preprocess,
@@ -328,7 +328,7 @@ fn warn_of_constants(preprocess: &Preprocess, watch: &mut dyn Observer) {
 pub fn objective(kind: Kind, n_classes: usize) -> Box<dyn Objective> {
     use crate::objective::{Logistic, Poisson, Softmax, Squared, SquaredHinge};
     match kind {
-        Kind::Linear => Box::new(Squared),
+        Kind::Linear | Kind::Boost => Box::new(Squared),
         Kind::Poisson => Box::new(Poisson),
         Kind::Svm => Box::new(SquaredHinge { n_classes }),
         Kind::Logistic if n_classes == 2 => Box::new(Logistic),

@@ -10,8 +10,8 @@ use crate::data::{Block, ColumnKind, DataSource, Schema, SparseRows, Values};
 use crate::error::{Error, InContext, Result};
 use crate::functions::check_denormals;
 use crate::metric::classification::most_probable;
-use crate::model::Features;
 use crate::model::preprocess::standardised;
+use crate::model::{Features, Scores};
 use crate::objective::Objective;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -85,28 +85,39 @@ impl<'m> Scorer<'m> {
 
     /// (rows, n_scores), offset included. Not collective; rayon over rows, each on its own.
     pub fn scores(&self, block: &Block) -> Result<Vec<f64>> {
-        let (preprocess, linear) = (&self.model.preprocess, &self.model.linear);
-        let (d, k) = (linear.n_features, linear.n_scores);
+        let (preprocess, of_features) = (&self.model.preprocess, &self.model.scores);
+        let (d, k) = (of_features.n_features(), of_features.n_scores());
         let mut scores = vec![0.0; block.n_rows * k];
         let keeps_zeros = matches!(block.values, Values::Sparse(_)) && preprocess.keeps_zeros();
         let score = |(task, scores): (usize, &mut [f64])| -> Result<()> {
             let first = task * TASK_ROWS;
             let n_rows = scores.len() / k;
-            if keeps_zeros {
-                let mut rows = SparseRows::default();
-                preprocess.standardise_sparse(block, first..first + n_rows, &mut rows)?;
-                let rows = Features::Sparse(rows);
-                for (slot, scores) in scores.chunks_exact_mut(k).enumerate() {
-                    linear.score_row(rows.row(slot, d), scores);
+            match of_features {
+                Scores::Linear(linear) if keeps_zeros => {
+                    let mut rows = SparseRows::default();
+                    preprocess.standardise_sparse(block, first..first + n_rows, &mut rows)?;
+                    let rows = Features::Sparse(rows);
+                    for (slot, scores) in scores.chunks_exact_mut(k).enumerate() {
+                        linear.score_row(rows.row(slot, d), scores);
+                    }
                 }
-            } else {
-                let (mut encoded, mut rows) = (vec![0.0; d], Vec::with_capacity(n_rows * d));
-                for i in first..first + n_rows {
-                    preprocess.encode_row(block, i, &mut encoded)?;
-                    let moments = preprocess.mean.iter().zip(&preprocess.inverse_scale);
-                    rows.extend(encoded.iter().zip(moments).map(|(x, (mean, scale))| standardised(*x, *mean, *scale)));
+                Scores::Linear(linear) => {
+                    let (mut encoded, mut rows) = (vec![0.0; d], Vec::with_capacity(n_rows * d));
+                    for i in first..first + n_rows {
+                        preprocess.encode_row(block, i, &mut encoded)?;
+                        let moments = preprocess.mean.iter().zip(&preprocess.inverse_scale);
+                        let rescaled = encoded.iter().zip(moments);
+                        rows.extend(rescaled.map(|(x, (mean, scale))| standardised(*x, *mean, *scale)));
+                    }
+                    linear.scores(&rows, scores);
                 }
-                linear.scores(&rows, scores);
+                Scores::Boosted(boosted) => {
+                    let mut rows = vec![0.0; n_rows * d];
+                    for (slot, row) in rows.chunks_exact_mut(d.max(1)).enumerate() {
+                        preprocess.encode_row(block, first + slot, row)?;
+                    }
+                    boosted.scores(&rows, scores);
+                }
             }
             if let Some(offset) = &block.offset {
                 for (scores, offset) in scores.chunks_exact_mut(k).zip(&offset[first..]) {

@@ -114,14 +114,18 @@ fn every_solver_has_the_same_bits_on_any_ranks_and_threads_and_streamed() {
     for config in every_solver() {
         let name = format!("{} {}", config.kind.name(), config.solver.name());
         let alone = train(&Communicator::solo(), &table, &config, false).unwrap();
-        assert!(alone.linear.params.iter().filter(|p| **p != 0.0).count() > 2, "{name}");
-        assert_eq!((alone.linear.params[1], alone.linear.params[2]), (0.0, 0.0), "{name}: columns without weight");
+        assert!(alone.scores.linear().unwrap().params.iter().filter(|p| **p != 0.0).count() > 2, "{name}");
+        assert_eq!(
+            (alone.scores.linear().unwrap().params[1], alone.scores.linear().unwrap().params[2]),
+            (0.0, 0.0),
+            "{name}: columns without weight"
+        );
         for (size, threads) in [(1, 2), (2, 1), (3, 2), (7, 1), (40, 1)] {
             for streamed in [false, true] {
                 let models = run_threads(size, threads, |comm| train(comm, &table, &config, streamed)).unwrap();
                 for model in models {
                     assert_eq!(model.digest, alone.digest, "{name}, {size} ranks, {threads} threads, {streamed}");
-                    assert_eq!(model.linear, alone.linear, "{name}, {size} ranks");
+                    assert_eq!(model.scores, alone.scores, "{name}, {size} ranks");
                 }
             }
         }
@@ -193,7 +197,7 @@ fn missing_values_are_zero_on_demand_and_else_refused_by_place() {
     };
     let train = |table: &MemorySource, missing| train(&Communicator::solo(), table, &of_missing(missing), false);
     let zero = train(&with(0.0), Missing::Zero).unwrap();
-    assert_eq!(train(&with(f64::NAN), Missing::Zero).unwrap().linear, zero.linear);
+    assert_eq!(train(&with(f64::NAN), Missing::Zero).unwrap().scores, zero.scores);
     for missing in [Missing::Mean, Missing::Error] {
         let message = train(&with(f64::NAN), missing).unwrap_err().to_string();
         let wanted = "row 1 has no value (NaN) in column 'X[1]'; choose --missing zero, the only way for sparse tables";

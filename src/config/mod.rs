@@ -5,8 +5,12 @@
 //! Talks: never.
 //! Never: files, ranks, threads, paths: they may not change the answer.
 
-pub use crate::optim::Schedule;
+mod boost;
 
+pub use crate::optim::Schedule;
+pub use boost::{BoostConfig, BoostLoss, Growth};
+
+use crate::data::TargetKind;
 use crate::data::partition::default_lanes;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -19,6 +23,7 @@ pub enum Kind {
     Logistic,
     Svm,
     Poisson,
+    Boost,
 }
 
 /// How it is trained. `Auto` is resolved by the config's check, before training, and never stored.
@@ -111,6 +116,9 @@ pub struct TrainConfig {
     /// Share of the rows, chosen by a hash of the row number, that is measured instead of trained on. Default 0.
     pub valid_fraction: f64,
     pub seed: u64,
+    /// Of `boost`; None for the others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub boost: Option<BoostConfig>,
     /// `Auto` was settled for a dense table: see [`for_table`](TrainConfig::for_table). Never stored.
     #[serde(skip)]
     pub solver_may_change: bool,
@@ -138,6 +146,7 @@ impl Default for TrainConfig {
             folds: 0,
             valid_fraction: 0.0,
             seed: 0,
+            boost: None,
             solver_may_change: false,
         }
     }
@@ -151,6 +160,7 @@ impl Kind {
             Kind::Logistic => "logistic",
             Kind::Svm => "svm",
             Kind::Poisson => "poisson",
+            Kind::Boost => "boost",
         }
     }
 
@@ -162,6 +172,7 @@ impl Kind {
     /// Solvers that can train it.
     pub fn solvers(self) -> &'static [Solver] {
         match self {
+            Kind::Boost => &[],
             Kind::Linear => &[Solver::Cholesky, Solver::Qr, Solver::Cd, Solver::Lbfgs, Solver::Sgd, Solver::Adam],
             _ => &[Solver::Lbfgs, Solver::Newton, Solver::Sgd, Solver::Adam],
         }
@@ -200,6 +211,15 @@ impl Solver {
 }
 
 impl TrainConfig {
+    /// The defaults of a kind.
+    pub fn of(kind: Kind) -> TrainConfig {
+        let defaults = TrainConfig { kind, ..TrainConfig::default() };
+        match kind {
+            Kind::Boost => TrainConfig { l2: 0.0, boost: Some(BoostConfig::default()), ..defaults },
+            _ => defaults,
+        }
+    }
+
     /// Checked, with `auto` settled, and with the settings that this solver does not look at back at their defaults, so
     /// that they cannot change the digest. Not collective; the same on every rank. Resolving twice changes nothing.
     ///
@@ -210,7 +230,10 @@ impl TrainConfig {
         config.check_numbers()?;
         config.solver = config.settle_solver()?;
         config.solver_may_change |= self.solver == Solver::Auto && self.kind == Kind::Linear;
-        if config.class_weight != ClassWeight::None && !config.kind.is_classifier() {
+        if let Some(boost) = &config.boost {
+            boost.check(config.valid_fraction)?;
+        }
+        if config.class_weight != ClassWeight::None && !config.responds_as().is_classifier() {
             return Err(Error::usage(format!(
                 "--class-weight balances classes, but '{}' predicts numbers; leave it out, or weigh rows with --weight",
                 config.kind.name()
@@ -223,22 +246,39 @@ impl TrainConfig {
         macro_rules! forget {
             ($($field:ident)*) => { $(if !config.looks_at(stringify!($field)) { config.$field = default.$field; })* };
         }
-        forget!(tolerance max_iterations epochs learning_rate schedule global_batch lanes momentum nesterov sync);
+        forget!(missing tolerance max_iterations epochs learning_rate schedule global_batch lanes momentum nesterov sync);
         Ok(config)
     }
 
     /// The settings for a table that is now known: where nobody chose a solver, a sparse one is passed over by `Lbfgs`, since the
-    /// matrices of the others grow with the square of its columns. Not collective; the same on every rank.
-    pub fn for_table(&self, is_sparse: bool) -> TrainConfig {
+    /// matrices of the others grow with the square of its columns; where nobody chose a loss of `boost`, the target as it is stored
+    /// does. Not collective; the same on every rank.
+    pub fn for_table(&self, is_sparse: bool, target: Option<TargetKind>) -> TrainConfig {
         let solver = if self.solver_may_change && is_sparse { Solver::Lbfgs } else { self.solver };
-        TrainConfig { solver, solver_may_change: false, ..self.clone() }
+        let mut config = TrainConfig { solver, solver_may_change: false, ..self.clone() };
+        if let Some(boost) = config.boost.as_mut().filter(|boost| boost.loss == BoostLoss::Auto) {
+            boost.loss = if target == Some(TargetKind::Float) { BoostLoss::Squared } else { BoostLoss::Logistic };
+        }
+        config
+    }
+
+    /// The kind of the linear family with the same targets, scores, predictions and metrics: itself, but for `boost`.
+    pub fn responds_as(&self) -> Kind {
+        match self.boost.as_ref().map(|boost| boost.loss) {
+            None => self.kind,
+            Some(BoostLoss::Auto | BoostLoss::Logistic) => Kind::Logistic,
+            Some(BoostLoss::Squared) => Kind::Linear,
+            Some(BoostLoss::Poisson) => Kind::Poisson,
+        }
     }
 
     /// Whether this solver looks at the setting of this name (a field of the config). The others cannot change a model.
     pub fn looks_at(&self, setting: &str) -> bool {
         match setting {
+            "solver" | "missing" => self.kind != Kind::Boost,
             "epochs" | "learning_rate" | "schedule" | "global_batch" | "lanes" | "sync" => self.solver.is_mini_batch(),
             "momentum" | "nesterov" => self.solver == Solver::Sgd,
+            "max_iterations" | "tolerance" if self.kind == Kind::Boost => false,
             "max_iterations" => !self.solver.is_mini_batch() && !self.solver.is_direct(),
             "tolerance" => !self.solver.is_direct(),
             _ => true,
@@ -292,6 +332,8 @@ impl TrainConfig {
 
     fn settle_solver(&self) -> Result<Solver> {
         let solver = match (self.solver, self.kind) {
+            (Solver::Auto, Kind::Boost) => return Ok(Solver::Auto),
+            (_, Kind::Boost) => return Err(Error::usage("--solver is for the linear family; 'boost' has none")),
             (Solver::Auto, Kind::Linear) if self.l1 > 0.0 => Solver::Cd,
             (Solver::Auto, Kind::Linear) => Solver::Cholesky,
             (Solver::Auto, _) => Solver::Lbfgs,
@@ -366,11 +408,11 @@ mod tests {
 
     #[test]
     fn only_a_solver_that_nobody_chose_changes_for_a_sparse_table() {
-        let solver = |config: TrainConfig| config.resolved().unwrap().resolved().unwrap().for_table(true).solver;
+        let solver = |config: TrainConfig| config.resolved().unwrap().resolved().unwrap().for_table(true, None).solver;
         assert_eq!(solver(of(Kind::Linear)), Solver::Lbfgs);
         assert_eq!(solver(TrainConfig { l1: 0.1, ..of(Kind::Linear) }), Solver::Lbfgs);
         assert_eq!(solver(TrainConfig { solver: Solver::Qr, ..of(Kind::Linear) }), Solver::Qr);
-        let dense = of(Kind::Linear).resolved().unwrap().for_table(false);
+        let dense = of(Kind::Linear).resolved().unwrap().for_table(false, None);
         assert_eq!((dense.solver, dense.solver_may_change), (Solver::Cholesky, false));
     }
 

@@ -1,0 +1,117 @@
+//! Settings of gradient boosting, beside those that all trainings have.
+
+use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// The loss that trees lower.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BoostLoss {
+    /// By the target as it is stored: `Logistic` for strings, truth values and whole numbers, else `Squared`. Never stored.
+    #[default]
+    Auto,
+    Squared,
+    /// Two classes, or softmax of more.
+    Logistic,
+    Poisson,
+}
+
+/// Which leaf is split next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Growth {
+    /// The one of the greatest gain.
+    #[default]
+    Leaf,
+    /// One level of the tree after the other.
+    Level,
+}
+
+/// Every field can change the answer and is stored in the model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BoostConfig {
+    pub loss: BoostLoss,
+    /// Trees of each score. Default 100.
+    pub rounds: u64,
+    /// Leaf values are multiplied by it. Default 0.1.
+    pub shrinkage: f64,
+    pub growth: Growth,
+    /// Default 31.
+    pub max_leaves: u64,
+    /// Splits from the root to a leaf; 0 (the default): any number.
+    pub max_depth: u64,
+    /// Rows of a leaf, at least. Default 20.
+    pub min_rows: u64,
+    /// Σ hessian of a leaf, at least. Default 1e-3.
+    pub min_hessian: f64,
+    /// A split has to lower twice the loss by more. Default 0.
+    pub min_gain: f64,
+    /// Bins of a feature, that of missing values not counted. Default 255.
+    pub max_bins: u64,
+    /// Share of the rows that a tree is grown on, chosen by a hash of the row number. Default 1.
+    pub row_sample: f64,
+    /// Share of the features that a tree looks at. Default 1.
+    pub column_sample: f64,
+    /// Stop when the loss of the rows of `valid_fraction` has not improved for so many rounds, and keep the best; 0: do not.
+    pub early_stop: u64,
+}
+
+impl Default for BoostConfig {
+    fn default() -> BoostConfig {
+        BoostConfig {
+            loss: BoostLoss::Auto,
+            rounds: 100,
+            shrinkage: 0.1,
+            growth: Growth::Leaf,
+            max_leaves: 31,
+            max_depth: 0,
+            min_rows: 20,
+            min_hessian: 1e-3,
+            min_gain: 0.0,
+            max_bins: 255,
+            row_sample: 1.0,
+            column_sample: 1.0,
+            early_stop: 0,
+        }
+    }
+}
+
+impl BoostConfig {
+    /// Errors: `Usage`, naming the flag. Not collective; the same on every rank.
+    pub(super) fn check(&self, valid_fraction: f64) -> Result<()> {
+        let wrong = |text: String| Err(Error::usage(text));
+        for (flag, value, least, most) in [
+            ("--rounds", self.rounds, 1, 1 << 24),
+            ("--max-leaves", self.max_leaves, 1, 1 << 20),
+            ("--max-depth", self.max_depth, 0, 1 << 20),
+            ("--min-rows", self.min_rows, 0, i64::MAX as u64),
+            ("--max-bins", self.max_bins, 2, 65_535),
+        ] {
+            if !(least..=most).contains(&value) {
+                return wrong(format!("{flag} {value} is not from {least} to {most}"));
+            }
+        }
+        for (flag, value) in [("--min-hessian", self.min_hessian), ("--min-gain", self.min_gain)] {
+            if !(value >= 0.0 && value.is_finite()) {
+                return wrong(format!("{flag} {value} is not a number of 0 or more"));
+            }
+        }
+        let shares = [
+            ("--shrinkage", self.shrinkage),
+            ("--row-sample", self.row_sample),
+            ("--column-sample", self.column_sample),
+        ];
+        for (flag, value) in shares {
+            if !(value > 0.0 && value <= 1.0) {
+                return wrong(format!("{flag} {value} is not above 0 and at most 1"));
+            }
+        }
+        if self.early_stop > 0 && valid_fraction == 0.0 {
+            return wrong(
+                "--early-stop looks at rows that are not trained on; hold some out with --valid-fraction".into(),
+            );
+        }
+        Ok(())
+    }
+}

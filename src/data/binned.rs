@@ -1,0 +1,145 @@
+//! Tables of bin numbers: what histograms of features are counted from.
+
+use serde::{Deserialize, Serialize};
+use std::ops::Range;
+
+/// More bins of a feature, the one of missing values among them, are not had: their numbers have 16 bits.
+pub const MOST_BINS: usize = 1 << 16;
+
+/// How the values of a feature are cut into bins: bin b holds what is above `uppers[b − 1]` and not above `uppers[b]`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct FeatureBins {
+    /// Ascending and distinct; the last bin has no upper end.
+    pub uppers: Vec<f64>,
+    /// Some row has no value: these have a bin of their own, the last.
+    pub has_missing: bool,
+}
+
+impl FeatureBins {
+    pub fn n_values(&self) -> usize {
+        self.uppers.len() + 1
+    }
+
+    pub fn n_bins(&self) -> usize {
+        self.n_values() + usize::from(self.has_missing)
+    }
+
+    pub fn missing_bin(&self) -> Option<usize> {
+        self.has_missing.then(|| self.n_values())
+    }
+
+    /// The bin of a value. NaN where no row was missing in training: the first.
+    pub fn bin_of(&self, value: f64) -> usize {
+        if value.is_nan() {
+            return self.missing_bin().unwrap_or(0);
+        }
+        let (mut first, mut n) = (0, self.uppers.len());
+        while n > 0 {
+            let half = n / 2;
+            // A conditional move, not a branch: which half it is cannot be guessed.
+            first += if self.uppers[first + half] < value { n - half } else { 0 };
+            n = half;
+        }
+        first
+    }
+}
+
+/// Bin numbers, row-major.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Codes {
+    U8(Vec<u8>),
+    U16(Vec<u16>),
+}
+
+/// A rank's rows as bin numbers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BinnedTable {
+    pub n_rows: usize,
+    pub features: Vec<FeatureBins>,
+    /// (rows, features)
+    pub codes: Codes,
+}
+
+impl BinnedTable {
+    /// Without rows, with room for `n_rows`.
+    pub fn with_room(features: Vec<FeatureBins>, n_rows: usize) -> BinnedTable {
+        let n_values = n_rows * features.len();
+        let codes = match features.iter().all(|feature| feature.n_bins() <= 256) {
+            true => Codes::U8(Vec::with_capacity(n_values)),
+            false => Codes::U16(Vec::with_capacity(n_values)),
+        };
+        BinnedTable { n_rows: 0, features, codes }
+    }
+
+    pub fn n_features(&self) -> usize {
+        self.features.len()
+    }
+
+    /// Where the bins of each feature begin when those of all features are put side by side, and where the last ends.
+    pub fn offsets(&self) -> Vec<usize> {
+        let mut offsets = vec![0];
+        offsets.extend(self.features.iter().scan(0, |end, feature| {
+            *end += feature.n_bins();
+            Some(*end)
+        }));
+        offsets
+    }
+
+    /// The bin of a feature in a row.
+    pub fn bin(&self, row: usize, feature: usize) -> usize {
+        let at = row * self.features.len() + feature;
+        match &self.codes {
+            Codes::U8(codes) => codes[at].into(),
+            Codes::U16(codes) => codes[at].into(),
+        }
+    }
+
+    /// Bytes of the bin numbers.
+    pub fn n_bytes(&self) -> usize {
+        match &self.codes {
+            Codes::U8(codes) => codes.len(),
+            Codes::U16(codes) => 2 * codes.len(),
+        }
+    }
+}
+
+/// Features of each of `size` ranks: runs of about as many bins.
+pub fn deal_features(offsets: &[usize], size: usize) -> Vec<Range<usize>> {
+    let (n_features, n_bins) = (offsets.len() - 1, offsets[offsets.len() - 1]);
+    let bound = |rank: usize| match rank == size {
+        true => n_features,
+        false => offsets[..n_features].partition_point(|&first| first * size < rank * n_bins),
+    };
+    (0..size).map(|rank| bound(rank)..bound(rank + 1)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_fall_into_the_bin_whose_end_they_do_not_pass() {
+        for n in 0..40 {
+            let uppers: Vec<f64> = (0..n).map(f64::from).collect();
+            let bins = FeatureBins { uppers: uppers.clone(), has_missing: n % 2 == 0 };
+            for value in (-4..2 * n + 4).map(|half| f64::from(half) / 2.0).chain([f64::INFINITY, f64::NEG_INFINITY]) {
+                assert_eq!(bins.bin_of(value), uppers.iter().filter(|upper| **upper < value).count(), "{value} of {n}");
+            }
+            assert_eq!(bins.bin_of(f64::NAN), if n % 2 == 0 { n as usize + 1 } else { 0 });
+        }
+    }
+
+    #[test]
+    fn every_feature_belongs_to_one_rank() {
+        for widths in [vec![], vec![5], vec![1, 255, 3, 3, 100, 7], vec![10; 100]] {
+            let mut offsets = vec![0];
+            widths.iter().for_each(|width| offsets.push(offsets[offsets.len() - 1] + width));
+            for size in [1, 2, 3, 7, 200] {
+                let dealt = deal_features(&offsets, size);
+                assert_eq!(dealt.len(), size);
+                assert_eq!((dealt[0].start, dealt[size - 1].end), (0, widths.len()));
+                assert!(dealt.windows(2).all(|pair| pair[0].end == pair[1].start));
+            }
+        }
+    }
+}

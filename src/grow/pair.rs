@@ -1,0 +1,84 @@
+//! Gradient pairs of rows and their sums, as integers.
+
+use std::ops::{Add, Sub};
+
+/// Bits of a gradient with its sign, and of a hessian without: |gradient| ≤ 2¹⁵ − 1, hessian ≤ 2¹⁶ − 1.
+pub const UNIT_BITS: u32 = 16;
+
+/// Rows whose pairs may be added as one word: 2¹⁶·(2¹⁶ − 1) < 2³², 2¹⁶·(2¹⁵ − 1) < 2³¹.
+pub(super) const WORD_ROWS: usize = 1 << UNIT_BITS;
+
+/// Gradient and hessian of a row in one word: gradient·2³² + hessian, wrapping.
+///
+/// The hessian is low, where it borrows nothing from the gradient since it is never negative. Sums of up to 2¹⁶ such words hold the
+/// sums of both (`EXACT` 2a).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pair(pub(super) u64);
+
+impl Pair {
+    /// # Panics
+    /// In debug builds, if either does not have [`UNIT_BITS`] bits.
+    pub fn new(gradient: i32, hessian: u32) -> Pair {
+        debug_assert!(gradient.unsigned_abs() < 1 << (UNIT_BITS - 1) && hessian < 1 << UNIT_BITS);
+        Pair(((i64::from(gradient) << 32) as u64).wrapping_add(hessian.into()))
+    }
+
+    pub fn sums(self) -> Sums {
+        Sums::of_word(self.0)
+    }
+}
+
+/// Σ gradient and Σ hessian of some rows, in units.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sums {
+    pub gradient: i64,
+    pub hessian: i64,
+}
+
+impl Sums {
+    /// Of a sum of words.
+    #[inline]
+    pub(super) fn of_word(word: u64) -> Sums {
+        let hessian = word & u64::from(u32::MAX);
+        Sums { gradient: (word.wrapping_sub(hessian) as i64) >> 32, hessian: hessian as i64 }
+    }
+
+    /// The sum as one word, if it is of at most [`WORD_ROWS`] rows.
+    #[inline]
+    pub(super) fn to_word(self) -> u64 {
+        ((self.gradient << 32) as u64).wrapping_add(self.hessian as u64)
+    }
+}
+
+impl Add for Sums {
+    type Output = Sums;
+    #[inline]
+    fn add(self, other: Sums) -> Sums {
+        Sums { gradient: self.gradient.wrapping_add(other.gradient), hessian: self.hessian.wrapping_add(other.hessian) }
+    }
+}
+
+impl Sub for Sums {
+    type Output = Sums;
+    #[inline]
+    fn sub(self, other: Sums) -> Sums {
+        Sums { gradient: self.gradient.wrapping_sub(other.gradient), hessian: self.hessian.wrapping_sub(other.hessian) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_pairs_as_a_word_takes_keep_both_sums() {
+        for (gradient, hessian) in [(-32_767, 65_535), (32_767, 65_535), (-1, 0), (0, 65_535), (-32_767, 0)] {
+            let mut word = 0u64;
+            (0..WORD_ROWS).for_each(|_| word = word.wrapping_add(Pair::new(gradient, hessian).0));
+            let n = WORD_ROWS as i64;
+            let sums = Sums { gradient: i64::from(gradient) * n, hessian: i64::from(hessian) * n };
+            assert_eq!(Sums::of_word(word), sums);
+            assert_eq!(sums.to_word(), word);
+        }
+    }
+}

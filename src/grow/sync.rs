@@ -1,0 +1,101 @@
+//! What ranks say to each other while a tree grows: counts of rows, histograms, best splits. All of it is integers.
+
+use super::histogram::Histograms;
+use super::pair::{Sums, WORD_ROWS};
+use super::split::Split;
+use crate::comm::Communicator;
+use crate::error::Result;
+
+/// Numbers of rows over all ranks. Collective.
+pub(super) fn sum_counts(comm: &Communicator, mine: &[u64]) -> Result<Vec<u64>> {
+    let mut counts = mine.to_vec();
+    comm.all_reduce_sum(&mut counts)?;
+    Ok(counts)
+}
+
+/// Collective.
+pub(super) fn sum_sums(comm: &Communicator, mine: Sums) -> Result<Sums> {
+    let mut words = [mine.gradient as u64, mine.hessian as u64];
+    comm.all_reduce_sum(&mut words)?;
+    Ok(Sums { gradient: words[0] as i64, hessian: words[1] as i64 })
+}
+
+/// Adds the histograms that were counted last over all ranks; each rank gets the part of its features. Collective.
+///
+/// * `leaves`: number of each histogram, and rows over all ranks: of few a bin is one word, else two (`EXACT` 2a).
+pub(super) fn sum_histograms(comm: &Communicator, histograms: &mut Histograms, leaves: &[(usize, u64)]) -> Result<()> {
+    if comm.size() == 1 {
+        return Ok(());
+    }
+    let words_of = |n_rows: u64| if n_rows <= WORD_ROWS as u64 { 1 } else { 2 };
+    let words_of_bin: usize = leaves.iter().map(|(_, n_rows)| words_of(*n_rows)).sum();
+    let counts: Vec<usize> = histograms.dealt().iter().map(|bins| words_of_bin * bins.len()).collect();
+    let mut send: Vec<u64> = Vec::with_capacity(counts.iter().sum());
+    for bins in histograms.dealt() {
+        for (at, (_, n_rows)) in leaves.iter().enumerate() {
+            let sums = &histograms.counted(at)[bins.clone()];
+            match words_of(*n_rows) {
+                1 => send.extend(sums.iter().map(|sums| sums.to_word())),
+                _ => send.extend(sums.iter().flat_map(|sums| [sums.gradient as u64, sums.hessian as u64])),
+            }
+        }
+    }
+    let mut mine = vec![0u64; counts[comm.rank()]];
+    comm.reduce_scatter_sum(&send, &counts, &mut mine)?;
+    let mut rest = &mine[..];
+    for (number, n_rows) in leaves {
+        let into = histograms.of_mut(*number);
+        let (words, after) = rest.split_at(into.len() * words_of(*n_rows));
+        match words_of(*n_rows) {
+            1 => into.iter_mut().zip(words).for_each(|(sums, word)| *sums = Sums::of_word(*word)),
+            _ => into.iter_mut().zip(words.chunks_exact(2)).for_each(|(sums, words)| {
+                *sums = Sums { gradient: words[0] as i64, hessian: words[1] as i64 };
+            }),
+        }
+        rest = after;
+    }
+    Ok(())
+}
+
+/// u64 words of a split, or of none.
+const SPLIT_WORDS: usize = 6;
+const NONE: u64 = u64::MAX;
+
+/// The best of all ranks' splits, leaf by leaf. Collective.
+pub(super) fn best_of_all(comm: &Communicator, mine: Vec<Option<Split>>) -> Result<Vec<Option<Split>>> {
+    if comm.size() == 1 {
+        return Ok(mine);
+    }
+    let words: Vec<u64> = mine.iter().flat_map(to_words).collect();
+    let all = comm.all_gather(&words)?;
+    let mut best = vec![None; mine.len()];
+    for rank in 0..comm.size() {
+        for (best, words) in best.iter_mut().zip(all.of_rank(rank).chunks_exact(SPLIT_WORDS)) {
+            let Some(split) = from_words(words) else { continue };
+            if best.as_ref().is_none_or(|best| split.is_better_than(best)) {
+                *best = Some(split);
+            }
+        }
+    }
+    Ok(best)
+}
+
+fn to_words(split: &Option<Split>) -> [u64; SPLIT_WORDS] {
+    let Some(split) = split else { return [NONE; SPLIT_WORDS] };
+    let place = u64::from(split.feature) << 32 | u64::from(split.bin);
+    let missing = split.missing.map_or(NONE, u64::from);
+    let (gradient, hessian) = (split.left.gradient as u64, split.left.hessian as u64);
+    [place, split.gain.to_bits(), missing, split.missing_left.into(), gradient, hessian]
+}
+
+fn from_words(words: &[u64]) -> Option<Split> {
+    let &[place, gain, missing, missing_left, gradient, hessian] = words else { return None };
+    (place != NONE).then(|| Split {
+        gain: f64::from_bits(gain),
+        feature: (place >> 32) as u32,
+        bin: place as u32,
+        missing: (missing != NONE).then_some(missing as u32),
+        missing_left: missing_left == 1,
+        left: Sums { gradient: gradient as i64, hessian: hessian as i64 },
+    })
+}

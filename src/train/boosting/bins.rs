@@ -1,0 +1,267 @@
+//! From a data source to this rank's binned rows: one pass for labels and a sample of values, one for bin numbers.
+
+use super::super::gather::{Gathered, Reader, digest_of, keep_labels, local_categories};
+use super::super::prepare::{HeldOut, agree_categories, agree_digest, is_text};
+use super::super::table::{LocalRows, RowBuffer, Table};
+use super::super::{ClassWeight, Reading, TrainConfig, memory, target};
+use crate::comm::Communicator;
+use crate::config::BoostConfig;
+use crate::data::binned::{BinnedTable, Codes, FeatureBins, deal_features};
+use crate::data::digest::InputDigest;
+use crate::data::partition::{Partition, RowPlan};
+use crate::data::sketch::bin_ends;
+use crate::data::{Block, DataSource};
+use crate::error::{Error, Result};
+use crate::exact::scale::order_key;
+use crate::functions::check_denormals;
+use crate::model::{Preprocess, TargetCoding};
+use crate::rng::{Draws, FastDraws, Stream};
+use rayon::prelude::*;
+use std::ops::Range;
+use std::time::Instant;
+
+/// Rows that bins are made from, about: of longer tables a sample by the hash of the row number.
+const SAMPLE_ROWS: f64 = 200_000.0;
+
+/// A rank's rows, ready to grow trees on; all but the rows is the same on every rank.
+pub(super) struct BinnedRows {
+    pub(super) plan: RowPlan,
+    /// Blocks of rows here, by local number.
+    pub(super) blocks: Vec<Range<usize>>,
+    /// Global number of the first row here.
+    pub(super) first_row: u64,
+    /// Of the whole table.
+    pub(super) n_rows: u64,
+    pub(super) table: BinnedTable,
+    pub(super) labels: RowBuffer,
+    pub(super) preprocess: Preprocess,
+    pub(super) target: TargetCoding,
+    /// Σw over all ranks, and Σw of every class or Σw·y.
+    pub(super) total_weight: f64,
+    pub(super) weighted_y: Vec<f64>,
+    pub(super) input_digest: InputDigest,
+    pub(super) read_s: f64,
+    /// Of sampling, ends of bins, and bin numbers.
+    pub(super) bin_s: f64,
+}
+
+/// Collective.
+pub(super) fn read(
+    comm: &Communicator,
+    source: &mut dyn DataSource,
+    config: &TrainConfig,
+    boost: &BoostConfig,
+    reading: &Reading,
+    hold: Option<HeldOut>,
+) -> Result<BinnedRows> {
+    let schema = source.schema().clone();
+    let responds_as = config.responds_as();
+    target::check_stored(responds_as, schema.target)?;
+    let plan = RowPlan::full_batch(schema.n_rows, schema.columns.len());
+    let units = Partition::new(plan.n_units(), comm.size()).units_of(comm.rank());
+    let mut preprocess = Preprocess::unfitted(&schema, config.missing);
+    if let Some(bytes) = reading.max_memory {
+        source.limit_memory(memory::of_source(bytes));
+    }
+    let reader = Reader::new(source, plan.blocks(units.clone()), memory::batch_values(reading.max_memory));
+    let mut reader = comm.agree(reader)?;
+    if preprocess.has_text() {
+        let local = local_categories(&mut reader, preprocess.columns.iter().filter(|c| is_text(c)).count());
+        agree_categories(comm, local, &mut preprocess)?;
+    }
+    let mut sampled = Sampled::new(preprocess.n_features(), schema.n_rows, config.seed);
+    let mut gathered = Gathered::with_room(&reader, reader.n_rows(), preprocess.n_features(), config, hold);
+    let mut positions = std::collections::BTreeMap::new();
+    let passed = reader.pass(|batch, blocks| {
+        gathered.seen.add(responds_as, batch.first_file_row, &batch.target)?;
+        keep_labels(batch, config.seed, hold, &mut gathered, &mut positions);
+        gathered.digest.merge(&digest_of(batch));
+        sampled.add(batch, blocks, &preprocess)
+    });
+    comm.agree(passed.and_then(|()| check_denormals()))?; // reading may have loaded a filter plugin
+    let target = target::agree(comm, responds_as, schema.target, &gathered.seen)?;
+    gathered.code_targets(&target);
+
+    let began = Instant::now();
+    let bins = sampled.bins(comm, boost.max_bins as usize)?;
+    let n_here = gathered.rows.y.len();
+    let mut table = BinnedTable::with_room(bins, n_here);
+    let mut bin_s = began.elapsed().as_secs_f64();
+    let passed = reader.pass(|batch, blocks| {
+        let began = Instant::now();
+        let done = append(&mut table, batch, blocks, &preprocess);
+        bin_s += began.elapsed().as_secs_f64();
+        done
+    });
+    comm.agree(passed.and_then(|()| check_denormals()))?;
+    let input_digest = agree_digest(comm, &gathered.digest)?;
+    let read_s = reader.read_s;
+
+    let rows = plan.rows(units.clone());
+    let mut labels = Table {
+        plan: plan.clone(),
+        units: units.clone(),
+        first_row: rows.start,
+        n_features: 0,
+        rows: LocalRows::Memory(gathered.rows),
+        total_weight: 0.0,
+        peak: Vec::new(),
+    };
+    let mut totals = target::totals(comm, target.n_classes(), &labels)?;
+    if config.class_weight == ClassWeight::Balanced && target.n_classes() > 0 {
+        labels.multiply_weights(target::balancing(totals.0, &totals.1));
+        totals = target::totals(comm, target.n_classes(), &labels)?;
+    }
+    let (total_weight, weighted_y) = totals;
+    if total_weight <= 0.0 {
+        return Err(Error::data("all rows have weight 0: nothing is left to train on"));
+    }
+    if !matches!(hold, Some(HeldOut::Fold { .. })) {
+        target::check_weighted(&target, &weighted_y)?;
+    }
+    let blocks = labels.blocks();
+    let LocalRows::Memory(labels) = labels.rows else { return Err(Error::internal("labels are not in memory")) };
+    Ok(BinnedRows {
+        blocks,
+        first_row: rows.start,
+        n_rows: schema.n_rows,
+        plan,
+        table,
+        labels,
+        preprocess,
+        target,
+        total_weight,
+        weighted_y,
+        input_digest,
+        read_s,
+        bin_s,
+    })
+}
+
+/// What bins are made from.
+struct Sampled {
+    draws: FastDraws,
+    share: f64,
+    /// By feature.
+    values: Vec<Vec<f64>>,
+    has_missing: Vec<bool>,
+}
+
+impl Sampled {
+    fn new(n_features: usize, n_rows: u64, seed: u64) -> Sampled {
+        Sampled {
+            draws: FastDraws::new(Draws::new(seed, Stream::Bins), 0),
+            share: SAMPLE_ROWS / n_rows.max(1) as f64,
+            values: vec![Vec::new(); n_features],
+            has_missing: vec![false; n_features],
+        }
+    }
+
+    /// Rayon over blocks.
+    fn add(&mut self, batch: &Block, blocks: &[Range<usize>], preprocess: &Preprocess) -> Result<()> {
+        let d = self.values.len();
+        let (draws, share) = (self.draws, self.share);
+        let of_block = |block: &Range<usize>| {
+            let (mut taken, mut missing) = (Vec::new(), vec![false; d]);
+            let mut row = vec![0.0; d];
+            for i in block.clone() {
+                preprocess.encode_row(batch, i, &mut row)?;
+                missing.iter_mut().zip(&row).for_each(|(missing, value)| *missing |= value.is_nan());
+                if draws.takes(share, batch.first_row + i as u64) {
+                    taken.extend_from_slice(&row);
+                }
+            }
+            Ok((taken, missing))
+        };
+        let found: Vec<(Vec<f64>, Vec<bool>)> = blocks.par_iter().map(of_block).collect::<Result<_>>()?;
+        for (taken, missing) in &found {
+            self.has_missing.iter_mut().zip(missing).for_each(|(all, one)| *all |= *one);
+            for row in taken.chunks_exact(d.max(1)) {
+                for (values, value) in self.values.iter_mut().zip(row).filter(|(_, value)| !value.is_nan()) {
+                    values.push(*value);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The bins of all features. Each rank makes those of some. Collective.
+    fn bins(self, comm: &Communicator, max_bins: usize) -> Result<Vec<FeatureBins>> {
+        let d = self.values.len();
+        let mut missing: Vec<i32> = self.has_missing.iter().map(|missing| i32::from(*missing)).collect();
+        comm.all_reduce_max(&mut missing)?;
+        let owners = deal_features(&(0..=d).collect::<Vec<_>>(), comm.size());
+        let mut mine: Vec<Vec<f64>> = Vec::new();
+        for (feature, values) in self.values.into_iter().enumerate() {
+            let all = if comm.size() == 1 { values } else { comm.all_gather(&values)?.values };
+            if owners[comm.rank()].contains(&feature) {
+                mine.push(all);
+            }
+        }
+        let ends: Vec<Vec<f64>> = mine.into_par_iter().map(|values| ends_of(values, max_bins)).collect();
+        let lengths: Vec<u64> = ends.iter().map(|ends| ends.len() as u64).collect();
+        let lengths = comm.all_gather(&lengths)?.values;
+        let all = comm.all_gather(&ends.concat())?.values;
+        let mut rest = &all[..];
+        let bins = lengths.iter().zip(missing).map(|(&n, missing)| {
+            let (ends, after) = rest.split_at(n as usize);
+            rest = after;
+            FeatureBins { uppers: ends.to_vec(), has_missing: missing != 0 }
+        });
+        Ok(bins.collect())
+    }
+}
+
+/// Ends of the bins of values, in any order.
+fn ends_of(mut values: Vec<f64>, max_bins: usize) -> Vec<f64> {
+    values.sort_unstable_by_key(|value| order_key(*value));
+    let mut counted: Vec<(f64, u64)> = Vec::new();
+    for value in values {
+        match counted.last_mut() {
+            Some((last, n)) if *last == value => *n += 1,
+            _ => counted.push((value, 1)),
+        }
+    }
+    bin_ends(&counted, max_bins)
+}
+
+/// Appends the bin numbers of a batch. Rayon over blocks.
+fn append(table: &mut BinnedTable, batch: &Block, blocks: &[Range<usize>], preprocess: &Preprocess) -> Result<()> {
+    let d = table.features.len();
+    let features = &table.features;
+    match &mut table.codes {
+        Codes::U8(codes) => append_to(codes, features, batch, blocks, preprocess, |bin| bin as u8),
+        Codes::U16(codes) => append_to(codes, features, batch, blocks, preprocess, |bin| bin as u16),
+    }?;
+    table.n_rows += if d == 0 { 0 } else { batch.n_rows };
+    Ok(())
+}
+
+fn append_to<C: Copy + Default + Send>(
+    codes: &mut Vec<C>,
+    features: &[FeatureBins],
+    batch: &Block,
+    blocks: &[Range<usize>],
+    preprocess: &Preprocess,
+    of_bin: impl Fn(usize) -> C + Sync,
+) -> Result<()> {
+    let (d, start) = (features.len(), codes.len());
+    codes.resize(start + batch.n_rows * d, C::default());
+    let mut rest = &mut codes[start..];
+    let mut tasks = Vec::with_capacity(blocks.len());
+    for block in blocks {
+        let (of_block, after) = rest.split_at_mut(block.len() * d);
+        tasks.push((block.clone(), of_block));
+        rest = after;
+    }
+    tasks.into_par_iter().try_for_each(|(block, codes)| {
+        let mut row = vec![0.0; d];
+        for (i, codes) in block.zip(codes.chunks_exact_mut(d.max(1))) {
+            preprocess.encode_row(batch, i, &mut row)?;
+            for ((code, value), bins) in codes.iter_mut().zip(&row).zip(features) {
+                *code = of_bin(bins.bin_of(*value));
+            }
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,387 @@
+//! The rounds of boosting: pairs, trees, leaf values, scores.
+
+use super::super::prepare::objective;
+use super::super::sums::{Total, sum_blocks};
+use super::super::{Observer, Progress, TrainConfig};
+use super::bins::BinnedRows;
+use super::loss_of;
+use crate::comm::Communicator;
+use crate::config::BoostConfig;
+use crate::data::binned::FeatureBins;
+use crate::error::{Error, Result};
+use crate::exact::BlockSums;
+use crate::exact::scale::{ceil_log2, exponent_of, from_order_key, order_key, pow2};
+use crate::grow::{Child, Grower, Grown, LeafRows, Pair, PairScale, TreeConfig, UNIT_BITS, leaf_value};
+use crate::model::{Boosted, Tree};
+use crate::objective::PairLoss;
+use crate::rng::{Draws, FastDraws, Stream};
+use rayon::prelude::*;
+use std::ops::Range;
+use std::time::Instant;
+
+/// What came of it; the same on every rank but for the scores.
+pub(super) struct Done {
+    pub(super) boosted: Boosted,
+    /// (rows here, scores)
+    pub(super) scores: Vec<f64>,
+    /// Mean weighted training loss before each round.
+    pub(super) losses: Vec<f64>,
+    /// Of the rows that were held out, after each round; empty: nobody asked.
+    pub(super) valid_losses: Vec<f64>,
+    pub(super) seconds: Vec<f64>,
+}
+
+/// A boosting under way.
+pub(super) struct Boosting<'a> {
+    comm: &'a Communicator,
+    rows: &'a BinnedRows,
+    boost: &'a BoostConfig,
+    loss: PairLoss,
+    seed: u64,
+    grower: Grower<'a>,
+    tree_config: TreeConfig,
+    /// (rows here, scores)
+    scores: Vec<f64>,
+    /// w·∂loss, w·∂²loss: (rows here, scores)
+    pairs: Vec<[f32; 2]>,
+    units: Vec<Pair>,
+    boosted: Boosted,
+}
+
+/// Largest |gradient| and hessian of a tree's rows, as powers of two that are above them.
+#[derive(Clone, Copy)]
+struct Bounds {
+    /// None: all are 0.
+    gradient: Option<i32>,
+    hessian: Option<i32>,
+}
+
+impl<'a> Boosting<'a> {
+    /// Scores start where a model without features has its least loss. Not collective.
+    pub(super) fn new(
+        comm: &'a Communicator,
+        rows: &'a BinnedRows,
+        config: &TrainConfig,
+        boost: &'a BoostConfig,
+    ) -> Result<Boosting<'a>> {
+        let n_classes = rows.target.n_classes();
+        let loss = loss_of(boost, n_classes);
+        let k = loss.n_scores();
+        let weighted_y = if n_classes == 2 { vec![rows.weighted_y[1]] } else { rows.weighted_y.clone() };
+        let start = objective(config.responds_as(), n_classes).start_scores(rows.total_weight, &weighted_y);
+        let n_here = rows.labels.y.len();
+        let tree_config = TreeConfig {
+            growth: boost.growth,
+            max_leaves: boost.max_leaves as usize,
+            max_depth: (boost.max_depth > 0).then_some(boost.max_depth as usize),
+            min_rows: boost.min_rows as f64,
+            min_hessian: boost.min_hessian,
+            l1: config.l1,
+            l2: config.l2,
+            min_gain: boost.min_gain,
+        };
+        Ok(Boosting {
+            comm,
+            rows,
+            boost,
+            loss,
+            seed: config.seed,
+            grower: Grower::new(comm, &rows.table, &tree_config),
+            tree_config,
+            scores: start.iter().copied().cycle().take(n_here * k).collect(),
+            pairs: vec![[0.0; 2]; n_here * k],
+            units: vec![Pair::default(); n_here],
+            boosted: Boosted { n_features: rows.preprocess.n_features(), start, trees: Vec::new() },
+        })
+    }
+
+    /// All rounds. Collective.
+    pub(super) fn run(mut self, watch: &mut dyn Observer) -> Result<Done> {
+        let k = self.loss.n_scores();
+        let (mut losses, mut valid_losses, mut seconds) = (Vec::new(), Vec::new(), Vec::new());
+        let mut best: Option<(f64, usize)> = None;
+        let by_weight: Vec<bool> = self.rows.labels.weight.iter().map(|w| *w > 0.0).collect();
+        let (mut taken, mut rest) = (Vec::new(), LeafRows::default());
+        for round in 0..self.boost.rounds {
+            let began = Instant::now();
+            losses.push(self.differentiate()?);
+            let mut has_split = false;
+            for class in 0..k {
+                let tree_number = round * k as u64 + class as u64;
+                if class == 0 && (round == 0 || self.boost.row_sample < 1.0) {
+                    taken = self.choose_rows(round, &by_weight, &mut rest);
+                }
+                let tree = self.add_tree(tree_number, class, &taken, &mut rest)?;
+                has_split |= tree.n_leaves() > 1;
+                self.boosted.trees.push(tree);
+            }
+            seconds.push(began.elapsed().as_secs_f64());
+            let loss = losses.last().copied().unwrap_or(f64::NAN);
+            watch.progress(&Progress {
+                step: round + 1,
+                of_steps: self.boost.rounds,
+                loss,
+                gradient: None,
+                learning_rate: None,
+            });
+            if self.boost.early_stop > 0 {
+                let loss = self.valid_loss()?;
+                valid_losses.push(loss);
+                if best.is_none_or(|(least, _)| loss < least) {
+                    best = Some((loss, round as usize + 1));
+                }
+                if best.is_some_and(|(_, at)| round as usize + 1 - at >= self.boost.early_stop as usize) {
+                    break;
+                }
+            }
+            // No tree will be split later either, if it is to see the same rows and features.
+            if !has_split && self.boost.row_sample == 1.0 && self.boost.column_sample == 1.0 {
+                break;
+            }
+        }
+        if let Some((_, rounds)) = best {
+            self.keep_rounds(rounds);
+        }
+        Ok(Done { boosted: self.boosted, scores: self.scores, losses, valid_losses, seconds })
+    }
+
+    /// Takes the trees of later rounds away. Scores are added up again: subtracting would round.
+    fn keep_rounds(&mut self, rounds: usize) {
+        let k = self.loss.n_scores();
+        self.boosted.trees.truncate(rounds * k);
+        let (table, features) = (&self.rows.table, &self.rows.table.features);
+        let (boosted, start) = (&self.boosted, &self.boosted.start);
+        self.scores.par_chunks_exact_mut(k).enumerate().for_each(|(row, scores)| {
+            scores.copy_from_slice(start);
+            for (number, tree) in boosted.trees.iter().enumerate() {
+                let leaf = leaf_by_bins(tree, features, |feature| table.bin(row, feature));
+                scores[number % k] += tree.value[leaf];
+            }
+        });
+    }
+
+    /// Rows of weight above 0 that this round's trees are grown on; the others are put aside.
+    fn choose_rows(&self, round: u64, by_weight: &[bool], rest: &mut LeafRows) -> Vec<u32> {
+        let draws = FastDraws::new(Draws::new(self.seed, Stream::TreeRows), round);
+        let (share, first_row) = (self.boost.row_sample, self.rows.first_row);
+        let is_taken = |row: u32| by_weight[row as usize] && draws.takes(share, first_row + u64::from(row));
+        let (taken, others): (Vec<u32>, Vec<u32>) =
+            (0..by_weight.len() as u32).into_par_iter().partition(|row| is_taken(*row));
+        rest.reset(&others);
+        taken
+    }
+
+    /// Gradient pairs of all rows, and the mean loss. Collective.
+    fn differentiate(&mut self) -> Result<f64> {
+        let k = self.loss.n_scores();
+        let (labels, loss) = (&self.rows.labels, self.loss);
+        let mut sums = BlockSums::new(1, self.rows.plan.n_blocks());
+        let mut rest = &mut self.pairs[..];
+        let mut tasks = Vec::with_capacity(self.rows.blocks.len());
+        for block in &self.rows.blocks {
+            let (of_block, after) = rest.split_at_mut(block.len() * k);
+            tasks.push((block.clone(), of_block));
+            rest = after;
+        }
+        let scores = &self.scores;
+        let of_blocks: Vec<f64> = tasks
+            .into_par_iter()
+            .map(|(block, pairs)| {
+                let (y, weight) = (&labels.y[block.clone()], &labels.weight[block.clone()]);
+                loss.pairs(y, weight, &scores[block.start * k..block.end * k], pairs)
+            })
+            .collect();
+        of_blocks.into_iter().for_each(|loss| sums.push(vec![loss]));
+        self.mean_loss(&sums, self.rows.total_weight)
+    }
+
+    fn mean_loss(&self, sums: &BlockSums, weight: f64) -> Result<f64> {
+        match sum_blocks(self.comm, sums)? {
+            Total::Finite(total) => Ok(total[0] / weight),
+            Total::NonFinite => Err(Error::data(
+                "the loss is no longer finite: targets or weights are too large, or --shrinkage is; rescale the target",
+            )),
+        }
+    }
+
+    /// Mean loss of the rows that were held out. Collective.
+    fn valid_loss(&self) -> Result<f64> {
+        let k = self.loss.n_scores();
+        let (labels, loss, scores) = (&self.rows.labels, self.loss, &self.scores);
+        let Some(held_out) = &labels.held_out else { return Err(Error::internal("no rows were held out")) };
+        let of_block = |block: &Range<usize>| {
+            let (y, weight) = (&labels.y[block.clone()], &held_out[block.clone()]);
+            let mut pairs = vec![[0.0; 2]; block.len() * k];
+            let loss = loss.pairs(y, weight, &scores[block.start * k..block.end * k], &mut pairs);
+            vec![loss, weight.iter().fold(0.0, |sum, w| sum + w)]
+        };
+        let mut sums = BlockSums::new(2, self.rows.plan.n_blocks());
+        self.rows.blocks.par_iter().map(of_block).collect::<Vec<_>>().into_iter().for_each(|sum| sums.push(sum));
+        match sum_blocks(self.comm, &sums)? {
+            Total::Finite(total) if total[1] > 0.0 => Ok(total[0] / total[1]),
+            Total::Finite(_) => Err(Error::data("no row of weight above 0 was held out; raise --valid-fraction")),
+            Total::NonFinite => Err(Error::data("the loss of the rows that were held out is not finite")),
+        }
+    }
+
+    /// Grows a tree on the pairs of a class and adds it to the scores. Collective.
+    fn add_tree(&mut self, number: u64, class: usize, taken: &[u32], rest: &mut LeafRows) -> Result<Tree> {
+        let bounds = self.agree_bounds(class, taken)?;
+        let scale = self.quantise(number, class, bounds);
+        let grown = match bounds.gradient {
+            Some(_) => self.grower.grow(self.comm, taken, &self.units, scale)?,
+            None => self.grower.one_leaf(self.comm, taken)?,
+        };
+        let sums = self.leaf_sums(class, bounds, &grown)?;
+        let (l1, l2) = (self.tree_config.l1, self.tree_config.l2);
+        let values: Vec<f64> = sums.iter().map(|[g, h]| self.boost.shrinkage * leaf_value(*g, *h, l1, l2)).collect();
+        let of_rest = rest.follow(&self.rows.table, &grown);
+        let k = self.loss.n_scores();
+        let mut new: Vec<(&[u32], f64)> = Vec::new();
+        for (leaf, value) in values.iter().enumerate() {
+            new.push((self.grower.rows().of(grown.leaves[leaf].clone()), *value));
+            new.push((rest.of(of_rest[leaf].clone()), *value));
+        }
+        add_values(&mut self.scores, k, class, &new);
+        Ok(tree_of(&grown, &self.rows.table.features, values))
+    }
+
+    /// Collective.
+    fn agree_bounds(&self, class: usize, taken: &[u32]) -> Result<Bounds> {
+        let (k, pairs) = (self.loss.n_scores(), &self.pairs);
+        let of_rows = |rows: &[u32]| {
+            let mut most = [0.0f32; 2];
+            for row in rows {
+                let [g, h] = pairs[*row as usize * k + class];
+                // Not finite: the loss has said so.
+                if g.abs() > most[0] {
+                    most[0] = g.abs();
+                }
+                if h > most[1] {
+                    most[1] = h;
+                }
+            }
+            most
+        };
+        let of_tasks: Vec<[f32; 2]> = taken.par_chunks(1 << 14).map(of_rows).collect();
+        let mut keys = [order_key(0.0); 2];
+        for most in of_tasks {
+            for (key, most) in keys.iter_mut().zip(most) {
+                *key = (*key).max(order_key(f64::from(most)));
+            }
+        }
+        self.comm.all_reduce_max(&mut keys)?;
+        let exponent = |key: i64| {
+            let most = from_order_key(key);
+            (most > 0.0).then(|| exponent_of(most))
+        };
+        Ok(Bounds { gradient: exponent(keys[0]), hessian: exponent(keys[1]) })
+    }
+
+    /// Pairs as integers, rounded up or down by a draw so that sums are right on average (`EXACT` 2a). Not collective.
+    fn quantise(&mut self, number: u64, class: usize, bounds: Bounds) -> PairScale {
+        let k = self.loss.n_scores();
+        let bits = UNIT_BITS as i32;
+        let exponents = [bits - 2 - bounds.gradient.unwrap_or(0), bits - 1 - bounds.hessian.unwrap_or(0)];
+        let [up_g, up_h] = exponents.map(pow2);
+        let draws = FastDraws::new(Draws::new(self.seed, Stream::Rounding), number);
+        let first_row = self.rows.first_row;
+        let pairs = &self.pairs;
+        self.units.par_iter_mut().enumerate().with_min_len(1 << 12).for_each(|(row, unit)| {
+            let [g, h] = pairs[row * k + class];
+            let drawn = draws.bits(first_row + row as u64);
+            let half = |bits: u64| (bits as u32 as f64) * (1.0 / 4_294_967_296.0);
+            let (g, h) = (f64::from(g) * up_g + half(drawn), f64::from(h) * up_h + half(drawn >> 32));
+            let (g, h) = (g.floor().clamp(-32_767.0, 32_767.0), h.floor().clamp(0.0, 65_535.0));
+            *unit = Pair::new(g as i32, h as u32);
+        });
+        PairScale { gradient: pow2(-exponents[0]), hessian: pow2(-exponents[1]) }
+    }
+
+    /// Σ gradient and Σ hessian of each leaf's rows, from integers that are finer than those that trees are grown on. Collective.
+    fn leaf_sums(&self, class: usize, bounds: Bounds, grown: &Grown) -> Result<Vec<[f64; 2]>> {
+        let k = self.loss.n_scores();
+        // So many rows of so many bits make no more than 62.
+        let bits = 52.min(62 - ceil_log2(self.rows.n_rows) as i32);
+        let exponents = [bounds.gradient, bounds.hessian].map(|e| bits - 1 - e.unwrap_or(0));
+        let [up_g, up_h] = exponents.map(pow2);
+        let mut tasks: Vec<(usize, Range<usize>)> = Vec::new();
+        for (leaf, rows) in grown.leaves.iter().enumerate() {
+            tasks.extend(rows.clone().step_by(1 << 14).map(|at| (leaf, at..(at + (1 << 14)).min(rows.end))));
+        }
+        let (order, pairs) = (self.grower.rows(), &self.pairs);
+        let of_task = |(leaf, rows): (usize, Range<usize>)| {
+            let (mut g_sum, mut h_sum) = (0i64, 0i64);
+            for row in order.of(rows) {
+                let [g, h] = pairs[*row as usize * k + class];
+                g_sum = g_sum.wrapping_add((f64::from(g) * up_g).round_ties_even() as i64);
+                h_sum = h_sum.wrapping_add((f64::from(h) * up_h).round_ties_even() as i64);
+            }
+            (leaf, g_sum, h_sum)
+        };
+        let mut words = vec![0u64; 2 * grown.leaves.len()];
+        for (leaf, g, h) in tasks.into_par_iter().map(of_task).collect::<Vec<_>>() {
+            words[2 * leaf] = words[2 * leaf].wrapping_add(g as u64);
+            words[2 * leaf + 1] = words[2 * leaf + 1].wrapping_add(h as u64);
+        }
+        self.comm.all_reduce_sum(&mut words)?;
+        let [down_g, down_h] = exponents.map(|e| pow2(-e));
+        let value = |words: &[u64]| [words[0] as i64 as f64 * down_g, words[1] as i64 as f64 * down_h];
+        Ok(words.chunks_exact(2).map(value).collect())
+    }
+}
+
+/// Adds a value to the scores of each run of rows. Rayon over rows: a leaf's rows are nobody else's, but lie between those of others,
+/// so that each thread takes a stretch of the table.
+fn add_values(scores: &mut [f64], k: usize, class: usize, leaves: &[(&[u32], f64)]) {
+    const STRETCH: usize = 1 << 15;
+    scores.par_chunks_mut(STRETCH * k).enumerate().for_each(|(stretch, scores)| {
+        let first = (stretch * STRETCH) as u32;
+        let end = first as u64 + (scores.len() / k) as u64;
+        for (rows, value) in leaves {
+            // Rows of a leaf are in order.
+            let from = rows.partition_point(|row| *row < first);
+            for row in rows[from..].iter().take_while(|row| u64::from(**row) < end) {
+                scores[(*row - first) as usize * k + class] += value;
+            }
+        }
+    });
+}
+
+/// The leaf of a row by its bins.
+fn leaf_by_bins(tree: &Tree, features: &[FeatureBins], bin: impl Fn(usize) -> usize) -> usize {
+    let mut at = if tree.feature.is_empty() { -1 } else { 0 };
+    while at >= 0 {
+        let node = at as usize;
+        let feature = tree.feature[node] as usize;
+        let bin = bin(feature);
+        let goes_left = match features[feature].missing_bin() == Some(bin) {
+            true => tree.missing_left[node],
+            false => features[feature].uppers.get(bin).copied().unwrap_or(f64::INFINITY) <= tree.threshold[node],
+        };
+        at = if goes_left { tree.left[node] } else { tree.right[node] };
+    }
+    (-1 - at) as usize
+}
+
+fn tree_of(grown: &Grown, features: &[FeatureBins], value: Vec<f64>) -> Tree {
+    let child = |child: Child| match child {
+        Child::Inner(node) => node as i32,
+        Child::Leaf(leaf) => -1 - leaf as i32,
+    };
+    let mut tree = Tree { value, leaf_rows: grown.leaf_rows.clone(), ..Tree::default() };
+    for inner in &grown.inner {
+        let split = &inner.split;
+        tree.feature.push(split.feature);
+        let uppers = &features[split.feature as usize].uppers;
+        tree.threshold.push(uppers.get(split.bin as usize).copied().unwrap_or(f64::INFINITY));
+        // Where no training row was without a value, later ones go with the most.
+        let to_most = inner.n_rows[1] >= inner.n_rows[2];
+        tree.missing_left.push(if split.missing.is_some() { split.missing_left } else { to_most });
+        tree.left.push(child(inner.left));
+        tree.right.push(child(inner.right));
+        tree.gain.push(split.gain);
+        tree.n_rows.push(inner.n_rows[0]);
+    }
+    tree
+}
