@@ -10,6 +10,7 @@ pub mod features;
 pub mod kernels;
 pub mod linear;
 pub mod preprocess;
+pub mod shap;
 pub mod tree;
 
 pub use features::{Features, Row};

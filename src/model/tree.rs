@@ -11,6 +11,9 @@ pub struct Tree {
     pub threshold: Vec<f64>,
     /// Where missing values go.
     pub missing_left: Vec<bool>,
+    /// Categories that go left: bit c % 64 of word c / 64; all else goes right, categories that nobody knew too. Empty: the node
+    /// splits by its threshold.
+    pub left_set: Vec<Vec<u64>>,
     /// Number of an inner node, or −1 − number of a leaf.
     pub left: Vec<i32>,
     pub right: Vec<i32>,
@@ -28,13 +31,22 @@ impl Tree {
         self.value.len()
     }
 
+    /// Whether a row with this value of the node's feature goes left; NaN: missing.
+    #[inline]
+    pub fn goes_left(&self, node: usize, value: f64) -> bool {
+        let set = &self.left_set[node];
+        if !set.is_empty() {
+            return is_in(set, value);
+        }
+        if value.is_nan() { self.missing_left[node] } else { value <= self.threshold[node] }
+    }
+
     /// The leaf of a row of feature values; NaN: missing.
     pub fn leaf_of(&self, row: &[f64]) -> usize {
         let mut at = if self.feature.is_empty() { -1 } else { 0 };
         while at >= 0 {
             let node = at as usize;
-            let value = row[self.feature[node] as usize];
-            let goes_left = if value.is_nan() { self.missing_left[node] } else { value <= self.threshold[node] };
+            let goes_left = self.goes_left(node, row[self.feature[node] as usize]);
             at = if goes_left { self.left[node] } else { self.right[node] };
         }
         (-1 - at) as usize
@@ -46,6 +58,7 @@ impl Tree {
         let lengths = [
             self.threshold.len(),
             self.missing_left.len(),
+            self.left_set.len(),
             self.left.len(),
             self.right.len(),
             self.gain.len(),
@@ -77,6 +90,13 @@ impl Tree {
         }
         Ok(())
     }
+}
+
+/// Whether a category is in a set. What is no whole number of 0 or more is in none.
+#[inline]
+fn is_in(set: &[u64], value: f64) -> bool {
+    let category = value as u64;
+    category as f64 == value && set.get((category / 64) as usize).is_some_and(|word| word >> (category % 64) & 1 == 1)
 }
 
 /// Score c of a row is `start[c]` plus the leaf values of the trees of class c, added in the order of the rounds.
@@ -122,6 +142,7 @@ mod tests {
             feature: vec![1],
             threshold: vec![threshold],
             missing_left: vec![false],
+            left_set: vec![vec![]],
             left: vec![-1],
             right: vec![-2],
             gain: vec![1.0],
@@ -147,6 +168,16 @@ mod tests {
         let mut scores = [0.0; 2];
         boosted.scores(&[0.0, 0.0, 0.0, 1.0], &mut scores);
         assert_eq!(scores, [2.25, 5.25]);
+    }
+
+    #[test]
+    fn categories_of_the_set_go_left_and_all_else_goes_right() {
+        let tree = Tree { left_set: vec![vec![1 << 3, 1 << 1]], missing_left: vec![true], ..stump(f64::INFINITY) };
+        for (value, leaf) in
+            [(3.0, 0), (65.0, 0), (0.0, 1), (64.0, 1), (3.5, 1), (-3.0, 1), (1e300, 1), (f64::NAN, 1), (f64::INFINITY, 1)]
+        {
+            assert_eq!(tree.leaf_of(&[9.0, value]), leaf, "{value}");
+        }
     }
 
     #[test]

@@ -28,6 +28,7 @@ mod hdf5;
 pub mod model;
 mod output;
 pub mod predictions;
+pub mod lightgbm;
 pub mod settings;
 mod trees;
 

@@ -20,6 +20,7 @@ fn u64s(values: Vec<u64>) -> Array {
 /// (name, values); `start` has one for each score.
 pub(super) fn to_arrays(boosted: &Boosted) -> Vec<(String, Array)> {
     let trees = &boosted.trees;
+    let sets = || trees.iter().flat_map(|tree| &tree.left_set);
     let arrays = [
         ("n_features", u64s(vec![boosted.n_features as u64])),
         ("start", f64s(boosted.start.clone())),
@@ -30,6 +31,8 @@ pub(super) fn to_arrays(boosted: &Boosted) -> Vec<(String, Array)> {
             "tree_missing_left",
             u64s(trees.iter().flat_map(|tree| tree.missing_left.iter().map(|l| u64::from(*l))).collect()),
         ),
+        ("tree_set_words", u64s(sets().map(|set| set.len() as u64).collect())),
+        ("tree_sets", u64s(sets().flatten().copied().collect())),
         ("tree_left", i64s(trees.iter().flat_map(|tree| tree.left.iter().map(|c| i64::from(*c))).collect())),
         ("tree_right", i64s(trees.iter().flat_map(|tree| tree.right.iter().map(|c| i64::from(*c))).collect())),
         ("tree_gain", f64s(trees.iter().flat_map(|tree| tree.gain.iter().copied()).collect())),
@@ -48,6 +51,7 @@ pub(super) fn from_file(file: &ModelFile) -> Result<Boosted> {
     let feature = file.u64("tree_feature")?.1;
     let threshold = file.f64("tree_threshold")?.1;
     let missing_left = file.u64("tree_missing_left")?.1;
+    let (set_words, mut sets) = (file.u64("tree_set_words")?.1, file.u64("tree_sets")?.1);
     let (left, right) = (file.i64("tree_left")?.1, file.i64("tree_right")?.1);
     let gain = file.f64("tree_gain")?.1;
     let n_rows = file.u64("tree_rows")?.1;
@@ -62,6 +66,7 @@ pub(super) fn from_file(file: &ModelFile) -> Result<Boosted> {
         ("tree_feature", feature.len()),
         ("tree_threshold", threshold.len()),
         ("tree_missing_left", missing_left.len()),
+        ("tree_set_words", set_words.len()),
         ("tree_left", left.len()),
         ("tree_right", right.len()),
         ("tree_gain", gain.len()),
@@ -81,11 +86,19 @@ pub(super) fn from_file(file: &ModelFile) -> Result<Boosted> {
     for n in inner {
         let (nodes, leaves) = (at..at + *n as usize, leaf..leaf + *n as usize + 1);
         (at, leaf) = (nodes.end, leaves.end);
+        let mut left_set = Vec::with_capacity(nodes.len());
+        for n_words in &set_words[nodes.clone()] {
+            let split = usize::try_from(*n_words).ok().and_then(|n_words| sets.split_at_checked(n_words));
+            let (set, rest) = split.ok_or_else(|| misfit("tree_sets", "as many words as 'tree_set_words' says"))?;
+            left_set.push(set.to_vec());
+            sets = rest;
+        }
         let node = |child: &i64| i32::try_from(*child).unwrap_or(i32::MIN);
         let tree = Tree {
             feature: feature[nodes.clone()].iter().map(|f| u32::try_from(*f).unwrap_or(u32::MAX)).collect(),
             threshold: threshold[nodes.clone()].to_vec(),
             missing_left: missing_left[nodes.clone()].iter().map(|l| *l != 0).collect(),
+            left_set,
             left: left[nodes.clone()].iter().map(node).collect(),
             right: right[nodes.clone()].iter().map(node).collect(),
             gain: gain[nodes.clone()].to_vec(),

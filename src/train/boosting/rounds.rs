@@ -378,6 +378,7 @@ fn tree_of(grown: &Grown, features: &[FeatureBins], value: Vec<f64>) -> Tree {
         // Where no training row was without a value, later ones go with the most.
         let to_most = inner.n_rows[1] >= inner.n_rows[2];
         tree.missing_left.push(if split.missing.is_some() { split.missing_left } else { to_most });
+        tree.left_set.push(Vec::new());
         tree.left.push(child(inner.left));
         tree.right.push(child(inner.right));
         tree.gain.push(split.gain);
