@@ -82,7 +82,8 @@ fn agrees(name: &str, solver: Solver, coefficient_tolerance: f64) {
     let stride = model.scores.n_features() + 1;
     // Softmax intercepts may be shifted together: the reference has them sum to zero.
     let shift = if model.scores.n_scores() > 1 && kind == Kind::Logistic {
-        model.scores.linear().unwrap().params.chunks(stride).map(|of_class| of_class[stride - 1]).sum::<f64>() / intercepts.len() as f64
+        model.scores.linear().unwrap().params.chunks(stride).map(|of_class| of_class[stride - 1]).sum::<f64>()
+            / intercepts.len() as f64
     } else {
         0.0
     };

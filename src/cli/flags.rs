@@ -262,10 +262,16 @@ pub struct SettingFlags {
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Boosting")]
 pub struct BoostFlags {
-    /// squared, logistic (softmax for more than two classes) or poisson. Default: logistic for strings, truth values and whole
-    /// numbers, squared for floating-point targets.
+    /// Numbers: squared, absolute, huber, quantile, poisson, gamma, tweedie. Classes: logistic (softmax for more than two).
+    /// Default: logistic for strings, truth values and whole numbers, squared for floating-point targets.
     #[arg(long, value_parser = word::<BoostLoss>, visible_alias = "objective")]
     pub loss: Option<BoostLoss>,
+    /// huber: how far from the target the loss is squared; quantile: which one. Default 0.9.
+    #[arg(long, value_name = "F", allow_negative_numbers = true)]
+    pub alpha: Option<f64>,
+    /// tweedie: the variance grows as the mean to this power, between 1 and 2. Default 1.5.
+    #[arg(long, value_name = "F", allow_negative_numbers = true, visible_alias = "tweedie-variance-power")]
+    pub tweedie_power: Option<f64>,
     /// Trees of each score. Default 100.
     #[arg(long, value_name = "N", value_parser = whole(), visible_alias = "num-iterations")]
     pub rounds: Option<u64>,

@@ -87,7 +87,7 @@ fn boost_settings(config: &mut TrainConfig, flags: &BoostFlags) -> Result<()> {
             if let Some(boost) = &mut config.boost { boost.$field = value; }
         })* };
     }
-    take!(loss rounds shrinkage growth max_leaves max_depth min_rows min_hessian min_gain max_bins row_sample column_sample early_stop);
+    take!(loss alpha tweedie_power rounds shrinkage growth max_leaves max_depth min_rows min_hessian min_gain max_bins row_sample column_sample early_stop);
     match (typed, &config.boost) {
         (Some(setting), None) => {
             let flag = setting.replace('_', "-");

@@ -11,9 +11,19 @@ pub enum BoostLoss {
     #[default]
     Auto,
     Squared,
+    /// |y − prediction|: predicts medians.
+    Absolute,
+    /// Squared near the target, linear beyond `alpha`.
+    Huber,
+    /// Predicts the `alpha` quantile.
+    Quantile,
     /// Two classes, or softmax of more.
     Logistic,
     Poisson,
+    /// Amounts above 0, predicted by the logarithm of their mean.
+    Gamma,
+    /// Amounts of 0 or more, predicted by the logarithm of their mean.
+    Tweedie,
 }
 
 /// Which leaf is split next.
@@ -32,6 +42,10 @@ pub enum Growth {
 #[serde(default, deny_unknown_fields)]
 pub struct BoostConfig {
     pub loss: BoostLoss,
+    /// Of `Huber`: how far from the target the loss is squared. Of `Quantile`: the quantile. Default 0.9.
+    pub alpha: f64,
+    /// Of `Tweedie`: the variance grows as the mean to this power, above 1 and below 2. Default 1.5.
+    pub tweedie_power: f64,
     /// Trees of each score. Default 100.
     pub rounds: u64,
     /// Leaf values are multiplied by it. Default 0.1.
@@ -61,6 +75,8 @@ impl Default for BoostConfig {
     fn default() -> BoostConfig {
         BoostConfig {
             loss: BoostLoss::Auto,
+            alpha: 0.9,
+            tweedie_power: 1.5,
             rounds: 100,
             shrinkage: 0.1,
             growth: Growth::Leaf,
@@ -96,6 +112,20 @@ impl BoostConfig {
             if !(value >= 0.0 && value.is_finite()) {
                 return wrong(format!("{flag} {value} is not a number of 0 or more"));
             }
+        }
+        let (alpha, power) = (self.alpha, self.tweedie_power);
+        if self.loss == BoostLoss::Huber && !(alpha > 0.0 && alpha.is_finite()) {
+            return wrong(format!(
+                "--alpha {alpha} is not a number above 0: so far from the target huber's loss is squared"
+            ));
+        }
+        if self.loss == BoostLoss::Quantile && !(alpha > 0.0 && alpha < 1.0) {
+            return wrong(format!("--alpha {alpha} is not above 0 and below 1: it is the quantile that is predicted"));
+        }
+        if self.loss == BoostLoss::Tweedie && !(power > 1.0 && power < 2.0) {
+            return wrong(format!(
+                "--tweedie-power {power} is not above 1 and below 2; at 1 it is poisson, at 2 gamma"
+            ));
         }
         let shares = [
             ("--shrinkage", self.shrinkage),

@@ -267,8 +267,8 @@ impl TrainConfig {
         match self.boost.as_ref().map(|boost| boost.loss) {
             None => self.kind,
             Some(BoostLoss::Auto | BoostLoss::Logistic) => Kind::Logistic,
-            Some(BoostLoss::Squared) => Kind::Linear,
-            Some(BoostLoss::Poisson) => Kind::Poisson,
+            Some(BoostLoss::Squared | BoostLoss::Absolute | BoostLoss::Huber | BoostLoss::Quantile) => Kind::Linear,
+            Some(BoostLoss::Poisson | BoostLoss::Gamma | BoostLoss::Tweedie) => Kind::Poisson,
         }
     }
 

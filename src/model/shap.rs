@@ -118,7 +118,11 @@ impl Walk<'_> {
                         unwind(self.path, next, at);
                     }
                     let known = if known { before.1 } else { 0.0 };
-                    self.go(child, next, Step { feature: Some(feature), unknown: before.0 * share, known, weight: 0.0 });
+                    self.go(
+                        child,
+                        next,
+                        Step { feature: Some(feature), unknown: before.0 * share, known, weight: 0.0 },
+                    );
                     self.path.truncate(next);
                 }
             }

@@ -173,9 +173,17 @@ mod tests {
     #[test]
     fn categories_of_the_set_go_left_and_all_else_goes_right() {
         let tree = Tree { left_set: vec![vec![1 << 3, 1 << 1]], missing_left: vec![true], ..stump(f64::INFINITY) };
-        for (value, leaf) in
-            [(3.0, 0), (65.0, 0), (0.0, 1), (64.0, 1), (3.5, 1), (-3.0, 1), (1e300, 1), (f64::NAN, 1), (f64::INFINITY, 1)]
-        {
+        for (value, leaf) in [
+            (3.0, 0),
+            (65.0, 0),
+            (0.0, 1),
+            (64.0, 1),
+            (3.5, 1),
+            (-3.0, 1),
+            (1e300, 1),
+            (f64::NAN, 1),
+            (f64::INFINITY, 1),
+        ] {
             assert_eq!(tree.leaf_of(&[9.0, value]), leaf, "{value}");
         }
     }

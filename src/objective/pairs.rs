@@ -6,9 +6,19 @@ use crate::functions::exp;
 use multiversion::multiversion;
 
 /// A loss whose trees are grown on gradient pairs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum PairLoss {
     Squared,
+    /// |y − score|. Hessians are 1; leaves take the median of what is left: see [`leaf_quantile`](Self::leaf_quantile).
+    Absolute,
+    /// Squared up to `delta` from the target and linear beyond (Huber, *Robust estimation of a location parameter*, 1964).
+    Huber {
+        delta: f64,
+    },
+    /// alpha·(y − score) above the score and (1 − alpha)·(score − y) below (Koenker and Bassett, *Regression quantiles*, 1978).
+    Quantile {
+        alpha: f64,
+    },
     /// y in {0, 1}
     Logistic,
     /// y is a class number. Hessians are those of one class against the others, times n/(n − 1).
@@ -18,6 +28,13 @@ pub enum PairLoss {
     /// The hessian is e^0.7 times too large, which keeps steps short where a leaf's scores are far too low: LightGBM's
     /// `poisson_max_delta_step`.
     Poisson,
+    /// Of amounts above 0; the score is the logarithm of the mean.
+    Gamma,
+    /// Of amounts of 0 or more, whose variance grows as the mean to `power`, 1 < power < 2; the score is the logarithm of the mean
+    /// (Jørgensen, *Exponential dispersion models*, 1987).
+    Tweedie {
+        power: f64,
+    },
 }
 
 impl PairLoss {
@@ -25,27 +42,69 @@ impl PairLoss {
         if let PairLoss::Softmax { n_classes } = self { n_classes } else { 1 }
     }
 
+    /// Where the loss has no curvature, leaf values are this quantile of y − score instead of −gradient/hessian, and scores start
+    /// at the targets' (Friedman, *Greedy function approximation*, 2001, section 4.3).
+    pub fn leaf_quantile(self) -> Option<f64> {
+        match self {
+            PairLoss::Absolute => Some(0.5),
+            PairLoss::Quantile { alpha } => Some(alpha),
+            _ => None,
+        }
+    }
+
     /// Writes w·∂loss/∂score and w·∂²loss/∂score² of rows, and returns Σ w·loss. Rows of weight 0 add nothing.
     ///
     /// * `scores`, `pairs`: (rows, n_scores), row-major.
     pub fn pairs(self, y: &[f64], weight: &[f64], scores: &[f64], pairs: &mut [[f32; 2]]) -> f64 {
         match self {
-            PairLoss::Squared => squared(y, weight, scores, pairs),
+            PairLoss::Squared => each_row(y, weight, scores, pairs, |y, score| {
+                let residual = score - y;
+                [0.5 * residual * residual, residual, 1.0]
+            }),
+            PairLoss::Absolute => each_row(y, weight, scores, pairs, |y, score| {
+                let residual = score - y;
+                [residual.abs(), sign(residual), 1.0]
+            }),
+            PairLoss::Huber { delta } => each_row(y, weight, scores, pairs, |y, score| {
+                let residual = score - y;
+                let short = residual.clamp(-delta, delta);
+                [short * (residual - 0.5 * short), short, 1.0]
+            }),
+            PairLoss::Quantile { alpha } => each_row(y, weight, scores, pairs, |y, score| {
+                let slope = if score >= y { 1.0 - alpha } else { -alpha };
+                [slope * (score - y), slope, 1.0]
+            }),
             PairLoss::Logistic => logistic(y, weight, scores, pairs),
-            PairLoss::Poisson => poisson(y, weight, scores, pairs),
             PairLoss::Softmax { n_classes } => of_classes(n_classes, y, weight, scores, pairs),
+            PairLoss::Poisson => poisson(y, weight, scores, pairs),
+            PairLoss::Gamma => gamma(y, weight, scores, pairs),
+            PairLoss::Tweedie { power } => tweedie(power, y, weight, scores, pairs),
         }
     }
 }
 
-fn squared(y: &[f64], weight: &[f64], scores: &[f64], pairs: &mut [[f32; 2]]) -> f64 {
+/// −1, 0 or 1.
+#[inline]
+fn sign(x: f64) -> f64 {
+    f64::from(u8::from(x > 0.0)) - f64::from(u8::from(x < 0.0))
+}
+
+/// By loss, gradient and hessian of a row from target and score. Rows of weight 0 may hold anything.
+#[inline(always)]
+fn each_row(
+    y: &[f64],
+    weight: &[f64],
+    scores: &[f64],
+    pairs: &mut [[f32; 2]],
+    of_row: impl Fn(f64, f64) -> [f64; 3],
+) -> f64 {
     let mut loss = 0.0;
     for (((y, w), score), pair) in y.iter().zip(weight).zip(scores).zip(pairs) {
-        let residual = score - y;
+        let [of_row, gradient, hessian] = of_row(*y, *score);
         if *w > 0.0 {
-            loss += w * 0.5 * residual * residual;
+            loss += w * of_row;
         }
-        *pair = if *w > 0.0 { [(w * residual) as f32, *w as f32] } else { [0.0; 2] };
+        *pair = if *w > 0.0 { [(w * gradient) as f32, (w * hessian) as f32] } else { [0.0; 2] };
     }
     loss
 }
@@ -74,15 +133,27 @@ fn logistic(y: &[f64], weight: &[f64], scores: &[f64], pairs: &mut [[f32; 2]]) -
 fn poisson(y: &[f64], weight: &[f64], scores: &[f64], pairs: &mut [[f32; 2]]) -> f64 {
     /// e^0.7
     const LONGER: f64 = 2.013_752_707_470_476_5;
-    let mut loss = 0.0;
-    for (((y, w), score), pair) in y.iter().zip(weight).zip(scores).zip(pairs) {
-        let mean = exp(*score);
-        if *w > 0.0 {
-            loss += w * (mean - y * score);
-        }
-        *pair = if *w > 0.0 { [(w * (mean - y)) as f32, (w * mean * LONGER) as f32] } else { [0.0; 2] };
-    }
-    loss
+    each_row(y, weight, scores, pairs, |y, score| {
+        let mean = exp(score);
+        [mean - y * score, mean - y, mean * LONGER]
+    })
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
+fn gamma(y: &[f64], weight: &[f64], scores: &[f64], pairs: &mut [[f32; 2]]) -> f64 {
+    each_row(y, weight, scores, pairs, |y, score| {
+        let ratio = y * exp(-score);
+        [ratio + score, 1.0 - ratio, ratio]
+    })
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
+fn tweedie(power: f64, y: &[f64], weight: &[f64], scores: &[f64], pairs: &mut [[f32; 2]]) -> f64 {
+    let (one, two) = (1.0 - power, 2.0 - power);
+    each_row(y, weight, scores, pairs, |y, score| {
+        let (of_y, of_mean) = (y * exp(one * score), exp(two * score));
+        [of_mean / two - of_y / one, of_mean - of_y, two * of_mean - one * of_y]
+    })
 }
 
 fn of_classes(n_classes: usize, y: &[f64], weight: &[f64], scores: &[f64], pairs: &mut [[f32; 2]]) -> f64 {
@@ -104,4 +175,82 @@ fn of_classes(n_classes: usize, y: &[f64], weight: &[f64], scores: &[f64], pairs
         }
     }
     loss
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(loss: PairLoss, y: f64, scores: &[f64]) -> (f64, Vec<[f32; 2]>) {
+        let mut pairs = vec![[9.0; 2]; scores.len()];
+        let loss = loss.pairs(&[y], &[1.5], scores, &mut pairs);
+        (loss, pairs)
+    }
+
+    #[test]
+    fn gradients_and_hessians_match_differences() {
+        let numbers = [
+            (PairLoss::Squared, 1.0),
+            (PairLoss::Huber { delta: 0.8 }, 1.0),
+            (PairLoss::Logistic, 1.0),
+            (PairLoss::Poisson, 2.013_752_707_470_476_5),
+            (PairLoss::Gamma, 1.0),
+            (PairLoss::Tweedie { power: 1.3 }, 1.0),
+            (PairLoss::Absolute, 0.0),
+            (PairLoss::Quantile { alpha: 0.2 }, 0.0),
+        ];
+        let step = 1e-4;
+        for (loss, longer) in numbers {
+            for (y, score) in [(1.0, 0.3), (1.0, 1.4), (0.0, -0.7), (1.0, -1.2)] {
+                let y = if loss == PairLoss::Gamma { y + 0.5 } else { y };
+                let [below, here, above] = [-step, 0.0, step].map(|by| at(loss, y, &[score + by]));
+                let slope = (above.0 - below.0) / (2.0 * step);
+                let curvature = (above.0 - 2.0 * here.0 + below.0) / (step * step);
+                let [gradient, hessian] = here.1[0].map(f64::from);
+                assert!((gradient - slope).abs() < 1e-5 * (1.0 + slope.abs()), "{loss:?}: {gradient} for {slope}");
+                let is_flat = longer == 0.0 || (loss == PairLoss::Huber { delta: 0.8 } && (score - y).abs() > 0.8);
+                let right = if is_flat { 1.5 } else { longer * curvature };
+                assert!((hessian - right).abs() < 1e-4 * (1.0 + right.abs()), "{loss:?}: {hessian} for {right}");
+            }
+        }
+    }
+
+    #[test]
+    fn softmax_has_the_gradient_of_its_loss() {
+        let scores = [0.2, -0.4, 1.1];
+        for class in 0..3 {
+            let (_, pairs) = at(PairLoss::Softmax { n_classes: 3 }, f64::from(class), &scores);
+            for j in 0..3 {
+                let moved = |by: f64| {
+                    let mut scores = scores;
+                    scores[j] += by;
+                    at(PairLoss::Softmax { n_classes: 3 }, f64::from(class), &scores).0
+                };
+                let (slope, curvature) =
+                    ((moved(1e-4) - moved(-1e-4)) / 2e-4, (moved(1e-4) - 2.0 * moved(0.0) + moved(-1e-4)) / 1e-8);
+                assert!((f64::from(pairs[j][0]) - slope).abs() < 1e-5);
+                assert!((f64::from(pairs[j][1]) - 1.5 * curvature).abs() < 1e-4);
+            }
+        }
+    }
+
+    #[test]
+    fn rows_of_weight_0_add_nothing_whatever_they_hold() {
+        let losses = [
+            PairLoss::Squared,
+            PairLoss::Absolute,
+            PairLoss::Huber { delta: 1.0 },
+            PairLoss::Quantile { alpha: 0.5 },
+            PairLoss::Poisson,
+            PairLoss::Gamma,
+            PairLoss::Tweedie { power: 1.5 },
+        ];
+        for loss in losses {
+            for y in [f64::NAN, -1.0, 0.0, f64::INFINITY] {
+                let mut pairs = [[9.0; 2]];
+                assert_eq!(loss.pairs(&[y], &[0.0], &[1.0], &mut pairs), 0.0, "{loss:?}");
+                assert_eq!(pairs, [[0.0; 2]]);
+            }
+        }
+    }
 }

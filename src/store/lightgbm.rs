@@ -58,7 +58,8 @@ pub fn to_text(model: &Model) -> Result<String> {
     text.push('\n');
     blocks.iter().for_each(|block| text.push_str(block));
     text.push_str("end of trees\n\nfeature_importances:\n");
-    let mut counts: Vec<(usize, &String)> = counts_of(boosted).into_iter().zip(&names).filter(|(n, _)| *n > 0).collect();
+    let mut counts: Vec<(usize, &String)> =
+        counts_of(boosted).into_iter().zip(&names).filter(|(n, _)| *n > 0).collect();
     counts.sort_by_key(|(n, _)| std::cmp::Reverse(*n));
     for (n, name) in counts {
         let _ = writeln!(text, "{name}={n}");
@@ -70,7 +71,12 @@ pub fn to_text(model: &Model) -> Result<String> {
 fn objective_of(boost: &BoostConfig, k: usize) -> String {
     match boost.loss {
         BoostLoss::Squared => "regression".to_string(),
+        BoostLoss::Absolute => "regression_l1".to_string(),
+        BoostLoss::Huber => "huber".to_string(),
+        BoostLoss::Quantile => "quantile".to_string(),
         BoostLoss::Poisson => "poisson".to_string(),
+        BoostLoss::Gamma => "gamma".to_string(),
+        BoostLoss::Tweedie => "tweedie".to_string(),
         BoostLoss::Auto | BoostLoss::Logistic if k == 1 => "binary sigmoid:1".to_string(),
         BoostLoss::Auto | BoostLoss::Logistic => format!("multiclass num_class:{k}"),
     }
@@ -222,11 +228,17 @@ fn loss_of(objective: &str, k: usize) -> Result<(BoostLoss, usize)> {
     }
     match (name, k) {
         ("regression", 1) => Ok((BoostLoss::Squared, 0)),
+        ("regression_l1", 1) => Ok((BoostLoss::Absolute, 0)),
+        ("huber", 1) => Ok((BoostLoss::Huber, 0)),
+        ("quantile", 1) => Ok((BoostLoss::Quantile, 0)),
         ("poisson", 1) => Ok((BoostLoss::Poisson, 0)),
+        ("gamma", 1) => Ok((BoostLoss::Gamma, 0)),
+        ("tweedie", 1) => Ok((BoostLoss::Tweedie, 0)),
         ("binary", 1) => Ok((BoostLoss::Logistic, 2)),
         ("multiclass", k) if k > 1 => Ok((BoostLoss::Logistic, k)),
         _ => Err(Error::data(format!(
-            "has the objective '{objective}' with {k} trees a round; regression, poisson, binary and multiclass are known"
+            "has the objective '{objective}' with {k} trees a round; regression, regression_l1, huber, quantile, \
+             poisson, gamma, tweedie, binary and multiclass are known"
         ))),
     }
 }
@@ -280,7 +292,8 @@ fn tree_of(text: &str, n_features: usize) -> Result<Tree> {
     if value.len() < 2 {
         // One leaf has no counts.
         let tree = Tree { leaf_rows: vec![0; value.len()], value, ..Tree::default() };
-        tree.check(n_features).map_err(|expected| Error::data(format!("tree {number} is none: expected {expected}")))?;
+        tree.check(n_features)
+            .map_err(|expected| Error::data(format!("tree {number} is none: expected {expected}")))?;
         return Ok(tree);
     }
     let mut tree = Tree {
@@ -316,7 +329,11 @@ fn tree_of(text: &str, n_features: usize) -> Result<Tree> {
             // A missing value is 0 there.
             MISSING_NONE => 0.0 <= *threshold,
             MISSING_NAN => decision & MISSING_LEFT != 0,
-            _ => return Err(section.wrong("decision_type", "splits whose missing values are NaN (zero_as_missing is not kept)")),
+            _ => {
+                return Err(
+                    section.wrong("decision_type", "splits whose missing values are NaN (zero_as_missing is not kept)")
+                );
+            }
         });
     }
     tree.check(n_features).map_err(|expected| Error::data(format!("tree {number} is none: expected {expected}")))?;

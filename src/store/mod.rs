@@ -25,10 +25,10 @@
 //! The same model gives the same bytes: no time stamps.
 
 mod hdf5;
+pub mod lightgbm;
 pub mod model;
 mod output;
 pub mod predictions;
-pub mod lightgbm;
 pub mod settings;
 mod trees;
 

@@ -38,7 +38,7 @@ impl Seen {
             }
             Targets::Number(values) if kind == Kind::Poisson => match values.iter().position(|y| *y < 0.0) {
                 Some(row) => Err(Error::data(format!(
-                    "the target is {} in row {}: poisson wants counts that are not negative",
+                    "the target is {} in row {}: this loss wants counts or amounts that are not negative",
                     values[row],
                     first_row + row as u64
                 ))),

@@ -5,12 +5,12 @@ use super::super::prepare::{HeldOut, agree_categories, agree_digest, is_text};
 use super::super::table::{LocalRows, RowBuffer, Table};
 use super::super::{ClassWeight, Reading, TrainConfig, memory, target};
 use crate::comm::Communicator;
-use crate::config::BoostConfig;
+use crate::config::{BoostConfig, BoostLoss};
 use crate::data::binned::{BinnedTable, Codes, FeatureBins, deal_features};
 use crate::data::digest::InputDigest;
 use crate::data::partition::{Partition, RowPlan};
 use crate::data::sketch::bin_ends;
-use crate::data::{Block, DataSource};
+use crate::data::{Block, DataSource, Targets};
 use crate::error::{Error, Result};
 use crate::exact::scale::order_key;
 use crate::functions::check_denormals;
@@ -74,6 +74,7 @@ pub(super) fn read(
     let mut positions = std::collections::BTreeMap::new();
     let passed = reader.pass(|batch, blocks| {
         gathered.seen.add(responds_as, batch.first_file_row, &batch.target)?;
+        check_amounts(boost.loss, batch)?;
         keep_labels(batch, config.seed, hold, &mut gathered, &mut positions);
         gathered.digest.merge(&digest_of(batch));
         sampled.add(batch, blocks, &preprocess)
@@ -136,6 +137,19 @@ pub(super) fn read(
         read_s,
         bin_s,
     })
+}
+
+/// Errors: targets that `gamma` does not take.
+fn check_amounts(loss: BoostLoss, batch: &Block) -> Result<()> {
+    let Targets::Number(values) = &batch.target else { return Ok(()) };
+    match values.iter().position(|y| *y <= 0.0) {
+        Some(row) if loss == BoostLoss::Gamma => Err(Error::data(format!(
+            "the target is {} in row {}: gamma wants amounts above 0; tweedie takes 0 too",
+            values[row],
+            batch.first_file_row + row as u64
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// What bins are made from.

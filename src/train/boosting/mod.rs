@@ -6,6 +6,7 @@
 //! et al., *LightGBM*, NIPS 2017; integer pairs: Shi et al., *Quantized training of gradient boosting decision trees*, NeurIPS 2022.
 
 mod bins;
+mod quantiles;
 mod rounds;
 
 use super::linear_family::{digest, median};
@@ -97,7 +98,12 @@ pub fn train_source(
 /// The loss of these settings and so many classes (0: numbers).
 fn loss_of(boost: &BoostConfig, n_classes: usize) -> PairLoss {
     match (boost.loss, n_classes) {
+        (BoostLoss::Absolute, _) => PairLoss::Absolute,
+        (BoostLoss::Huber, _) => PairLoss::Huber { delta: boost.alpha },
+        (BoostLoss::Quantile, _) => PairLoss::Quantile { alpha: boost.alpha },
         (BoostLoss::Poisson, _) => PairLoss::Poisson,
+        (BoostLoss::Gamma, _) => PairLoss::Gamma,
+        (BoostLoss::Tweedie, _) => PairLoss::Tweedie { power: boost.tweedie_power },
         (_, 0) => PairLoss::Squared,
         (_, 2) => PairLoss::Logistic,
         (_, n_classes) => PairLoss::Softmax { n_classes },

@@ -5,6 +5,7 @@ use super::super::sums::{Total, sum_blocks};
 use super::super::{Observer, Progress, TrainConfig};
 use super::bins::BinnedRows;
 use super::loss_of;
+use super::quantiles::Quantiles;
 use crate::comm::Communicator;
 use crate::config::BoostConfig;
 use crate::data::binned::FeatureBins;
@@ -45,6 +46,8 @@ pub(super) struct Boosting<'a> {
     /// w·∂loss, w·∂²loss: (rows here, scores)
     pairs: Vec<[f32; 2]>,
     units: Vec<Pair>,
+    /// Of a loss whose leaves are quantiles.
+    quantiles: Option<Quantiles<'a>>,
     boosted: Boosted,
 }
 
@@ -57,7 +60,7 @@ struct Bounds {
 }
 
 impl<'a> Boosting<'a> {
-    /// Scores start where a model without features has its least loss. Not collective.
+    /// Scores start where a model without features has its least loss. Collective.
     pub(super) fn new(
         comm: &'a Communicator,
         rows: &'a BinnedRows,
@@ -68,8 +71,17 @@ impl<'a> Boosting<'a> {
         let loss = loss_of(boost, n_classes);
         let k = loss.n_scores();
         let weighted_y = if n_classes == 2 { vec![rows.weighted_y[1]] } else { rows.weighted_y.clone() };
-        let start = objective(config.responds_as(), n_classes).start_scores(rows.total_weight, &weighted_y);
         let n_here = rows.labels.y.len();
+        let quantiles =
+            loss.leaf_quantile().map(|share| Quantiles::new(comm, &rows.labels.weight, rows.total_weight, share));
+        let quantiles = quantiles.transpose()?;
+        let start = match &quantiles {
+            Some(quantiles) => {
+                let all: Vec<u32> = (0..n_here as u32).collect();
+                quantiles.of_leaves(comm, &[&all], |row| rows.labels.y[row] as f32)?
+            }
+            None => objective(config.responds_as(), n_classes).start_scores(rows.total_weight, &weighted_y),
+        };
         let tree_config = TreeConfig {
             growth: boost.growth,
             max_leaves: boost.max_leaves as usize,
@@ -91,6 +103,7 @@ impl<'a> Boosting<'a> {
             scores: start.iter().copied().cycle().take(n_here * k).collect(),
             pairs: vec![[0.0; 2]; n_here * k],
             units: vec![Pair::default(); n_here],
+            quantiles,
             boosted: Boosted { n_features: rows.preprocess.n_features(), start, trees: Vec::new() },
         })
     }
@@ -232,9 +245,18 @@ impl<'a> Boosting<'a> {
             Some(_) => self.grower.grow(self.comm, taken, &self.units, scale)?,
             None => self.grower.one_leaf(self.comm, taken)?,
         };
-        let sums = self.leaf_sums(class, bounds, &grown)?;
-        let (l1, l2) = (self.tree_config.l1, self.tree_config.l2);
-        let values: Vec<f64> = sums.iter().map(|[g, h]| self.boost.shrinkage * leaf_value(*g, *h, l1, l2)).collect();
+        let values = match &self.quantiles {
+            Some(quantiles) => {
+                let (y, scores) = (&self.rows.labels.y, &self.scores);
+                let leaves: Vec<&[u32]> = grown.leaves.iter().map(|rows| self.grower.rows().of(rows.clone())).collect();
+                quantiles.of_leaves(self.comm, &leaves, |row| (y[row] - scores[row]) as f32)?
+            }
+            None => {
+                let (l1, l2) = (self.tree_config.l1, self.tree_config.l2);
+                self.leaf_sums(class, bounds, &grown)?.iter().map(|[g, h]| leaf_value(*g, *h, l1, l2)).collect()
+            }
+        };
+        let values: Vec<f64> = values.into_iter().map(|value| self.boost.shrinkage * value).collect();
         let of_rest = rest.follow(&self.rows.table, &grown);
         let k = self.loss.n_scores();
         let mut new: Vec<(&[u32], f64)> = Vec::new();
