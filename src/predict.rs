@@ -1,7 +1,7 @@
 //! # predict — a model and a table to a file of predictions
 //!
 //! In:    a [`Model`], input files, which rows.
-//! Out:   one HDF5 file: `prediction`, `probability` or `score`, `row`, and copied columns.
+//! Out:   one HDF5 file: `prediction`, `probability` or `score`, `row`, `contribution`, `leaf`, and copied columns.
 //! Talks: to agree on failures and on the place of the datasets; each rank writes its own rows.
 //! Never: flags, training.
 //!
@@ -14,7 +14,8 @@ use crate::data::names::{Need, TableNames};
 use crate::data::{Block, ColumnKind, DataSource, Values};
 use crate::error::{Error, InContext, Result};
 use crate::metric::classification::most_probable;
-use crate::model::TargetCoding;
+use crate::model::shap::MOST_DEPTH;
+use crate::model::{Scores, TargetCoding, Tree};
 use crate::store::Cell;
 use crate::store::predictions::{self, Layout, Offsets, RowDataset, RowWriter};
 use crate::train::linear_family::open;
@@ -36,6 +37,10 @@ pub struct PredictConfig {
     pub rows: Option<Range<u64>>,
     /// Datasets to carry over, relative to the group.
     pub copy: Vec<String>,
+    /// Also what each feature adds to the scores.
+    pub contributions: bool,
+    /// Also the leaf of each tree.
+    pub leaves: bool,
     /// Replace an output that Consort did not write.
     pub force: bool,
 }
@@ -53,6 +58,7 @@ pub fn predict(comm: &Communicator, model: &Model, config: &PredictConfig) -> Re
     let mut source = open(comm, &config.inputs, Need::Predict)?;
     let name = table_name(&config.inputs.paths);
     let scorer = Scorer::new(model, &source, &name)?;
+    check_details(model, config)?;
     let blocks = rows_of_rank(comm, &source, config.rows.clone())?;
     let rows = config.rows.clone().unwrap_or(0..source.schema().n_rows);
     let copied = Copied::open_all(comm, config, source.names(), source.schema().n_rows)?;
@@ -62,7 +68,7 @@ pub fn predict(comm: &Communicator, model: &Model, config: &PredictConfig) -> Re
     }
     let mut copied = measure_text(comm, copied, &blocks, limit)?;
 
-    let layout = layout_of(model, &copied, rows.end - rows.start);
+    let layout = layout_of(model, config, &copied, rows.end - rows.start);
     let path = config.output.as_path();
     let made = if comm.is_root() { predictions::create(path, &layout, config.force) } else { Ok(Offsets::default()) };
     let mut words = comm.agree(made)?.to_words();
@@ -71,13 +77,21 @@ pub fn predict(comm: &Communicator, model: &Model, config: &PredictConfig) -> Re
 
     // Scores, each class's share as numbers and as bytes, the prediction, the row, and what is carried over.
     let values_of = |copy: &Copied| if let Cell::Text(width) = copy.cell { 6 + width as u64 / 4 } else { 3 };
-    let made = 6 + 3 * model.target.n_classes().max(1) as u64 + copied.iter().map(values_of).sum::<u64>();
+    let details = u64::from(config.contributions) * 2 * contribution_shape(model).iter().product::<usize>() as u64
+        + u64::from(config.leaves) * n_trees(model) as u64;
+    let made = 6 + details + 3 * model.target.n_classes().max(1) as u64 + copied.iter().map(values_of).sum::<u64>();
     let mut write = |copied: &mut [Copied]| -> Result<()> {
         let writer = RowWriter::open(path, &offsets)?;
         for_each_batch(&mut source, &blocks, limit, made, |batch| {
             let at = batch.first_row - rows.start;
             let scores = scorer.scores(batch).in_file(&name)?;
             let mut columns = columns_of(model, batch.first_row, &scores)?;
+            if config.contributions {
+                columns.push(predictions::bytes_of_f64(&scorer.contributions(batch).in_file(&name)?));
+            }
+            if config.leaves {
+                columns.push(predictions::bytes_of_u32(&scorer.leaves(batch).in_file(&name)?));
+            }
             for copy in copied.iter_mut() {
                 columns.push(copy.bytes(batch.first_row..batch.first_row + batch.n_rows as u64)?);
             }
@@ -99,8 +113,37 @@ pub fn predict(comm: &Communicator, model: &Model, config: &PredictConfig) -> Re
     Ok(PredictReport { rows: layout.n_rows, datasets: layout.datasets.into_iter().map(|d| d.name).collect() })
 }
 
+/// What this model cannot say. Not collective; the same on every rank.
+fn check_details(model: &Model, config: &PredictConfig) -> Result<()> {
+    match &model.scores {
+        Scores::Linear(_) if config.leaves => {
+            Err(Error::usage(format!("--leaves: a '{}' model has no trees", model.config.kind.name())))
+        }
+        Scores::Boosted(boosted) if config.contributions => match boosted.trees.iter().map(Tree::depth).max() {
+            Some(depth) if depth > MOST_DEPTH => Err(Error::usage(format!(
+                "--contributions: a tree has a path of {depth} splits, and at most {MOST_DEPTH} are worked out"
+            ))),
+            _ => Ok(()),
+        },
+        _ => Ok(()),
+    }
+}
+
+/// Of a row: features and the rest, of each score if there are several.
+fn contribution_shape(model: &Model) -> Vec<usize> {
+    let width = model.scores.n_features() + 1;
+    match model.scores.n_scores() {
+        1 => vec![width],
+        k => vec![k, width],
+    }
+}
+
+fn n_trees(model: &Model) -> usize {
+    if let Scores::Boosted(boosted) = &model.scores { boosted.trees.len() } else { 0 }
+}
+
 /// The datasets of the file, in the order of [`columns_of`], then the copied ones.
-fn layout_of(model: &Model, copied: &[Copied], n_rows: u64) -> Layout {
+fn layout_of(model: &Model, config: &PredictConfig, copied: &[Copied], n_rows: u64) -> Layout {
     let n_classes = model.target.n_classes();
     let cell = match &model.target {
         TargetCoding::Number => Cell::F64,
@@ -114,8 +157,17 @@ fn layout_of(model: &Model, copied: &[Copied], n_rows: u64) -> Layout {
         Kind::Linear | Kind::Poisson | Kind::Boost => {}
     }
     datasets.push(RowDataset::column("row", Cell::U64));
+    if config.contributions {
+        datasets.push(RowDataset::array("contribution", Cell::F64, &contribution_shape(model)));
+    }
+    if config.leaves {
+        datasets.push(RowDataset::matrix("leaf", Cell::U32, n_trees(model)));
+    }
     datasets.extend(copied.iter().map(|copy| RowDataset::column(copy.name.clone(), copy.cell)));
-    let strings = if n_classes == 0 { vec![] } else { vec![("classes".to_string(), model.target.names())] };
+    let mut strings = if n_classes == 0 { vec![] } else { vec![("classes".to_string(), model.target.names())] };
+    if config.contributions {
+        strings.push(("contribution_features".to_string(), model.preprocess.feature_names()));
+    }
     let attributes = vec![
         ("digest".to_string(), model.digest.clone()),
         ("kind".to_string(), model.config.kind.name().to_string()),

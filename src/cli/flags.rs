@@ -29,6 +29,8 @@ pub enum Command {
     Doctor(DoctorFlags),
     Convert(ConvertFlags),
     Repack(RepackFlags),
+    Export(ExportFlags),
+    Import(ImportFlags),
 }
 
 impl Command {
@@ -43,6 +45,8 @@ impl Command {
             Command::Doctor(flags) => &flags.run,
             Command::Convert(flags) => &flags.run,
             Command::Repack(flags) => &flags.run,
+            Command::Export(flags) => &flags.run,
+            Command::Import(flags) => &flags.run,
         }
     }
 }
@@ -326,6 +330,12 @@ pub struct PredictFlags {
     /// The predictions file to write.
     #[arg(short, long, value_name = "PRED.h5")]
     pub output: Option<PathBuf>,
+    /// Also write `contribution`: what each feature adds to each score (Shapley values of trees), and last what the mean row has.
+    #[arg(long)]
+    pub contributions: bool,
+    /// Also write `leaf`: the number of the row's leaf in each tree.
+    #[arg(long)]
+    pub leaves: bool,
     /// Carry this 1-D dataset over to the output, row for row (relative to --group). May be repeated.
     #[arg(long, value_name = "PATH")]
     pub copy: Vec<String>,
@@ -372,6 +382,45 @@ pub struct InspectFlags {
     /// HDF5 tables, models or predictions, patterns or @FILE as for train.
     #[arg(value_name = "FILE")]
     pub files: Vec<PathBuf>,
+    /// Print this tree of a boosted model, from 0 on.
+    #[arg(long, value_name = "N")]
+    pub tree: Option<usize>,
+    #[command(flatten)]
+    pub run: RunFlags,
+}
+
+/// Write a boosted model in the text form of LightGBM, whose library then predicts the same.
+///
+/// Features are numbered as `inspect` shows them; columns of strings are one feature for each string.
+#[derive(Debug, Args)]
+#[command(arg_required_else_help = true, override_usage = "consort export MODEL OUT.txt [OPTIONS]")]
+pub struct ExportFlags {
+    /// A model file of `consort train boost`.
+    #[arg(value_name = "MODEL")]
+    pub model: PathBuf,
+    /// The text file to write.
+    #[arg(value_name = "OUT.txt")]
+    pub output: PathBuf,
+    /// Replace a file that is there.
+    #[arg(long)]
+    pub force: bool,
+    #[command(flatten)]
+    pub run: RunFlags,
+}
+
+/// Make a model file of boosted trees in the text form of LightGBM.
+#[derive(Debug, Args)]
+#[command(arg_required_else_help = true, override_usage = "consort import IN.txt MODEL.h5 [OPTIONS]")]
+pub struct ImportFlags {
+    /// A file that LightGBM's `save_model` wrote.
+    #[arg(value_name = "IN.txt")]
+    pub input: PathBuf,
+    /// The model file to write.
+    #[arg(value_name = "MODEL.h5")]
+    pub output: PathBuf,
+    /// Replace an output that consort did not write.
+    #[arg(long)]
+    pub force: bool,
     #[command(flatten)]
     pub run: RunFlags,
 }

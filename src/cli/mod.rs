@@ -21,7 +21,7 @@ use crate::train::evaluate::evaluate;
 use crate::train::{Inputs, Reading};
 use crate::{blas, convert, doctor, predict, store, train, verify};
 use clap::Parser;
-use flags::{Command, InspectFlags, VerifyFlags, Words};
+use flags::{Command, ExportFlags, ImportFlags, InspectFlags, VerifyFlags, Words};
 use print::{Printer, TrainCosts};
 use resolve::{Problem, TrainJob};
 use std::ffi::OsString;
@@ -90,6 +90,8 @@ enum Job<'a> {
     Doctor,
     Convert(Vec<PathBuf>, PathBuf, ConvertOptions),
     Repack(&'a Path, &'a Path, RepackOptions),
+    Export(&'a ExportFlags),
+    Import(&'a ImportFlags),
 }
 
 fn checked(command: &Command) -> Result<Job<'_>> {
@@ -120,6 +122,8 @@ fn checked(command: &Command) -> Result<Job<'_>> {
             Job::Convert(inputs, out, options)
         }
         Command::Repack(flags) => Job::Repack(&flags.input, &flags.output, resolve::repack(flags)?),
+        Command::Export(flags) => Job::Export(flags),
+        Command::Import(flags) => Job::Import(flags),
     })
 }
 
@@ -147,7 +151,8 @@ impl Job<'_> {
             Job::Predict(_, config) => vec![&mut config.inputs.paths],
             Job::Evaluate(_, inputs, _) => vec![&mut inputs.paths],
             Job::Verify(_, files, ..) => vec![files],
-            Job::Print(_) | Job::Inspect(_) | Job::Doctor | Job::Convert(..) | Job::Repack(..) => Vec::new(),
+            Job::Print(_) | Job::Inspect(_) | Job::Doctor => Vec::new(),
+            Job::Convert(..) | Job::Repack(..) | Job::Export(_) | Job::Import(_) => Vec::new(),
         }
     }
 
@@ -164,6 +169,8 @@ impl Job<'_> {
             }
             Job::Convert(inputs, out, _) => resolve::check_apart(out, inputs, "one of the inputs"),
             Job::Repack(input, out, _) => resolve::check_apart(out, [*input], "the input"),
+            Job::Export(flags) => resolve::check_apart(&flags.output, [&flags.model], "the model itself"),
+            Job::Import(flags) => resolve::check_apart(&flags.output, [&flags.input], "the input"),
             _ => Ok(()),
         }
     }
@@ -212,7 +219,7 @@ fn carry_out(comm: &Communicator, job: &Job<'_>, json: bool) -> Result<i32> {
             Ok(0)
         }
         Job::Inspect(flags) => {
-            on_root(comm, || files::expand(&flags.files)?.iter().try_for_each(|path| inspect(path, &printer)))
+            on_root(comm, || files::expand(&flags.files)?.iter().try_for_each(|path| inspect(path, flags.tree, &printer)))
         }
         Job::Verify(model, files, reading, flags) => {
             run_verify(comm, model, files, reading, flags.group.as_deref(), &printer)
@@ -235,6 +242,8 @@ fn carry_out(comm: &Communicator, job: &Job<'_>, json: bool) -> Result<i32> {
             done.iter().for_each(|done| printer.repacked(done, out));
             Ok(0)
         }
+        Job::Export(flags) => on_root(comm, || export(flags, &printer)),
+        Job::Import(flags) => on_root(comm, || import(flags, &printer)),
     }
 }
 
@@ -280,12 +289,34 @@ fn run_predict(comm: &Communicator, model: &Path, config: &predict::PredictConfi
     Ok(0)
 }
 
-fn inspect(path: &Path, printer: &Printer) -> Result<()> {
+fn export(flags: &ExportFlags, printer: &Printer) -> Result<()> {
+    let file = store::load(&flags.model)?;
+    let text = store::model::from_file(&file).and_then(|model| store::lightgbm::to_text(&model)).in_file(&flags.model)?;
+    store::save_text(&flags.output, &text, flags.force)?;
+    printer.written("export", &flags.output, &file.digest);
+    Ok(())
+}
+
+fn import(flags: &ImportFlags, printer: &Printer) -> Result<()> {
+    let text = std::fs::read_to_string(&flags.input).map_err(|e| Error::data(format!("cannot be read: {e}")));
+    let mut model = text.and_then(|text| store::lightgbm::from_text(&text)).in_file(&flags.input)?;
+    model.digest = train::linear_family::digest(&model)?;
+    store::save(&flags.output, &store::model::to_file(&model, &Inputs::default())?, flags.force)?;
+    printer.written("import", &flags.output, &model.digest);
+    Ok(())
+}
+
+fn inspect(path: &Path, tree: Option<usize>, printer: &Printer) -> Result<()> {
     // What is not HDF5, or not there, is described (that is, refused) as data.
     if store::format_of(path).unwrap_or(None).as_deref() == Some(store::MODEL_FORMAT) {
         let file = store::load(path)?;
         let model = store::model::from_file(&file).in_file(path)?;
-        printer.model(path, &file, &model);
+        match tree {
+            Some(tree) => printer.tree(&model, tree).in_file(path)?,
+            None => printer.model(path, &file, &model),
+        }
+    } else if tree.is_some() {
+        return Err(Error::usage("--tree: is no model")).in_file(path);
     } else {
         printer.description(&describe::describe(path)?);
     }

@@ -6,7 +6,9 @@ use crate::data::convert::ConvertReport;
 use crate::data::describe::Description;
 use crate::data::hdf5::repack::RepackReport;
 use crate::doctor::{Diagnosis, list_cores};
+use crate::error::{Error, Result};
 use crate::metric::Metrics;
+use crate::model::{Boosted, Scores, Tree};
 use crate::predict::PredictReport;
 use crate::report::print_line;
 use crate::store::ModelFile;
@@ -171,6 +173,10 @@ impl Printer {
                 let classes = model.target.names();
                 lines.push(format!("  classes ({}): {}", classes.len(), shortened(&classes)));
             }
+            if let Scores::Boosted(boosted) = &model.scores {
+                lines.push(format!("  {} of {}", count(boosted.trees.len(), "tree"), count(boosted.n_rounds(), "round")));
+                lines.extend(importance_table(boosted, &features));
+            }
             lines.push("  settings:".to_string());
             lines.extend(file.config.lines().filter(|line| !line.is_empty()).map(|line| format!("    {line}")));
             lines.push(format!("  digest {}", file.digest));
@@ -179,9 +185,39 @@ impl Printer {
         let value = || {
             json!({"event": "model", "file": path.display().to_string(), "kind": file.kind, "rows": model.n_rows,
                    "features": model.preprocess.feature_names(), "classes": model.target.names(), "settings": file.config,
-                   "input_digest": model.input_digest, "digest": file.digest, "version": file.program_version})
+                   "input_digest": model.input_digest, "digest": file.digest, "version": file.program_version,
+                   "history": file.history.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
+                   "importance": if let Scores::Boosted(boosted) = &model.scores { Some(boosted.importance()) } else { None }})
         };
         self.say(text, value);
+    }
+
+    /// A tree of a boosted model. Errors: there is no such tree.
+    pub fn tree(&self, model: &Model, number: usize) -> Result<()> {
+        let Scores::Boosted(boosted) = &model.scores else {
+            return Err(Error::usage(format!("--tree: a '{}' model has none", model.config.kind.name())));
+        };
+        let Some(tree) = boosted.trees.get(number) else {
+            return Err(Error::usage(format!("--tree {number}: there are {}, from 0 on", count(boosted.trees.len(), "tree"))));
+        };
+        let features = model.preprocess.feature_names();
+        self.say(
+            || {
+                let k = boosted.n_scores();
+                let class = if k > 1 { format!(", class {}", model.target.names()[number % k]) } else { String::new() };
+                let leaves = if tree.n_leaves() == 1 { "1 leaf".to_string() } else { format!("{} leaves", tree.n_leaves()) };
+                format!("tree {number} of {}, round {}{class}: {leaves}\n{}", boosted.trees.len(), number / k, drawn(tree, &features))
+            },
+            || json!({"event": "tree", "number": number, "features": features, "tree": tree}),
+        );
+        Ok(())
+    }
+
+    pub fn written(&self, command: &str, output: &Path, digest: &str) {
+        self.say(
+            || format!("{}\ndigest {digest}", output.display()),
+            || json!({"event": "done", "command": command, "output": output.display().to_string(), "digest": digest}),
+        );
     }
 
     pub fn description(&self, found: &Description) {
@@ -401,6 +437,65 @@ fn confusion_table(classes: &[String], confusion: &[Vec<u64>]) -> String {
     for (class, row) in classes.iter().zip(confusion) {
         let row: Vec<String> = row.iter().map(|n| format!("{n:>width$}")).collect();
         lines.push(format!("{class:>width$}  {}", row.join("  ")));
+    }
+    lines.join("\n")
+}
+
+/// Features shown by importance, at most.
+const MOST_IMPORTANT: usize = 20;
+
+/// The features that splits gained most by: lines.
+fn importance_table(boosted: &Boosted, features: &[String]) -> Vec<String> {
+    let all = boosted.importance();
+    let total: f64 = all.iter().map(|of| of.gain).sum();
+    let mut order: Vec<usize> = (0..all.len()).filter(|feature| all[*feature].splits > 0).collect();
+    order.sort_by(|one, other| all[*other].gain.total_cmp(&all[*one].gain));
+    let n_hidden = order.len().saturating_sub(MOST_IMPORTANT);
+    order.truncate(MOST_IMPORTANT);
+    let width = order.iter().map(|feature| features[*feature].chars().count()).max().unwrap_or(0);
+    let mut lines = vec!["  importance: share of the gain, splits, rows that met one".to_string()];
+    lines.extend(order.iter().map(|feature| {
+        let of = &all[*feature];
+        let share = if total > 0.0 { 100.0 * of.gain / total } else { 0.0 };
+        format!("    {:width$}  {share:5.1} %  {:>7}  {}", features[*feature], of.splits, of.cover)
+    }));
+    if n_hidden > 0 {
+        lines.push(format!("    and {n_hidden} more"));
+    }
+    lines
+}
+
+/// A tree as indented lines: what a row has to be for the lines below.
+fn drawn(tree: &Tree, features: &[String]) -> String {
+    let mut lines = Vec::new();
+    // Nodes still to be drawn, the next one last: child, levels above it, and what leads to it.
+    let root = if tree.feature.is_empty() { -1 } else { 0 };
+    let mut open: Vec<(i32, usize, String)> = vec![(root, 0, "all".to_string())];
+    while let Some((child, level, condition)) = open.pop() {
+        let indent = "  ".repeat(level + 1);
+        let Ok(node) = usize::try_from(child) else {
+            let leaf = (-1 - child) as usize;
+            let rows = count(tree.leaf_rows[leaf], "row");
+            lines.push(format!("{indent}{condition}: leaf {leaf} adds {:.6}, {rows}", tree.value[leaf]));
+            continue;
+        };
+        lines.push(format!("{indent}{condition}: {}, gain {:.6}", count(tree.n_rows[node], "row"), tree.gain[node]));
+        let name = &features[tree.feature[node] as usize];
+        let [left, right] = match tree.left_set[node].is_empty() {
+            true => {
+                let missing = [tree.missing_left[node], !tree.missing_left[node]].map(|m| if m { " or missing" } else { "" });
+                let threshold = tree.threshold[node];
+                [format!("{name} <= {threshold}{}", missing[0]), format!("{name} > {threshold}{}", missing[1])]
+            }
+            false => {
+                let set = &tree.left_set[node];
+                let has = |category: &usize| set[category / 64] >> (category % 64) & 1 == 1;
+                let names: Vec<String> = (0..64 * set.len()).filter(has).map(|category| category.to_string()).collect();
+                [format!("{name} in {{{}}}", names.join(", ")), format!("{name} is another or missing")]
+            }
+        };
+        open.push((tree.right[node], level + 1, right));
+        open.push((tree.left[node], level + 1, left));
     }
     lines.join("\n")
 }

@@ -149,6 +149,8 @@ pub fn predict(flags: &PredictFlags) -> Result<(PathBuf, PredictConfig)> {
         output,
         rows: flags.rows.clone(),
         copy: flags.copy.clone(),
+        contributions: flags.contributions,
+        leaves: flags.leaves,
         force: flags.force,
     };
     Ok((model, config))

@@ -92,6 +92,16 @@ impl Tree {
     }
 }
 
+/// What a feature did in some trees.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Importance {
+    /// How much lower its splits made twice the loss.
+    pub gain: f64,
+    pub splits: u64,
+    /// Training rows of the nodes that it split, added up.
+    pub cover: u64,
+}
+
 /// Whether a category is in a set. What is no whole number of 0 or more is in none.
 #[inline]
 fn is_in(set: &[u64], value: f64) -> bool {
@@ -115,6 +125,20 @@ impl Boosted {
 
     pub fn n_rounds(&self) -> usize {
         self.trees.len() / self.start.len().max(1)
+    }
+
+    /// What each feature did in all trees.
+    pub fn importance(&self) -> Vec<Importance> {
+        let mut all = vec![Importance::default(); self.n_features];
+        for tree in &self.trees {
+            for ((feature, gain), n_rows) in tree.feature.iter().zip(&tree.gain).zip(&tree.n_rows) {
+                let of = &mut all[*feature as usize];
+                of.gain += gain;
+                of.splits += 1;
+                of.cover = of.cover.saturating_add(*n_rows);
+            }
+        }
+        all
     }
 
     /// Scores of rows of feature values: `rows` is (rows, features), `scores` (rows, scores). Not collective.

@@ -144,6 +144,17 @@ pub fn save(path: &Path, model: &ModelFile, force: bool) -> Result<()> {
     partial.commit()
 }
 
+/// Writes a text file: beside, synchronised, renamed. Not collective; one rank calls it.
+///
+/// # Errors
+/// As [`save`].
+pub fn save_text(path: &Path, text: &str, force: bool) -> Result<()> {
+    let partial = PartialFile::begin(path, force)?;
+    let written = std::fs::write(partial.path(), text);
+    written.map_err(|e| Error::data(format!("cannot write the file: {e}"))).in_file(path)?;
+    partial.commit()
+}
+
 fn write_model(path: &Path, model: &ModelFile) -> Result<()> {
     let writer = Writer::create(path)?;
     writer.text_attribute("format", MODEL_FORMAT)?;

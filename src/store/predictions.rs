@@ -27,31 +27,36 @@ use crate::error::{Error, InContext, Result};
 /// The layout of predictions files that this program writes, in the attribute `format_version`.
 pub const PREDICTIONS_FORMAT_VERSION: u64 = 1;
 
-/// One dataset of the file: a value, or `width` values, for every row.
+/// One dataset of the file: a value, or several, for every row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowDataset {
     /// Path in the file; groups are made. A column copied from the input keeps its path.
     pub name: String,
     /// Type of a value.
     pub cell: Cell,
-    /// `None`: shape (n_rows). `Some(k)`: shape (n_rows, k).
-    pub width: Option<usize>,
+    /// Axes behind that of the rows; none: a value each.
+    pub row_shape: Vec<usize>,
 }
 
 impl RowDataset {
     /// A dataset of shape (n_rows).
     pub fn column(name: impl Into<String>, cell: Cell) -> RowDataset {
-        RowDataset { name: name.into(), cell, width: None }
+        RowDataset::array(name, cell, &[])
     }
 
     /// A dataset of shape (n_rows, width).
     pub fn matrix(name: impl Into<String>, cell: Cell, width: usize) -> RowDataset {
-        RowDataset { name: name.into(), cell, width: Some(width) }
+        RowDataset::array(name, cell, &[width])
+    }
+
+    /// A dataset of shape (n_rows, …).
+    pub fn array(name: impl Into<String>, cell: Cell, row_shape: &[usize]) -> RowDataset {
+        RowDataset { name: name.into(), cell, row_shape: row_shape.to_vec() }
     }
 
     /// Bytes of one row.
     pub fn row_bytes(&self) -> usize {
-        self.cell.n_bytes() * self.width.unwrap_or(1)
+        self.cell.n_bytes() * self.row_shape.iter().product::<usize>()
     }
 }
 
@@ -130,7 +135,7 @@ fn write_frame(partial: &Path, layout: &Layout) -> Result<Vec<(u64, u64)>> {
     let n_rows = usize::try_from(layout.n_rows).map_err(|_| Error::data("too many rows"))?;
     let mut datasets = Vec::new();
     for dataset in &layout.datasets {
-        let shape: Vec<usize> = [n_rows].into_iter().chain(dataset.width).collect();
+        let shape: Vec<usize> = [n_rows].into_iter().chain(dataset.row_shape.iter().copied()).collect();
         let offset = writer.allocate(&dataset.name, dataset.cell, &shape)?;
         datasets.push((offset, dataset.row_bytes() as u64));
     }
@@ -242,6 +247,11 @@ pub fn bytes_of_f64(values: &[f64]) -> Vec<u8> {
 
 /// Little-endian bytes for a [`Cell::F32`] dataset.
 pub fn bytes_of_f32(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+/// Little-endian bytes for a [`Cell::U32`] dataset.
+pub fn bytes_of_u32(values: &[u32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 

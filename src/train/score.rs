@@ -112,11 +112,7 @@ impl<'m> Scorer<'m> {
                     linear.scores(&rows, scores);
                 }
                 Scores::Boosted(boosted) => {
-                    let mut rows = vec![0.0; n_rows * d];
-                    for (slot, row) in rows.chunks_exact_mut(d.max(1)).enumerate() {
-                        preprocess.encode_row(block, first + slot, row)?;
-                    }
-                    boosted.scores(&rows, scores);
+                    boosted.scores(&self.encoded(block, first..first + n_rows)?, scores);
                 }
             }
             if let Some(offset) = &block.offset {
@@ -129,6 +125,73 @@ impl<'m> Scorer<'m> {
         let scored: Vec<Result<()>> = scores.par_chunks_mut(TASK_ROWS * k).enumerate().map(score).collect();
         scored.into_iter().collect::<Result<()>>()?;
         Ok(scores)
+    }
+}
+
+impl Scorer<'_> {
+    /// What each feature adds to each score, and last what is left, (rows, n_scores, features + 1): their sum is the score. Of a
+    /// linear model coefficient times standardised value, of trees Shapley values. Not collective; rayon over rows.
+    pub fn contributions(&self, block: &Block) -> Result<Vec<f64>> {
+        let (preprocess, of_features) = (&self.model.preprocess, &self.model.scores);
+        let (d, k) = (of_features.n_features(), of_features.n_scores());
+        let mut all = vec![0.0; block.n_rows * k * (d + 1)];
+        let of_task = |(task, all): (usize, &mut [f64])| -> Result<()> {
+            let first = task * TASK_ROWS;
+            let n_rows = all.len() / (k * (d + 1));
+            let rows = self.encoded(block, first..first + n_rows)?;
+            for (slot, of_row) in all.chunks_exact_mut(k * (d + 1)).enumerate() {
+                let row = &rows[slot * d..(slot + 1) * d];
+                match of_features {
+                    Scores::Boosted(boosted) => boosted.contributions(row, of_row),
+                    Scores::Linear(linear) => {
+                        for (of_score, params) in of_row.chunks_exact_mut(d + 1).zip(linear.params.chunks_exact(d + 1)) {
+                            for j in 0..d {
+                                let z = standardised(row[j], preprocess.mean[j], preprocess.inverse_scale[j]);
+                                of_score[j] = params[j] * f64::from(z);
+                            }
+                            of_score[d] = params[d];
+                        }
+                    }
+                }
+                if let Some(offset) = &block.offset {
+                    of_row.chunks_exact_mut(d + 1).for_each(|of_score| of_score[d] += offset[first + slot]);
+                }
+            }
+            Ok(())
+        };
+        let done: Vec<Result<()>> = all.par_chunks_mut(TASK_ROWS * k * (d + 1)).enumerate().map(of_task).collect();
+        done.into_iter().collect::<Result<()>>()?;
+        Ok(all)
+    }
+
+    /// The leaf of each row in each tree, (rows, trees); nothing of a linear model. Not collective; rayon over rows.
+    pub fn leaves(&self, block: &Block) -> Result<Vec<u32>> {
+        let Scores::Boosted(boosted) = &self.model.scores else { return Ok(Vec::new()) };
+        let (d, n_trees) = (boosted.n_features, boosted.trees.len());
+        let mut all = vec![0; block.n_rows * n_trees];
+        let of_task = |(task, all): (usize, &mut [u32])| -> Result<()> {
+            let first = task * TASK_ROWS;
+            let rows = self.encoded(block, first..first + all.len() / n_trees)?;
+            for (slot, leaves) in all.chunks_exact_mut(n_trees).enumerate() {
+                let row = &rows[slot * d..(slot + 1) * d];
+                leaves.iter_mut().zip(&boosted.trees).for_each(|(leaf, tree)| *leaf = tree.leaf_of(row) as u32);
+            }
+            Ok(())
+        };
+        let tasks = all.par_chunks_mut((TASK_ROWS * n_trees).max(1)).enumerate();
+        let done: Vec<Result<()>> = tasks.map(of_task).collect();
+        done.into_iter().collect::<Result<()>>()?;
+        Ok(all)
+    }
+
+    /// Rows as numbers, (rows, features).
+    fn encoded(&self, block: &Block, rows: Range<usize>) -> Result<Vec<f64>> {
+        let d = self.model.scores.n_features();
+        let mut encoded = vec![0.0; rows.len() * d];
+        for (i, row) in rows.zip(encoded.chunks_exact_mut(d.max(1))) {
+            self.model.preprocess.encode_row(block, i, row)?;
+        }
+        Ok(encoded)
     }
 }
 
