@@ -218,9 +218,9 @@ fn carry_out(comm: &Communicator, job: &Job<'_>, json: bool) -> Result<i32> {
             printer.evaluation(&model, &evaluate(comm, &model, &inputs, rows.clone())?);
             Ok(0)
         }
-        Job::Inspect(flags) => {
-            on_root(comm, || files::expand(&flags.files)?.iter().try_for_each(|path| inspect(path, flags.tree, &printer)))
-        }
+        Job::Inspect(flags) => on_root(comm, || {
+            files::expand(&flags.files)?.iter().try_for_each(|path| inspect(path, flags.tree, &printer))
+        }),
         Job::Verify(model, files, reading, flags) => {
             run_verify(comm, model, files, reading, flags.group.as_deref(), &printer)
         }
@@ -291,7 +291,8 @@ fn run_predict(comm: &Communicator, model: &Path, config: &predict::PredictConfi
 
 fn export(flags: &ExportFlags, printer: &Printer) -> Result<()> {
     let file = store::load(&flags.model)?;
-    let text = store::model::from_file(&file).and_then(|model| store::lightgbm::to_text(&model)).in_file(&flags.model)?;
+    let text =
+        store::model::from_file(&file).and_then(|model| store::lightgbm::to_text(&model)).in_file(&flags.model)?;
     store::save_text(&flags.output, &text, flags.force)?;
     printer.written("export", &flags.output, &file.digest);
     Ok(())

@@ -174,7 +174,11 @@ impl Printer {
                 lines.push(format!("  classes ({}): {}", classes.len(), shortened(&classes)));
             }
             if let Scores::Boosted(boosted) = &model.scores {
-                lines.push(format!("  {} of {}", count(boosted.trees.len(), "tree"), count(boosted.n_rounds(), "round")));
+                lines.push(format!(
+                    "  {} of {}",
+                    count(boosted.trees.len(), "tree"),
+                    count(boosted.n_rounds(), "round")
+                ));
                 lines.extend(importance_table(boosted, &features));
             }
             lines.push("  settings:".to_string());
@@ -198,15 +202,24 @@ impl Printer {
             return Err(Error::usage(format!("--tree: a '{}' model has none", model.config.kind.name())));
         };
         let Some(tree) = boosted.trees.get(number) else {
-            return Err(Error::usage(format!("--tree {number}: there are {}, from 0 on", count(boosted.trees.len(), "tree"))));
+            return Err(Error::usage(format!(
+                "--tree {number}: there are {}, from 0 on",
+                count(boosted.trees.len(), "tree")
+            )));
         };
         let features = model.preprocess.feature_names();
         self.say(
             || {
                 let k = boosted.n_scores();
                 let class = if k > 1 { format!(", class {}", model.target.names()[number % k]) } else { String::new() };
-                let leaves = if tree.n_leaves() == 1 { "1 leaf".to_string() } else { format!("{} leaves", tree.n_leaves()) };
-                format!("tree {number} of {}, round {}{class}: {leaves}\n{}", boosted.trees.len(), number / k, drawn(tree, &features))
+                let leaves =
+                    if tree.n_leaves() == 1 { "1 leaf".to_string() } else { format!("{} leaves", tree.n_leaves()) };
+                format!(
+                    "tree {number} of {}, round {}{class}: {leaves}\n{}",
+                    boosted.trees.len(),
+                    number / k,
+                    drawn(tree, &features)
+                )
             },
             || json!({"event": "tree", "number": number, "features": features, "tree": tree}),
         );
@@ -483,7 +496,8 @@ fn drawn(tree: &Tree, features: &[String]) -> String {
         let name = &features[tree.feature[node] as usize];
         let [left, right] = match tree.left_set[node].is_empty() {
             true => {
-                let missing = [tree.missing_left[node], !tree.missing_left[node]].map(|m| if m { " or missing" } else { "" });
+                let missing =
+                    [tree.missing_left[node], !tree.missing_left[node]].map(|m| if m { " or missing" } else { "" });
                 let threshold = tree.threshold[node];
                 [format!("{name} <= {threshold}{}", missing[0]), format!("{name} > {threshold}{}", missing[1])]
             }

@@ -144,7 +144,8 @@ impl Scorer<'_> {
                 match of_features {
                     Scores::Boosted(boosted) => boosted.contributions(row, of_row),
                     Scores::Linear(linear) => {
-                        for (of_score, params) in of_row.chunks_exact_mut(d + 1).zip(linear.params.chunks_exact(d + 1)) {
+                        for (of_score, params) in of_row.chunks_exact_mut(d + 1).zip(linear.params.chunks_exact(d + 1))
+                        {
                             for j in 0..d {
                                 let z = standardised(row[j], preprocess.mean[j], preprocess.inverse_scale[j]);
                                 of_score[j] = params[j] * f64::from(z);
