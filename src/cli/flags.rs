@@ -303,6 +303,9 @@ pub struct BoostFlags {
     /// Bins of a feature, without that of missing values, 2 to 65535. Default 255.
     #[arg(long, value_name = "N", value_parser = whole(), visible_alias = "max-bin")]
     pub max_bins: Option<u64>,
+    /// Columns of numbers that are categories, by name or by number from 0. Columns of strings are, without being named.
+    #[arg(long, value_name = "COLUMN,…", value_delimiter = ',', visible_alias = "categorical-feature")]
+    pub categorical: Option<Vec<String>>,
     /// Share of the rows that a tree is grown on, chosen by a hash of the row number. Default 1.
     #[arg(long, value_name = "F", allow_negative_numbers = true, visible_alias = "subsample")]
     pub row_sample: Option<f64>,

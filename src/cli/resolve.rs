@@ -82,12 +82,12 @@ fn settings(kind: Kind, flags: &SettingFlags, of_boost: &BoostFlags) -> Result<T
 fn boost_settings(config: &mut TrainConfig, flags: &BoostFlags) -> Result<()> {
     let mut typed = None;
     macro_rules! take {
-        ($($field:ident)*) => { $(if let Some(value) = flags.$field {
+        ($($field:ident)*) => { $(if let Some(value) = flags.$field.clone() {
             typed = typed.or(Some(stringify!($field)));
             if let Some(boost) = &mut config.boost { boost.$field = value; }
         })* };
     }
-    take!(loss alpha tweedie_power rounds shrinkage growth max_leaves max_depth min_rows min_hessian min_gain max_bins row_sample column_sample early_stop);
+    take!(loss alpha tweedie_power rounds shrinkage growth max_leaves max_depth min_rows min_hessian min_gain max_bins categorical row_sample column_sample early_stop);
     match (typed, &config.boost) {
         (Some(setting), None) => {
             let flag = setting.replace('_', "-");

@@ -63,6 +63,8 @@ pub struct BoostConfig {
     pub min_gain: f64,
     /// Bins of a feature, that of missing values not counted. Default 255.
     pub max_bins: u64,
+    /// Columns of numbers that are categories, by name or by place. Columns of strings are, without being named.
+    pub categorical: Vec<String>,
     /// Share of the rows that a tree is grown on, chosen by a hash of the row number. Default 1.
     pub row_sample: f64,
     /// Share of the features that a tree looks at. Default 1.
@@ -86,6 +88,7 @@ impl Default for BoostConfig {
             min_hessian: 1e-3,
             min_gain: 0.0,
             max_bins: 255,
+            categorical: Vec::new(),
             row_sample: 1.0,
             column_sample: 1.0,
             early_stop: 0,

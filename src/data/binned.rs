@@ -13,11 +13,22 @@ pub struct FeatureBins {
     pub uppers: Vec<f64>,
     /// Some row has no value: these have a bin of their own, the last.
     pub has_missing: bool,
+    /// The feature is a category, and bin b holds that of number `categories[b]`, ascending; all others are with the missing.
+    pub categories: Option<Vec<u32>>,
 }
 
 impl FeatureBins {
+    /// Of at most `max_bins` categories that were met the most, each `counts[category]` times.
+    pub fn of_categories(counts: &[u64], max_bins: usize) -> FeatureBins {
+        let mut categories: Vec<u32> = (0..counts.len() as u32).collect();
+        categories.sort_by_key(|category| std::cmp::Reverse(counts[*category as usize]));
+        categories.truncate(max_bins);
+        categories.sort_unstable();
+        FeatureBins { uppers: Vec::new(), has_missing: true, categories: Some(categories) }
+    }
+
     pub fn n_values(&self) -> usize {
-        self.uppers.len() + 1
+        self.categories.as_ref().map_or(self.uppers.len() + 1, Vec::len)
     }
 
     pub fn n_bins(&self) -> usize {
@@ -32,6 +43,10 @@ impl FeatureBins {
     pub fn bin_of(&self, value: f64) -> usize {
         if value.is_nan() {
             return self.missing_bin().unwrap_or(0);
+        }
+        if let Some(categories) = &self.categories {
+            let bin = categories.binary_search_by(|category| f64::from(*category).total_cmp(&value));
+            return bin.unwrap_or(categories.len());
         }
         let (mut first, mut n) = (0, self.uppers.len());
         while n > 0 {
@@ -121,12 +136,22 @@ mod tests {
     fn values_fall_into_the_bin_whose_end_they_do_not_pass() {
         for n in 0..40 {
             let uppers: Vec<f64> = (0..n).map(f64::from).collect();
-            let bins = FeatureBins { uppers: uppers.clone(), has_missing: n % 2 == 0 };
+            let bins = FeatureBins { uppers: uppers.clone(), has_missing: n % 2 == 0, categories: None };
             for value in (-4..2 * n + 4).map(|half| f64::from(half) / 2.0).chain([f64::INFINITY, f64::NEG_INFINITY]) {
                 assert_eq!(bins.bin_of(value), uppers.iter().filter(|upper| **upper < value).count(), "{value} of {n}");
             }
             assert_eq!(bins.bin_of(f64::NAN), if n % 2 == 0 { n as usize + 1 } else { 0 });
         }
+    }
+
+    #[test]
+    fn the_most_frequent_categories_have_bins_and_the_others_are_with_the_missing() {
+        let bins = FeatureBins::of_categories(&[5, 0, 7, 5, 1], 3);
+        assert_eq!(bins.categories, Some(vec![0, 2, 3]));
+        assert_eq!([0.0, 2.0, 3.0, 1.0, 4.0, 99.0, f64::NAN].map(|value| bins.bin_of(value)), [0, 1, 2, 3, 3, 3, 3]);
+        assert_eq!((bins.n_bins(), bins.missing_bin()), (4, Some(3)));
+        let none = FeatureBins::of_categories(&[], 255);
+        assert_eq!((none.n_bins(), none.bin_of(f64::NAN)), (1, 0));
     }
 
     #[test]

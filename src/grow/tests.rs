@@ -40,6 +40,7 @@ fn table(case: &Case) -> (BinnedTable, Vec<Pair>) {
         .map(|(j, n)| FeatureBins {
             uppers: (1..*n).map(|upper| upper as f64).collect(),
             has_missing: case.missing_every > 0 && j % case.missing_every == 0,
+            categories: None,
         })
         .collect();
     let mut table = BinnedTable::with_room(features, case.n_rows);

@@ -3,17 +3,53 @@
 use crate::config::Missing;
 use crate::data::{Block, ColumnKind, Schema, SparseRows, Values};
 use crate::error::{Error, Result};
+use crate::exact::scale::order_key;
 use multiversion::multiversion;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
-/// One stored column and what it becomes: itself, or one 0/1 column a category.
+/// One stored column and what it becomes: itself, one 0/1 column a category, or the places of its categories.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ColumnCode {
     pub name: String,
     pub kind: ColumnKind,
-    /// Sorted bytewise; empty for numbers. A category that is not here becomes all zeros.
+    /// Of text, sorted bytewise. A category that is not here becomes all zeros, or a missing value.
     pub categories: Vec<String>,
+    /// Of numbers that are categories, ascending.
+    pub values: Vec<f64>,
+    /// One feature: the place of the row's category among `categories` or `values`.
+    pub is_category: bool,
+}
+
+impl ColumnCode {
+    /// A column that is not a category, without categories yet.
+    pub fn new(name: String, kind: ColumnKind) -> ColumnCode {
+        ColumnCode { name, kind, categories: Vec::new(), values: Vec::new(), is_category: false }
+    }
+
+    pub fn is_text(&self) -> bool {
+        self.kind == ColumnKind::Text
+    }
+
+    /// Features that it becomes.
+    fn n_features(&self) -> usize {
+        if self.is_text() && !self.is_category { self.categories.len() } else { 1 }
+    }
+
+    /// The name of a category, for people.
+    pub fn category(&self, place: usize) -> String {
+        match (self.categories.get(place), self.values.get(place)) {
+            (Some(text), _) => text.clone(),
+            (None, Some(value)) => value.to_string(),
+            (None, None) => format!("#{place}"),
+        }
+    }
+
+    /// The place of a number among `values`; NaN: it is not there.
+    fn place_of(&self, value: f64) -> f64 {
+        let place = self.values.binary_search_by(|known| order_key(*known).cmp(&order_key(value)));
+        place.map_or(f64::NAN, |place| place as f64)
+    }
 }
 
 /// How rows are encoded and standardised; part of the model.
@@ -30,7 +66,7 @@ pub struct Preprocess {
 impl Preprocess {
     /// Columns without categories or moments yet.
     pub fn unfitted(schema: &Schema, missing: Missing) -> Preprocess {
-        let code = |c: &crate::data::Column| ColumnCode { name: c.name.clone(), kind: c.kind, categories: Vec::new() };
+        let code = |c: &crate::data::Column| ColumnCode::new(c.name.clone(), c.kind);
         Preprocess {
             columns: schema.columns.iter().map(code).collect(),
             missing,
@@ -41,16 +77,16 @@ impl Preprocess {
 
     /// Features after encoding.
     pub fn n_features(&self) -> usize {
-        self.columns.iter().map(|c| if c.kind == ColumnKind::Text { c.categories.len() } else { 1 }).sum()
+        self.columns.iter().map(ColumnCode::n_features).sum()
     }
 
     /// Names after encoding: the column's own, or `column=category`.
     pub fn feature_names(&self) -> Vec<String> {
         let mut names = Vec::with_capacity(self.n_features());
         for column in &self.columns {
-            match column.kind {
-                ColumnKind::Text => names.extend(column.categories.iter().map(|c| format!("{}={c}", column.name))),
-                _ => names.push(column.name.clone()),
+            match column.is_text() && !column.is_category {
+                true => names.extend(column.categories.iter().map(|c| format!("{}={c}", column.name))),
+                false => names.push(column.name.clone()),
             }
         }
         names
@@ -58,11 +94,11 @@ impl Preprocess {
 
     /// Whether encoded values are those that are stored.
     pub fn is_plain(&self) -> bool {
-        !self.has_text() && self.missing == Missing::Mean
+        !self.has_text() && self.missing == Missing::Mean && !self.columns.iter().any(|c| c.is_category)
     }
 
     pub fn has_text(&self) -> bool {
-        self.columns.iter().any(|c| c.kind == ColumnKind::Text)
+        self.columns.iter().any(ColumnCode::is_text)
     }
 
     /// Row `i` of `block` as numbers, before standardising: text as 0/1, missing values as the setting says
@@ -74,6 +110,11 @@ impl Preprocess {
             if column.kind == ColumnKind::Text {
                 let here = &block.text[text][i];
                 text += 1;
+                if column.is_category {
+                    out[at] = column.categories.binary_search(here).map_or(f64::NAN, |place| place as f64);
+                    at += 1;
+                    continue;
+                }
                 let codes = &mut out[at..at + column.categories.len()];
                 codes.fill(0.0);
                 if let Ok(category) = column.categories.binary_search(here) {
@@ -93,6 +134,7 @@ impl Preprocess {
                 Missing::Error if value.is_nan() => {
                     return Err(self.no_value(block, i, column, "--missing mean or --missing zero"));
                 }
+                _ if column.is_category => column.place_of(value),
                 _ => value,
             };
             at += 1;

@@ -188,11 +188,10 @@ pub fn from_text(text: &str) -> Result<Model> {
         return Err(Error::data(format!("has {} trees, which are not rounds of {k}", trees.len())));
     }
     let n_rows = trees.first().map_or(0, |tree| tree.leaf_rows.iter().fold(0, |sum: u64, n| sum.saturating_add(*n)));
-    let columns = names.iter().enumerate().map(|(at, name)| ColumnCode {
+    let columns = names.iter().enumerate().map(|(at, name)| {
         // What has no name there is called by its place.
-        name: if *name == format!("Column_{at}") { format!("X[{at}]") } else { name.to_string() },
-        kind: ColumnKind::Wide,
-        categories: Vec::new(),
+        let name = if *name == format!("Column_{at}") { format!("X[{at}]") } else { name.to_string() };
+        ColumnCode::new(name, ColumnKind::Wide)
     });
     let boost = BoostConfig { loss, rounds: (trees.len() / k).max(1) as u64, ..BoostConfig::default() };
     let config = TrainConfig { boost: Some(boost), ..TrainConfig::of(Kind::Boost) };

@@ -10,6 +10,8 @@
 //! | `features`, `classes` | names after encoding; class names |
 //! | `columns`, `column_kinds` | stored columns: `narrow`, `wide` or `text` |
 //! | `categories_N` | the dictionary of text column N |
+//! | `params/column_is_category` | (columns): 1 where a column is one feature, the place of its category; absent: none |
+//! | `params/category_values_N` | the categories of column N, which holds numbers |
 //! | `settings` | a TOML text that `--config` takes: see [`settings`](super::settings) |
 
 use super::settings::{settings_from, settings_text};
@@ -54,6 +56,15 @@ pub fn to_file(model: &Model, inputs: &Inputs) -> Result<ModelFile> {
     ];
     for (i, column) in columns.iter().enumerate().filter(|(_, column)| column.kind == ColumnKind::Text) {
         strings.push((format!("categories_{i}"), column.categories.clone()));
+    }
+    // Models without such columns are as they always were.
+    let is_category: Vec<u64> = columns.iter().map(|column| column.is_category.into()).collect();
+    if is_category.contains(&1) {
+        arrays.push(("column_is_category".to_string(), Array::U64 { shape: vec![columns.len()], values: is_category }));
+        for (i, column) in columns.iter().enumerate().filter(|(_, column)| column.is_category && !column.is_text()) {
+            let values = Array::F64 { shape: vec![column.values.len()], values: column.values.clone() };
+            arrays.push((format!("category_values_{i}"), values));
+        }
     }
     let paths: Vec<String> = inputs.paths.iter().map(|path| path.display().to_string()).collect();
     let inputs = (paths, inputs.names.group.clone(), inputs.rows.clone());
@@ -169,6 +180,10 @@ fn columns_from(file: &ModelFile) -> Result<Vec<ColumnCode>> {
     if names.len() != kinds.len() {
         return Err(misfit("column_kinds", &format!("{} entries", names.len())));
     }
+    let is_category = match file.array("column_is_category") {
+        Ok(_) => file.u64("column_is_category")?.1,
+        Err(_) => &[],
+    };
     let column = |(i, (name, word)): (usize, (&String, &String))| {
         let kind = COLUMN_KINDS.iter().find(|(known, _)| known == word).map(|(_, kind)| *kind);
         let kind = kind.ok_or_else(|| Error::data(format!("column '{name}' is of the unknown kind '{word}'")))?;
@@ -179,7 +194,21 @@ fn columns_from(file: &ModelFile) -> Result<Vec<ColumnCode>> {
             }
             _ => Vec::new(),
         };
-        Ok(ColumnCode { name: name.clone(), kind, categories })
+        let is_category = is_category.get(i) == Some(&1);
+        let values = match is_category && kind != ColumnKind::Text {
+            true => {
+                let name = format!("category_values_{i}");
+                let values = file.f64(&name)?.1.to_vec();
+                let is_ascending = values.windows(2).all(|pair| pair[0] < pair[1]);
+                let is_one = values.len() == 1 && !values[0].is_nan();
+                if !(is_ascending && (values.len() != 1 || is_one)) {
+                    return Err(misfit(&name, "ascending numbers"));
+                }
+                values
+            }
+            false => Vec::new(),
+        };
+        Ok(ColumnCode { name: name.clone(), kind, categories, values, is_category })
     };
     names.iter().zip(kinds).enumerate().map(column).collect()
 }
@@ -228,9 +257,8 @@ mod tests {
             ..TrainConfig::default()
         };
         let code = |name: &str, kind, categories: &[&str]| ColumnCode {
-            name: name.into(),
-            kind,
             categories: categories.iter().map(|c| c.to_string()).collect(),
+            ..ColumnCode::new(name.into(), kind)
         };
         let columns = vec![
             code("pt", ColumnKind::Narrow, &[]),

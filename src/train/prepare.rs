@@ -93,7 +93,7 @@ pub fn prepare<'s>(
     let mut reader = comm.agree(reader)?;
 
     if preprocess.has_text() {
-        let local = local_categories(&mut reader, preprocess.columns.iter().filter(|c| is_text(c)).count());
+        let local = local_categories(&mut reader, preprocess.columns.iter().filter(|c| c.is_text()).count());
         agree_categories(comm, local, &mut preprocess)?;
     }
     let d = preprocess.n_features();
@@ -188,10 +188,6 @@ pub(super) fn agree_digest(comm: &Communicator, mine: &InputDigest) -> Result<In
     Ok(all)
 }
 
-pub(super) fn is_text(column: &crate::model::ColumnCode) -> bool {
-    column.kind == crate::data::ColumnKind::Text
-}
-
 /// The union of all ranks' categories, column by column. Collective.
 pub(super) fn agree_categories(
     comm: &Communicator,
@@ -199,7 +195,7 @@ pub(super) fn agree_categories(
     preprocess: &mut Preprocess,
 ) -> Result<()> {
     let local = comm.agree(local)?;
-    for (column, mine) in preprocess.columns.iter_mut().filter(|c| is_text(c)).zip(local) {
+    for (column, mine) in preprocess.columns.iter_mut().filter(|c| c.is_text()).zip(local) {
         let union = union_of_strings(comm, &mine)?;
         if union.len() > MOST_CATEGORIES {
             return Err(Error::data(format!(

@@ -1,9 +1,10 @@
 //! From a data source to this rank's binned rows: one pass for labels and a sample of values, one for bin numbers.
 
-use super::super::gather::{Gathered, Reader, digest_of, keep_labels, local_categories};
-use super::super::prepare::{HeldOut, agree_categories, agree_digest, is_text};
+use super::super::gather::{Gathered, Reader, digest_of, keep_labels};
+use super::super::prepare::{HeldOut, agree_digest};
 use super::super::table::{LocalRows, RowBuffer, Table};
 use super::super::{ClassWeight, Reading, TrainConfig, memory, target};
+use super::categories;
 use crate::comm::Communicator;
 use crate::config::{BoostConfig, BoostLoss};
 use crate::data::binned::{BinnedTable, Codes, FeatureBins, deal_features};
@@ -14,7 +15,7 @@ use crate::data::{Block, DataSource, Targets};
 use crate::error::{Error, Result};
 use crate::exact::scale::order_key;
 use crate::functions::check_denormals;
-use crate::model::{Preprocess, TargetCoding};
+use crate::model::{ColumnCode, Preprocess, TargetCoding};
 use crate::rng::{Draws, FastDraws, Stream};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -65,9 +66,9 @@ pub(super) fn read(
     }
     let reader = Reader::new(source, plan.blocks(units.clone()), memory::batch_values(reading.max_memory));
     let mut reader = comm.agree(reader)?;
-    if preprocess.has_text() {
-        let local = local_categories(&mut reader, preprocess.columns.iter().filter(|c| is_text(c)).count());
-        agree_categories(comm, local, &mut preprocess)?;
+    categories::mark(&mut preprocess, &boost.categorical)?;
+    if preprocess.columns.iter().any(|column| column.is_category) {
+        categories::find(comm, &mut reader, &mut preprocess)?;
     }
     let mut sampled = Sampled::new(preprocess.n_features(), schema.n_rows, config.seed);
     let mut gathered = Gathered::with_room(&reader, reader.n_rows(), preprocess.n_features(), config, hold);
@@ -84,7 +85,7 @@ pub(super) fn read(
     gathered.code_targets(&target);
 
     let began = Instant::now();
-    let bins = sampled.bins(comm, boost.max_bins as usize)?;
+    let bins = sampled.bins(comm, boost.max_bins as usize, &preprocess.columns)?;
     let n_here = gathered.rows.y.len();
     let mut table = BinnedTable::with_room(bins, n_here);
     let mut bin_s = began.elapsed().as_secs_f64();
@@ -200,7 +201,9 @@ impl Sampled {
     }
 
     /// The bins of all features. Each rank makes those of some. Collective.
-    fn bins(self, comm: &Communicator, max_bins: usize) -> Result<Vec<FeatureBins>> {
+    ///
+    /// * `columns`: each is a feature.
+    fn bins(self, comm: &Communicator, max_bins: usize, columns: &[ColumnCode]) -> Result<Vec<FeatureBins>> {
         let d = self.values.len();
         let mut missing: Vec<i32> = self.has_missing.iter().map(|missing| i32::from(*missing)).collect();
         comm.all_reduce_max(&mut missing)?;
@@ -212,18 +215,38 @@ impl Sampled {
                 mine.push(all);
             }
         }
-        let ends: Vec<Vec<f64>> = mine.into_par_iter().map(|values| ends_of(values, max_bins)).collect();
+        let of_columns = &columns[owners[comm.rank()].clone()];
+        let ends: Vec<Vec<f64>> = mine
+            .into_par_iter()
+            .zip(of_columns)
+            .map(
+                |(values, column)| {
+                    if column.is_category { counts_of(&values, column) } else { ends_of(values, max_bins) }
+                },
+            )
+            .collect();
         let lengths: Vec<u64> = ends.iter().map(|ends| ends.len() as u64).collect();
         let lengths = comm.all_gather(&lengths)?.values;
         let all = comm.all_gather(&ends.concat())?.values;
         let mut rest = &all[..];
-        let bins = lengths.iter().zip(missing).map(|(&n, missing)| {
+        let bins = lengths.iter().zip(missing).zip(columns).map(|((&n, missing), column)| {
             let (ends, after) = rest.split_at(n as usize);
             rest = after;
-            FeatureBins { uppers: ends.to_vec(), has_missing: missing != 0 }
+            if column.is_category {
+                let counts: Vec<u64> = ends.iter().map(|count| *count as u64).collect();
+                return FeatureBins::of_categories(&counts, max_bins);
+            }
+            FeatureBins { uppers: ends.to_vec(), has_missing: missing != 0, categories: None }
         });
         Ok(bins.collect())
     }
+}
+
+/// How often each category of a column is among `values`, which are their places.
+fn counts_of(values: &[f64], column: &ColumnCode) -> Vec<f64> {
+    let mut counts = vec![0.0; column.categories.len().max(column.values.len())];
+    values.iter().for_each(|place| counts[*place as usize] += 1.0);
+    counts
 }
 
 /// Ends of the bins of values, in any order.

@@ -6,6 +6,7 @@
 //! et al., *LightGBM*, NIPS 2017; integer pairs: Shi et al., *Quantized training of gradient boosting decision trees*, NeurIPS 2022.
 
 mod bins;
+mod categories;
 mod quantiles;
 mod rounds;
 
