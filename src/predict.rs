@@ -24,6 +24,7 @@ use crate::train::{Inputs, Kind, Model, memory};
 use rayon::prelude::*;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 /// Rows that one task links.
 const TASK_ROWS: usize = 4096;
@@ -51,6 +52,8 @@ pub struct PredictReport {
     pub rows: u64,
     /// Names of the datasets in the file.
     pub datasets: Vec<String>,
+    /// Seconds of working out scores of the rows here, once they were read.
+    pub score_s: f64,
 }
 
 /// Predicts every wanted row and writes the file. Collective.
@@ -80,11 +83,14 @@ pub fn predict(comm: &Communicator, model: &Model, config: &PredictConfig) -> Re
     let details = u64::from(config.contributions) * 2 * contribution_shape(model).iter().product::<usize>() as u64
         + u64::from(config.leaves) * n_trees(model) as u64;
     let made = 6 + details + 3 * model.target.n_classes().max(1) as u64 + copied.iter().map(values_of).sum::<u64>();
+    let mut score_s = 0.0;
     let mut write = |copied: &mut [Copied]| -> Result<()> {
         let writer = RowWriter::open(path, &offsets)?;
         for_each_batch(&mut source, &blocks, limit, made, |batch| {
             let at = batch.first_row - rows.start;
+            let began = Instant::now();
             let scores = scorer.scores(batch).in_file(&name)?;
+            score_s += began.elapsed().as_secs_f64();
             let mut columns = columns_of(model, batch.first_row, &scores)?;
             if config.contributions {
                 columns.push(predictions::bytes_of_f64(&scorer.contributions(batch).in_file(&name)?));
@@ -110,7 +116,8 @@ pub fn predict(comm: &Communicator, model: &Model, config: &PredictConfig) -> Re
     };
     written?;
     comm.agree(committed)?;
-    Ok(PredictReport { rows: layout.n_rows, datasets: layout.datasets.into_iter().map(|d| d.name).collect() })
+    let datasets = layout.datasets.into_iter().map(|d| d.name).collect();
+    Ok(PredictReport { rows: layout.n_rows, datasets, score_s })
 }
 
 /// What this model cannot say. Not collective; the same on every rank.

@@ -130,7 +130,7 @@ impl Printer {
         self.say(
             || format!("{} | {} | {}", count(report.rows, "row"), report.datasets.join(", "), output.display()),
             || {
-                json!({"event": "done", "command": "predict", "rows": report.rows, "datasets": report.datasets,
+                json!({"event": "done", "command": "predict", "rows": report.rows, "datasets": report.datasets, "score_s": report.score_s,
                       "output": output.display().to_string()})
             },
         );
