@@ -306,6 +306,27 @@ pub struct BoostFlags {
     /// Columns of numbers that are categories, by name or by number from 0. Columns of strings are, without being named.
     #[arg(long, value_name = "COLUMN,…", value_delimiter = ',', visible_alias = "categorical-feature")]
     pub categorical: Option<Vec<String>>,
+    /// Categories: added to their hessian before they are ordered; those of fewer rows are not split off. Default 10.
+    #[arg(long, value_name = "F", allow_negative_numbers = true)]
+    pub cat_smooth: Option<f64>,
+    /// Categories: added to --l2 where one is split. Default 10.
+    #[arg(long, value_name = "F", allow_negative_numbers = true)]
+    pub cat_l2: Option<f64>,
+    /// Categories that go one way, at most. Default 32.
+    #[arg(long, value_name = "N", value_parser = whole())]
+    pub max_cat_threshold: Option<u64>,
+    /// Of no more categories, one goes one way and all others the other. Default 4.
+    #[arg(long, value_name = "N", value_parser = whole())]
+    pub max_cat_to_onehot: Option<u64>,
+    /// Rows of the categories that go one way, at least. Default 100.
+    #[arg(long, value_name = "ROWS", value_parser = whole())]
+    pub min_data_per_group: Option<u64>,
+    /// Columns as which predictions may not fall (COLUMN:1) or not rise (COLUMN:-1).
+    #[arg(long, value_name = "COLUMN:±1,…", value_delimiter = ',', visible_alias = "monotone-constraints")]
+    pub monotone: Option<Vec<String>>,
+    /// Groups of columns (A+B+C) that may meet on a way from the root to a leaf; those of no group meet no other.
+    #[arg(long, value_name = "A+B,…", value_delimiter = ',', visible_alias = "interaction-constraints")]
+    pub interactions: Option<Vec<String>>,
     /// Share of the rows that a tree is grown on, chosen by a hash of the row number. Default 1.
     #[arg(long, value_name = "F", allow_negative_numbers = true, visible_alias = "subsample")]
     pub row_sample: Option<f64>,

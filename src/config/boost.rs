@@ -65,6 +65,20 @@ pub struct BoostConfig {
     pub max_bins: u64,
     /// Columns of numbers that are categories, by name or by place. Columns of strings are, without being named.
     pub categorical: Vec<String>,
+    /// Added to the hessian of categories before they are ordered; those of fewer rows are not split off. Default 10.
+    pub cat_smooth: f64,
+    /// Added to l2 where a category is split. Default 10.
+    pub cat_l2: f64,
+    /// Categories that go one way, at most. Default 32.
+    pub max_cat_threshold: u64,
+    /// Of no more categories, one goes left and all others right. Default 4.
+    pub max_cat_to_onehot: u64,
+    /// Rows of the categories that go one way, at least. Default 100.
+    pub min_data_per_group: u64,
+    /// `COLUMN:1` or `COLUMN:-1`: predictions may not fall, or not rise, as the column rises.
+    pub monotone: Vec<String>,
+    /// `COLUMN+COLUMN…`: groups whose columns may meet on a way from the root to a leaf; those of no group meet no other.
+    pub interactions: Vec<String>,
     /// Share of the rows that a tree is grown on, chosen by a hash of the row number. Default 1.
     pub row_sample: f64,
     /// Share of the features that a tree looks at. Default 1.
@@ -89,6 +103,13 @@ impl Default for BoostConfig {
             min_gain: 0.0,
             max_bins: 255,
             categorical: Vec::new(),
+            cat_smooth: 10.0,
+            cat_l2: 10.0,
+            max_cat_threshold: 32,
+            max_cat_to_onehot: 4,
+            min_data_per_group: 100,
+            monotone: Vec::new(),
+            interactions: Vec::new(),
             row_sample: 1.0,
             column_sample: 1.0,
             early_stop: 0,
@@ -106,12 +127,20 @@ impl BoostConfig {
             ("--max-depth", self.max_depth, 0, 1 << 20),
             ("--min-rows", self.min_rows, 0, i64::MAX as u64),
             ("--max-bins", self.max_bins, 2, 65_535),
+            ("--max-cat-threshold", self.max_cat_threshold, 1, 1 << 20),
+            ("--max-cat-to-onehot", self.max_cat_to_onehot, 0, 1 << 20),
+            ("--min-data-per-group", self.min_data_per_group, 0, i64::MAX as u64),
         ] {
             if !(least..=most).contains(&value) {
                 return wrong(format!("{flag} {value} is not from {least} to {most}"));
             }
         }
-        for (flag, value) in [("--min-hessian", self.min_hessian), ("--min-gain", self.min_gain)] {
+        for (flag, value) in [
+            ("--min-hessian", self.min_hessian),
+            ("--min-gain", self.min_gain),
+            ("--cat-smooth", self.cat_smooth),
+            ("--cat-l2", self.cat_l2),
+        ] {
             if !(value >= 0.0 && value.is_finite()) {
                 return wrong(format!("{flag} {value} is not a number of 0 or more"));
             }

@@ -39,6 +39,15 @@ impl FeatureBins {
         self.has_missing.then(|| self.n_values())
     }
 
+    /// A value that falls into a bin.
+    pub fn value_of(&self, bin: usize) -> f64 {
+        match &self.categories {
+            _ if self.missing_bin() == Some(bin) => f64::NAN,
+            Some(categories) => categories[bin].into(),
+            None => self.uppers.get(bin).copied().unwrap_or(f64::INFINITY),
+        }
+    }
+
     /// The bin of a value. NaN where no row was missing in training: the first.
     pub fn bin_of(&self, value: f64) -> usize {
         if value.is_nan() {

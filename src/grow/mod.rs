@@ -8,6 +8,7 @@
 //! Rows are partitioned, so every rank holds all features of its rows and moves them without asking anybody. Sums over rows are of
 //! integers: whichever child's histogram is counted and whichever is the difference, however rows are cut, the bits are the same.
 
+mod category;
 mod histogram;
 mod pair;
 mod queue;
@@ -17,9 +18,10 @@ mod sync;
 #[cfg(test)]
 mod tests;
 
+pub use category::CategoryConfig;
 pub use pair::{Pair, Sums, UNIT_BITS};
 pub use rows::LeafRows;
-pub use split::{Split, leaf_value};
+pub use split::{Bounds, Split, leaf_value};
 
 use crate::comm::Communicator;
 use crate::config::Growth;
@@ -27,7 +29,7 @@ use crate::data::binned::{BinnedTable, deal_features};
 use crate::error::Result;
 use histogram::Histograms;
 use queue::Queue;
-use split::Splitter;
+use split::{Leaf, Splitter};
 use std::ops::Range;
 
 /// How far a tree grows.
@@ -45,6 +47,23 @@ pub struct TreeConfig {
     pub l2: f64,
     /// A split that lowers the loss by no more is not made.
     pub min_gain: f64,
+    pub categories: CategoryConfig,
+    /// By feature: 1, values of leaves may not fall as it rises; −1, not rise; 0 or beyond the end: free.
+    pub monotone: Vec<i8>,
+    /// Features that may meet on a way from the root to a leaf, in groups; those of no group meet no other. Empty: all may.
+    pub interactions: Vec<Vec<u32>>,
+}
+
+impl TreeConfig {
+    /// Whether a leaf below splits by the features of `path` may be split by a feature.
+    fn may_use(&self, path: &[u32]) -> impl Fn(u32) -> bool + Sync {
+        let is_free = self.interactions.is_empty() || path.is_empty();
+        let together = |group: &&Vec<u32>| path.iter().all(|feature| group.contains(feature));
+        let groups: Vec<&Vec<u32>> = self.interactions.iter().filter(together).collect();
+        let path = path.to_vec();
+        let allowed: std::collections::BTreeSet<u32> = groups.into_iter().flatten().copied().chain(path).collect();
+        move |feature| is_free || allowed.contains(&feature)
+    }
 }
 
 /// What a gradient and a hessian of 1 unit in a pair stand for.
@@ -81,6 +100,8 @@ pub struct Grown {
     pub leaves: Vec<Range<usize>>,
     /// Rows over all ranks, by leaf.
     pub leaf_rows: Vec<u64>,
+    /// What the value of each leaf has to be between.
+    pub bounds: Vec<Bounds>,
 }
 
 /// Leaves whose children are looked at together: some of it is in vain at the end of a tree, and the tree is the same for any number.
@@ -93,6 +114,8 @@ pub struct Grower<'t> {
     rows: LeafRows,
     histograms: Histograms,
     splitter: Splitter,
+    /// Words of the largest set of bins.
+    set_words: usize,
 }
 
 /// A leaf, or what was one: some are split ahead of their turn, in case it comes.
@@ -102,6 +125,9 @@ struct Node {
     n_rows: u64,
     sums: Sums,
     depth: usize,
+    bounds: Bounds,
+    /// Features of the splits above it, where it matters which.
+    path: Vec<u32>,
     best: Option<Split>,
     /// Of the features that are this rank's; while it may be needed.
     histogram: Option<usize>,
@@ -118,7 +144,8 @@ impl<'t> Grower<'t> {
             table,
             config: config.clone(),
             rows: LeafRows::default(),
-            splitter: Splitter::new(table, &offsets, mine),
+            splitter: Splitter::new(table, &offsets, mine, config),
+            set_words: set_words(table),
             histograms: Histograms::new(offsets, &dealt, comm.rank()),
         }
     }
@@ -168,6 +195,7 @@ impl<'t> Grower<'t> {
             }
             grown.leaves.push(nodes[*node].rows.clone());
         }
+        grown.bounds = leaves.iter().map(|(node, _)| nodes[*node].bounds).collect();
         grown.leaf_rows = leaves.iter().map(|(node, _)| nodes[*node].n_rows).collect();
         Ok(grown)
     }
@@ -176,7 +204,7 @@ impl<'t> Grower<'t> {
     pub fn one_leaf(&mut self, comm: &Communicator, taken: &[u32]) -> Result<Grown> {
         self.rows.reset(taken);
         let leaf_rows = sync::sum_counts(comm, &[taken.len() as u64])?;
-        Ok(Grown { inner: Vec::new(), leaves: vec![0..taken.len()], leaf_rows })
+        Ok(Grown { inner: Vec::new(), leaves: vec![0..taken.len()], leaf_rows, bounds: vec![Bounds::default()] })
     }
 
     /// All rows in one leaf. Collective.
@@ -187,7 +215,17 @@ impl<'t> Grower<'t> {
         self.histograms.count(self.table, pairs, &self.rows, &[(histogram, rows.clone())]);
         sync::sum_histograms(comm, &mut self.histograms, &[(histogram, n_rows)])?;
         let sums = sync::sum_sums(comm, self.rows.sums(pairs))?;
-        let mut root = Node { rows, n_rows, sums, depth: 0, best: None, histogram: Some(histogram), children: None };
+        let mut root = Node {
+            rows,
+            n_rows,
+            sums,
+            depth: 0,
+            bounds: Bounds::default(),
+            path: Vec::new(),
+            best: None,
+            histogram: Some(histogram),
+            children: None,
+        };
         let found = self.best_splits(comm, scale, &[&root])?;
         root.best = found.into_iter().next().flatten();
         Ok(root)
@@ -216,6 +254,11 @@ impl<'t> Grower<'t> {
             let (at, children) = (self.histograms.take(), [nodes.len(), nodes.len() + 1]);
             let parent = &mut nodes[node];
             let Some(split) = parent.best.as_ref() else { continue };
+            let bounds = Leaf::bounds_of_children(parent, split, &self.config, scale);
+            let mut path = parent.path.clone();
+            if !self.config.interactions.is_empty() && !path.contains(&split.feature) {
+                path.push(split.feature);
+            }
             let depth = parent.depth + 1;
             let sums = [split.left, parent.sums - split.left];
             let n_rows = [n_left, parent.n_rows - n_left];
@@ -227,10 +270,11 @@ impl<'t> Grower<'t> {
             to_count.push((at, ranges[smaller].clone(), n_rows[smaller]));
             to_subtract.extend(of_parent.map(|parent| (parent, at)));
             parent.children = Some(children);
-            for ((rows, histogram), (n_rows, sums)) in
-                ranges.into_iter().zip(histograms).zip(n_rows.into_iter().zip(sums))
+            for (((rows, histogram), (n_rows, sums)), bounds) in
+                ranges.into_iter().zip(histograms).zip(n_rows.into_iter().zip(sums)).zip(bounds)
             {
-                nodes.push(Node { rows, n_rows, sums, depth, best: None, histogram, children: None });
+                let path = path.clone();
+                nodes.push(Node { rows, n_rows, sums, depth, bounds, path, best: None, histogram, children: None });
             }
         }
         let ranges: Vec<_> = to_count.iter().map(|(at, rows, _)| (*at, rows.clone())).collect();
@@ -252,8 +296,13 @@ impl<'t> Grower<'t> {
     /// The best split of each leaf over the features of all ranks. Collective.
     fn best_splits(&self, comm: &Communicator, scale: PairScale, nodes: &[&Node]) -> Result<Vec<Option<Split>>> {
         let mine = self.splitter.best_of_mine(&self.config, scale, &self.histograms, nodes);
-        sync::best_of_all(comm, mine)
+        sync::best_of_all(comm, mine, self.set_words)
     }
+}
+
+fn set_words(table: &BinnedTable) -> usize {
+    let of_categories = table.features.iter().filter(|feature| feature.categories.is_some());
+    of_categories.map(|feature| feature.n_values().div_ceil(64)).max().unwrap_or(0)
 }
 
 impl Inner {

@@ -2,7 +2,7 @@
 
 use super::Grown;
 use super::pair::{Pair, Sums};
-use super::split::Split;
+use super::split::{Split, is_in};
 use crate::data::binned::{BinnedTable, Codes};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -136,17 +136,33 @@ impl LeafRows {
 
 /// Puts rows that go left at the begin of `aside`, the others from its end on. Returns how many go left.
 fn part<C: Copy + Into<u32>>(codes: &[C], n_features: usize, split: &Split, rows: &[u32], aside: &mut [u32]) -> usize {
+    let (bin, missing) = (split.bin, split.missing_bin());
+    match split.left_set.is_empty() {
+        true => part_by(codes, n_features, split, rows, aside, |code| {
+            if code == missing { split.missing_left } else { code <= bin }
+        }),
+        false => part_by(codes, n_features, split, rows, aside, |code| is_in(&split.left_set, code)),
+    }
+}
+
+fn part_by<C: Copy + Into<u32>>(
+    codes: &[C],
+    n_features: usize,
+    split: &Split,
+    rows: &[u32],
+    aside: &mut [u32],
+    goes_left: impl Fn(u32) -> bool,
+) -> usize {
     /// Rows ahead whose bin numbers are asked for.
     const AHEAD: usize = 16;
     let column = &codes[split.feature as usize..];
-    let (bin, missing) = (split.bin, split.missing_bin());
     let (mut left, mut right) = (0, aside.len());
     for (at, &row) in rows.iter().enumerate() {
         if let Some(&next) = rows.get(at + AHEAD) {
             super::histogram::fetch(column, next as usize * n_features);
         }
         let code: u32 = column[row as usize * n_features].into();
-        let goes_left = if code == missing { split.missing_left } else { code <= bin };
+        let goes_left = goes_left(code);
         // Both are written and one of them kept: which one cannot be guessed.
         aside[left] = row;
         aside[right - 1] = if goes_left { aside[right - 1] } else { row };

@@ -20,12 +20,23 @@ pub struct Split {
     pub missing_left: bool,
     /// Of the rows that go left.
     pub left: Sums,
+    /// Of a category: bins that go left, bit b % 64 of word b / 64, and all others right; empty: the feature is a number.
+    pub left_set: Vec<u64>,
 }
 
 impl Split {
     /// A bin that no row has, where there is none of missing values.
     pub(super) fn missing_bin(&self) -> u32 {
         self.missing.unwrap_or(u32::MAX)
+    }
+
+    /// Whether rows of a bin go left.
+    pub fn goes_left(&self, bin: u32) -> bool {
+        match (self.left_set.is_empty(), Some(bin) == self.missing) {
+            (true, true) => self.missing_left,
+            (true, false) => bin <= self.bin,
+            (false, _) => is_in(&self.left_set, bin),
+        }
     }
 
     /// Which of two is better: a full order, so that it does not matter who finds which.
@@ -35,10 +46,10 @@ impl Split {
     }
 }
 
-/// What a leaf of these sums lowers twice the loss by, against the value 0.
-pub(super) fn score(gradient: f64, hessian: f64, config: &TreeConfig) -> f64 {
-    let g = soft(gradient, config.l1);
-    g * g / (hessian + config.l2)
+/// Whether a bin is in a set.
+#[inline]
+pub(super) fn is_in(set: &[u64], bin: u32) -> bool {
+    set.get(bin as usize / 64).is_some_and(|word| word >> (bin % 64) & 1 == 1)
 }
 
 /// The value of a leaf. Sums in the loss's own units.
@@ -59,20 +70,25 @@ pub(super) struct Splitter {
     features: Vec<Feature>,
 }
 
-struct Feature {
-    number: u32,
+pub(super) struct Feature {
+    pub(super) number: u32,
     /// Its bins in a histogram of this rank's features.
     bins: Range<usize>,
-    missing: Option<u32>,
+    pub(super) missing: Option<u32>,
+    is_category: bool,
+    /// 1: leaf values may not fall as the feature rises; −1: not rise; 0: they may do as they like.
+    monotone: i8,
 }
 
 impl Splitter {
-    pub(super) fn new(table: &BinnedTable, offsets: &[usize], mine: Range<usize>) -> Splitter {
+    pub(super) fn new(table: &BinnedTable, offsets: &[usize], mine: Range<usize>, config: &TreeConfig) -> Splitter {
         let first = offsets[mine.start];
         let feature = |number: usize| Feature {
             number: number as u32,
             bins: offsets[number] - first..offsets[number + 1] - first,
             missing: table.features[number].missing_bin().map(|bin| bin as u32),
+            is_category: table.features[number].categories.is_some(),
+            monotone: config.monotone.get(number).copied().unwrap_or(0),
         };
         Splitter { features: mine.map(feature).collect() }
     }
@@ -91,7 +107,8 @@ impl Splitter {
                 return None;
             }
             let leaf = Leaf::of(node, config, scale);
-            let splits = self.features.par_iter().with_min_len(4);
+            let may_use = config.may_use(&node.path);
+            let splits = self.features.par_iter().with_min_len(4).filter(|feature| may_use(feature.number));
             let splits = splits.filter_map(|feature| leaf.best_split(feature, &histogram[feature.bins.clone()]));
             splits.reduce_with(|one, other| if other.is_better_than(&one) { other } else { one })
         };
@@ -100,26 +117,31 @@ impl Splitter {
 }
 
 /// A leaf whose splits are looked at.
-struct Leaf<'a> {
-    config: &'a TreeConfig,
-    scale: PairScale,
+pub(super) struct Leaf<'a> {
+    pub(super) config: &'a TreeConfig,
+    pub(super) scale: PairScale,
     sums: Sums,
     /// Rows of a unit of hessian.
-    rows_of_hessian: f64,
+    pub(super) rows_of_hessian: f64,
     /// Gains have to be above it.
     floor: f64,
     unsplit: f64,
+    bounds: Bounds,
 }
 
 impl<'a> Leaf<'a> {
     fn of(node: &Node, config: &'a TreeConfig, scale: PairScale) -> Leaf<'a> {
         let sums = node.sums;
-        let unsplit = score(sums.gradient as f64 * scale.gradient, sums.hessian as f64 * scale.hessian, config);
         let rows_of_hessian = node.n_rows as f64 / sums.hessian.max(1) as f64;
-        Leaf { config, scale, sums, rows_of_hessian, floor: config.min_gain.max(0.0), unsplit }
+        let floor = config.min_gain.max(0.0);
+        let leaf = Leaf { config, scale, sums, rows_of_hessian, floor, unsplit: 0.0, bounds: node.bounds };
+        Leaf { unsplit: leaf.score(sums, config.l2), ..leaf }
     }
 
     fn best_split(&self, feature: &Feature, bins: &[Sums]) -> Option<Split> {
+        if feature.is_category {
+            return self.best_category_split(feature, bins);
+        }
         let (values, missing) = match feature.missing {
             Some(_) => (&bins[..bins.len() - 1], bins[bins.len() - 1]),
             None => (bins, Sums::default()),
@@ -135,33 +157,95 @@ impl<'a> Leaf<'a> {
                     continue;
                 }
                 let left = if missing_left { below + missing } else { below };
-                let Some(gain) = self.gain(left) else { continue };
+                let Some(gain) = self.gain(left, self.config.l2, feature.monotone) else { continue };
                 if best.as_ref().is_none_or(|best| order_key(gain) > order_key(best.gain)) {
-                    let (number, bin) = (feature.number, bin as u32);
-                    best = Some(Split { gain, feature: number, bin, missing: feature.missing, missing_left, left });
+                    let (number, bin, missing) = (feature.number, bin as u32, feature.missing);
+                    best =
+                        Some(Split { gain, feature: number, bin, missing, missing_left, left, left_set: Vec::new() });
                 }
             }
         }
         best
     }
 
+    pub(super) fn right_of(&self, left: Sums) -> Sums {
+        self.sums - left
+    }
+
+    /// Whether a child of these sums may be.
+    #[inline]
+    pub(super) fn is_enough(&self, sums: Sums) -> bool {
+        let hessian = sums.hessian as f64;
+        hessian * self.rows_of_hessian + 0.5 >= self.config.min_rows
+            && hessian * self.scale.hessian >= self.config.min_hessian
+            && sums.hessian > 0
+    }
+
     /// Of a split with these sums on the left; None: one that is not allowed or not worth it.
     #[inline]
-    fn gain(&self, left: Sums) -> Option<f64> {
+    pub(super) fn gain(&self, left: Sums, l2: f64, monotone: i8) -> Option<f64> {
         let right = self.sums - left;
-        let [left_hessian, right_hessian] = [left, right].map(|sums| sums.hessian as f64);
-        let enough = |hessian: f64| {
-            hessian * self.rows_of_hessian + 0.5 >= self.config.min_rows
-                && hessian * self.scale.hessian >= self.config.min_hessian
-                && hessian > 0.0
-        };
-        if !enough(left_hessian) || !enough(right_hessian) {
+        if !self.is_enough(left) || !self.is_enough(right) {
             return None;
         }
-        let score = |sums: Sums, hessian: f64| {
-            score(sums.gradient as f64 * self.scale.gradient, hessian * self.scale.hessian, self.config)
-        };
-        let gain = score(left, left_hessian) + score(right, right_hessian) - self.unsplit;
+        if monotone != 0 {
+            let [left, right] = [left, right].map(|sums| self.value(sums, l2));
+            if (monotone > 0 && left > right) || (monotone < 0 && left < right) {
+                return None;
+            }
+        }
+        let gain = self.score(left, l2) + self.score(right, l2) - self.unsplit;
         (gain > self.floor && gain.is_finite()).then_some(gain)
+    }
+
+    /// What a leaf of these sums lowers twice the loss by, against the value 0.
+    #[inline]
+    fn score(&self, sums: Sums, l2: f64) -> f64 {
+        let gradient = soft(sums.gradient as f64 * self.scale.gradient, self.config.l1);
+        let hessian = sums.hessian as f64 * self.scale.hessian + l2;
+        if self.bounds == Bounds::default() {
+            return gradient * gradient / hessian;
+        }
+        let value = self.value(sums, l2);
+        -(2.0 * gradient + hessian * value) * value
+    }
+
+    fn value(&self, sums: Sums, l2: f64) -> f64 {
+        let (gradient, hessian) =
+            (sums.gradient as f64 * self.scale.gradient, sums.hessian as f64 * self.scale.hessian);
+        self.bounds.clamp(leaf_value(gradient, hessian, self.config.l1, l2))
+    }
+
+    /// Between what values the children's have to be.
+    pub(super) fn bounds_of_children(node: &Node, split: &Split, config: &TreeConfig, scale: PairScale) -> [Bounds; 2] {
+        let monotone = config.monotone.get(split.feature as usize).copied().unwrap_or(0);
+        if monotone == 0 {
+            return [node.bounds; 2];
+        }
+        let leaf = Leaf::of(node, config, scale);
+        let [left, right] = [split.left, leaf.right_of(split.left)].map(|sums| leaf.value(sums, config.l2));
+        let middle = left + (right - left) / 2.0;
+        let (below, above) = (Bounds { most: middle, ..node.bounds }, Bounds { least: middle, ..node.bounds });
+        if monotone > 0 { [below, above] } else { [above, below] }
+    }
+}
+
+/// What a leaf's value has to be between, so that constraints hold. Source: LightGBM's `monotone_constraints_method=basic`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Bounds {
+    pub least: f64,
+    pub most: f64,
+}
+
+impl Default for Bounds {
+    /// None.
+    fn default() -> Bounds {
+        Bounds { least: f64::NEG_INFINITY, most: f64::INFINITY }
+    }
+}
+
+impl Bounds {
+    pub fn clamp(self, value: f64) -> f64 {
+        value.max(self.least).min(self.most)
     }
 }

@@ -57,20 +57,26 @@ pub(super) fn sum_histograms(comm: &Communicator, histograms: &mut Histograms, l
     Ok(())
 }
 
-/// u64 words of a split, or of none.
+/// u64 words of a split, or of none, before those of its set.
 const SPLIT_WORDS: usize = 6;
 const NONE: u64 = u64::MAX;
 
 /// The best of all ranks' splits, leaf by leaf. Collective.
-pub(super) fn best_of_all(comm: &Communicator, mine: Vec<Option<Split>>) -> Result<Vec<Option<Split>>> {
+///
+/// * `set_words`: of the largest set of bins.
+pub(super) fn best_of_all(
+    comm: &Communicator,
+    mine: Vec<Option<Split>>,
+    set_words: usize,
+) -> Result<Vec<Option<Split>>> {
     if comm.size() == 1 {
         return Ok(mine);
     }
-    let words: Vec<u64> = mine.iter().flat_map(to_words).collect();
+    let words: Vec<u64> = mine.iter().flat_map(|split| to_words(split, set_words)).collect();
     let all = comm.all_gather(&words)?;
     let mut best = vec![None; mine.len()];
     for rank in 0..comm.size() {
-        for (best, words) in best.iter_mut().zip(all.of_rank(rank).chunks_exact(SPLIT_WORDS)) {
+        for (best, words) in best.iter_mut().zip(all.of_rank(rank).chunks_exact(SPLIT_WORDS + set_words)) {
             let Some(split) = from_words(words) else { continue };
             if best.as_ref().is_none_or(|best| split.is_better_than(best)) {
                 *best = Some(split);
@@ -80,16 +86,23 @@ pub(super) fn best_of_all(comm: &Communicator, mine: Vec<Option<Split>>) -> Resu
     Ok(best)
 }
 
-fn to_words(split: &Option<Split>) -> [u64; SPLIT_WORDS] {
-    let Some(split) = split else { return [NONE; SPLIT_WORDS] };
-    let place = u64::from(split.feature) << 32 | u64::from(split.bin);
-    let missing = split.missing.map_or(NONE, u64::from);
-    let (gradient, hessian) = (split.left.gradient as u64, split.left.hessian as u64);
-    [place, split.gain.to_bits(), missing, split.missing_left.into(), gradient, hessian]
+fn to_words(split: &Option<Split>, set_words: usize) -> Vec<u64> {
+    let mut words = vec![NONE; SPLIT_WORDS];
+    if let Some(split) = split {
+        let place = u64::from(split.feature) << 32 | u64::from(split.bin);
+        let missing = split.missing.map_or(NONE, u64::from);
+        let (gradient, hessian) = (split.left.gradient as u64, split.left.hessian as u64);
+        words = vec![place, split.gain.to_bits(), missing, split.missing_left.into(), gradient, hessian];
+        words.extend(&split.left_set);
+    }
+    // No set has a bin less than none.
+    words.resize(SPLIT_WORDS + set_words, 0);
+    words
 }
 
 fn from_words(words: &[u64]) -> Option<Split> {
-    let &[place, gain, missing, missing_left, gradient, hessian] = words else { return None };
+    let (&[place, gain, missing, missing_left, gradient, hessian], set) = words.split_first_chunk::<SPLIT_WORDS>()?;
+    let n_words = set.iter().rposition(|word| *word != 0).map_or(0, |last| last + 1);
     (place != NONE).then(|| Split {
         gain: f64::from_bits(gain),
         feature: (place >> 32) as u32,
@@ -97,5 +110,6 @@ fn from_words(words: &[u64]) -> Option<Split> {
         missing: (missing != NONE).then_some(missing as u32),
         missing_left: missing_left == 1,
         left: Sums { gradient: gradient as i64, hessian: hessian as i64 },
+        left_set: set[..n_words].to_vec(),
     })
 }

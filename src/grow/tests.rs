@@ -11,6 +11,8 @@ struct Case {
     bins: Vec<usize>,
     /// Every how many features have a bin for missing values.
     missing_every: usize,
+    /// Every how many features are categories; 0: none.
+    category_every: usize,
     config: TreeConfig,
     seed: u64,
 }
@@ -25,6 +27,9 @@ fn config() -> TreeConfig {
         l1: 0.0,
         l2: 0.5,
         min_gain: 0.0,
+        categories: CategoryConfig { smooth: 10.0, l2: 10.0, most: 32, one_hot: 4, group_rows: 100.0 },
+        monotone: vec![],
+        interactions: vec![],
     }
 }
 
@@ -37,10 +42,17 @@ fn table(case: &Case) -> (BinnedTable, Vec<Pair>) {
         .bins
         .iter()
         .enumerate()
-        .map(|(j, n)| FeatureBins {
-            uppers: (1..*n).map(|upper| upper as f64).collect(),
-            has_missing: case.missing_every > 0 && j % case.missing_every == 0,
-            categories: None,
+        .map(|(j, n)| match case.category_every > 0 && j % case.category_every == 0 {
+            // Every second category is one that has a bin.
+            true => FeatureBins {
+                categories: Some((0..*n as u32).map(|c| 2 * c).collect()),
+                ..FeatureBins::of_categories(&[], 1)
+            },
+            false => FeatureBins {
+                uppers: (1..*n).map(|upper| upper as f64).collect(),
+                has_missing: case.missing_every > 0 && j % case.missing_every == 0,
+                categories: None,
+            },
         })
         .collect();
     let mut table = BinnedTable::with_room(features, case.n_rows);
@@ -53,7 +65,9 @@ fn table(case: &Case) -> (BinnedTable, Vec<Pair>) {
             if j + 1 == case.bins.len() && case.bins[j] == case.bins[0] && j > 0 {
                 bin = draws.below(bins.n_values() as u64, row, 0);
             }
-            score += (bin as f64 / bins.n_bins() as f64 - 0.5) * if j % 2 == 0 { 1.0 } else { -0.3 };
+            // What a category does has nothing to do with its number.
+            let bin_effect = if bins.categories.is_some() { bin * 7919 % bins.n_bins() as u64 } else { bin };
+            score += (bin_effect as f64 / bins.n_bins() as f64 - 0.5) * if j % 2 == 0 { 1.0 } else { -0.3 };
             match &mut table.codes {
                 Codes::U8(codes) => codes.push(bin as u8),
                 Codes::U16(codes) => codes.push(bin as u16),
@@ -68,54 +82,138 @@ fn table(case: &Case) -> (BinnedTable, Vec<Pair>) {
 }
 
 /// One leaf of the plain grower.
+#[derive(Clone)]
 struct PlainLeaf {
     rows: Vec<u32>,
     depth: usize,
+    /// Least and largest value.
+    bounds: [f64; 2],
+    /// Features of the splits above.
+    path: Vec<u32>,
+}
+
+fn value(sums: Sums, config: &TreeConfig, l2: f64, bounds: [f64; 2]) -> f64 {
+    let (g, h) = (sums.gradient as f64 * SCALE.gradient, sums.hessian as f64 * SCALE.hessian);
+    let g = if g.abs() > config.l1 { (g.abs() - config.l1).copysign(g) } else { 0.0 };
+    (-g / (h + l2)).max(bounds[0]).min(bounds[1])
+}
+
+/// Twice what a leaf lowers the loss by.
+fn lowers(sums: Sums, config: &TreeConfig, l2: f64, bounds: [f64; 2]) -> f64 {
+    let (g, h) = (sums.gradient as f64 * SCALE.gradient, sums.hessian as f64 * SCALE.hessian);
+    let g = if g.abs() > config.l1 { (g.abs() - config.l1).copysign(g) } else { 0.0 };
+    if bounds == [f64::NEG_INFINITY, f64::INFINITY] {
+        return g * g / (h + l2);
+    }
+    let value = value(sums, config, l2, bounds);
+    -(2.0 * g + (h + l2) * value) * value
+}
+
+/// Sums of the rows that go left, by counting them.
+fn sums_of<'r>(rows: impl Iterator<Item = &'r u32>, pairs: &[Pair]) -> Sums {
+    rows.fold(Sums::default(), |sums, row| sums + pairs[*row as usize].sums())
+}
+
+/// Which sets of bins of a category may go left, with the further penalty: in the order in which they are looked at.
+fn category_sets(by_bin: &[Sums], total: Sums, n: f64, config: &TreeConfig) -> Vec<(Vec<usize>, f64)> {
+    let category = config.categories;
+    if by_bin.len() <= category.one_hot {
+        return (0..by_bin.len()).map(|bin| (vec![bin], 0.0)).collect();
+    }
+    let rows = |sums: Sums| sums.hessian as f64 * (n / total.hessian as f64);
+    let ratio = |bin: &usize| {
+        by_bin[*bin].gradient as f64 * SCALE.gradient / (by_bin[*bin].hessian as f64 * SCALE.hessian + category.smooth)
+    };
+    let mut order: Vec<usize> = (0..by_bin.len()).collect();
+    order.retain(|bin| by_bin[*bin].hessian > 0 && rows(by_bin[*bin]) + 0.5 >= category.smooth);
+    order.sort_by(|one, other| ratio(one).total_cmp(&ratio(other)).then(one.cmp(other)));
+    let mut sets = Vec::new();
+    for _ in 0..2 {
+        let mut group = 0.0;
+        for n in 1..=category.most.min(order.len().div_ceil(2)) {
+            let left = order[..n].iter().fold(Sums::default(), |sums, bin| sums + by_bin[*bin]);
+            group += rows(by_bin[order[n - 1]]);
+            let right = total - left;
+            if rows(right) + 0.5 < category.group_rows.max(config.min_rows) {
+                break;
+            }
+            if group + 0.5 >= category.group_rows && rows(left) + 0.5 >= config.min_rows {
+                group = 0.0;
+                sets.push((order[..n].to_vec(), category.l2));
+            }
+        }
+        order.reverse();
+    }
+    sets
 }
 
 /// The best split of some rows: every feature, bin and side of missing values in order, the first of the greatest gain.
 fn plain_split(table: &BinnedTable, pairs: &[Pair], leaf: &PlainLeaf, config: &TreeConfig) -> Option<Split> {
-    let total = leaf.rows.iter().fold(Sums::default(), |sums, row| sums + pairs[*row as usize].sums());
+    let total = sums_of(leaf.rows.iter(), pairs);
     let n = leaf.rows.len() as f64;
     if config.max_depth.is_some_and(|most| leaf.depth >= most) || n < 2.0 * config.min_rows {
         return None;
     }
-    let score = |sums: Sums| {
-        let (g, h) = (sums.gradient as f64 * SCALE.gradient, sums.hessian as f64 * SCALE.hessian);
-        let g = if g.abs() > config.l1 { (g.abs() - config.l1).copysign(g) } else { 0.0 };
-        g * g / (h + config.l2)
+    let enough = |sums: Sums| {
+        sums.hessian > 0
+            && sums.hessian as f64 * (n / total.hessian as f64) + 0.5 >= config.min_rows
+            && sums.hessian as f64 * SCALE.hessian >= config.min_hessian
     };
     let mut best: Option<Split> = None;
     for (feature, bins) in table.features.iter().enumerate() {
+        let may_meet = |group: &Vec<u32>| leaf.path.iter().chain([&(feature as u32)]).all(|f| group.contains(f));
+        if !(config.interactions.is_empty()
+            || leaf.path.is_empty()
+            || leaf.path.contains(&(feature as u32))
+            || config.interactions.iter().any(may_meet))
+        {
+            continue;
+        }
         let missing = bins.missing_bin();
-        for bin in 0..bins.n_values() {
-            for missing_left in [true, false] {
-                let goes_left = |row: &&u32| {
-                    let code = table.bin(**row as usize, feature);
-                    if Some(code) == missing { missing_left } else { code <= bin }
-                };
-                if missing.is_none() && missing_left
-                    || bin + 1 == bins.n_values() && (missing.is_none() || missing_left)
-                {
-                    continue;
+        let direction = config.monotone.get(feature).copied().unwrap_or(0);
+        // (bins left, bin or how many, missing left, further penalty)
+        let mut candidates: Vec<(Vec<usize>, usize, bool, f64)> = Vec::new();
+        if bins.categories.is_some() {
+            let of_bin = |bin: usize| leaf.rows.iter().filter(move |row| table.bin(**row as usize, feature) == bin);
+            let by_bin: Vec<Sums> = (0..bins.n_values()).map(|bin| sums_of(of_bin(bin), pairs)).collect();
+            for (set, l2) in category_sets(&by_bin, total, n, config) {
+                candidates.push((set.clone(), set.len(), false, l2));
+            }
+        } else {
+            for bin in 0..bins.n_values() {
+                for missing_left in [true, false] {
+                    let is_last = bin + 1 == bins.n_values();
+                    if missing.is_none() && missing_left || is_last && (missing.is_none() || missing_left) {
+                        continue;
+                    }
+                    let left = (0..=bin).chain(missing.filter(|_| missing_left)).collect();
+                    candidates.push((left, bin, missing_left, 0.0));
                 }
-                let left =
-                    leaf.rows.iter().filter(goes_left).fold(Sums::default(), |s, row| s + pairs[*row as usize].sums());
-                let right = total - left;
-                let enough = |sums: Sums| {
-                    sums.hessian > 0
-                        && sums.hessian as f64 * (n / total.hessian as f64) + 0.5 >= config.min_rows
-                        && sums.hessian as f64 * SCALE.hessian >= config.min_hessian
-                };
-                let gain = score(left) + score(right) - score(total);
-                if enough(left)
-                    && enough(right)
-                    && gain > config.min_gain
-                    && best.as_ref().is_none_or(|b| gain > b.gain)
-                {
-                    let missing = missing.map(|bin| bin as u32);
-                    best = Some(Split { gain, feature: feature as u32, bin: bin as u32, missing, missing_left, left });
+            }
+        }
+        for (left_bins, bin, missing_left, more_l2) in candidates {
+            let goes_left = |row: &&u32| left_bins.contains(&table.bin(**row as usize, feature));
+            let left = sums_of(leaf.rows.iter().filter(goes_left), pairs);
+            let right = total - left;
+            let l2 = config.l2 + more_l2;
+            let lowered = |sums: Sums, l2: f64| lowers(sums, config, l2, leaf.bounds);
+            let gain = lowered(left, l2) + lowered(right, l2) - lowered(total, config.l2);
+            let [low, high] = [left, right].map(|sums| value(sums, config, l2, leaf.bounds));
+            let is_ordered = direction == 0 || if direction > 0 { low <= high } else { low >= high };
+            if enough(left)
+                && enough(right)
+                && is_ordered
+                && gain > config.min_gain
+                && best.as_ref().is_none_or(|b| gain > b.gain)
+            {
+                let missing = missing.map(|bin| bin as u32);
+                let (feature, bin) = (feature as u32, bin as u32);
+                let mut left_set = vec![];
+                if bins.categories.is_some() {
+                    left_set = vec![0; left_bins.iter().max().unwrap() / 64 + 1];
+                    left_bins.iter().for_each(|bin| left_set[bin / 64] |= 1 << (bin % 64));
                 }
+                best = Some(Split { gain, feature, bin, missing, missing_left, left, left_set });
             }
         }
     }
@@ -128,8 +226,9 @@ fn plain_tree(
     pairs: &[Pair],
     taken: &[u32],
     config: &TreeConfig,
-) -> (Vec<(usize, Split)>, Vec<Vec<u32>>) {
-    let mut leaves = vec![PlainLeaf { rows: taken.to_vec(), depth: 0 }];
+) -> (Vec<(usize, Split)>, Vec<PlainLeaf>) {
+    let bounds = [f64::NEG_INFINITY, f64::INFINITY];
+    let mut leaves = vec![PlainLeaf { rows: taken.to_vec(), depth: 0, bounds, path: vec![] }];
     let mut best = vec![plain_split(table, pairs, &leaves[0], config)];
     let mut splits = Vec::new();
     while leaves.len() < config.max_leaves {
@@ -146,19 +245,33 @@ fn plain_tree(
         }
         let Some(leaf) = next else { break };
         let split = best[leaf].clone().unwrap();
-        let goes_left = |row: &u32| {
-            let code = table.bin(*row as usize, split.feature as usize) as u32;
-            if Some(code) == split.missing { split.missing_left } else { code <= split.bin }
+        let feature = split.feature as usize;
+        let set_has = |bin: usize| split.left_set.get(bin / 64).is_some_and(|word| word >> (bin % 64) & 1 == 1);
+        let goes_left = |row: &u32| match table.bin(*row as usize, feature) {
+            bin if table.features[feature].categories.is_some() => set_has(bin),
+            bin if Some(bin as u32) == split.missing => split.missing_left,
+            bin => bin as u32 <= split.bin,
         };
-        let depth = leaves[leaf].depth + 1;
+        let mut child = PlainLeaf { depth: leaves[leaf].depth + 1, ..leaves[leaf].clone() };
+        child.path.push(split.feature);
         let (left, right): (Vec<u32>, Vec<u32>) = leaves[leaf].rows.iter().partition(|row| goes_left(row));
-        leaves[leaf] = PlainLeaf { rows: left, depth };
-        leaves.push(PlainLeaf { rows: right, depth });
+        let mut bounds = [child.bounds; 2];
+        let direction = config.monotone.get(feature).copied().unwrap_or(0);
+        if direction != 0 {
+            let values =
+                [&left, &right].map(|rows| value(sums_of(rows.iter(), pairs), config, config.l2, child.bounds));
+            let middle = values[0] + (values[1] - values[0]) / 2.0;
+            let (low, high) = if direction > 0 { (0, 1) } else { (1, 0) };
+            bounds[low][1] = middle;
+            bounds[high][0] = middle;
+        }
+        leaves[leaf] = PlainLeaf { rows: left, bounds: bounds[0], ..child.clone() };
+        leaves.push(PlainLeaf { rows: right, bounds: bounds[1], ..child });
         best[leaf] = plain_split(table, pairs, &leaves[leaf], config);
         best.push(plain_split(table, pairs, &leaves[leaves.len() - 1], config));
         splits.push((leaf, split));
     }
-    (splits, leaves.into_iter().map(|leaf| leaf.rows).collect())
+    (splits, leaves)
 }
 
 /// The rows of one rank.
@@ -174,12 +287,20 @@ fn part(table: &BinnedTable, rows: Range<usize>) -> BinnedTable {
 #[test]
 fn trees_are_those_of_the_plain_grower_on_any_number_of_ranks() {
     let cases = [
-        Case { n_rows: 3000, bins: vec![16, 255, 3, 1, 40, 16], missing_every: 2, config: config(), seed: 1 },
-        Case { n_rows: 3000, bins: vec![300, 7, 300], missing_every: 0, config: config(), seed: 2 },
+        Case {
+            n_rows: 3000,
+            bins: vec![16, 255, 3, 1, 40, 16],
+            missing_every: 2,
+            category_every: 0,
+            config: config(),
+            seed: 1,
+        },
+        Case { n_rows: 3000, bins: vec![300, 7, 300], missing_every: 0, category_every: 0, config: config(), seed: 2 },
         Case {
             n_rows: 2000,
             bins: vec![20, 20, 2],
             missing_every: 1,
+            category_every: 0,
             config: TreeConfig { growth: Growth::Level, max_depth: Some(4), l1: 0.1, ..config() },
             seed: 3,
         },
@@ -187,6 +308,7 @@ fn trees_are_those_of_the_plain_grower_on_any_number_of_ranks() {
             n_rows: 7,
             bins: vec![3, 4],
             missing_every: 1,
+            category_every: 0,
             config: TreeConfig { min_rows: 1.0, ..config() },
             seed: 4,
         },
@@ -194,10 +316,48 @@ fn trees_are_those_of_the_plain_grower_on_any_number_of_ranks() {
             n_rows: 500,
             bins: vec![9; 4],
             missing_every: 3,
+            category_every: 0,
             config: TreeConfig { max_leaves: 1, ..config() },
             seed: 5,
         },
-        Case { n_rows: 400, bins: vec![1, 1], missing_every: 0, config: config(), seed: 6 },
+        Case { n_rows: 400, bins: vec![1, 1], missing_every: 0, category_every: 0, config: config(), seed: 6 },
+        // Categories: many, few (one against the others), in more words than one.
+        Case {
+            n_rows: 4000,
+            bins: vec![40, 9, 4, 12, 150],
+            missing_every: 3,
+            category_every: 2,
+            config: TreeConfig {
+                categories: CategoryConfig { smooth: 3.0, l2: 1.0, most: 9, one_hot: 4, group_rows: 20.0 },
+                ..config()
+            },
+            seed: 3,
+        },
+        Case {
+            n_rows: 3000,
+            bins: vec![30, 20, 25],
+            missing_every: 2,
+            category_every: 0,
+            config: TreeConfig { monotone: vec![1, -1], ..config() },
+            seed: 2,
+        },
+        // Against what the rows say.
+        Case {
+            n_rows: 3000,
+            bins: vec![30, 20, 25],
+            missing_every: 0,
+            category_every: 0,
+            config: TreeConfig { monotone: vec![-1, 1, 0], l1: 0.2, ..config() },
+            seed: 2,
+        },
+        Case {
+            n_rows: 3000,
+            bins: vec![30, 20, 25, 17],
+            missing_every: 2,
+            category_every: 0,
+            config: TreeConfig { interactions: vec![vec![0, 1], vec![1, 2]], ..config() },
+            seed: 1,
+        },
     ];
     for case in &cases {
         let (table, pairs) = table(case);
@@ -230,12 +390,14 @@ fn trees_are_those_of_the_plain_grower_on_any_number_of_ranks() {
                 let in_order: Vec<(usize, Split)> =
                     grown.inner.iter().map(|inner| (inner.leaf, inner.split.clone())).collect();
                 assert_eq!(in_order, splits, "seed {}, {size} ranks", case.seed);
-                let counts: Vec<u64> = leaves.iter().map(|rows| rows.len() as u64).collect();
+                let counts: Vec<u64> = leaves.iter().map(|leaf| leaf.rows.len() as u64).collect();
                 assert_eq!(grown.leaf_rows, counts);
+                let bounds: Vec<[f64; 2]> = grown.bounds.iter().map(|bounds| [bounds.least, bounds.most]).collect();
+                assert_eq!(bounds, leaves.iter().map(|leaf| leaf.bounds).collect::<Vec<_>>());
             }
-            for (leaf, rows) in leaves.iter().enumerate() {
+            for (leaf, plain) in leaves.iter().enumerate() {
                 let joined: Vec<u32> = found.iter().flat_map(|(_, of_leaves)| of_leaves[leaf].clone()).collect();
-                assert_eq!(&joined, rows, "seed {}, {size} ranks, leaf {leaf}", case.seed);
+                assert_eq!(joined, plain.rows, "seed {}, {size} ranks, leaf {leaf}", case.seed);
             }
         }
     }
@@ -243,7 +405,8 @@ fn trees_are_those_of_the_plain_grower_on_any_number_of_ranks() {
 
 #[test]
 fn rows_that_took_no_part_follow_the_tree() {
-    let case = Case { n_rows: 2000, bins: vec![30, 9, 30], missing_every: 2, config: config(), seed: 8 };
+    let case =
+        Case { n_rows: 2000, bins: vec![30, 9, 30], missing_every: 2, category_every: 0, config: config(), seed: 8 };
     let (table, pairs) = table(&case);
     let (taken, others): (Vec<u32>, Vec<u32>) = (0..2000).partition(|row| row % 3 == 0);
     let found = run_threads(1, 2, |comm| {
@@ -261,8 +424,7 @@ fn rows_that_took_no_part_follow_the_tree() {
             let mut at = 0;
             for (number, (split_leaf, split)) in splits.iter().enumerate() {
                 let code = table.bin(*row as usize, split.feature as usize) as u32;
-                let goes_left = if Some(code) == split.missing { split.missing_left } else { code <= split.bin };
-                if *split_leaf == at && !goes_left {
+                if *split_leaf == at && !split.goes_left(code) {
                     at = number + 1;
                 }
             }

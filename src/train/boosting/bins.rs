@@ -4,7 +4,7 @@ use super::super::gather::{Gathered, Reader, digest_of, keep_labels};
 use super::super::prepare::{HeldOut, agree_digest};
 use super::super::table::{LocalRows, RowBuffer, Table};
 use super::super::{ClassWeight, Reading, TrainConfig, memory, target};
-use super::categories;
+use super::{categories, constraints};
 use crate::comm::Communicator;
 use crate::config::{BoostConfig, BoostLoss};
 use crate::data::binned::{BinnedTable, Codes, FeatureBins, deal_features};
@@ -67,6 +67,9 @@ pub(super) fn read(
     let reader = Reader::new(source, plan.blocks(units.clone()), memory::batch_values(reading.max_memory));
     let mut reader = comm.agree(reader)?;
     categories::mark(&mut preprocess, &boost.categorical)?;
+    // What is wrong with them is said before anything is read.
+    constraints::monotone(boost, &preprocess)?;
+    constraints::interactions(boost, &preprocess)?;
     if preprocess.columns.iter().any(|column| column.is_category) {
         categories::find(comm, &mut reader, &mut preprocess)?;
     }

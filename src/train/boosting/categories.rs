@@ -2,6 +2,7 @@
 
 use super::super::gather::Reader;
 use super::super::prepare::union_of_strings;
+use super::constraints::column;
 use crate::comm::Communicator;
 use crate::data::Values;
 use crate::error::{Error, InContext, Result};
@@ -16,18 +17,12 @@ const MOST: usize = 65_000;
 ///
 /// Errors: a name that is none (usage).
 pub(super) fn mark(preprocess: &mut Preprocess, named: &[String]) -> Result<()> {
-    let columns = &mut preprocess.columns;
-    for column in columns.iter_mut() {
+    for column in &mut preprocess.columns {
         column.is_category = column.is_text();
     }
     for name in named {
-        let by_place = || name.parse::<usize>().ok().filter(|place| *place < columns.len());
-        let Some(place) = columns.iter().position(|column| column.name == *name).or_else(by_place) else {
-            let names: Vec<&str> = columns.iter().map(|column| column.name.as_str()).take(20).collect();
-            let message = format!("there is no column '{name}'; there is: {}", names.join(", "));
-            return Err(Error::usage(message)).for_flag("--categorical");
-        };
-        columns[place].is_category = true;
+        let place = column(preprocess, name).for_flag("--categorical")?;
+        preprocess.columns[place].is_category = true;
     }
     Ok(())
 }

@@ -7,6 +7,7 @@
 
 mod bins;
 mod categories;
+mod constraints;
 mod quantiles;
 mod rounds;
 

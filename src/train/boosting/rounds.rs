@@ -12,7 +12,9 @@ use crate::data::binned::FeatureBins;
 use crate::error::{Error, Result};
 use crate::exact::BlockSums;
 use crate::exact::scale::{ceil_log2, exponent_of, from_order_key, order_key, pow2};
-use crate::grow::{Child, Grower, Grown, LeafRows, Pair, PairScale, TreeConfig, UNIT_BITS, leaf_value};
+use crate::grow::{
+    CategoryConfig, Child, Grower, Grown, LeafRows, Pair, PairScale, Split, TreeConfig, UNIT_BITS, leaf_value,
+};
 use crate::model::{Boosted, Tree};
 use crate::objective::PairLoss;
 use crate::rng::{Draws, FastDraws, Stream};
@@ -91,6 +93,15 @@ impl<'a> Boosting<'a> {
             l1: config.l1,
             l2: config.l2,
             min_gain: boost.min_gain,
+            categories: CategoryConfig {
+                smooth: boost.cat_smooth,
+                l2: boost.cat_l2,
+                most: boost.max_cat_threshold as usize,
+                one_hot: boost.max_cat_to_onehot as usize,
+                group_rows: boost.min_data_per_group as f64,
+            },
+            monotone: super::constraints::monotone(boost, &rows.preprocess)?,
+            interactions: super::constraints::interactions(boost, &rows.preprocess)?,
         };
         Ok(Boosting {
             comm,
@@ -256,7 +267,8 @@ impl<'a> Boosting<'a> {
                 self.leaf_sums(class, bounds, &grown)?.iter().map(|[g, h]| leaf_value(*g, *h, l1, l2)).collect()
             }
         };
-        let values: Vec<f64> = values.into_iter().map(|value| self.boost.shrinkage * value).collect();
+        let within = values.into_iter().zip(&grown.bounds).map(|(value, bounds)| bounds.clamp(value));
+        let values: Vec<f64> = within.map(|value| self.boost.shrinkage * value).collect();
         let of_rest = rest.follow(&self.rows.table, &grown);
         let k = self.loss.n_scores();
         let mut new: Vec<(&[u32], f64)> = Vec::new();
@@ -376,12 +388,9 @@ fn leaf_by_bins(tree: &Tree, features: &[FeatureBins], bin: impl Fn(usize) -> us
     while at >= 0 {
         let node = at as usize;
         let feature = tree.feature[node] as usize;
-        let bin = bin(feature);
-        let goes_left = match features[feature].missing_bin() == Some(bin) {
-            true => tree.missing_left[node],
-            false => features[feature].uppers.get(bin).copied().unwrap_or(f64::INFINITY) <= tree.threshold[node],
-        };
-        at = if goes_left { tree.left[node] } else { tree.right[node] };
+        // A value that falls into the bin.
+        let value = features[feature].value_of(bin(feature));
+        at = if tree.goes_left(node, value) { tree.left[node] } else { tree.right[node] };
     }
     (-1 - at) as usize
 }
@@ -400,11 +409,24 @@ fn tree_of(grown: &Grown, features: &[FeatureBins], value: Vec<f64>) -> Tree {
         // Where no training row was without a value, later ones go with the most.
         let to_most = inner.n_rows[1] >= inner.n_rows[2];
         tree.missing_left.push(if split.missing.is_some() { split.missing_left } else { to_most });
-        tree.left_set.push(Vec::new());
+        tree.left_set.push(categories_of(split, &features[split.feature as usize]));
         tree.left.push(child(inner.left));
         tree.right.push(child(inner.right));
         tree.gain.push(split.gain);
         tree.n_rows.push(inner.n_rows[0]);
     }
     tree
+}
+
+/// Categories of the bins that go left.
+fn categories_of(split: &Split, feature: &FeatureBins) -> Vec<u64> {
+    let Some(categories) = &feature.categories else { return Vec::new() };
+    let on_the_left =
+        (0..categories.len()).filter(|bin| split.goes_left(*bin as u32)).map(|bin| categories[bin] as usize);
+    let mut set = Vec::new();
+    for category in on_the_left {
+        set.resize(set.len().max(category / 64 + 1), 0);
+        set[category / 64] |= 1 << (category % 64);
+    }
+    set
 }

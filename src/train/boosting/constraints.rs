@@ -1,0 +1,48 @@
+//! Constraints as they were typed, by columns, to constraints of features.
+
+use crate::config::BoostConfig;
+use crate::error::{Error, InContext, Result};
+use crate::model::Preprocess;
+
+/// The column of this name, or of this number. Every column is a feature of boosting. Errors: there is none (usage).
+pub(super) fn column(preprocess: &Preprocess, name: &str) -> Result<usize> {
+    let columns = &preprocess.columns;
+    let by_place = || name.parse::<usize>().ok().filter(|place| *place < columns.len());
+    columns.iter().position(|column| column.name == name).or_else(by_place).ok_or_else(|| {
+        let names: Vec<&str> = columns.iter().map(|column| column.name.as_str()).take(20).collect();
+        let and_more = if columns.len() > names.len() { ", …" } else { "" };
+        Error::usage(format!("there is no column '{name}'; there is: {}{and_more}", names.join(", ")))
+    })
+}
+
+/// By feature: 1, −1 or 0; empty where nothing is constrained.
+pub(super) fn monotone(boost: &BoostConfig, preprocess: &Preprocess) -> Result<Vec<i8>> {
+    let wrong = |text: String| Err(Error::usage(text)).for_flag("--monotone");
+    let mut directions = Vec::new();
+    for word in &boost.monotone {
+        let (name, direction) = match word.rsplit_once(':') {
+            Some((name, "1" | "+1")) => (name, 1),
+            Some((name, "-1")) => (name, -1),
+            _ => return wrong(format!("'{word}' is not COLUMN:1 or COLUMN:-1")),
+        };
+        let at = column(preprocess, name).for_flag("--monotone")?;
+        if preprocess.columns[at].is_category {
+            return wrong(format!("column '{name}' is a category, which has no order"));
+        }
+        directions.resize(preprocess.columns.len(), 0);
+        if directions[at] == -direction {
+            return wrong(format!("column '{name}' is to rise and to fall; say one of them"));
+        }
+        directions[at] = direction;
+    }
+    Ok(directions)
+}
+
+/// Groups of features that may meet.
+pub(super) fn interactions(boost: &BoostConfig, preprocess: &Preprocess) -> Result<Vec<Vec<u32>>> {
+    let group = |words: &String| {
+        let found = words.split('+').map(|name| column(preprocess, name.trim()).map(|at| at as u32));
+        found.collect::<Result<Vec<u32>>>().for_flag("--interactions")
+    };
+    boost.interactions.iter().map(group).collect()
+}
