@@ -263,7 +263,7 @@ impl Repacker<'_> {
         let mut rows_of_chunk = chunk_rows(row_bytes, shape[0], self.options.chunk_bytes);
         // What of a chunk is not written the library fills, each row with a copy of its own.
         if let (Some(rows), Some(&most)) = (rows, dataset.chunk().unwrap_or_default().first())
-            && rows.written(&(0..shape[0])) != [0..shape[0]]
+            && rows.written(&(0..shape[0])) != std::slice::from_ref(&(0..shape[0]))
         {
             rows_of_chunk = rows_of_chunk.min(most as u64);
         }
