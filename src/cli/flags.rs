@@ -2,6 +2,7 @@
 
 use crate::comm::World;
 use crate::config::{BoostLoss, ClassWeight, Growth, Kind, Missing, Schedule, Solver};
+use crate::data::convert::Format;
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand};
 use serde::de::{DeserializeOwned, IntoDeserializer, value::Error as WordError};
@@ -485,6 +486,9 @@ pub struct ConvertFlags {
     /// The files to convert, then the HDF5 file to write.
     #[arg(value_name = "IN… OUT.h5")]
     pub files: Vec<PathBuf>,
+    /// What the inputs are: csv (with any separator), libsvm, npy, npz, parquet or idx. Default: by their content.
+    #[arg(long, value_name = "FORMAT", value_parser = word::<Format>)]
+    pub format: Option<Format>,
     /// Group that the datasets go to. Default: the root.
     #[arg(long, value_name = "G", default_value = "")]
     pub group: String,

@@ -293,7 +293,12 @@ impl Printer {
         let text = || {
             let target = report.target.as_deref().map_or("no target".to_string(), |target| format!("target {target}"));
             let (rows, columns) = (count(report.n_rows, "row"), count(report.n_columns, "column"));
-            format!("{rows} × {columns}: {}, {target} | {}", report.features.join(", "), output.display())
+            let mut text =
+                format!("{rows} × {columns}: {}, {target} | {}", report.features.join(", "), output.display());
+            if report.features.len() > 1 {
+                text.push_str(&format!("\nto train on all of them: --features {}", report.features.join(",")));
+            }
+            text
         };
         self.say(text, || {
             json!({"event": "done", "command": "convert", "rows": report.n_rows, "columns": report.n_columns,
@@ -526,7 +531,7 @@ fn notes(model: &Model, report: &TrainReport) -> String {
     }
     if let Some(streamed) = report.streamed {
         lines.push_str(&format!(
-            "streamed: {} on rank 0, {:.2} s of reading, {:.2} s of waiting for it\n",
+            "streamed: {} on rank 0, {:.2} s of reading and decoding, threads without rows for {:.2} s\n",
             count(streamed.rows, "row"),
             streamed.read_s,
             streamed.wait_s

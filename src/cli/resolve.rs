@@ -182,6 +182,7 @@ pub fn convert(flags: &ConvertFlags) -> Result<(Vec<PathBuf>, PathBuf, ConvertOp
         None => None,
     };
     let options = ConvertOptions {
+        format: flags.format,
         group: flags.group.clone(),
         append: flags.append,
         replace: flags.force,
@@ -190,7 +191,6 @@ pub fn convert(flags: &ConvertFlags) -> Result<(Vec<PathBuf>, PathBuf, ConvertOp
         header: if flags.header { Some(true) } else { flags.no_header.then_some(false) },
         n_features: flags.n_features,
         sparse: flags.sparse,
-        ..ConvertOptions::default()
     };
     Ok((inputs.to_vec(), out.clone(), options))
 }

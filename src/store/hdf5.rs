@@ -14,7 +14,7 @@ use ::hdf5::{Dataset, File, H5Type, LocationType};
 use ::hdf5::{IndexType, IterationOrder};
 use ndarray::ArrayView;
 
-use crate::data::hdf5::reason;
+use crate::data::hdf5::{reason, sound};
 use crate::error::{Error, InContext, Result};
 
 /// Row-major numbers of one type, any number of axes, as they are in the file.
@@ -267,6 +267,8 @@ impl Reader {
     pub fn text_attribute(&self, name: &str) -> Result<Option<String>> {
         let read = || {
             let attribute = self.file.attr(name).map_err(|e| failed("cannot open the attribute", &e))?;
+            sound::check_attribute(&attribute)
+                .map_err(|why| Error::data(format!("cannot read the attribute: {why}")))?;
             let descriptor = attribute.dtype().and_then(|dtype| dtype.to_descriptor());
             let value = match descriptor.map_err(|e| failed("cannot read its type", &e))? {
                 TypeDescriptor::VarLenUnicode => attribute.read_scalar().map(|v: VarLenUnicode| v.as_bytes().to_vec()),
@@ -355,6 +357,7 @@ impl Reader {
             if shape.len() != 1 {
                 return Err(Error::data(format!("expected a list of strings, found the shape {shape:?}")));
             }
+            sound::check_values(&dataset)?;
             match type_of(&dataset)? {
                 TypeDescriptor::VarLenUnicode => {
                     numbers::<VarLenUnicode>(&dataset)?.iter().map(|text| utf8(text.as_bytes())).collect()
@@ -369,7 +372,7 @@ impl Reader {
     }
 
     fn dataset(&self, name: &str) -> Result<Dataset> {
-        self.file.dataset(name).map_err(|e| failed("cannot open the dataset", &e))
+        sound::open(&self.file, name).map_err(|e| failed("cannot open the dataset", &e))
     }
 
     /// The shape, after a look at whether the file can hold so much: a damaged shape must not ask for all the memory.

@@ -23,7 +23,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// What the inputs are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// Arrays of bytes or numbers, as MNIST's files.
@@ -38,6 +38,19 @@ pub enum Format {
     Npz,
     /// Flat columns.
     Parquet,
+}
+
+impl Format {
+    pub fn name(self) -> &'static str {
+        match self {
+            Format::Idx => "idx",
+            Format::Csv => "csv",
+            Format::Libsvm => "libsvm",
+            Format::Npy => "npy",
+            Format::Npz => "npz",
+            Format::Parquet => "parquet",
+        }
+    }
 }
 
 /// How to convert.
@@ -62,6 +75,28 @@ pub struct ConvertOptions {
     pub n_features: Option<usize>,
     /// A libsvm table becomes compressed sparse rows, not a dense table.
     pub sparse: bool,
+}
+
+impl ConvertOptions {
+    /// Errors: what was asked for means nothing for this format.
+    fn suit(&self, format: Format) -> Result<()> {
+        use Format::{Csv, Libsvm, Npz, Parquet};
+        let header = if self.header == Some(false) { "--no-header" } else { "--header" };
+        let rules: [(&'static str, bool, &[Format]); 5] = [
+            ("--separator", self.separator.is_some(), &[Csv]),
+            (header, self.header.is_some(), &[Csv]),
+            ("--target", self.target.is_some(), &[Csv, Npz, Parquet]),
+            ("--n-features", self.n_features.is_some(), &[Libsvm]),
+            ("--sparse", self.sparse, &[Libsvm]),
+        ];
+        let Some((flag, _, suited)) = rules.iter().find(|(_, given, suited)| *given && !suited.contains(&format))
+        else {
+            return Ok(());
+        };
+        let suited: Vec<&str> = suited.iter().map(|format| format.name()).collect();
+        let (suited, found) = (suited.join(", "), format.name());
+        Err(Error::usage(format!("is for {suited}; this is read as {found} (--format says otherwise)"))).for_flag(flag)
+    }
 }
 
 /// What was written.
@@ -112,9 +147,13 @@ pub fn convert(
     let mut inputs = Inputs::new(inputs, crew, watch)?;
     let format = match options.format {
         Some(format) => format,
-        None if options.sparse || options.n_features.is_some() => Format::Libsvm,
-        None => sniff(&inputs).in_file(&inputs.paths[0])?,
+        None => match sniff(&inputs).in_file(&inputs.paths[0])? {
+            // Rows of labels alone look like csv.
+            Format::Csv if options.sparse || options.n_features.is_some() => Format::Libsvm,
+            found => found,
+        },
     };
+    options.suit(format).in_file(&inputs.paths[0])?;
     whole_or_not_at_all(out, |partial| {
         if exists && options.append {
             std::fs::copy(out, partial).map_err(|e| Error::data(format!("cannot be copied: {e}"))).in_file(out)?;

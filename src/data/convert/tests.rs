@@ -154,6 +154,48 @@ fn a_file_that_is_there_stays_unless_told_otherwise() {
 }
 
 /// Numbers of a dataset as float64.
+#[test]
+fn a_format_can_be_said_and_a_flag_that_means_nothing_for_it_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let labels = input(folder.path(), "labels.txt", b"1\n0\n1\n");
+    let parquet = formats("snappy.parquet");
+    let out = folder.path().join("out.h5");
+    let refused = |path: &PathBuf, options: &ConvertOptions| {
+        let text = convert(std::slice::from_ref(path), &out, options).unwrap_err().to_string();
+        assert!(!out.exists());
+        text
+    };
+    let asked: [(ConvertOptions, &str); 4] = [
+        (
+            ConvertOptions { separator: Some(b';'), ..Default::default() },
+            "--separator: is for csv; this is read as parquet",
+        ),
+        (ConvertOptions { header: Some(false), ..Default::default() }, "--no-header: is for csv;"),
+        (ConvertOptions { n_features: Some(3), ..Default::default() }, "--n-features: is for libsvm;"),
+        (ConvertOptions { sparse: true, ..Default::default() }, "--sparse: is for libsvm;"),
+    ];
+    for (options, message) in asked {
+        let text = refused(&parquet, &options);
+        assert!(text.contains("snappy.parquet: ") && text.contains(message), "{text}");
+    }
+    let as_csv = ConvertOptions { format: Some(Format::Csv), sparse: true, ..Default::default() };
+    assert!(refused(&labels, &as_csv).contains("--sparse: is for libsvm; this is read as csv"));
+    let target = ConvertOptions { format: Some(Format::Libsvm), target: Some("y".into()), ..Default::default() };
+    assert!(refused(&labels, &target).contains("--target: is for csv, npz, parquet;"));
+    // Labels without values look like csv.
+    let wide = ConvertOptions { n_features: Some(2), ..Default::default() };
+    let said =
+        ConvertOptions { format: Some(Format::Libsvm), n_features: Some(2), replace: true, ..Default::default() };
+    for options in [wide, said] {
+        let report = convert(std::slice::from_ref(&labels), &out, &options).unwrap();
+        assert_eq!((report.format, report.n_rows, report.n_columns), (Format::Libsvm, 3, 2));
+    }
+    assert_eq!(
+        convert(&[labels], &out, &ConvertOptions { replace: true, ..Default::default() }).unwrap().format,
+        Format::Csv
+    );
+}
+
 fn numbers(path: &Path, name: &str) -> Vec<f64> {
     hdf5::File::open(path).unwrap().dataset(name).unwrap().read_raw().unwrap()
 }

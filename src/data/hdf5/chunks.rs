@@ -15,6 +15,7 @@ use hdf5::Dataset;
 use hdf5::dataset::Layout;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -84,21 +85,21 @@ impl std::ops::Deref for Places {
     }
 }
 
-/// The file of a dataset, which behind an external link is another one than that of its group.
-struct Beside {
+/// The file of a dataset or attribute, which behind an external link is another one than that of its group.
+pub(super) struct Beside {
     name: PathBuf,
-    file: File,
-    file_bytes: u64,
+    pub(super) file: File,
+    pub(super) file_bytes: u64,
     /// Of the user block.
-    base: u64,
+    pub(super) base: u64,
 }
 
 impl Beside {
-    fn of(dataset: &Dataset) -> std::result::Result<Beside, &'static str> {
-        let name = PathBuf::from(dataset.filename());
+    pub(super) fn of(object: &hdf5::Location) -> std::result::Result<Beside, &'static str> {
+        let name = PathBuf::from(object.filename());
         let file = File::open(&name).map_err(|_| "its file cannot be opened by name")?;
         let file_bytes = file.metadata().map_err(|_| "its file cannot be looked at")?.len();
-        let base = dataset.file().map_err(|_| "its file is not known")?.userblock();
+        let base = object.file().map_err(|_| "its file is not known")?.userblock();
         Ok(Beside { name, file, file_bytes, base })
     }
 }
@@ -143,6 +144,12 @@ impl StoredIndex {
     pub(crate) fn sizes_of(dataset: &Dataset) -> std::result::Result<Sizes, &'static str> {
         let beside = Beside::of(dataset)?;
         Sizes::of(&beside.file, beside.base)
+    }
+
+    /// Of values of any type, with `n_bytes` each in the file, some of which are descriptors.
+    pub(crate) fn of_values(dataset: &Dataset, n_bytes: usize) -> std::result::Result<StoredIndex, &'static str> {
+        let in_file = InFile { n_bytes, has_descriptors: true };
+        StoredIndex::placed(dataset, Beside::of(dataset)?, in_file, false, false)
     }
 
     /// Either, for who wants to know no more than where it lies.
@@ -221,6 +228,25 @@ impl StoredIndex {
         }
     }
 
+    /// Those of these rows of which something was written, as far as chunks tell: whole runs of chunks in order, cut to `rows`.
+    pub(crate) fn written(&self, rows: &Range<u64>) -> Vec<Range<u64>> {
+        let Place::Chunked(chunked) = &self.place else { return vec![rows.clone()] };
+        let (chunk_rows, per_band) = (chunked.chunk[0], chunked.per_band(&self.shape));
+        let mut runs: Vec<Range<u64>> = Vec::new();
+        for band in rows.start / chunk_rows..rows.end.div_ceil(chunk_rows) {
+            let places = chunked.places.iter().skip(band as usize * per_band).take(per_band);
+            if places.flatten().next().is_none() {
+                continue;
+            }
+            let (start, end) = ((band * chunk_rows).max(rows.start), ((band + 1) * chunk_rows).min(rows.end));
+            match runs.last_mut() {
+                Some(last) if last.end == start => last.end = end,
+                _ => runs.push(start..end),
+            }
+        }
+        runs
+    }
+
     /// Bytes of an element.
     pub(crate) fn element_bytes(&self) -> usize {
         self.element_bytes
@@ -292,7 +318,11 @@ impl Chunked {
         let fill = match fill_bytes(dataset, element_bytes) {
             Some(fill) => fill,
             None if places.iter().all(Option::is_some) => vec![0; element_bytes],
-            None => return Err("its fill value cannot be read"),
+            None => {
+                let fills = super::sound::fills_of(dataset)?;
+                let stored = fills.new.or(fills.old).filter(|stored| stored.len() == element_bytes);
+                stored.ok_or("its fill value cannot be read")?
+            }
         };
         if turned {
             let (n, m) = (shape[0].div_ceil(chunk[0]) as usize, shape[1].div_ceil(chunk[1]) as usize);

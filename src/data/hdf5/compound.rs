@@ -111,12 +111,12 @@ impl InFile {
     }
 }
 
-fn member_type(dtype: &Datatype, index: u32) -> Option<Datatype> {
+pub(super) fn member_type(dtype: &Datatype, index: u32) -> Option<Datatype> {
     hdf5::h5lock!(hdf5::from_id(H5Tget_member_type(dtype.id(), index))).ok()
 }
 
 /// Types inside types are looked into no deeper.
-const MAX_TYPE_DEPTH: usize = 8;
+pub(super) const MAX_TYPE_DEPTH: usize = 8;
 
 fn add_members(dtype: &Datatype, outer: &[String], start: usize, descriptor_bytes: usize, members: &mut Vec<Member>) {
     if hdf5::h5lock!(H5Tget_class(dtype.id())) != H5T_class_t::H5T_COMPOUND {
@@ -144,7 +144,7 @@ fn add_members(dtype: &Datatype, outer: &[String], start: usize, descriptor_byte
 
 /// Where the members of a compound type begin in the file: the library tells where they would in memory, where those of
 /// any length take other bytes and move all that come after them.
-fn offsets_in_file(dtype: &Datatype, n_members: usize, descriptor_bytes: usize) -> Option<Vec<usize>> {
+pub(super) fn offsets_in_file(dtype: &Datatype, n_members: usize, descriptor_bytes: usize) -> Option<Vec<usize>> {
     let mut offsets: Vec<usize> =
         (0..n_members).map(|index| hdf5::h5lock!(H5Tget_member_offset(dtype.id(), index as u32))).collect();
     let mut in_order: Vec<usize> = (0..n_members).collect();

@@ -4,6 +4,7 @@
 use super::compound::fields_of;
 use super::find::{element_of, kind_of, member_names};
 use super::library::LibraryRows;
+use super::sound;
 use super::text_rows::TextRows;
 use super::types::{Element, text_attribute, trim_fixed};
 use crate::data::names::join;
@@ -198,7 +199,7 @@ impl<'a> Contents<'a> {
     /// The fields of a compound dataset that begin with `prefix`, without the one that numbers the rows of pandas.
     fn fields(&self, dataset: &str, prefix: &str) -> Vec<Source> {
         let Some(fields) = self.field_names(dataset) else { return Vec::new() };
-        let opened = self.file.dataset(dataset).ok();
+        let opened = sound::open(self.file, dataset).ok();
         let numbers_rows = opened.is_some_and(|dataset| dataset.attr("index_kind").is_ok());
         let inside =
             |name: &&String| prefix.is_empty() || name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/'));
@@ -231,7 +232,7 @@ impl<'a> Contents<'a> {
         if let Some(known) = self.compounds.borrow().get(dataset) {
             return known.clone();
         }
-        let opened = self.file.dataset(dataset).ok()?;
+        let opened = sound::open(self.file, dataset).ok()?;
         let stored: Vec<String> = fields_of(&opened).into_iter().map(|field| field.name()).collect();
         let sorted = stored.iter().cloned().collect();
         let names = (!stored.is_empty()).then(|| Rc::new(FieldNames { stored, sorted }));
@@ -268,7 +269,7 @@ impl<'a> Contents<'a> {
     }
 
     fn group(&self, path: &str) -> Option<Group> {
-        self.file.group(if path.is_empty() { "/" } else { path }).ok()
+        sound::open_group(self.file, if path.is_empty() { "/" } else { path }).ok()
     }
 }
 
@@ -276,7 +277,7 @@ impl<'a> Contents<'a> {
 /// cannot be opened, which is for its reader to say.
 fn axes_of(group: &Group, name: &str) -> Option<Vec<usize>> {
     const PLACEHOLDER: &str = "This is a netCDF dimension but not a netCDF variable";
-    let dataset = group.dataset(name).ok()?;
+    let dataset = sound::open(group, name).ok()?;
     match text_of(&dataset, "NAME").is_some_and(|name| name.starts_with(PLACEHOLDER)) {
         true => Some(Vec::new()),
         false => Some(dataset.shape()),
@@ -285,7 +286,7 @@ fn axes_of(group: &Group, name: &str) -> Option<Vec<usize>> {
 
 fn is_index_of_pytables(group: &Group, name: &str) -> bool {
     name.starts_with("_i_")
-        && group.group(name).is_ok_and(|inner| text_of(&inner, "CLASS").is_some_and(|of| of == "TINDEX"))
+        && sound::open_group(group, name).is_ok_and(|inner| text_of(&inner, "CLASS").is_some_and(|of| of == "TINDEX"))
 }
 
 /// The one string of an attribute.
@@ -304,12 +305,12 @@ pub(crate) fn names_beside(file: &File, path: &str, width: usize) -> Option<Vec<
         join(outer, &format!("{block}_items"))
     } else if name == "X" {
         let var = join(outer, "var");
-        let index = text_of(&*file.group(&var).ok()?, "_index")?;
+        let index = text_of(&*sound::open_group(file, &var).ok()?, "_index")?;
         join(&var, &index)
     } else {
         return None;
     };
-    strings_of(&file.dataset(&names).ok()?, width).ok()?
+    strings_of(&sound::open(file, &names).ok()?, width).ok()?
 }
 
 /// All strings of a 1-D dataset; None if that is not what it is, if there are not `n` of them, or too many. Errors: what of them

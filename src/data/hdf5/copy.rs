@@ -2,8 +2,10 @@
 //! attributes of one file in another.
 
 use super::compound::fields_of;
+use super::sound;
 use super::types::{holds_references, reason, stored_bytes};
-use hdf5::{Dataset, Datatype, Group, IndexType, IterationOrder, LinkType, Location};
+use crate::error::{Error, Result};
+use hdf5::{Attribute, Dataset, Datatype, Group, IndexType, IterationOrder, LinkType, Location};
 use hdf5_sys::h5a::{H5Aclose, H5Acreate2, H5Aread, H5Awrite};
 use hdf5_sys::h5d::{H5Dcreate2, H5Dvlen_reclaim, H5Dwrite, H5Dwrite_chunk};
 use hdf5_sys::h5l::{H5Lget_val, H5Lunpack_elink_val};
@@ -120,22 +122,34 @@ pub(crate) fn copy_object(from: &Group, to: &Group, name: &str) -> hdf5::Result<
     .map(|_| ())
 }
 
-/// Copies all attributes. Those that cannot be, such as references, which would lead nowhere, and why.
-pub(crate) fn copy_attributes(from: &Location, to: &Location) -> Vec<(String, String)> {
+/// Copies all attributes. Returns those that cannot be, such as references, which would lead nowhere, and why.
+///
+/// Errors: one is damaged.
+pub(crate) fn copy_attributes(from: &Location, to: &Location) -> Result<Vec<(String, String)>> {
+    sound::check_attributes(from).map_err(Error::data)?;
     let mut names = from.attr_names().unwrap_or_default();
     names.sort();
     let mut left_out = Vec::new();
     for name in names {
-        if let Err(why) = copy_attribute(from, to, &name) {
+        let copied = from.attr(&name).map_err(|e| reason(&e)).map(|attribute| {
+            sound::check_attribute(&attribute)
+                .map_err(|why| Error::data(format!("its attribute '{name}' cannot be read: {why}")))?;
+            Ok(copy_attribute(&attribute, to, &name))
+        });
+        let copied = match copied {
+            Ok(checked) => checked?,
+            Err(why) => Err(why),
+        };
+        if let Err(why) = copied {
             left_out.push((name, why));
         }
     }
-    left_out
+    Ok(left_out)
 }
 
-fn copy_attribute(from: &Location, to: &Location, name: &str) -> Result<(), String> {
+/// Of an attribute that was checked.
+fn copy_attribute(attribute: &Attribute, to: &Location, name: &str) -> std::result::Result<(), String> {
     let failed = |e: hdf5::Error| reason(&e);
-    let attribute = from.attr(name).map_err(failed)?;
     let dtype = attribute.dtype().map_err(failed)?;
     if holds_references(&dtype) {
         return Err("it refers to other objects of the file".to_string());

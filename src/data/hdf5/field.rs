@@ -8,6 +8,7 @@ use super::find::{column_names, element_of, shape_of, shape_text};
 use super::index::Sizes;
 use super::other_files;
 use super::records::Window;
+use super::sound;
 use super::types::{Element, filters_of, number_attribute, reason, text_attribute};
 use crate::data::names::join;
 use crate::data::{ColumnKind, TargetKind};
@@ -258,8 +259,8 @@ impl Found {
         let cannot = |e: hdf5::Error| Error::data(format!("cannot be opened: {}", reason(&e)));
         if file.group(path).is_ok() {
             let at = join(path, "codes");
-            let dataset = file.dataset(&at).map_err(cannot)?;
-            let categories = file.dataset(&join(path, "categories")).map_err(cannot)?;
+            let dataset = sound::open(file, &at).map_err(cannot)?;
+            let categories = sound::open(file, &join(path, "categories")).map_err(cannot)?;
             let n_categories = categories.size();
             let categories = strings_of(&categories, n_categories).in_dataset("categories")?.ok_or_else(|| {
                 Error::data("has categories that are not strings, which cannot be a column; name its codes instead")
@@ -269,7 +270,7 @@ impl Found {
                 _ => Err(Error::data("has codes that are not whole numbers")),
             };
         }
-        let whole = match file.dataset(path) {
+        let whole = match sound::open(file, path) {
             Ok(dataset) => {
                 let categories = match element_of(&dataset) {
                     Ok(Element::Integer { .. }) => text_attribute(&dataset, "categories"),
@@ -281,7 +282,7 @@ impl Found {
         };
         let outer = path.match_indices('/').map(|(at, _)| (&path[..at], &path[at + 1..]));
         let of_field = |(outer, field): (&str, &str)| {
-            let dataset = file.dataset(outer).ok()?;
+            let dataset = sound::open(file, outer).ok()?;
             let member = fields_of(&dataset).into_iter().find(|member| member.name() == field)?;
             Some(Found { dataset, at: outer.to_string(), member: Some(member), categories: None })
         };

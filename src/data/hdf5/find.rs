@@ -1,6 +1,7 @@
 //! What is in a file, and which of it is the table: names as typed, or found.
 
 use super::contents::{Contents, Source, Thing, names_beside};
+use super::sound;
 use super::types::{Element, header_address, reason, type_name};
 use crate::data::names::{FEATURE_NAMES, Need, Pattern, TARGET_NAMES, TableNames, is_pattern, join};
 use crate::error::{Error, Result};
@@ -73,7 +74,7 @@ pub(crate) fn member_names(group: &Group) -> Vec<String> {
 fn open_object(group: &Group, name: &str) -> Object {
     match group.loc_type_by_name(name) {
         Ok(LocationType::Group) => Object::Group,
-        Ok(LocationType::Dataset) => match group.dataset(name) {
+        Ok(LocationType::Dataset) => match sound::open(group, name) {
             Ok(dataset) => Object::Dataset(shape_of(&dataset), dataset),
             Err(e) => Object::Other(format!("cannot be opened: {}", reason(&e))),
         },
@@ -395,7 +396,7 @@ impl Finder<'_> {
         }
         let open = |name: &String| {
             let path = found.path(name);
-            let dataset = self.contents.file.dataset(&path).ok()?;
+            let dataset = sound::open(self.contents.file, &path).ok()?;
             Some((path, shape_of(&dataset), dataset.attr("MATLAB_class").is_ok()))
         };
         let Some((target, target_shape, target_of_matlab)) = found.target.as_ref().and_then(open) else {

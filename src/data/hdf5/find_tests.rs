@@ -4,11 +4,14 @@ use crate::data::hdf5::contents::names_of_field;
 use crate::data::hdf5::types::Element;
 use hdf5::types::VarLenUnicode;
 
-/// A file in memory.
+/// A file that is there while its test runs: strings of attributes are read past the library.
 fn file(write: impl FnOnce(&File)) -> File {
     static MADE: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
     let name = format!("find_{}.h5", MADE.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
-    let file = File::with_options().with_fapl(|access| access.core_filebacked(false)).create(name).unwrap();
+    thread_local! {
+        static FOLDER: tempfile::TempDir = tempfile::tempdir().unwrap();
+    }
+    let file = File::create(FOLDER.with(|folder| folder.path().join(name))).unwrap();
     write(&file);
     file
 }

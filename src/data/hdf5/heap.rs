@@ -1,6 +1,7 @@
-//! Strings of any length, which lie in the heap of their file: read past the HDF5 library, which takes whatever a damaged heap says.
+//! Strings and lists of any length, which lie in the heap of their file: read past the HDF5 library, which takes whatever a damaged
+//! heap says.
 //!
-//! In: descriptors of strings. Out: their bytes, or what is wrong with them. An element of a dataset is a descriptor: a length,
+//! In: descriptors. Out: the bytes they lead to, or what is wrong with them; or whether the library may follow them. An element of a dataset is a descriptor: a length,
 //! the address of a *collection*, and the number of an *object* in it. A collection is a run of objects, each after a header with
 //! its number and length. The library packs small strings into collections of up to 64 KiB; a longer string has one alone.
 //! Nothing in the file is trusted: every place is compared with the ends of the collection and of the file, and what is
@@ -19,6 +20,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 const WHOLE_BYTES: u64 = 1 << 16;
 /// What is read of a collection first: most are no larger.
 const FIRST_BYTES: u64 = 1 << 12;
+/// The library makes no smaller one, and reads beyond the end of one.
+const LEAST_BYTES: u64 = 1 << 12;
 /// What a collection takes while it is kept, at most: its bytes, and the places of as many objects as fit.
 const KEPT_BYTES: u64 = WHOLE_BYTES + (WHOLE_BYTES / 16) * size_of::<Object>() as u64;
 const BEYOND: &str = "its descriptor leads out of the file: the file is damaged";
@@ -27,6 +30,8 @@ const NO_OBJECT: &str = "its descriptor names an object that the file's heap doe
 const OTHER_LENGTH: &str = "it has another length in the file's heap than its descriptor says: the file is damaged";
 const BAD_OBJECTS: &str = "the objects of its collection in the file's heap do not fit into it: the file is damaged";
 const TOO_MANY_OBJECTS: &str = "large collections of the file's heap hold very many objects: the file is damaged";
+const NOWHERE: &str = "it has a length, but its descriptor leads nowhere: the file is damaged";
+const ENDLESS: &str = "the objects of its collection in the file's heap do not follow one another: the file is damaged";
 const TOO_LONG: &str =
     "the strings so far are longer than all of the file: many rows share a long one, or the file is damaged";
 const UNREADABLE: &str = "its bytes cannot be read from the file";
@@ -47,13 +52,21 @@ struct Kept {
     collections: BTreeMap<u64, Found<Collection>>,
     n_bytes: u64,
     /// The large collection that was looked through last.
-    looked_through: Option<(u64, Vec<Object>)>,
+    looked_through: Option<(u64, Objects)>,
 }
 
 struct Collection {
     n_bytes: u64,
     /// None: too large to be kept.
-    whole: Option<(Vec<u8>, Vec<Object>)>,
+    whole: Option<(Vec<u8>, Objects)>,
+}
+
+/// The objects of a collection.
+struct Objects {
+    /// By number.
+    all: Vec<Object>,
+    /// The library finds the same, and comes to an end.
+    are_sound: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -81,9 +94,17 @@ struct Descriptor {
 
 impl Descriptor {
     /// Of an empty string, or of one that was never written.
-    fn is_nothing(self, sizes: Sizes) -> bool {
-        let nowhere = u64::MAX >> (64 - 8 * sizes.offset_bytes);
-        self.n_bytes == 0 || self.address == 0 || self.address == nowhere
+    fn is_nothing(self) -> bool {
+        self.n_bytes == 0 || self.address == 0
+    }
+}
+
+impl Kept {
+    fn keep(&mut self, address: u64, collection: Found<Collection>) {
+        let whole = collection.as_ref().ok().and_then(|collection| collection.whole.as_ref());
+        self.n_bytes += 64; // of the map
+        self.n_bytes += whole.map_or(0, |(bytes, objects)| (bytes.len() + size_of_val(&objects.all[..])) as u64);
+        self.collections.insert(address, collection);
     }
 }
 
@@ -149,7 +170,7 @@ impl Heap {
         let mut last = None;
         for descriptor in descriptors.map(|bytes| self.descriptor(bytes)) {
             let address = descriptor.address;
-            if last != Some(address) && !descriptor.is_nothing(self.sizes) {
+            if last != Some(address) && !descriptor.is_nothing() {
                 if !kept.collections.contains_key(&address) && !is_new.contains(&address) {
                     if new.len() == most {
                         break;
@@ -162,12 +183,7 @@ impl Heap {
             ready += 1;
         }
         let loaded: Vec<Found<Collection>> = new.par_iter().map(|&address| self.collection(address)).collect();
-        for (address, collection) in new.into_iter().zip(loaded) {
-            let whole = collection.as_ref().ok().and_then(|collection| collection.whole.as_ref());
-            kept.n_bytes += 64; // of the map
-            kept.n_bytes += whole.map_or(0, |(bytes, objects)| (bytes.len() + size_of_val(&objects[..])) as u64);
-            kept.collections.insert(address, collection);
-        }
+        new.into_iter().zip(loaded).for_each(|(address, collection)| kept.keep(address, collection));
         ready
     }
 
@@ -179,22 +195,11 @@ impl Heap {
         allowance: &mut Allowance,
         long: &'t mut Vec<u8>,
     ) -> Found<&'t [u8]> {
-        if descriptor.is_nothing(self.sizes) {
+        if descriptor.is_nothing() {
             return Ok(&[]);
         }
-        let Kept { collections, looked_through, .. } = kept;
-        let collection = collections.get(&descriptor.address).ok_or(NO_COLLECTION)?.as_ref().map_err(|why| *why)?;
-        let objects = match &collection.whole {
-            Some((_, objects)) => objects,
-            None => match looked_through {
-                Some((address, objects)) if *address == descriptor.address => &*objects,
-                _ => {
-                    let objects = self.look_through(descriptor.address, collection.n_bytes, &mut allowance.steps)?;
-                    &looked_through.insert((descriptor.address, objects)).1
-                }
-            },
-        };
-        let object = find(objects, descriptor.number).ok_or(NO_OBJECT)?;
+        let (collection, objects) = self.objects_at(kept, descriptor.address, allowance)?;
+        let object = find(&objects.all, descriptor.number).ok_or(NO_OBJECT)?;
         if object.n_bytes != u64::from(descriptor.n_bytes) {
             return Err(OTHER_LENGTH);
         }
@@ -214,8 +219,72 @@ impl Heap {
         Ok(memchr::memchr(0, text).map_or(text, |end| &text[..end]))
     }
 
+    /// Whether the library may follow this descriptor of values of `element_bytes` each: it finds as many bytes as it makes room for,
+    /// and nothing on its way leads it astray. Returns these bytes if they are `wanted`.
+    pub(crate) fn follow(
+        &self,
+        descriptor: &[u8],
+        element_bytes: u64,
+        wanted: bool,
+        allowance: &mut Allowance,
+    ) -> Found<Vec<u8>> {
+        let descriptor = self.descriptor(descriptor);
+        // The library looks at no length where there is no address.
+        if descriptor.address == 0 {
+            return Ok(Vec::new());
+        }
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if !kept.collections.contains_key(&descriptor.address) {
+            if kept.n_bytes > self.keep_bytes / 2 {
+                *kept = Kept { looked_through: kept.looked_through.take(), ..Kept::default() };
+            }
+            let collection = self.collection(descriptor.address);
+            kept.keep(descriptor.address, collection);
+        }
+        let (collection, objects) = self.objects_at(&mut kept, descriptor.address, allowance)?;
+        if !objects.are_sound || collection.n_bytes < LEAST_BYTES {
+            return Err(ENDLESS);
+        }
+        let object = find(&objects.all, descriptor.number).ok_or(NO_OBJECT)?;
+        if u64::from(descriptor.n_bytes).checked_mul(element_bytes) != Some(object.n_bytes) {
+            return Err(OTHER_LENGTH);
+        }
+        allowance.text_bytes = allowance.text_bytes.checked_sub(object.n_bytes).ok_or(TOO_LONG)?;
+        let mut bytes = Vec::new();
+        if wanted {
+            bytes.resize(object.n_bytes as usize, 0);
+            self.pread(descriptor.address, object.begin, &mut bytes)?;
+        }
+        Ok(bytes)
+    }
+
+    /// A collection that was loaded, and the objects of it.
+    fn objects_at<'k>(
+        &self,
+        kept: &'k mut Kept,
+        address: u64,
+        allowance: &mut Allowance,
+    ) -> Found<(&'k Collection, &'k Objects)> {
+        let Kept { collections, looked_through, .. } = kept;
+        let collection = collections.get(&address).ok_or(NO_COLLECTION)?.as_ref().map_err(|why| *why)?;
+        let objects = match &collection.whole {
+            Some((_, objects)) => objects,
+            None => {
+                if looked_through.as_ref().is_none_or(|(last, _)| *last != address) {
+                    let objects = self.look_through(address, collection.n_bytes, &mut allowance.steps)?;
+                    *looked_through = Some((address, objects));
+                }
+                &looked_through.as_ref().ok_or(NO_COLLECTION)?.1
+            }
+        };
+        Ok((collection, objects))
+    }
+
     /// The collection at an address.
     fn collection(&self, address: u64) -> Found<Collection> {
+        if address == u64::MAX >> (64 - 8 * self.sizes.offset_bytes) {
+            return Err(NOWHERE);
+        }
         let first = address.checked_add(self.sizes.base).and_then(|first| self.file_bytes.checked_sub(first));
         let left = first.ok_or(BEYOND)?;
         let mut bytes = vec![0; left.min(FIRST_BYTES) as usize];
@@ -249,7 +318,7 @@ impl Heap {
         Ok(Collection { n_bytes, whole: Some((bytes, objects)) })
     }
 
-    fn look_through(&self, address: u64, n_bytes: u64, steps: &mut u64) -> Found<Vec<Object>> {
+    fn look_through(&self, address: u64, n_bytes: u64, steps: &mut u64) -> Found<Objects> {
         let n_header = self.header_bytes() as usize;
         self.objects(n_bytes, steps, |begin, into| self.pread(address, begin, &mut into[..n_header]))
     }
@@ -260,9 +329,9 @@ impl Heap {
         n_bytes: u64,
         steps: &mut u64,
         header: impl Fn(u64, &mut [u8; 16]) -> Found<()>,
-    ) -> Found<Vec<Object>> {
+    ) -> Found<Objects> {
         let n_header = self.header_bytes();
-        let mut found: Vec<Object> = Vec::new();
+        let (mut found, mut are_sound) = (Vec::<Object>::new(), true);
         let mut at = n_header; // as long as that of an object
         // What is too short for a header is free.
         while n_bytes - at >= n_header {
@@ -274,6 +343,7 @@ impl Heap {
             if number == 0 {
                 // Free space, its header counted too.
                 if n_object < n_header || n_object > n_bytes - at {
+                    are_sound = false;
                     break;
                 }
                 at += n_object;
@@ -287,7 +357,8 @@ impl Heap {
             at = (begin + n_object.next_multiple_of(8)).min(n_bytes);
         }
         found.sort_by_key(|object| object.number);
-        Ok(found)
+        are_sound &= found.is_sorted_by(|one, next| one.number < next.number);
+        Ok(Objects { all: found, are_sound })
     }
 
     /// Of a collection and of an object in it: signature or number, count and length, on to a multiple of 8.

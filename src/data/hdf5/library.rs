@@ -1,6 +1,8 @@
 //! Rows of a dataset through the HDF5 library: the way of whatever its index cannot describe. One thread at a time.
 
 use super::compound::Member;
+use super::form::Form;
+use super::sound::heap_of;
 use super::types::{Element, reason};
 use crate::error::{Error, Result};
 use hdf5::{Dataset, Datatype};
@@ -65,6 +67,33 @@ impl LibraryRows {
         if Element::of(&dtype)? != Element::Text {
             return Err(Error::data("its type changed while it was read"));
         }
+        // Those of a virtual dataset lead into the heaps of other files, which were looked at before.
+        if self.dataset.layout() == hdf5::dataset::Layout::Virtual {
+            return self.read_virtual_text(rows, &dtype, each);
+        }
+        let heap = heap_of(&self.dataset, 8 << 20).map_err(Error::data)?;
+        let form =
+            Form::of(&dtype, heap.descriptor_bytes()).ok_or_else(|| Error::internal("strings without a form"))?;
+        let n_values = self.n_values(&rows);
+        let mut descriptors = vec![0u8; n_values * form.n_bytes];
+        self.read_as_stored(rows.clone(), &form, &mut descriptors).map_err(failed)?;
+        let width = (n_values as u64 / (rows.end - rows.start).max(1)).max(1);
+        heap.read(&descriptors, &mut heap.allowance(n_values as u64), |index, text| match text {
+            Ok(text) => each(index, text),
+            Err(why) => {
+                let row = rows.start + index as u64 / width;
+                Err(Error::data(format!("the string at row {row} cannot be read: {why}")))
+            }
+        })
+    }
+
+    fn read_virtual_text(
+        &self,
+        rows: Range<u64>,
+        dtype: &Datatype,
+        mut each: impl FnMut(usize, &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let failed = |e: hdf5::Error| Error::data(reason(&e));
         let memory_type = self.memory_type(dtype.id()).map_err(failed)?;
         let n_values = self.n_values(&rows);
         let mut pointers: Vec<*mut c_char> = vec![std::ptr::null_mut(); n_values];
@@ -87,9 +116,23 @@ impl LibraryRows {
         result
     }
 
+    /// Reads whole rows of values of this form as they are in the file: their descriptors, and zeros between.
+    pub(crate) fn read_as_stored(&self, rows: Range<u64>, form: &Form, into: &mut [u8]) -> hdf5::Result<()> {
+        let memory_type = self.memory_type(form.as_stored()?.id())?;
+        let dims = self.member.as_ref().map_or(&[][..], |member| &member.dims);
+        let value_bytes = form.n_bytes.checked_mul(dims.iter().product::<u64>() as usize);
+        if value_bytes != Some(memory_type.size()) || self.n_values(&rows).checked_mul(form.n_bytes) != Some(into.len())
+        {
+            return Err("its type has another size in the file".into());
+        }
+        into.fill(0);
+        // SAFETY: the length was just checked.
+        unsafe { self.read_into(rows, &memory_type, into.as_mut_ptr().cast()) }
+    }
+
     fn n_values(&self, rows: &Range<u64>) -> usize {
         let dims = self.member.as_ref().map_or(&[][..], |member| &member.dims);
-        ((rows.end - rows.start) * self.shape[1..].iter().chain(dims).product::<u64>()) as usize
+        ((rows.end - rows.start) * self.shape.iter().skip(1).chain(dims).product::<u64>()) as usize
     }
 
     /// The type of one value.
@@ -124,6 +167,12 @@ impl LibraryRows {
             return Ok(());
         }
         let file_space = self.dataset.space()?;
+        if self.shape.is_empty() {
+            let (dataset, memory_type, all) = (self.dataset.id(), memory_type.id(), hdf5_sys::h5s::H5S_ALL);
+            // SAFETY: one element, for which the caller vouches.
+            let read = || unsafe { H5Dread(dataset, memory_type, all, all, H5P_DEFAULT, buffer) };
+            return hdf5::sync::sync(|| hdf5::h5check(read())).map(|_| ());
+        }
         let mut count: Vec<u64> = self.shape.clone();
         let mut start = vec![0; count.len()];
         (start[0], count[0]) = (rows.start, rows.end - rows.start);

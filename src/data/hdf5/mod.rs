@@ -6,7 +6,8 @@
 //!                                          ├── strings of any length: descriptors, then what those lead to (text_rows, heap)
 //!                                          └── what the index cannot describe: through the HDF5 library (library)
 //! ```
-//! `index` finds chunks in the file's own structures; `sparse` is for matrices of which zeros are not stored; `write`, `copy` and
+//! `sound` opens datasets and looks at what the library would follow into the heap, where it crashes on a damaged file (`form`: what
+//! such values are in the file). `index` finds chunks in the file's own structures; `sparse` is for matrices of which zeros are not stored; `write`, `copy` and
 //! `repack` are for what makes tables.
 
 pub(crate) mod advice;
@@ -21,6 +22,8 @@ mod field;
 mod filtered_tests;
 mod filters;
 pub(crate) mod find;
+#[allow(unsafe_code)] // calls of the HDF5 library that its crate does not wrap
+mod form;
 mod heap;
 mod index;
 #[allow(unsafe_code)] // calls of the HDF5 library that its crate does not wrap
@@ -29,6 +32,7 @@ mod other_files;
 pub(crate) mod read;
 mod records;
 pub mod repack;
+pub(crate) mod sound;
 mod source;
 mod sparse;
 mod stored_rows;

@@ -1,6 +1,7 @@
 //! What of a dataset lies in other files: the HDF5 library takes a source of a virtual dataset that it cannot open for one that was
 //! never written, and raw bytes behind the end of an external file for zeros, and says nothing.
 
+use super::sound;
 use super::types::{reason, virtual_sources_of};
 use crate::error::{Error, Result};
 use hdf5::plist::dataset_create::{ExternalFile, Layout};
@@ -82,7 +83,8 @@ fn check_source(dataset: &Dataset, path: &str, name: &str, depth: usize) -> Resu
     // As the library opens it.
     let opened = if path == "." { dataset.file() } else { File::open(found) };
     let opened = opened.map_err(|e| cannot(&reason(&e)))?;
-    let source = opened.dataset(name).map_err(|e| cannot(&reason(&e)))?;
+    let source = sound::open(&opened, name).map_err(|e| cannot(&reason(&e)))?;
+    sound::check_values(&source).map_err(|e| cannot(&e.to_string()))?;
     check_to(&source, depth - 1)
 }
 

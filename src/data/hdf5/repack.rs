@@ -3,15 +3,18 @@
 use super::chunks::{StoredIndex, open_raw};
 use super::copy::{Link, copy_attributes, copy_object, create_like, is_self_contained, links_of, write_texts};
 use super::read::pieces_of;
+use super::sound;
 use super::stored_rows::{Decoders, StoredRows};
 use super::text_rows::TextRows;
 use super::types::{
-    filters_of, has_any_length, has_own_fill_value, header_address, holds_references, open_to_read, reason,
+    filters_of, has_any_length, has_other_files, has_own_fill_value, header_address, holds_references, is_any_length,
+    open_to_read, reason,
 };
 use super::write::{CHUNK_BYTES, DEFLATE, Packing, Sink, chunk_rows, failed, open_to_write};
 use crate::data::convert::{Progress, whole_or_not_at_all};
 use crate::data::crew::Crew;
 use crate::error::{Error, InContext, Result};
+use hdf5::dataset::Layout;
 use hdf5::{Dataset, Group, LocationType};
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -137,7 +140,13 @@ struct Repacker<'a> {
 
 impl Repacker<'_> {
     fn group(&mut self, from: &Group, to: &Group, path: &str) -> Result<()> {
-        self.attributes(from, to, path);
+        // Of other groups it is said where they are met.
+        let copied = self.attributes(from, to, path);
+        if path.is_empty() {
+            copied.in_dataset("/").in_file(self.input)?
+        } else {
+            copied?
+        }
         self.done.extend(header_address(from).map(|address| (address, format!("/{path}"))));
         let links = links_of(from).map_err(cannot_read).in_dataset(path).in_file(self.input)?;
         for (name, link) in links {
@@ -169,15 +178,14 @@ impl Repacker<'_> {
                 self.group(&inner, &made, path)
             }
             LocationType::Dataset => {
-                let dataset = from.dataset(name).map_err(cannot_read)?;
+                let dataset = sound::open(from, name).map_err(cannot_read)?;
                 let address = header_address(&dataset);
                 if self.linked(address, to, name)? {
                     return Ok(());
                 }
                 let made = self.dataset(from, &dataset, to, name, path)?;
                 self.done.extend(address.map(|address| (address, format!("/{path}"))));
-                self.attributes(&dataset, &made, path);
-                Ok(())
+                self.attributes(&dataset, &made, path)
             }
             _ => copy_object(from, to, name).map_err(failed),
         }
@@ -191,18 +199,26 @@ impl Repacker<'_> {
         }
     }
 
-    fn attributes(&mut self, from: &hdf5::Location, to: &hdf5::Location, path: &str) {
-        let left_out = copy_attributes(from, to);
+    fn attributes(&mut self, from: &hdf5::Location, to: &hdf5::Location, path: &str) -> Result<()> {
+        let left_out = copy_attributes(from, to)?;
         self.report.left_out.extend(left_out.into_iter().map(|(name, why)| (format!("{path}@{name}"), why)));
+        Ok(())
     }
 
     /// Returns the dataset in the output.
     fn dataset(&mut self, from: &Group, dataset: &Dataset, to: &Group, name: &str, path: &str) -> Result<Dataset> {
-        if let (false, Ok(rows)) = (dataset.size() == 0 || dataset.is_scalar(), TextRows::of(dataset)) {
-            return self.texts(&rows, dataset, to, name);
+        let is_text = dataset.dtype().is_ok_and(|dtype| is_any_length(&dtype));
+        if is_text && dataset.size() > 0 && !dataset.is_scalar() {
+            let is_elsewhere = dataset.layout() == Layout::Virtual || has_other_files(dataset);
+            match TextRows::of(dataset) {
+                Ok(rows) => return self.texts(Some(&rows), dataset, to, name),
+                // Nothing to be read: the fill value is all there is.
+                Err(_) if !is_elsewhere && dataset.storage_size() == 0 => return self.texts(None, dataset, to, name),
+                Err(_) => {}
+            }
         }
         let why = match StoredIndex::of(dataset, false) {
-            Err(_) if self.moves && dataset.layout() == hdf5::dataset::Layout::Virtual => {
+            Err(_) if self.moves && dataset.layout() == Layout::Virtual => {
                 "a virtual dataset, whose sources are now looked for beside the output"
             }
             Err(why) => why,
@@ -221,6 +237,7 @@ impl Repacker<'_> {
         if let Some(why) = cannot_be_copied(dataset)? {
             return Err(Error::data(why));
         }
+        sound::check_values(dataset)?;
         copy_object(from, to, name).map_err(failed)?;
         if !why.is_empty() {
             self.report.copied.push((path.to_string(), why.to_string()));
@@ -232,17 +249,30 @@ impl Repacker<'_> {
     }
 
     /// All strings of a dataset, in new chunks of descriptors. The library does not copy the fill value of such a dataset and can crash
-    /// on a damaged heap, and what it has no decoder for it cannot copy at all.
-    fn texts(&mut self, rows: &TextRows, dataset: &Dataset, to: &Group, name: &str) -> Result<Dataset> {
+    /// on a damaged heap, and what it has no decoder for it cannot copy at all. What was never written is not written here either: it
+    /// is the fill value again.
+    ///
+    /// `rows`: None where nothing was written.
+    fn texts(&mut self, rows: Option<&TextRows>, dataset: &Dataset, to: &Group, name: &str) -> Result<Dataset> {
         const ROW_STRINGS: u64 = 1 << 14;
+        /// In the output.
+        const DESCRIPTOR_BYTES: usize = 16;
         let shape: Vec<u64> = dataset.shape().iter().map(|&n| n as u64).collect();
         let width = shape[1..].iter().product::<u64>();
-        let row_bytes = width as usize * rows.descriptor_bytes();
-        let rows_of_chunk = chunk_rows(row_bytes, shape[0], self.options.chunk_bytes);
+        let row_bytes = width as usize * DESCRIPTOR_BYTES;
+        let mut rows_of_chunk = chunk_rows(row_bytes, shape[0], self.options.chunk_bytes);
+        // What of a chunk is not written the library fills, each row with a copy of its own.
+        if let (Some(rows), Some(&most)) = (rows, dataset.chunk().unwrap_or_default().first())
+            && rows.written(&(0..shape[0])) != std::slice::from_ref(&(0..shape[0]))
+        {
+            rows_of_chunk = rows_of_chunk.min(most as u64);
+        }
         let chunk: Vec<u64> = std::iter::once(rows_of_chunk).chain(shape[1..].iter().copied()).collect();
         let made = create_like(dataset, to, name, &chunk, false, self.options.deflate).map_err(failed)?;
+        let Some(rows) = rows else { return Ok(made) };
         let (mut allowance, mut scratch) = (rows.allowance(dataset.size() as u64), Vec::new());
-        for piece in pieces_of(0..shape[0], (ROW_STRINGS / width).max(1)) {
+        let pieces = pieces_of(0..shape[0], (ROW_STRINGS / width).max(1));
+        for piece in pieces.flat_map(|piece| rows.written(&piece)) {
             let mut texts = Vec::new();
             rows.read(piece.clone(), width as usize, &mut allowance, &mut scratch, |_, text| {
                 texts.push(CString::new(text).map_err(|_| Error::internal("a string with a zero byte"))?);
@@ -307,11 +337,16 @@ impl Repacker<'_> {
     }
 }
 
-/// Why the library would crash on a dataset or write a damaged one, if so: on parts of any length it has to decode chunks, and their
+/// Why the library would crash on a dataset or write a damaged one, if so: on bytes that do not fit its shape it fails and crashes
+/// then; on parts of any length it has to decode chunks, and their
 /// fill value it does not copy. Errors: filters that cannot be told.
 fn cannot_be_copied(dataset: &Dataset) -> Result<Option<String>> {
-    if !dataset.dtype().is_ok_and(|dtype| has_any_length(&dtype)) {
-        return Ok(None);
+    let Ok(dtype) = dataset.dtype() else { return Ok(None) };
+    if !has_any_length(&dtype) {
+        let (needed, stored) = ((dataset.size() as u64).saturating_mul(dtype.size() as u64), dataset.storage_size());
+        let is_other = dataset.layout() == Layout::Contiguous && ![0, needed].contains(&stored);
+        return Ok((is_other && !has_other_files(dataset))
+            .then(|| format!("has {stored} bytes where its shape and type need {needed}: the file is damaged")));
     }
     if let Some(filter) = filters_of(dataset)?.iter().find(|filter| !filter.available) {
         return Ok(Some(format!(

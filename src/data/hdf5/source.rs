@@ -8,10 +8,11 @@ use super::library::LibraryRows;
 use super::other_files;
 use super::read::{Bytes, Field, FromNumber, Wide, bad_weight, pieces_of};
 use super::records::{RecordField, Records, Window};
+use super::sound::open_with_cache;
 use super::stored_rows::{Decoders, StoredRows};
 use super::table::{Fields, TableIndex};
 use super::text_rows::{Descriptors, TextRows};
-use super::types::{Element, open_dataset, open_to_read, reason};
+use super::types::{Element, open_to_read, reason};
 use crate::data::canonical::Value;
 use crate::data::names::{Need, TableNames};
 use crate::data::{Block, DataSource, Schema, Targets, ValueCount, Values};
@@ -382,7 +383,7 @@ fn open_in_library(file: &hdf5::File, field: &FieldIndex, keep_bytes: u64) -> Re
     // Chunks of one run of rows stay decoded, so that reads that cut them do not decode them again.
     let row_bytes = field.width as u64 * field.element.memory_bytes() as u64;
     let cache = field.chunk_rows.saturating_mul(row_bytes).saturating_mul(2).min(keep_bytes);
-    let dataset = open_dataset(file, &field.dataset, cache as usize)
+    let dataset = open_with_cache(file, &field.dataset, cache as usize)
         .map_err(|e| Error::data(format!("cannot be opened: {}", reason(&e))))?;
     other_files::check(&dataset)?;
     let member = match field.path == field.dataset {

@@ -6,6 +6,7 @@
 use super::contents::names_beside;
 use super::field::{FieldIndex, MOST_COLUMNS, RecordIndexes};
 use super::read::Field;
+use super::sound;
 use super::types::{Element, reason, text_attribute};
 use crate::data::SparseRows;
 use crate::error::{Error, InContext, Result};
@@ -40,7 +41,8 @@ impl<F> Sparse<F> {
 impl Sparse<FieldIndex> {
     /// Errors: what is not a matrix by rows, or does not fit together.
     pub(super) fn of(file: &File, path: &str) -> Result<Sparse<FieldIndex>> {
-        let group = file.group(path).map_err(|e| Error::data(format!("cannot be opened: {}", reason(&e))))?;
+        let group =
+            sound::open_group(file, path).map_err(|e| Error::data(format!("cannot be opened: {}", reason(&e))))?;
         let format = ["encoding-type", "h5sparse_format"].into_iter().find_map(|name| text_attribute(&group, name));
         let format = format.and_then(|words| words.into_iter().next()).unwrap_or_default();
         if format.starts_with("csc") {

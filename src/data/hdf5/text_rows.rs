@@ -45,6 +45,14 @@ impl TextRows {
         self.heap.allowance(n)
     }
 
+    /// Those of these rows of which something was written, as far as chunks tell.
+    pub(crate) fn written(&self, rows: &Range<u64>) -> Vec<Range<u64>> {
+        match &self.descriptors {
+            Descriptors::Alone(stored) => stored.index.written(rows),
+            Descriptors::InRecords(_) => vec![rows.clone()],
+        }
+    }
+
     /// Reads whole rows of `width` strings: one call of `each` per string with its number from the first row on and its bytes. Not
     /// collective.
     ///

@@ -3,7 +3,7 @@
 
 use crate::error::{Error, InContext, Result};
 use hdf5::{Dataset, Datatype, File, Group};
-use hdf5_sys::h5d::{H5D_fill_time_t, H5D_fill_value_t, H5Dopen2, H5Dread, H5Dvlen_reclaim};
+use hdf5_sys::h5d::{H5D_fill_time_t, H5D_fill_value_t, H5Dopen2, H5Dread};
 use hdf5_sys::h5i::hid_t;
 use hdf5_sys::h5o::{H5O_INFO_BASIC, H5O_info1_t, H5Oget_info2};
 use hdf5_sys::h5p::{
@@ -160,6 +160,12 @@ pub(crate) fn member_names(dtype: &Datatype) -> Vec<String> {
 /// The last words of HDF5's own error stack, for the end of a message.
 pub(crate) fn reason(error: &hdf5::Error) -> String {
     let text = error.to_string();
+    if let hdf5::Error::Internal(_) = error {
+        return text;
+    }
+    if is_of_another_version(&text) {
+        return newer_format();
+    }
     // What the operating system said is the end of the matter.
     if let Some((_, after)) = text.rsplit_once("error message = '")
         && let Some((message, _)) = after.split_once('\'')
@@ -170,6 +176,22 @@ pub(crate) fn reason(error: &hdf5::Error) -> String {
         Some((_, last)) if !last.is_empty() => last.to_string(),
         _ => text,
     }
+}
+
+/// Whether the library complains of a version number that it does not know.
+fn is_of_another_version(text: &str) -> bool {
+    ["bad version number", "wrong version number", "bad superblock version", "bad object header version"]
+        .iter()
+        .any(|of| text.contains(of))
+        || text.contains("version number out of range")
+}
+
+fn newer_format() -> String {
+    let (major, minor, release) = hdf5::library_version();
+    format!(
+        "it is written in a newer format than the HDF5 library {major}.{minor}.{release} here reads, or damaged; where it can be read, \
+         rewrite it with h5repack --low=0 --high=2, or in h5py with File(..., libver=('earliest', 'v110'))"
+    )
 }
 
 /// Opens a file to read only, without taking a lock. Not collective. Needs HDF5 1.10.7 or newer.
@@ -306,6 +328,11 @@ pub(crate) fn has_own_fill_value(dataset: &Dataset) -> bool {
     let mut defined = H5D_fill_value_t::H5D_FILL_VALUE_ERROR;
     let told = hdf5::h5lock!(H5Pfill_value_defined(create.id(), &mut defined)) >= 0;
     told && defined == H5D_fill_value_t::H5D_FILL_VALUE_USER_DEFINED
+}
+
+/// Whether a dataset has its bytes in other files.
+pub(crate) fn has_other_files(dataset: &Dataset) -> bool {
+    dataset.dcpl().is_ok_and(|create| !create.external().is_empty())
 }
 
 /// Whether values of this type are references or have some inside, in a list too.
@@ -482,23 +509,8 @@ pub(crate) fn text_attribute(object: &hdf5::Location, name: &str) -> Option<Vec<
                 .collect()
         }
         Element::Text => {
-            let mut pointers: Vec<*mut c_char> = vec![std::ptr::null_mut(); n_elements];
-            let space = hdf5::Dataspace::try_new(n_elements).ok()?;
-            // SAFETY: one pointer per element, made null or a string by HDF5, copied and then given back.
-            unsafe {
-                let buffer: *mut c_void = pointers.as_mut_ptr().cast();
-                let read = hdf5::sync::sync(|| H5Aread(attribute.id(), dtype.id(), buffer));
-                (read >= 0).then_some(())?;
-                let names = pointers
-                    .iter()
-                    .map(|&text| match text.is_null() {
-                        true => Some(String::new()),
-                        false => CStr::from_ptr(text).to_str().ok().map(str::to_string),
-                    })
-                    .collect();
-                hdf5::sync::sync(|| H5Dvlen_reclaim(dtype.id(), space.id(), H5P_DEFAULT, buffer));
-                names
-            }
+            let texts = super::sound::texts_of(&attribute).ok()?;
+            texts.into_iter().map(|text| String::from_utf8(text).ok()).collect()
         }
         _ => None,
     }
@@ -540,6 +552,9 @@ pub(crate) fn chunk_of(dataset: &Dataset) -> Option<Vec<u64>> {
 /// Every attribute: its name, and its value if that is one number or a few strings, else its type and shape.
 pub(crate) fn attributes_of(object: &hdf5::Location) -> Vec<(String, String)> {
     const SHOWN: usize = 60;
+    if let Err(why) = super::sound::check_attributes(object) {
+        return vec![("attributes".to_string(), format!("cannot be read: {why}"))];
+    }
     let mut names = object.attr_names().unwrap_or_default();
     names.sort();
     let value = |name: &String| {
@@ -555,6 +570,9 @@ pub(crate) fn attributes_of(object: &hdf5::Location) -> Vec<(String, String)> {
         }
         match object.attr(name) {
             Ok(attribute) => {
+                if let Err(why) = super::sound::check_attribute(&attribute) {
+                    return format!("cannot be read: {why}");
+                }
                 let kind = attribute.dtype().map(|of| type_name(&of)).unwrap_or_else(|_| "unknown type".to_string());
                 format!("{kind} {:?}", attribute.shape())
             }

@@ -1,7 +1,8 @@
-//! The object header of a dataset: its dataspace and its layout, if that is chunked or compact.
+//! The object header of a dataset: its dataspace and its layout, if that is chunked or compact; its fill value.
 //!
 //! Source: *HDF5 File Format Specification Version 3.0*, IV.A.1 (headers of versions 1 and 2), IV.A.2.b (dataspace),
-//! IV.A.2.i (data layout, versions 1 to 4; compact: 3 and 4), IV.A.2.q (continuation).
+//! IV.A.2.e and f (fill value, old and new), IV.A.2.i (data layout, versions 1 to 4; compact: 3 and 4),
+//! IV.A.2.m (attribute), IV.A.2.q (continuation).
 
 use super::tables::check_seal;
 use super::{Cursor, Found, Tables};
@@ -51,9 +52,21 @@ pub(super) enum Index {
     BTree2(Option<u64>),
 }
 
+/// What an element is that was never written, as stored. None: nothing was chosen.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Fills {
+    pub(crate) new: Option<Vec<u8>>,
+    /// Of a message for old versions of the library.
+    pub(crate) old: Option<Vec<u8>>,
+}
+
 /// What of the messages was found so far.
 #[derive(Default)]
 struct Messages {
+    /// Only fill values and attributes are looked for.
+    fills_only: bool,
+    fills: Fills,
+    has_bad_attribute: bool,
     layout: Option<Stored>,
     space: Option<Space>,
     /// Blocks that are yet to be read: address and bytes.
@@ -63,39 +76,30 @@ struct Messages {
 /// Reads the header at `address`.
 pub(super) fn read(tables: &mut Tables, address: u64) -> Found<(Stored, Space)> {
     let mut messages = Messages::default();
-    let start = tables.read_at_most(address, 64)?;
-    let versioned = start.starts_with(b"OHDR");
-    // Version 2: creation order in each message.
-    let ordered = match versioned {
-        true => read_first_2(tables, address, &start, &mut messages)?,
-        false => {
-            let mut cursor = tables.cursor(&start);
-            if cursor.byte()? != 1 {
-                return Err(NOT_A_HEADER);
-            }
-            cursor.take(7)?;
-            messages.blocks.push((address.checked_add(16).ok_or(NOT_A_HEADER)?, cursor.number(4)?));
-            false
-        }
-    };
-    for _ in 0..MOST_BLOCKS {
-        // They may come in different blocks.
-        if let (Some(_), Some(_)) = (&messages.layout, &messages.space)
-            && let (Some(layout), Some(space)) = (messages.layout.take(), messages.space.take())
-        {
-            return Ok((layout, space));
-        }
-        let (at, n_bytes) = messages.blocks.pop().ok_or("its header has no layout of chunks")?;
-        let n_bytes = usize::try_from(n_bytes).map_err(|_| NOT_A_HEADER)?;
-        if versioned {
-            let block = tables.read_sealed(at, n_bytes, b"OCHK")?;
-            messages.take_2(tables, &block, ordered)?;
-        } else {
-            let block = tables.read(at, n_bytes)?;
-            messages.take_1(tables, &block)?;
-        }
+    // They may come in different blocks.
+    messages.read_until(tables, address, |found| found.layout.is_some() && found.space.is_some())?;
+    match (messages.layout, messages.space) {
+        (Some(layout), Some(space)) => Ok((layout, space)),
+        _ => Err("its header has no layout of chunks"),
     }
-    Err("its header has too many blocks")
+}
+
+/// Errors: the parts of an attribute do not lie within it.
+pub(super) fn check_attributes(tables: &mut Tables, address: u64) -> Found<()> {
+    let mut messages = Messages { fills_only: true, ..Messages::default() };
+    // The library says itself what it does not find in a header.
+    let _ = messages.read_until(tables, address, |found| found.has_bad_attribute);
+    match messages.has_bad_attribute {
+        true => Err("the parts of an attribute are longer than all of it: the file is damaged"),
+        false => Ok(()),
+    }
+}
+
+/// Reads the fill value from the header at `address`, whatever its layout.
+pub(super) fn fills(tables: &mut Tables, address: u64) -> Found<Fills> {
+    let mut messages = Messages { fills_only: true, ..Messages::default() };
+    messages.read_until(tables, address, |_| false)?;
+    Ok(messages.fills)
 }
 
 /// The first block of a header of version 2. Says whether messages have a creation order.
@@ -119,6 +123,40 @@ fn read_first_2(tables: &mut Tables, address: u64, start: &[u8], messages: &mut 
 }
 
 impl Messages {
+    /// Takes the messages of the header at `address`, block by block, until there is enough or no other block.
+    fn read_until(&mut self, tables: &mut Tables, address: u64, is_enough: impl Fn(&Messages) -> bool) -> Found<()> {
+        let start = tables.read_at_most(address, 64)?;
+        let versioned = start.starts_with(b"OHDR");
+        // Version 2: creation order in each message.
+        let ordered = match versioned {
+            true => read_first_2(tables, address, &start, self)?,
+            false => {
+                let mut cursor = tables.cursor(&start);
+                if cursor.byte()? != 1 {
+                    return Err(NOT_A_HEADER);
+                }
+                cursor.take(7)?;
+                self.blocks.push((address.checked_add(16).ok_or(NOT_A_HEADER)?, cursor.number(4)?));
+                false
+            }
+        };
+        for _ in 0..MOST_BLOCKS {
+            if is_enough(self) {
+                return Ok(());
+            }
+            let Some((at, n_bytes)) = self.blocks.pop() else { return Ok(()) };
+            let n_bytes = usize::try_from(n_bytes).map_err(|_| NOT_A_HEADER)?;
+            if versioned {
+                let block = tables.read_sealed(at, n_bytes, b"OCHK")?;
+                self.take_2(tables, &block, ordered)?;
+            } else {
+                let block = tables.read(at, n_bytes)?;
+                self.take_1(tables, &block)?;
+            }
+        }
+        Err("its header has too many blocks")
+    }
+
     /// Messages of a block of a header of version 1.
     fn take_1(&mut self, tables: &Tables, block: &[u8]) -> Found<()> {
         let mut cursor = tables.cursor(block);
@@ -146,6 +184,11 @@ impl Messages {
     fn take(&mut self, kind: u64, flags: u8, mut message: Cursor) -> Found<()> {
         let is_shared = flags & 2 != 0;
         match kind {
+            0x04 | 0x05 if self.fills_only && is_shared => return Err("its header shares its fill value with others"),
+            0x04 if self.fills_only => self.fills.old = fill_of(&mut message, true)?,
+            0x05 if self.fills_only => self.fills.new = fill(&mut message)?,
+            0x01 | 0x08 if self.fills_only => {}
+            0x0c if !is_shared => self.has_bad_attribute |= !attribute_fits(&mut message),
             0x01 | 0x08 if is_shared => return Err("its header shares its shape or layout with others"),
             0x01 => self.space = Some(space(&mut message)?),
             0x08 => self.layout = Some(layout(&mut message)?),
@@ -156,6 +199,50 @@ impl Messages {
             _ => {}
         }
         Ok(())
+    }
+}
+
+/// Whether name, type and dataspace of an attribute lie within its message.
+fn attribute_fits(message: &mut Cursor) -> bool {
+    let mut take_all = || -> Found<()> {
+        let version = message.byte()?;
+        message.take(1)?;
+        let sizes = [message.number(2)?, message.number(2)?, message.number(2)?];
+        if version == 3 {
+            message.take(1)?;
+        }
+        for size in sizes {
+            let size = if version == 1 { size.next_multiple_of(8) } else { size };
+            message.take(size as usize)?;
+        }
+        Ok(())
+    };
+    take_all().is_ok()
+}
+
+fn fill(message: &mut Cursor) -> Found<Option<Vec<u8>>> {
+    let version = message.byte()?;
+    let is_there = match version {
+        1 | 2 => {
+            message.take(2)?;
+            message.byte()? != 0
+        }
+        3 => message.byte()? & 0x20 != 0,
+        _ => return Err("its fill value is of a newer version"),
+    };
+    fill_of(message, is_there)
+}
+
+/// A fill value after its length. Without a length it is zeros.
+fn fill_of(message: &mut Cursor, is_there: bool) -> Found<Option<Vec<u8>>> {
+    if !is_there {
+        return Ok(None);
+    }
+    let n_bytes = message.word()? as usize;
+    // A length of -1 says that there is none.
+    match n_bytes {
+        0 | 0xffff_ffff => Ok(None),
+        n_bytes => Ok(Some(message.take(n_bytes)?.to_vec())),
     }
 }
 

@@ -12,6 +12,7 @@ mod btree;
 mod header;
 mod tables;
 
+pub(crate) use header::Fills;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use tables::{Cursor, Tables};
@@ -88,6 +89,17 @@ pub(crate) fn compact_at(file: &File, base: u64, header: u64, shape: &[u64]) -> 
         (header::Stored::Compact(_), _) => Err("its header says another shape than the library"),
         _ => Err("it is not compact"),
     }
+}
+
+/// The fill value in the header at `header`. Not collective.
+pub(crate) fn fills_at(file: &File, base: u64, header: u64) -> Found<Fills> {
+    header::fills(&mut Tables::of(file, base)?, header)
+}
+
+/// Whether the parts of all attributes in the header at `header` lie within them. A header that cannot be read has none. Not collective.
+pub(crate) fn check_attributes_at(file: &File, base: u64, header: u64) -> Found<()> {
+    let Ok(mut tables) = Tables::of(file, base) else { return Ok(()) };
+    header::check_attributes(&mut tables, header)
 }
 
 /// How addresses and lengths are stored in a file.
