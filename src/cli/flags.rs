@@ -334,6 +334,12 @@ pub struct BoostFlags {
     /// Share of the features that a tree looks at. Default 1.
     #[arg(long, value_name = "F", allow_negative_numbers = true, visible_alias = "colsample-bytree")]
     pub column_sample: Option<f64>,
+    /// Share of these that each level of a tree looks at. Default 1.
+    #[arg(long, value_name = "F", allow_negative_numbers = true, visible_alias = "colsample-bylevel")]
+    pub column_sample_level: Option<f64>,
+    /// Share of these that each node looks at. Default 1.
+    #[arg(long, value_name = "F", allow_negative_numbers = true, visible_alias = "colsample-bynode")]
+    pub column_sample_node: Option<f64>,
     /// Stop when the loss of the rows of --valid-fraction has not improved for so many rounds, and keep the best. Default 0: do not.
     #[arg(long, value_name = "ROUNDS", value_parser = whole(), visible_alias = "early-stopping-rounds")]
     pub early_stop: Option<u64>,

@@ -83,6 +83,10 @@ pub struct BoostConfig {
     pub row_sample: f64,
     /// Share of the features that a tree looks at. Default 1.
     pub column_sample: f64,
+    /// Share of these that a level of a tree looks at. Default 1.
+    pub column_sample_level: f64,
+    /// Share of these that a node looks at. Default 1.
+    pub column_sample_node: f64,
     /// Stop when the loss of the rows of `valid_fraction` has not improved for so many rounds, and keep the best; 0: do not.
     pub early_stop: u64,
 }
@@ -112,6 +116,8 @@ impl Default for BoostConfig {
             interactions: Vec::new(),
             row_sample: 1.0,
             column_sample: 1.0,
+            column_sample_level: 1.0,
+            column_sample_node: 1.0,
             early_stop: 0,
         }
     }
@@ -163,6 +169,8 @@ impl BoostConfig {
             ("--shrinkage", self.shrinkage),
             ("--row-sample", self.row_sample),
             ("--column-sample", self.column_sample),
+            ("--column-sample-level", self.column_sample_level),
+            ("--column-sample-node", self.column_sample_node),
         ];
         for (flag, value) in shares {
             if !(value > 0.0 && value <= 1.0) {

@@ -9,6 +9,7 @@
 //! integers: whichever child's histogram is counted and whichever is the difference, however rows are cut, the bits are the same.
 
 mod category;
+mod columns;
 mod histogram;
 mod pair;
 mod queue;
@@ -19,6 +20,7 @@ mod sync;
 mod tests;
 
 pub use category::CategoryConfig;
+pub use columns::ColumnSample;
 pub use pair::{Pair, Sums, UNIT_BITS};
 pub use rows::LeafRows;
 pub use split::{Bounds, Split, leaf_value};
@@ -27,6 +29,7 @@ use crate::comm::Communicator;
 use crate::config::Growth;
 use crate::data::binned::{BinnedTable, deal_features};
 use crate::error::Result;
+use columns::{Columns, Way};
 use histogram::Histograms;
 use queue::Queue;
 use split::{Leaf, Splitter};
@@ -47,23 +50,12 @@ pub struct TreeConfig {
     pub l2: f64,
     /// A split that lowers the loss by no more is not made.
     pub min_gain: f64,
+    pub columns: ColumnSample,
     pub categories: CategoryConfig,
     /// By feature: 1, values of leaves may not fall as it rises; −1, not rise; 0 or beyond the end: free.
     pub monotone: Vec<i8>,
     /// Features that may meet on a way from the root to a leaf, in groups; those of no group meet no other. Empty: all may.
     pub interactions: Vec<Vec<u32>>,
-}
-
-impl TreeConfig {
-    /// Whether a leaf below splits by the features of `path` may be split by a feature.
-    fn may_use(&self, path: &[u32]) -> impl Fn(u32) -> bool + Sync {
-        let is_free = self.interactions.is_empty() || path.is_empty();
-        let together = |group: &&Vec<u32>| path.iter().all(|feature| group.contains(feature));
-        let groups: Vec<&Vec<u32>> = self.interactions.iter().filter(together).collect();
-        let path = path.to_vec();
-        let allowed: std::collections::BTreeSet<u32> = groups.into_iter().flatten().copied().chain(path).collect();
-        move |feature| is_free || allowed.contains(&feature)
-    }
 }
 
 /// What a gradient and a hessian of 1 unit in a pair stand for.
@@ -126,6 +118,7 @@ struct Node {
     sums: Sums,
     depth: usize,
     bounds: Bounds,
+    way: Way,
     /// Features of the splits above it, where it matters which.
     path: Vec<u32>,
     best: Option<Split>,
@@ -157,12 +150,22 @@ impl<'t> Grower<'t> {
 
     /// Grows one tree. Collective.
     ///
+    /// * `number`: of the tree, for its samples of features.
     /// * `taken`: rows here that take part.
     /// * `pairs`: of every row here.
-    pub fn grow(&mut self, comm: &Communicator, taken: &[u32], pairs: &[Pair], scale: PairScale) -> Result<Grown> {
+    pub fn grow(
+        &mut self,
+        comm: &Communicator,
+        number: u64,
+        taken: &[u32],
+        pairs: &[Pair],
+        scale: PairScale,
+    ) -> Result<Grown> {
         self.rows.reset(taken);
         self.histograms.reset();
-        let mut nodes = vec![self.root(comm, pairs, scale)?];
+        let config = self.config.clone();
+        let columns = Columns::new(&config.columns, &config.interactions, self.table.n_features(), number);
+        let mut nodes = vec![self.root(comm, pairs, scale, &columns)?];
         let mut queue = Queue::new(self.config.growth);
         queue.push(&nodes[0], 0, 0);
         let mut grown = Grown::default();
@@ -173,7 +176,7 @@ impl<'t> Grower<'t> {
             if nodes[node].children.is_none() {
                 let room = self.config.max_leaves - leaves.len();
                 let batch = queue.first_unsplit(&nodes, BATCH.min(room));
-                self.split_ahead(comm, pairs, scale, &mut nodes, &batch)?;
+                self.split_ahead(comm, pairs, scale, &columns, &mut nodes, &batch)?;
             }
             queue.pop();
             let (Some(split), Some(children)) = (nodes[node].best.clone(), nodes[node].children) else { break };
@@ -208,7 +211,7 @@ impl<'t> Grower<'t> {
     }
 
     /// All rows in one leaf. Collective.
-    fn root(&mut self, comm: &Communicator, pairs: &[Pair], scale: PairScale) -> Result<Node> {
+    fn root(&mut self, comm: &Communicator, pairs: &[Pair], scale: PairScale, columns: &Columns<'_>) -> Result<Node> {
         let rows = 0..self.rows.len();
         let n_rows = sync::sum_counts(comm, &[rows.len() as u64])?[0];
         let histogram = self.histograms.take();
@@ -221,12 +224,13 @@ impl<'t> Grower<'t> {
             sums,
             depth: 0,
             bounds: Bounds::default(),
+            way: Way::ROOT,
             path: Vec::new(),
             best: None,
             histogram: Some(histogram),
             children: None,
         };
-        let found = self.best_splits(comm, scale, &[&root])?;
+        let found = self.best_splits(comm, scale, columns, &[&root])?;
         root.best = found.into_iter().next().flatten();
         Ok(root)
     }
@@ -237,6 +241,7 @@ impl<'t> Grower<'t> {
         comm: &Communicator,
         pairs: &[Pair],
         scale: PairScale,
+        columns: &Columns<'_>,
         nodes: &mut Vec<Node>,
         batch: &[usize],
     ) -> Result<()> {
@@ -259,7 +264,7 @@ impl<'t> Grower<'t> {
             if !self.config.interactions.is_empty() && !path.contains(&split.feature) {
                 path.push(split.feature);
             }
-            let depth = parent.depth + 1;
+            let (depth, ways) = (parent.depth + 1, parent.way.children());
             let sums = [split.left, parent.sums - split.left];
             let n_rows = [n_left, parent.n_rows - n_left];
             let ranges = [parent.rows.start..middle, middle..parent.rows.end];
@@ -270,11 +275,22 @@ impl<'t> Grower<'t> {
             to_count.push((at, ranges[smaller].clone(), n_rows[smaller]));
             to_subtract.extend(of_parent.map(|parent| (parent, at)));
             parent.children = Some(children);
-            for (((rows, histogram), (n_rows, sums)), bounds) in
-                ranges.into_iter().zip(histograms).zip(n_rows.into_iter().zip(sums)).zip(bounds)
+            for (((rows, histogram), (n_rows, sums)), (bounds, way)) in
+                ranges.into_iter().zip(histograms).zip(n_rows.into_iter().zip(sums)).zip(bounds.into_iter().zip(ways))
             {
                 let path = path.clone();
-                nodes.push(Node { rows, n_rows, sums, depth, bounds, path, best: None, histogram, children: None });
+                nodes.push(Node {
+                    rows,
+                    n_rows,
+                    sums,
+                    depth,
+                    bounds,
+                    way,
+                    path,
+                    best: None,
+                    histogram,
+                    children: None,
+                });
             }
         }
         let ranges: Vec<_> = to_count.iter().map(|(at, rows, _)| (*at, rows.clone())).collect();
@@ -283,7 +299,7 @@ impl<'t> Grower<'t> {
         sync::sum_histograms(comm, &mut self.histograms, &counts)?;
         self.histograms.subtract(&to_subtract);
         let children: Vec<&Node> = nodes[first_child..].iter().collect();
-        let found = self.best_splits(comm, scale, &children)?;
+        let found = self.best_splits(comm, scale, columns, &children)?;
         for (child, best) in nodes[first_child..].iter_mut().zip(found) {
             child.best = best;
             if child.best.is_none() {
@@ -294,8 +310,14 @@ impl<'t> Grower<'t> {
     }
 
     /// The best split of each leaf over the features of all ranks. Collective.
-    fn best_splits(&self, comm: &Communicator, scale: PairScale, nodes: &[&Node]) -> Result<Vec<Option<Split>>> {
-        let mine = self.splitter.best_of_mine(&self.config, scale, &self.histograms, nodes);
+    fn best_splits(
+        &self,
+        comm: &Communicator,
+        scale: PairScale,
+        columns: &Columns<'_>,
+        nodes: &[&Node],
+    ) -> Result<Vec<Option<Split>>> {
+        let mine = self.splitter.best_of_mine(&self.config, scale, columns, &self.histograms, nodes);
         sync::best_of_all(comm, mine, self.set_words)
     }
 }

@@ -1,5 +1,6 @@
 //! The best split of a leaf: one pass over the bins of each feature.
 
+use super::columns::Columns;
 use super::histogram::Histograms;
 use super::pair::Sums;
 use super::{Node, PairScale, TreeConfig};
@@ -98,6 +99,7 @@ impl Splitter {
         &self,
         config: &TreeConfig,
         scale: PairScale,
+        columns: &Columns<'_>,
         histograms: &Histograms,
         nodes: &[&Node],
     ) -> Vec<Option<Split>> {
@@ -107,7 +109,8 @@ impl Splitter {
                 return None;
             }
             let leaf = Leaf::of(node, config, scale);
-            let may_use = config.may_use(&node.path);
+            let allowed = columns.of_node(node.depth, node.way, &node.path);
+            let may_use = |feature: u32| allowed.as_ref().is_none_or(|allowed| allowed.binary_search(&feature).is_ok());
             let splits = self.features.par_iter().with_min_len(4).filter(|feature| may_use(feature.number));
             let splits = splits.filter_map(|feature| leaf.best_split(feature, &histogram[feature.bins.clone()]));
             splits.reduce_with(|one, other| if other.is_better_than(&one) { other } else { one })

@@ -28,6 +28,7 @@ fn config() -> TreeConfig {
         l2: 0.5,
         min_gain: 0.0,
         categories: CategoryConfig { smooth: 10.0, l2: 10.0, most: 32, one_hot: 4, group_rows: 100.0 },
+        columns: ColumnSample { tree: 1.0, level: 1.0, node: 1.0, seed: 0 },
         monotone: vec![],
         interactions: vec![],
     }
@@ -90,6 +91,7 @@ struct PlainLeaf {
     bounds: [f64; 2],
     /// Features of the splits above.
     path: Vec<u32>,
+    way: Way,
 }
 
 fn value(sums: Sums, config: &TreeConfig, l2: f64, bounds: [f64; 2]) -> f64 {
@@ -161,12 +163,9 @@ fn plain_split(table: &BinnedTable, pairs: &[Pair], leaf: &PlainLeaf, config: &T
     };
     let mut best: Option<Split> = None;
     for (feature, bins) in table.features.iter().enumerate() {
-        let may_meet = |group: &Vec<u32>| leaf.path.iter().chain([&(feature as u32)]).all(|f| group.contains(f));
-        if !(config.interactions.is_empty()
-            || leaf.path.is_empty()
-            || leaf.path.contains(&(feature as u32))
-            || config.interactions.iter().any(may_meet))
-        {
+        let columns = Columns::new(&config.columns, &config.interactions, table.n_features(), 5);
+        let allowed = columns.of_node(leaf.depth, leaf.way, &leaf.path);
+        if allowed.is_some_and(|allowed| !allowed.contains(&(feature as u32))) {
             continue;
         }
         let missing = bins.missing_bin();
@@ -228,7 +227,7 @@ fn plain_tree(
     config: &TreeConfig,
 ) -> (Vec<(usize, Split)>, Vec<PlainLeaf>) {
     let bounds = [f64::NEG_INFINITY, f64::INFINITY];
-    let mut leaves = vec![PlainLeaf { rows: taken.to_vec(), depth: 0, bounds, path: vec![] }];
+    let mut leaves = vec![PlainLeaf { rows: taken.to_vec(), depth: 0, bounds, path: vec![], way: Way::ROOT }];
     let mut best = vec![plain_split(table, pairs, &leaves[0], config)];
     let mut splits = Vec::new();
     while leaves.len() < config.max_leaves {
@@ -265,8 +264,9 @@ fn plain_tree(
             bounds[low][1] = middle;
             bounds[high][0] = middle;
         }
-        leaves[leaf] = PlainLeaf { rows: left, bounds: bounds[0], ..child.clone() };
-        leaves.push(PlainLeaf { rows: right, bounds: bounds[1], ..child });
+        let [left_way, right_way] = child.way.children();
+        leaves[leaf] = PlainLeaf { rows: left, bounds: bounds[0], way: left_way, ..child.clone() };
+        leaves.push(PlainLeaf { rows: right, bounds: bounds[1], way: right_way, ..child });
         best[leaf] = plain_split(table, pairs, &leaves[leaf], config);
         best.push(plain_split(table, pairs, &leaves[leaves.len() - 1], config));
         splits.push((leaf, split));
@@ -358,6 +358,14 @@ fn trees_are_those_of_the_plain_grower_on_any_number_of_ranks() {
             config: TreeConfig { interactions: vec![vec![0, 1], vec![1, 2]], ..config() },
             seed: 1,
         },
+        Case {
+            n_rows: 3000,
+            bins: vec![30, 20, 25, 17, 9, 40],
+            missing_every: 2,
+            category_every: 0,
+            config: TreeConfig { columns: ColumnSample { tree: 0.9, level: 0.8, node: 0.5, seed: 9 }, ..config() },
+            seed: 3,
+        },
     ];
     for case in &cases {
         let (table, pairs) = table(case);
@@ -376,8 +384,8 @@ fn trees_are_those_of_the_plain_grower_on_any_number_of_ranks() {
                     .collect();
                 let mut grower = Grower::new(comm, &here, &case.config);
                 // Twice, since buffers are used again.
-                grower.grow(comm, &taken, &pairs[rows.clone()], SCALE)?;
-                let grown = grower.grow(comm, &taken, &pairs[rows.clone()], SCALE)?;
+                grower.grow(comm, 5, &taken, &pairs[rows.clone()], SCALE)?;
+                let grown = grower.grow(comm, 5, &taken, &pairs[rows.clone()], SCALE)?;
                 let of_leaves: Vec<Vec<u32>> = grown
                     .leaves
                     .iter()
@@ -411,7 +419,7 @@ fn rows_that_took_no_part_follow_the_tree() {
     let (taken, others): (Vec<u32>, Vec<u32>) = (0..2000).partition(|row| row % 3 == 0);
     let found = run_threads(1, 2, |comm| {
         let mut grower = Grower::new(comm, &table, &case.config);
-        let grown = grower.grow(comm, &taken, &pairs, SCALE)?;
+        let grown = grower.grow(comm, 5, &taken, &pairs, SCALE)?;
         let mut rest = LeafRows::default();
         rest.reset(&others);
         let leaves = rest.follow(&table, &grown);

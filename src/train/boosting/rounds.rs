@@ -13,7 +13,8 @@ use crate::error::{Error, Result};
 use crate::exact::BlockSums;
 use crate::exact::scale::{ceil_log2, exponent_of, from_order_key, order_key, pow2};
 use crate::grow::{
-    CategoryConfig, Child, Grower, Grown, LeafRows, Pair, PairScale, Split, TreeConfig, UNIT_BITS, leaf_value,
+    CategoryConfig, Child, ColumnSample, Grower, Grown, LeafRows, Pair, PairScale, Split, TreeConfig, UNIT_BITS,
+    leaf_value,
 };
 use crate::model::{Boosted, Tree};
 use crate::objective::PairLoss;
@@ -93,6 +94,12 @@ impl<'a> Boosting<'a> {
             l1: config.l1,
             l2: config.l2,
             min_gain: boost.min_gain,
+            columns: ColumnSample {
+                tree: boost.column_sample,
+                level: boost.column_sample_level,
+                node: boost.column_sample_node,
+                seed: config.seed,
+            },
             categories: CategoryConfig {
                 smooth: boost.cat_smooth,
                 l2: boost.cat_l2,
@@ -159,7 +166,7 @@ impl<'a> Boosting<'a> {
                 }
             }
             // No tree will be split later either, if it is to see the same rows and features.
-            if !has_split && self.boost.row_sample == 1.0 && self.boost.column_sample == 1.0 {
+            if !has_split && self.boost.row_sample == 1.0 && self.tree_config.columns.is_all() {
                 break;
             }
         }
@@ -253,7 +260,7 @@ impl<'a> Boosting<'a> {
         let bounds = self.agree_bounds(class, taken)?;
         let scale = self.quantise(number, class, bounds);
         let grown = match bounds.gradient {
-            Some(_) => self.grower.grow(self.comm, taken, &self.units, scale)?,
+            Some(_) => self.grower.grow(self.comm, number, taken, &self.units, scale)?,
             None => self.grower.one_leaf(self.comm, taken)?,
         };
         let values = match &self.quantiles {
