@@ -47,6 +47,9 @@ impl ColumnCode {
 
     /// The place of a number among `values`; NaN: it is not there.
     fn place_of(&self, value: f64) -> f64 {
+        if value.is_nan() {
+            return value;
+        }
         let place = self.values.binary_search_by(|known| order_key(*known).cmp(&order_key(value)));
         place.map_or(f64::NAN, |place| place as f64)
     }

@@ -10,6 +10,8 @@ mod categories;
 mod constraints;
 mod quantiles;
 mod rounds;
+#[cfg(test)]
+mod tests;
 
 use super::linear_family::{digest, median};
 use super::measure::{ScoredRows, Show, measure};

@@ -1,0 +1,233 @@
+//! Boosting as a whole: the same bits however a job is cut, options that do what they say, tables with something wrong.
+
+use super::super::linear_family::train_source;
+use super::super::prepare::HeldOut;
+use super::super::score::Scorer;
+use super::super::{Model, Reading, Silent, TrainReport};
+use crate::comm::run_threads;
+use crate::config::{BoostConfig, BoostLoss, ClassWeight, Growth, Kind, TrainConfig};
+use crate::data::memory::MemorySource;
+use crate::data::names::TableNames;
+use crate::data::{Block, DataSource, TargetKind};
+use crate::error::Result;
+use crate::model::{Boosted, Scores};
+use crate::rng::{Draws, Stream};
+
+const D: usize = 6;
+
+/// Column 1 has gaps, 2 is constant, 3 a category of numbers, 4 missing altogether, 5 has huge values.
+fn features(n: usize) -> Vec<f64> {
+    let draws = Draws::new(41, Stream::Synthetic);
+    let value = |row: usize, j: usize| match j {
+        1 if row % 5 == 2 => f64::NAN,
+        2 => 7.0,
+        3 if row % 17 == 4 => f64::NAN,
+        3 => draws.below(30, row as u64, 3) as f64 * 10.0 - 50.0,
+        4 => f64::NAN,
+        5 if row % 23 == 1 => 1e300,
+        5 if row % 29 == 1 => -1e300,
+        _ => draws.normal(row as u64, j as u64),
+    };
+    (0..n * D).map(|i| value(i / D, i % D)).collect()
+}
+
+fn score(x: &[f64], row: usize) -> f64 {
+    let x = &x[row * D..(row + 1) * D];
+    let of_category = if x[3].is_nan() { 0.5 } else { (x[3] as i64).rem_euclid(70) as f64 / 40.0 - 0.8 };
+    let gap = if x[1].is_nan() { 1.0 } else { x[1] };
+    x[0] + 0.5 * gap * x[0].signum() + of_category + 0.3 * Draws::new(43, Stream::Synthetic).normal(row as u64, 0)
+}
+
+/// Every thirteenth row has no weight, and then a target that is no use.
+fn table(n: usize, target: impl Fn(f64) -> f64, kind: TargetKind) -> MemorySource {
+    let x = features(n);
+    let y = (0..n).map(|row| target(score(&x, row))).collect();
+    let weight = (0..n as u64)
+        .map(|row| if row % 13 == 3 { 0.0 } else { 0.5 + Draws::new(3, Stream::Synthetic).uniform(row, 0) });
+    let table = MemorySource::from_f64(x, D).unwrap().with_target(y, kind).unwrap();
+    table.with_weight(weight.collect()).unwrap()
+}
+
+fn config(change: impl FnOnce(&mut BoostConfig)) -> TrainConfig {
+    let mut boost = BoostConfig { rounds: 6, max_leaves: 12, max_bins: 40, min_rows: 5, ..BoostConfig::default() };
+    change(&mut boost);
+    TrainConfig { boost: Some(boost), ..TrainConfig::of(Kind::Boost) }
+}
+
+fn train(size: usize, threads: usize, table: &MemorySource, config: &TrainConfig) -> Result<(Model, TrainReport)> {
+    let config = config.resolved()?;
+    let all = run_threads(size, threads, |comm| {
+        let mut source = table.clone();
+        let trained =
+            train_source(comm, &mut source, &TableNames::default(), &config, &Reading::default(), &mut Silent);
+        comm.agree(trained)
+    })?;
+    assert!(all.iter().all(|(model, _)| *model == all[0].0), "ranks of one world differ");
+    Ok(all.into_iter().next().unwrap())
+}
+
+fn boosted(model: &Model) -> &Boosted {
+    let Scores::Boosted(boosted) = &model.scores else { panic!("not boosted") };
+    boosted
+}
+
+fn scores(model: &Model, table: &MemorySource) -> Vec<f64> {
+    let mut source = table.clone();
+    let mut block = Block::empty();
+    source.read(0..source.schema().n_rows, &mut block).unwrap();
+    Scorer::new(model, &source, "table").unwrap().scores(&block).unwrap()
+}
+
+/// The model of one rank, after all cuts gave the same.
+fn same_on_all_cuts(name: &str, table: &MemorySource, config: &TrainConfig) -> (Model, TrainReport) {
+    let alone = train(1, 1, table, config).unwrap();
+    for (size, threads) in [(1, 2), (2, 1), (3, 2), (5, 1), (8, 1)] {
+        let (model, report) = train(size, threads, table, config).unwrap();
+        assert_eq!(model.digest, alone.0.digest, "{name}: {size} ranks, {threads} threads");
+        assert_eq!(boosted(&model), boosted(&alone.0), "{name}");
+        assert_eq!(report.valid, alone.1.valid, "{name}");
+    }
+    let history = &alone.0.history[0].1;
+    assert!(history.len() < 2 || history[history.len() - 1] < history[0], "{name} learns: {history:?}");
+    alone
+}
+
+#[test]
+fn every_loss_gives_the_same_bits_on_any_number_of_ranks_and_threads() {
+    let amounts = table(900, |score| score.exp(), TargetKind::Float);
+    let numbers = table(900, |score| 10.0 + score, TargetKind::Float);
+    for loss in [BoostLoss::Squared, BoostLoss::Absolute, BoostLoss::Huber, BoostLoss::Quantile] {
+        same_on_all_cuts(&format!("{loss:?}"), &numbers, &config(|boost| boost.loss = loss));
+    }
+    for loss in [BoostLoss::Poisson, BoostLoss::Gamma, BoostLoss::Tweedie] {
+        same_on_all_cuts(&format!("{loss:?}"), &amounts, &config(|boost| boost.loss = loss));
+    }
+    same_on_all_cuts("two", &table(900, |s| f64::from(s > 0.3), TargetKind::Integer), &config(|_| ()));
+    same_on_all_cuts("four", &table(900, |s| s.clamp(-1.0, 2.0).round() + 7.0, TargetKind::Integer), &config(|_| ()));
+}
+
+#[test]
+fn every_option_gives_the_same_bits_on_any_number_of_ranks_and_threads() {
+    let table = table(1100, |s| f64::from(s > 0.3), TargetKind::Integer);
+    let options: [(&str, fn(&mut BoostConfig)); 9] = [
+        ("level", |boost| (boost.growth, boost.max_depth) = (Growth::Level, 3)),
+        ("samples", |boost| (boost.row_sample, boost.column_sample, boost.column_sample_node) = (0.6, 0.7, 0.5)),
+        ("categories", |boost| (boost.categorical, boost.min_data_per_group) = (vec!["3".into()], 10)),
+        ("two bins", |boost| boost.max_bins = 2),
+        ("many bins", |boost| boost.max_bins = 60_000),
+        ("monotone", |boost| boost.monotone = vec!["0:1".into()]),
+        ("groups", |boost| boost.interactions = vec!["0+1".into(), "3+5".into()]),
+        ("one leaf", |boost| boost.max_leaves = 1),
+        ("large leaves", |boost| (boost.min_rows, boost.min_gain, boost.min_hessian) = (100, 0.5, 2.0)),
+    ];
+    for (name, change) in options {
+        let (model, _) = same_on_all_cuts(name, &table, &config(change));
+        let n_leaves = boosted(&model).trees.iter().map(|tree| tree.n_leaves()).max();
+        assert_eq!(n_leaves == Some(1), name == "one leaf", "{name}");
+    }
+    let stopping = TrainConfig { valid_fraction: 0.3, ..config(|boost| (boost.early_stop, boost.rounds) = (3, 200)) };
+    let (model, report) = same_on_all_cuts("early stop", &table, &stopping);
+    let losses = &model.history[1].1;
+    let best = (0..losses.len()).min_by(|one, other| losses[*one].total_cmp(&losses[*other])).unwrap();
+    assert_eq!(boosted(&model).n_rounds(), best + 1, "the best round is the last that is kept");
+    assert!(losses.len() < 200 && losses.len() == best + 4 && report.valid.get("auc").unwrap() > 0.8);
+    let folds = TrainConfig { folds: 2, ..config(|_| ()) };
+    let (_, report) = same_on_all_cuts("folds", &table, &folds);
+    assert!(report.folds.iter().any(|(name, values)| name == "auc" && values.len() == 2));
+    let balanced = TrainConfig { class_weight: ClassWeight::Balanced, l1: 0.1, l2: 2.0, ..config(|_| ()) };
+    same_on_all_cuts("balanced", &table, &balanced);
+}
+
+#[test]
+fn categories_split_by_what_they_do_and_not_by_their_numbers() {
+    let table = table(3000, |s| s, TargetKind::Float);
+    let loss = |change: fn(&mut BoostConfig)| {
+        let (model, report) = train(2, 1, &table, &config(change)).unwrap();
+        (report.loss, boosted(&model).importance()[3], model)
+    };
+    let (as_number, ..) = loss(|boost| boost.rounds = 20);
+    let (as_category, importance, model) = loss(|boost| {
+        (boost.rounds, boost.categorical, boost.cat_smooth, boost.min_data_per_group) =
+            (20, vec!["X[3]".into()], 1.0, 5)
+    });
+    assert!(as_category < as_number, "{as_category} for {as_number}");
+    assert!(importance.splits > 0);
+    // A category that nobody knew goes where what is missing goes.
+    let mut x = features(50);
+    let of = |value: f64, x: &mut Vec<f64>| {
+        x.chunks_mut(D).for_each(|row| row[3] = value);
+        scores(&model, &MemorySource::from_f64(x.clone(), D).unwrap())
+    };
+    assert_eq!(of(12_345.0, &mut x), of(f64::NAN, &mut x));
+    assert_ne!(of(40.0, &mut x), of(f64::NAN, &mut x));
+}
+
+#[test]
+fn predictions_are_as_monotone_as_they_were_told_to_be() {
+    let table = table(2000, |s| (3.0 * s).sin(), TargetKind::Float);
+    for (word, sign) in [("X[0]:1", 1.0), ("0:-1", -1.0)] {
+        let change =
+            |boost: &mut BoostConfig| (boost.monotone, boost.rounds, boost.shrinkage) = (vec![word.into()], 15, 0.5);
+        let (model, _) = train(3, 1, &table, &config(change)).unwrap();
+        let of_features = features(40);
+        for row in of_features.chunks(D) {
+            let mut x = Vec::new();
+            for step in -30..30 {
+                x.extend_from_slice(row);
+                let at = x.len() - D;
+                x[at] = f64::from(step) / 10.0;
+            }
+            let scores = scores(&model, &MemorySource::from_f64(x, D).unwrap());
+            assert!(scores.windows(2).all(|pair| sign * (pair[1] - pair[0]) >= 0.0), "{word}: {scores:?}");
+        }
+    }
+}
+
+#[test]
+fn scores_of_the_model_are_those_it_was_trained_with() {
+    // Held-out metrics come from bins, evaluation from values.
+    let table = table(1500, |s| f64::from(s > 0.0), TargetKind::Integer);
+    let change = |boost: &mut BoostConfig| (boost.categorical, boost.min_data_per_group) = (vec!["3".into()], 10);
+    let config = TrainConfig { valid_fraction: 0.4, ..config(change) };
+    let (model, report) = train(2, 2, &table, &config).unwrap();
+    let scores = scores(&model, &table);
+    let mut source = table.clone();
+    let mut block = Block::empty();
+    source.read(0..1500, &mut block).unwrap();
+    let crate::data::Targets::Number(y) = &block.target else { panic!("numbers") };
+    let weight = block.weight.as_ref().unwrap();
+    let (mut loss, mut total) = (0.0, 0.0);
+    for row in 0..1500 {
+        if HeldOut::Fraction(0.4).holds_out(config.seed, row as u64) {
+            loss += weight[row] * (scores[row].exp().ln_1p() - y[row] * scores[row]);
+            total += weight[row];
+        }
+    }
+    approx::assert_relative_eq!(loss / total, report.valid.get("log_loss").unwrap(), max_relative = 1e-9);
+}
+
+#[test]
+fn what_cannot_be_trained_on_is_said() {
+    let of = |table: &MemorySource, config: &TrainConfig| train(2, 1, table, config).map(drop).unwrap_err().to_string();
+    let numbers = |target: fn(f64) -> f64| table(300, target, TargetKind::Float);
+    let loss = |loss| config(|boost| boost.loss = loss);
+    assert!(of(&table(300, |_| 4.0, TargetKind::Integer), &config(|_| ())).contains("one class (4)"));
+    assert!(of(&numbers(|s| s), &loss(BoostLoss::Poisson)).contains("not negative"));
+    assert!(of(&numbers(|s| s.max(0.0)), &loss(BoostLoss::Gamma)).contains("gamma wants amounts above 0"));
+    assert!(of(&numbers(|s| s), &loss(BoostLoss::Logistic)).contains("not a class"));
+    let typed: [(fn(&mut BoostConfig), &str); 9] = [
+        (|boost| boost.categorical = vec!["color".into()], "--categorical: there is no column 'color'; there is: X[0]"),
+        (|boost| boost.monotone = vec!["9:1".into()], "--monotone: there is no column '9'"),
+        (|boost| boost.monotone = vec!["0".into()], "'0' is not COLUMN:1 or COLUMN:-1"),
+        (|boost| boost.monotone = vec!["0:1".into(), "X[0]:-1".into()], "to rise and to fall"),
+        (|boost| (boost.monotone, boost.categorical) = (vec!["3:1".into()], vec!["3".into()]), "is a category"),
+        (|boost| boost.interactions = vec!["0+z".into()], "--interactions: there is no column 'z'"),
+        (|boost| boost.max_bins = 1, "--max-bins 1 is not from 2 to 65535"),
+        (|boost| (boost.loss, boost.alpha) = (BoostLoss::Quantile, 1.0), "--alpha 1"),
+        (|boost| boost.early_stop = 3, "--early-stop"),
+    ];
+    for (change, message) in typed {
+        let text = of(&table(300, |s| f64::from(s > 0.0), TargetKind::Integer), &config(change));
+        assert!(text.contains(message), "{message}: {text}");
+    }
+}
