@@ -85,7 +85,10 @@ impl Histograms {
         let tasks = tasks_of(leaves);
         let wave = 2 * TASKS_OF_THREAD * rayon::current_num_threads();
         let n_words = self.words.len().max(wave.min(tasks.len()));
-        self.words.resize_with(n_words, || vec![0; n_bins]);
+        // A bin number of 8 bits then needs no look at how many bins its feature has.
+        let is_narrow = matches!(table.codes, Codes::U8(_));
+        let task_words = if is_narrow { NARROW * table.n_features() } else { n_bins };
+        self.words.resize_with(n_words, || vec![0; task_words]);
         let is_solo = self.dealt.len() == 1;
         if !is_solo && self.counted.len() < leaves.len() {
             self.counted.resize_with(leaves.len(), || vec![Sums::default(); n_bins]);
@@ -94,13 +97,13 @@ impl Histograms {
         let all = if is_solo { &mut self.stored } else { &mut self.counted };
         let mut sums: Vec<Vec<Sums>> = (0..leaves.len()).map(|leaf| std::mem::take(&mut all[number(leaf)])).collect();
 
-        let offsets = &self.offsets[..self.offsets.len() - 1];
+        let (bins, offsets) = (&self.offsets, &self.offsets[..self.offsets.len() - 1]);
         for tasks in tasks.chunks(wave) {
             tasks.par_iter().zip(&mut self.words).for_each(|(task, words)| {
                 words.fill(0);
                 let rows = rows.of(task.rows.clone());
                 match &table.codes {
-                    Codes::U8(codes) => add_rows(codes, offsets, rows, pairs, words),
+                    Codes::U8(codes) => add_narrow_rows(codes, offsets.len(), rows, pairs, words),
                     Codes::U16(codes) => add_rows(codes, offsets, rows, pairs, words),
                 }
             });
@@ -116,7 +119,13 @@ impl Histograms {
                     sums.fill(Sums::default());
                 }
                 for words in words {
-                    sums.iter_mut().zip(words).for_each(|(sum, word)| *sum = *sum + Sums::of_word(*word));
+                    let add = |(sum, word): (&mut Sums, &u64)| *sum = *sum + Sums::of_word(*word);
+                    match is_narrow {
+                        true => bins.windows(2).zip(words.chunks_exact(NARROW)).for_each(|(bins, words)| {
+                            sums[bins[0]..bins[1]].iter_mut().zip(words).for_each(add);
+                        }),
+                        false => sums.iter_mut().zip(words).for_each(add),
+                    }
                 }
             });
         }
@@ -155,6 +164,27 @@ fn tasks_of(leaves: &[(usize, Range<usize>)]) -> Vec<Task> {
         (0..n_tasks).map(move |task| Task { leaf, is_first: task == 0, rows: bound(task)..bound(task + 1) })
     };
     leaves.iter().enumerate().flat_map(of_leaf).collect()
+}
+
+/// Places of a feature whose bin numbers have 8 bits, in the words of a task.
+const NARROW: usize = 256;
+
+/// As [`add_rows`], with [`NARROW`] words for each feature.
+fn add_narrow_rows(codes: &[u8], n_features: usize, rows: &[u32], pairs: &[Pair], words: &mut [u64]) {
+    let (words, _) = words.as_chunks_mut::<NARROW>();
+    for (at, &row) in rows.iter().enumerate() {
+        if let Some(&next) = rows.get(at + AHEAD) {
+            fetch(codes, next as usize * n_features);
+            fetch(codes, (next as usize + 1) * n_features - 1);
+            fetch(pairs, next as usize);
+        }
+        let Pair(word) = pairs[row as usize];
+        let first = row as usize * n_features;
+        for (code, sums) in codes[first..first + n_features].iter().zip(words.iter_mut()) {
+            let sum = &mut sums[usize::from(*code)];
+            *sum = sum.wrapping_add(word);
+        }
+    }
 }
 
 /// Adds the pairs of rows to their bins; at most as many as a word takes.

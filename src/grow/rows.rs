@@ -163,9 +163,9 @@ fn part_by<C: Copy + Into<u32>>(
         }
         let code: u32 = column[row as usize * n_features].into();
         let goes_left = goes_left(code);
-        // Both are written and one of them kept: which one cannot be guessed.
+        // Which side it is cannot be guessed, so it is written to both: the place that is not its own is somebody's yet to come.
         aside[left] = row;
-        aside[right - 1] = if goes_left { aside[right - 1] } else { row };
+        aside[right - 1] = row;
         left += usize::from(goes_left);
         right -= usize::from(!goes_left);
     }

@@ -130,6 +130,8 @@ pub(super) struct Leaf<'a> {
     floor: f64,
     unsplit: f64,
     bounds: Bounds,
+    /// The least Σ hessian of a child, in units.
+    least_hessian: i64,
 }
 
 impl<'a> Leaf<'a> {
@@ -137,8 +139,18 @@ impl<'a> Leaf<'a> {
         let sums = node.sums;
         let rows_of_hessian = node.n_rows as f64 / sums.hessian.max(1) as f64;
         let floor = config.min_gain.max(0.0);
-        let leaf = Leaf { config, scale, sums, rows_of_hessian, floor, unsplit: 0.0, bounds: node.bounds };
-        Leaf { unsplit: leaf.score(sums, config.l2), ..leaf }
+        let least = |leaf: &Leaf<'_>| {
+            // What is asked for grows with the hessian: the least that is enough is found by halving.
+            let (mut low, mut high) = (0, sums.hessian.max(1));
+            while low < high {
+                let middle = low + (high - low) / 2;
+                if leaf.is_enough_hessian(middle) { high = middle } else { low = middle + 1 }
+            }
+            low
+        };
+        let (unsplit, bounds, least_hessian) = (0.0, node.bounds, 0);
+        let leaf = Leaf { config, scale, sums, rows_of_hessian, floor, unsplit, bounds, least_hessian };
+        Leaf { unsplit: leaf.score(sums, config.l2), least_hessian: least(&leaf), ..leaf }
     }
 
     fn best_split(&self, feature: &Feature, bins: &[Sums]) -> Option<Split> {
@@ -149,26 +161,32 @@ impl<'a> Leaf<'a> {
             Some(_) => (&bins[..bins.len() - 1], bins[bins.len() - 1]),
             None => (bins, Sums::default()),
         };
-        let mut best: Option<Split> = None;
-        let mut below = Sums::default();
-        for (bin, sums) in values.iter().enumerate() {
-            below = below + *sums;
-            let is_last = bin + 1 == values.len();
-            // Where nothing is missing both sides of it are the same, and after the last value there is nothing.
-            for missing_left in [true, false] {
-                if (missing_left && (feature.missing.is_none() || is_last)) || (is_last && feature.missing.is_none()) {
-                    continue;
-                }
-                let left = if missing_left { below + missing } else { below };
-                let Some(gain) = self.gain(left, self.config.l2, feature.monotone) else { continue };
-                if best.as_ref().is_none_or(|best| order_key(gain) > order_key(best.gain)) {
-                    let (number, bin, missing) = (feature.number, bin as u32, feature.missing);
-                    best =
-                        Some(Split { gain, feature: number, bin, missing, missing_left, left, left_set: Vec::new() });
-                }
+        // Gain, bin, missing values left.
+        let mut best: Option<(f64, usize, bool, Sums)> = None;
+        let mut offer = |left: Sums, bin: usize, missing_left: bool| {
+            if let Some(gain) = self.gain(left, self.config.l2, feature.monotone)
+                && best.is_none_or(|(most, ..)| gain > most)
+            {
+                best = Some((gain, bin, missing_left, left));
             }
+        };
+        let mut below = Sums::default();
+        // Where nothing is missing both sides of it are the same, and after the last value there is nothing.
+        for (bin, sums) in values.iter().enumerate().take(values.len().saturating_sub(1)) {
+            below = below + *sums;
+            if feature.missing.is_some() {
+                offer(below + missing, bin, true);
+            } else if !self.is_enough(self.sums - below) {
+                break;
+            }
+            offer(below, bin, false);
         }
-        best
+        if let (Some(_), Some(last)) = (feature.missing, values.len().checked_sub(1)) {
+            offer(below + values[last], last, false);
+        }
+        let (gain, bin, missing_left, left) = best?;
+        let (feature, bin, missing) = (feature.number, bin as u32, feature.missing);
+        Some(Split { gain, feature, bin, missing, missing_left, left, left_set: Vec::new() })
     }
 
     pub(super) fn right_of(&self, left: Sums) -> Sums {
@@ -178,10 +196,14 @@ impl<'a> Leaf<'a> {
     /// Whether a child of these sums may be.
     #[inline]
     pub(super) fn is_enough(&self, sums: Sums) -> bool {
-        let hessian = sums.hessian as f64;
+        sums.hessian >= self.least_hessian
+    }
+
+    fn is_enough_hessian(&self, units: i64) -> bool {
+        let hessian = units as f64;
         hessian * self.rows_of_hessian + 0.5 >= self.config.min_rows
             && hessian * self.scale.hessian >= self.config.min_hessian
-            && sums.hessian > 0
+            && units > 0
     }
 
     /// Of a split with these sums on the left; None: one that is not allowed or not worth it.
