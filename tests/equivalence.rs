@@ -4,11 +4,12 @@
 //! and the parameters themselves must be equal, bit for bit.
 
 use consort::comm::run_threads;
-use consort::config::Missing;
+use consort::config::{BoostConfig, BoostLoss, Missing};
 use consort::data::memory::MemorySource;
 use consort::data::names::TableNames;
 use consort::data::synthetic::{self, Storage};
 use consort::data::{TargetKind, Targets, Values};
+use consort::model::{Scores, Tree};
 use consort::train::{ClassWeight, Inputs, Kind, Model, Reading, Silent, Solver, Sync, TrainConfig, train};
 use std::path::{Path, PathBuf};
 
@@ -21,10 +22,25 @@ fn run(size: usize, threads: usize, inputs: &Inputs, config: &TrainConfig) -> Mo
     models.into_iter().next().unwrap()
 }
 
+/// Bits of coefficients, or of what is in the trees.
+fn params(model: &Model) -> Vec<u64> {
+    match &model.scores {
+        Scores::Linear(linear) => linear.params.iter().map(|p| p.to_bits()).collect(),
+        Scores::Boosted(boosted) => {
+            let of_tree = |tree: &Tree| {
+                let features = tree.feature.iter().map(|feature| u64::from(*feature)).collect::<Vec<_>>();
+                let numbers = tree.threshold.iter().chain(&tree.gain).chain(&tree.value).map(|x| x.to_bits());
+                features.into_iter().chain(numbers.collect::<Vec<_>>()).chain(tree.leaf_rows.clone())
+            };
+            boosted.start.iter().map(|x| x.to_bits()).chain(boosted.trees.iter().flat_map(of_tree)).collect()
+        }
+    }
+}
+
 fn same_bits(a: &Model, b: &Model) -> bool {
     let bits = |v: &[f64]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
     a.digest == b.digest
-        && bits(&a.scores.linear().unwrap().params) == bits(&b.scores.linear().unwrap().params)
+        && params(a) == params(b)
         && bits(&a.preprocess.mean) == bits(&b.preprocess.mean)
         && bits(&a.preprocess.inverse_scale) == bits(&b.preprocess.inverse_scale)
 }
@@ -32,7 +48,11 @@ fn same_bits(a: &Model, b: &Model) -> bool {
 /// All shapes of job and storage for one table and one config.
 fn check(name: &str, tables: &[Inputs], config: &TrainConfig) {
     let alone = run(1, 1, &tables[0], config);
-    assert!(alone.scores.linear().unwrap().params.iter().any(|p| *p != 0.0), "{name}: nothing was learned");
+    let has_learned = match &alone.scores {
+        Scores::Linear(linear) => linear.params.iter().any(|p| *p != 0.0),
+        Scores::Boosted(boosted) => boosted.trees.iter().any(|tree| tree.n_leaves() > 1),
+    };
+    assert!(has_learned, "{name}: nothing was learned");
     for (shape, inputs) in tables.iter().enumerate() {
         for size in [1, 2, 3, 4, 7] {
             for threads in [1, 2] {
@@ -141,6 +161,29 @@ fn poisson_has_the_same_bits_in_every_shape() {
     for config in solvers(Kind::Poisson) {
         check(&format!("{config:?}"), &tables, &config);
     }
+}
+
+#[test]
+fn boosted_trees_have_the_same_bits_in_every_shape() {
+    let folder = tempfile::tempdir().unwrap();
+    let boost = |change: &dyn Fn(&mut BoostConfig)| {
+        let mut boost = BoostConfig { rounds: 4, max_leaves: 9, max_bins: 30, min_rows: 4, ..BoostConfig::default() };
+        change(&mut boost);
+        TrainConfig { boost: Some(boost), ..TrainConfig::of(Kind::Boost) }
+    };
+    let linear = tables(folder.path(), "linear", &synthetic::linear(1_009, 5, 0.1, 1).unwrap());
+    for loss in [BoostLoss::Squared, BoostLoss::Absolute] {
+        check(&format!("{loss:?}"), &linear, &boost(&|boost| boost.loss = loss));
+    }
+    let mixture = tables(folder.path(), "mixture", &synthetic::mixture(1_009, 5, 3, 3).unwrap());
+    check("classes", &mixture, &boost(&|_| ()));
+    let sampled = |boost: &mut BoostConfig| (boost.row_sample, boost.column_sample_node) = (0.5, 0.5);
+    check("samples", &mixture[..1], &boost(&sampled));
+    let stopping = TrainConfig {
+        valid_fraction: 0.3,
+        ..boost(&|boost| (boost.early_stop, boost.categorical) = (2, vec!["X[1]".into()]))
+    };
+    check("early stop", &mixture[..1], &stopping);
 }
 
 /// The filters that a dataset of numbers can have here.

@@ -81,7 +81,7 @@ fn print_words(error: &clap::Error) -> i32 {
 enum Job<'a> {
     /// Only text to print.
     Print(String),
-    Train(TrainJob),
+    Train(Box<TrainJob>),
     Predict(PathBuf, predict::PredictConfig),
     Evaluate(PathBuf, Inputs, Option<std::ops::Range<u64>>),
     Inspect(&'a InspectFlags),
@@ -100,7 +100,7 @@ fn checked(command: &Command) -> Result<Job<'_>> {
             let job = resolve::train(flags)?;
             match flags.print_config {
                 true => Job::Print(store::settings::settings_text(&job.config, &job.inputs.names)?),
-                false => Job::Train(job),
+                false => Job::Train(Box::new(job)),
             }
         }
         Command::Predict(flags) => {

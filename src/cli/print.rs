@@ -2,6 +2,7 @@
 
 use super::resolve::TrainJob;
 use crate::comm::Traffic;
+use crate::config::Kind;
 use crate::data::convert::ConvertReport;
 use crate::data::describe::Description;
 use crate::data::hdf5::repack::RepackReport;
@@ -46,9 +47,13 @@ impl Printer {
     }
 
     pub fn train_start(&self, job: &TrainJob, ranks: usize, threads: usize) {
-        let (kind, solver) = (job.config.kind.name(), job.config.solver.name());
+        let kind = job.config.kind.name();
+        let solver = job.config.looks_at("solver").then(|| job.config.solver.name());
         self.say(
-            || format!("train {kind} with {solver} | {} | {}", count(ranks, "rank"), count(threads, "thread")),
+            || {
+                let with = solver.map(|solver| format!(" with {solver}")).unwrap_or_default();
+                format!("train {kind}{with} | {} | {}", count(ranks, "rank"), count(threads, "thread"))
+            },
             || {
                 json!({"event": "start", "command": "train", "kind": kind, "solver": solver, "data": names(&job.inputs.paths),
                        "ranks": ranks, "threads": threads, "resumed_step": 0, "version": env!("CARGO_PKG_VERSION")})
@@ -70,11 +75,23 @@ impl Printer {
             self.say(|| format!("valid | {metrics}"), || event("metrics", [("part", json!("valid"))], metrics));
         }
         let text = || {
-            let ended = if report.converged { "converged" } else { "stopped" };
+            let ended = match report.converged {
+                _ if model.config.kind == Kind::Boost => "grown",
+                true => "converged",
+                false => "stopped",
+            };
+            let stop_value = match model.config.kind {
+                Kind::Boost => String::new(),
+                _ => format!(", stop value {:.1e}", report.stop_value),
+            };
             let total = report.traffic.total();
-            let pass = if model.config.solver.is_mini_batch() { "epoch" } else { "iteration" };
+            let pass = match model.config.solver.is_mini_batch() {
+                _ if model.config.kind == Kind::Boost => "round",
+                true => "epoch",
+                false => "iteration",
+            };
             format!(
-                "{}{} × {} | loss {:.6} | {ended} after {}, stop value {:.1e}\n\
+                "{}{} × {} | loss {:.6} | {ended} after {}{stop_value}\n\
                  read {:.2} s | train {:.2} s ({:.2e} s per {pass}) | write {:.2} s | peak memory {} | {}, {}\n\
                  model {}\n\
                  digest {}",
@@ -83,7 +100,6 @@ impl Printer {
                 count(report.features, "feature"),
                 report.loss,
                 count(report.iterations, pass),
-                report.stop_value,
                 report.read_s,
                 report.train_s,
                 report.epoch_s,

@@ -207,7 +207,12 @@ impl<'t> Grower<'t> {
     pub fn one_leaf(&mut self, comm: &Communicator, taken: &[u32]) -> Result<Grown> {
         self.rows.reset(taken);
         let leaf_rows = sync::sum_counts(comm, &[taken.len() as u64])?;
-        Ok(Grown { inner: Vec::new(), leaves: vec![0..taken.len()], leaf_rows, bounds: vec![Bounds::default()] })
+        Ok(Grown {
+            inner: Vec::new(),
+            leaves: std::iter::once(0..taken.len()).collect(),
+            leaf_rows,
+            bounds: vec![Bounds::default()],
+        })
     }
 
     /// All rows in one leaf. Collective.

@@ -54,7 +54,7 @@ impl LeafRows {
 
     /// Parts rows that took no part in growing a tree as it says. Returns the range of each leaf. Not collective.
     pub fn follow(&mut self, table: &BinnedTable, grown: &Grown) -> Vec<Range<usize>> {
-        let mut leaves = vec![0..self.len()];
+        let mut leaves: Vec<Range<usize>> = std::iter::once(0..self.len()).collect();
         for inner in &grown.inner {
             let rows = leaves[inner.leaf].clone();
             let middle = self.split(table, &[(rows.clone(), &inner.split)])[0];

@@ -25,7 +25,7 @@ impl Boosted {
             let into = &mut into[number % k * width..][..width];
             let (of_features, mean) = into.split_at_mut(width - 1);
             mean[0] += tree.mean_value();
-            Walk { tree, row, into: of_features, path: &mut path }.from_root();
+            Walk { tree, row, into: of_features, path: &mut path }.start();
         }
     }
 }
@@ -86,7 +86,7 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn from_root(mut self) {
+    fn start(mut self) {
         if !self.tree.feature.is_empty() {
             self.path.clear();
             let begin = Step { feature: None, unknown: 1.0, known: 1.0, weight: 1.0 };

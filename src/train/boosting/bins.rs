@@ -4,7 +4,7 @@ use super::super::gather::{Gathered, Reader, digest_of, keep_labels};
 use super::super::prepare::{HeldOut, agree_digest};
 use super::super::table::{LocalRows, RowBuffer, Table};
 use super::super::{ClassWeight, Reading, TrainConfig, memory, target};
-use super::{categories, constraints};
+use super::{categories, constraints, loss_of};
 use crate::comm::Communicator;
 use crate::config::{BoostConfig, BoostLoss};
 use crate::data::binned::{BinnedTable, Codes, FeatureBins, deal_features};
@@ -12,7 +12,7 @@ use crate::data::digest::InputDigest;
 use crate::data::partition::{Partition, RowPlan};
 use crate::data::sketch::bin_ends;
 use crate::data::{Block, DataSource, Targets};
-use crate::error::{Error, Result};
+use crate::error::{Error, InContext, Result};
 use crate::exact::scale::order_key;
 use crate::functions::check_denormals;
 use crate::model::{ColumnCode, Preprocess, TargetCoding};
@@ -86,6 +86,15 @@ pub(super) fn read(
     comm.agree(passed.and_then(|()| check_denormals()))?; // reading may have loaded a filter plugin
     let target = target::agree(comm, responds_as, schema.target, &gathered.seen)?;
     gathered.code_targets(&target);
+    let n_scores = loss_of(boost, target.n_classes()).n_scores() as u64;
+    comm.agree(check_memory(
+        reading,
+        preprocess.n_features() as u64,
+        boost,
+        n_scores,
+        gathered.rows.y.len(),
+        comm.size(),
+    ))?;
 
     let began = Instant::now();
     let bins = sampled.bins(comm, boost.max_bins as usize, &preprocess.columns)?;
@@ -141,6 +150,35 @@ pub(super) fn read(
         read_s,
         bin_s,
     })
+}
+
+/// Errors: the bin numbers of this rank's rows and what is worked on do not fit into `--max-memory`. Not collective.
+fn check_memory(
+    reading: &Reading,
+    n_features: u64,
+    boost: &BoostConfig,
+    n_scores: u64,
+    n_rows: usize,
+    n_ranks: usize,
+) -> Result<()> {
+    let Some(limit) = reading.max_memory else { return Ok(()) };
+    let bins = boost.max_bins + 1;
+    let code_bytes = if bins <= 256 { 1 } else { 2 };
+    // Bin numbers; target and weight; scores and pairs, and pairs as integers; two orders of the rows.
+    let of_row = code_bytes * n_features + 16 + 16 * n_scores + 8 + 8;
+    // Of leaves, 16 bytes a bin; of tasks, 8.
+    let of_tasks = 8 * 8 * rayon::current_num_threads() as u64;
+    let of_leaves = (16 * boost.max_leaves.min(1 << 20)).div_ceil(n_ranks as u64);
+    let wanted = of_row * n_rows as u64 + n_features * bins * (of_tasks + of_leaves) + memory::of_source(limit);
+    match wanted <= limit {
+        true => Ok(()),
+        false => Err(Error::usage(format!(
+            "boost keeps the bin numbers of its rows, and histograms of {} leaves: {}M on this rank; more ranks have fewer rows each",
+            boost.max_leaves,
+            wanted.div_ceil(1 << 20)
+        )))
+        .for_flag("--max-memory"),
+    }
 }
 
 /// Errors: targets that `gamma` does not take.

@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn quantiles_are_those_of_sorted_rows_on_any_number_of_ranks() {
         for (n, n_leaves, is_weighted) in [(1, 1, false), (50, 3, false), (40_001, 7, false), (3_000, 5, true)] {
-            let draws = Draws::new(n as u64, Stream::Synthetic);
+            let draws = Draws::new(n, Stream::Synthetic);
             let values: Vec<f32> = (0..n).map(|row| ((draws.normal(row, 0) * 16.0).round() / 8.0) as f32).collect();
             // Weights whose sums are exact, so that the plain way has no errors of its own.
             let weight: Vec<f64> =

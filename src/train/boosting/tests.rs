@@ -15,6 +15,9 @@ use crate::rng::{Draws, Stream};
 
 const D: usize = 6;
 
+/// What is set otherwise.
+type Change = fn(&mut BoostConfig);
+
 /// Column 1 has gaps, 2 is constant, 3 a category of numbers, 4 missing altogether, 5 has huge values.
 fn features(n: usize) -> Vec<f64> {
     let draws = Draws::new(41, Stream::Synthetic);
@@ -109,7 +112,7 @@ fn every_loss_gives_the_same_bits_on_any_number_of_ranks_and_threads() {
 #[test]
 fn every_option_gives_the_same_bits_on_any_number_of_ranks_and_threads() {
     let table = table(1100, |s| f64::from(s > 0.3), TargetKind::Integer);
-    let options: [(&str, fn(&mut BoostConfig)); 9] = [
+    let options: [(&str, Change); 9] = [
         ("level", |boost| (boost.growth, boost.max_depth) = (Growth::Level, 3)),
         ("samples", |boost| (boost.row_sample, boost.column_sample, boost.column_sample_node) = (0.6, 0.7, 0.5)),
         ("categories", |boost| (boost.categorical, boost.min_data_per_group) = (vec!["3".into()], 10)),
@@ -207,6 +210,22 @@ fn scores_of_the_model_are_those_it_was_trained_with() {
 }
 
 #[test]
+fn a_table_whose_bins_do_not_fit_is_refused_before_it_is_binned() {
+    let table = table(300, |s| s, TargetKind::Float);
+    let config = config(|boost| (boost.max_leaves, boost.max_bins) = (100_000, 255)).resolved().unwrap();
+    let train = |bytes: u64| {
+        run_threads(2, 1, |comm| {
+            let reading = Reading { max_memory: Some(bytes), ..Reading::default() };
+            let mut source = table.clone();
+            train_source(comm, &mut source, &TableNames::default(), &config, &reading, &mut Silent).map(drop)
+        })
+    };
+    assert!(train(1 << 32).is_ok());
+    let text = train(1 << 30).unwrap_err().to_string();
+    assert!(text.contains("--max-memory: boost keeps the bin numbers"), "{text}");
+}
+
+#[test]
 fn what_cannot_be_trained_on_is_said() {
     let of = |table: &MemorySource, config: &TrainConfig| train(2, 1, table, config).map(drop).unwrap_err().to_string();
     let numbers = |target: fn(f64) -> f64| table(300, target, TargetKind::Float);
@@ -215,7 +234,7 @@ fn what_cannot_be_trained_on_is_said() {
     assert!(of(&numbers(|s| s), &loss(BoostLoss::Poisson)).contains("not negative"));
     assert!(of(&numbers(|s| s.max(0.0)), &loss(BoostLoss::Gamma)).contains("gamma wants amounts above 0"));
     assert!(of(&numbers(|s| s), &loss(BoostLoss::Logistic)).contains("not a class"));
-    let typed: [(fn(&mut BoostConfig), &str); 9] = [
+    let typed: [(Change, &str); 9] = [
         (|boost| boost.categorical = vec!["color".into()], "--categorical: there is no column 'color'; there is: X[0]"),
         (|boost| boost.monotone = vec!["9:1".into()], "--monotone: there is no column '9'"),
         (|boost| boost.monotone = vec!["0".into()], "'0' is not COLUMN:1 or COLUMN:-1"),
