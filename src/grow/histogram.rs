@@ -208,7 +208,7 @@ fn add_rows<C: Copy + Into<usize>>(codes: &[C], offsets: &[usize], rows: &[u32],
 
 /// Asks the processor to have a value at hand soon. Nothing happens beyond the slice's end.
 #[inline(always)]
-pub(super) fn fetch<T>(values: &[T], at: usize) {
+pub fn fetch<T>(values: &[T], at: usize) {
     #[cfg(target_arch = "x86_64")]
     if let Some(value) = values.get(at) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};

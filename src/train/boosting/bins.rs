@@ -315,6 +315,9 @@ fn append(table: &mut BinnedTable, batch: &Block, blocks: &[Range<usize>], prepr
     Ok(())
 }
 
+/// Rows whose bins are looked for together.
+const ROWS: usize = 8;
+
 fn append_to<C: Copy + Default + Send>(
     codes: &mut Vec<C>,
     features: &[FeatureBins],
@@ -333,11 +336,15 @@ fn append_to<C: Copy + Default + Send>(
         rest = after;
     }
     tasks.into_par_iter().try_for_each(|(block, codes)| {
-        let mut row = vec![0.0; d];
-        for (i, codes) in block.zip(codes.chunks_exact_mut(d.max(1))) {
-            preprocess.encode_row(batch, i, &mut row)?;
-            for ((code, value), bins) in codes.iter_mut().zip(&row).zip(features) {
-                *code = of_bin(bins.bin_of(*value));
+        let mut rows = vec![0.0; ROWS * d];
+        for (tile, codes) in codes.chunks_mut((ROWS * d).max(1)).enumerate() {
+            let first = block.start + tile * ROWS;
+            for (i, row) in (first..block.end).zip(rows.chunks_exact_mut(d)) {
+                preprocess.encode_row(batch, i, row)?;
+            }
+            for (j, bins) in features.iter().enumerate() {
+                let found = bins.bins_of::<ROWS>(std::array::from_fn(|i| rows[i * d + j]));
+                codes[j..].iter_mut().step_by(d).zip(found).for_each(|(code, bin)| *code = of_bin(bin));
             }
         }
         Ok(())

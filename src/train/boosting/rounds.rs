@@ -12,6 +12,7 @@ use crate::data::binned::FeatureBins;
 use crate::error::{Error, Result};
 use crate::exact::BlockSums;
 use crate::exact::scale::{ceil_log2, exponent_of, from_order_key, order_key, pow2};
+use crate::grow::fetch;
 use crate::grow::{
     CategoryConfig, Child, ColumnSample, Grower, Grown, LeafRows, Pair, PairScale, Split, TreeConfig, UNIT_BITS,
     leaf_value,
@@ -19,6 +20,7 @@ use crate::grow::{
 use crate::model::{Boosted, Tree};
 use crate::objective::PairLoss;
 use crate::rng::{Draws, FastDraws, Stream};
+use multiversion::multiversion;
 use rayon::prelude::*;
 use std::ops::Range;
 use std::time::Instant;
@@ -352,13 +354,8 @@ impl<'a> Boosting<'a> {
         }
         let (order, pairs) = (self.grower.rows(), &self.pairs);
         let of_task = |(leaf, rows): (usize, Range<usize>)| {
-            let (mut g_sum, mut h_sum) = (0i64, 0i64);
-            for row in order.of(rows) {
-                let [g, h] = pairs[*row as usize * k + class];
-                g_sum = g_sum.wrapping_add((f64::from(g) * up_g).round_ties_even() as i64);
-                h_sum = h_sum.wrapping_add((f64::from(h) * up_h).round_ties_even() as i64);
-            }
-            (leaf, g_sum, h_sum)
+            let [g, h] = sums_of(order.of(rows), pairs, k, class, up_g, up_h);
+            (leaf, g, h)
         };
         let mut words = vec![0u64; 2 * grown.leaves.len()];
         for (leaf, g, h) in tasks.into_par_iter().map(of_task).collect::<Vec<_>>() {
@@ -370,6 +367,23 @@ impl<'a> Boosting<'a> {
         let value = |words: &[u64]| [words[0] as i64 as f64 * down_g, words[1] as i64 as f64 * down_h];
         Ok(words.chunks_exact(2).map(value).collect())
     }
+}
+
+/// Σ gradient and Σ hessian of some rows as integers, each multiplied before it is rounded.
+#[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
+fn sums_of(rows: &[u32], pairs: &[[f32; 2]], k: usize, class: usize, up_g: f64, up_h: f64) -> [i64; 2] {
+    /// Rows ahead whose pairs are asked for.
+    const AHEAD: usize = 24;
+    let (mut g_sum, mut h_sum) = (0i64, 0i64);
+    for (at, row) in rows.iter().enumerate() {
+        if let Some(next) = rows.get(at + AHEAD) {
+            fetch(pairs, *next as usize * k + class);
+        }
+        let [g, h] = pairs[*row as usize * k + class];
+        g_sum = g_sum.wrapping_add((f64::from(g) * up_g).round_ties_even() as i64);
+        h_sum = h_sum.wrapping_add((f64::from(h) * up_h).round_ties_even() as i64);
+    }
+    [g_sum, h_sum]
 }
 
 /// Adds a value to the scores of each run of rows. Rayon over rows: a leaf's rows are nobody else's, but lie between those of others,
