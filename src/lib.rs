@@ -14,7 +14,7 @@
 //! * `error` one error type; `rng` draws by global row; `functions` transcendentals with the same bits everywhere;
 //!   `exact` sums that do not depend on who adds first
 //! * `comm` ranks that talk; `blas` one thread of it, the same on all ranks; `data` rows on disk to rows in memory; `objective` losses; `metric` statistics that merge;
-//!   `optim` gradients to parameters
+//!   `optim` gradients to parameters; `grow` binned rows and gradient pairs to trees
 //! * `config` the settings of a training; `model` inert values that predict
 //! * `store` models and predictions in HDF5
 //! * `train` the only room that combines all the others; `predict`, `convert`, `verify`,

@@ -3,6 +3,7 @@
 use super::pair::{Pair, Sums, WORD_ROWS};
 use super::rows::LeafRows;
 use crate::data::binned::{BinnedTable, Codes};
+use crate::functions::prefetch_at;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -174,9 +175,9 @@ fn add_narrow_rows(codes: &[u8], n_features: usize, rows: &[u32], pairs: &[Pair]
     let (words, _) = words.as_chunks_mut::<NARROW>();
     for (at, &row) in rows.iter().enumerate() {
         if let Some(&next) = rows.get(at + AHEAD) {
-            fetch(codes, next as usize * n_features);
-            fetch(codes, (next as usize + 1) * n_features - 1);
-            fetch(pairs, next as usize);
+            prefetch_at(codes, next as usize * n_features);
+            prefetch_at(codes, (next as usize + 1) * n_features - 1);
+            prefetch_at(pairs, next as usize);
         }
         let Pair(word) = pairs[row as usize];
         let first = row as usize * n_features;
@@ -192,9 +193,9 @@ fn add_rows<C: Copy + Into<usize>>(codes: &[C], offsets: &[usize], rows: &[u32],
     let n_features = offsets.len();
     for (at, &row) in rows.iter().enumerate() {
         if let Some(&next) = rows.get(at + AHEAD) {
-            fetch(codes, next as usize * n_features);
-            fetch(codes, (next as usize + 1) * n_features - 1);
-            fetch(pairs, next as usize);
+            prefetch_at(codes, next as usize * n_features);
+            prefetch_at(codes, (next as usize + 1) * n_features - 1);
+            prefetch_at(pairs, next as usize);
         }
         let Pair(word) = pairs[row as usize];
         let first = row as usize * n_features;
@@ -202,20 +203,6 @@ fn add_rows<C: Copy + Into<usize>>(codes: &[C], offsets: &[usize], rows: &[u32],
             let bin: usize = (*code).into();
             let sum = &mut words[offset + bin];
             *sum = sum.wrapping_add(word);
-        }
-    }
-}
-
-/// Asks the processor to have a value at hand soon. Nothing happens beyond the slice's end.
-#[inline(always)]
-pub fn fetch<T>(values: &[T], at: usize) {
-    #[cfg(target_arch = "x86_64")]
-    if let Some(value) = values.get(at) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a hint about an address that is valid.
-        #[allow(unsafe_code)]
-        unsafe {
-            _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(value).cast());
         }
     }
 }

@@ -21,7 +21,6 @@ mod tests;
 
 pub use category::CategoryConfig;
 pub use columns::ColumnSample;
-pub use histogram::fetch;
 pub use pair::{Pair, Sums, UNIT_BITS};
 pub use rows::LeafRows;
 pub use split::{Bounds, Split, leaf_value};

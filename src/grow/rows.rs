@@ -4,6 +4,7 @@ use super::Grown;
 use super::pair::{Pair, Sums};
 use super::split::{Split, is_in};
 use crate::data::binned::{BinnedTable, Codes};
+use crate::functions::prefetch_at;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -159,7 +160,7 @@ fn part_by<C: Copy + Into<u32>>(
     let (mut left, mut right) = (0, aside.len());
     for (at, &row) in rows.iter().enumerate() {
         if let Some(&next) = rows.get(at + AHEAD) {
-            super::histogram::fetch(column, next as usize * n_features);
+            prefetch_at(column, next as usize * n_features);
         }
         let code: u32 = column[row as usize * n_features].into();
         let goes_left = goes_left(code);

@@ -113,7 +113,8 @@ impl Splitter {
             let may_use = |feature: u32| allowed.as_ref().is_none_or(|allowed| allowed.binary_search(&feature).is_ok());
             let splits = self.features.par_iter().with_min_len(4).filter(|feature| may_use(feature.number));
             let splits = splits.filter_map(|feature| leaf.best_split(feature, &histogram[feature.bins.clone()]));
-            splits.reduce_with(|one, other| if other.is_better_than(&one) { other } else { one })
+            let better = |one: Split, other: Split| if other.is_better_than(&one) { other } else { one };
+            splits.collect::<Vec<_>>().into_iter().reduce(better)
         };
         nodes.par_iter().map(of_node).collect()
     }

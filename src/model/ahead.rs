@@ -1,6 +1,7 @@
 //! Rows that are fetched from memory while others are worked on.
 
 use super::kernels::TILE;
+use crate::functions::prefetch;
 
 /// The rows of the next tile, asked for little by little while the present one is worked on: a core waits for about
 /// sixteen lines of memory at a time, so asked for all at once they would hold up the work.
@@ -35,20 +36,4 @@ impl<'a> Ahead<'a> {
             }
         }
     }
-}
-
-#[inline]
-#[allow(
-    unsafe_code,
-    reason = "a hint to the processor that has no safe wrapper; a pass over a large table takes 0.8 of the time"
-)]
-fn prefetch(value: &f32) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a prefetch reads nothing and cannot fault; the address is that of a value we hold.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(value).cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = value;
 }

@@ -12,7 +12,7 @@ use crate::data::binned::FeatureBins;
 use crate::error::{Error, Result};
 use crate::exact::BlockSums;
 use crate::exact::scale::{ceil_log2, exponent_of, from_order_key, order_key, pow2};
-use crate::grow::fetch;
+use crate::functions::prefetch_at;
 use crate::grow::{
     CategoryConfig, Child, ColumnSample, Grower, Grown, LeafRows, Pair, PairScale, Split, TreeConfig, UNIT_BITS,
     leaf_value,
@@ -377,7 +377,7 @@ fn sums_of(rows: &[u32], pairs: &[[f32; 2]], k: usize, class: usize, up_g: f64, 
     let (mut g_sum, mut h_sum) = (0i64, 0i64);
     for (at, row) in rows.iter().enumerate() {
         if let Some(next) = rows.get(at + AHEAD) {
-            fetch(pairs, *next as usize * k + class);
+            prefetch_at(pairs, *next as usize * k + class);
         }
         let [g, h] = pairs[*row as usize * k + class];
         g_sum = g_sum.wrapping_add((f64::from(g) * up_g).round_ties_even() as i64);
