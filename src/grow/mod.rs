@@ -1,7 +1,7 @@
 //! # grow — one tree from binned rows and gradient pairs
 //!
 //! In:    a [`BinnedTable`], a gradient pair of every row and a [`Communicator`].
-//! Out:   a [`Tree`] whose leaves have no values yet, and which rows are in which leaf.
+//! Out:   a [`Grown`] tree whose leaves have no values yet, and which rows are in which leaf.
 //! Talks: three times for some leaves together, only in `sync.rs`.
 //! Never: files, flags, losses, shrinkage.
 //!
@@ -88,7 +88,7 @@ pub enum Child {
 #[derive(Clone, Debug, Default)]
 pub struct Grown {
     pub inner: Vec<Inner>,
-    /// Ranges of [`LeafRows::order`], by leaf: the left child keeps the number of the leaf that was split, the right one has the next.
+    /// Ranges of the rows of [`LeafRows`], by leaf: the left child keeps the number of the leaf that was split, the right one has the next.
     pub leaves: Vec<Range<usize>>,
     /// Rows over all ranks, by leaf.
     pub leaf_rows: Vec<u64>,

@@ -5,7 +5,7 @@
 //! | `params/coefficients` | (scores, features), on standardised features |
 //! | `params/intercepts` | (scores) |
 //! | `params/mean`, `params/inverse_scale` | (features): z = (x − mean)·inverse_scale |
-//! | `params/start`, `params/tree_…` | of boosted trees: see [`trees`] |
+//! | `params/start`, `params/tree_…` | of boosted trees: see `trees.rs` |
 //! | `params/class_values` | integer classes, in order |
 //! | `features`, `classes` | names after encoding; class names |
 //! | `columns`, `column_kinds` | stored columns: `narrow`, `wide` or `text` |
