@@ -127,7 +127,10 @@ pub(crate) fn copy_object(from: &Group, to: &Group, name: &str) -> hdf5::Result<
 /// Errors: one is damaged.
 pub(crate) fn copy_attributes(from: &Location, to: &Location) -> Result<Vec<(String, String)>> {
     sound::check_attributes(from).map_err(Error::data)?;
-    let mut names = from.attr_names().unwrap_or_default();
+    let mut names = match from.attr_names() {
+        Ok(names) => names,
+        Err(e) => return Ok(vec![("all attributes".to_string(), reason(&e))]),
+    };
     names.sort();
     let mut left_out = Vec::new();
     for name in names {

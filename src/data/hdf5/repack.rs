@@ -208,7 +208,7 @@ impl Repacker<'_> {
     /// Returns the dataset in the output.
     fn dataset(&mut self, from: &Group, dataset: &Dataset, to: &Group, name: &str, path: &str) -> Result<Dataset> {
         let is_text = dataset.dtype().is_ok_and(|dtype| is_any_length(&dtype));
-        if is_text && dataset.size() > 0 && !dataset.is_scalar() {
+        if is_text && dataset.size() > 0 && !dataset.shape().is_empty() {
             let is_elsewhere = dataset.layout() == Layout::Virtual || has_other_files(dataset);
             match TextRows::of(dataset) {
                 Ok(rows) => return self.texts(Some(&rows), dataset, to, name),

@@ -213,3 +213,17 @@ fn strings_that_were_never_written_stay_the_fill_value() {
         }
     }
 }
+
+#[test]
+fn a_dataset_of_strings_without_a_place_for_one_stays_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = odd_file(folder.path());
+    {
+        let file = hdf5::File::append(&input).unwrap();
+        file.new_dataset::<hdf5::types::VarLenUnicode>().shape(hdf5::Extents::Null).create("none").unwrap();
+    }
+    let out = folder.path().join("out.h5");
+    quiet(&input, &out, &RepackOptions::default()).unwrap();
+    let none = hdf5::File::open(&out).unwrap().dataset("none").unwrap();
+    assert!(none.space().unwrap().is_null());
+}

@@ -555,7 +555,10 @@ pub(crate) fn attributes_of(object: &hdf5::Location) -> Vec<(String, String)> {
     if let Err(why) = super::sound::check_attributes(object) {
         return vec![("attributes".to_string(), format!("cannot be read: {why}"))];
     }
-    let mut names = object.attr_names().unwrap_or_default();
+    let mut names = match object.attr_names() {
+        Ok(names) => names,
+        Err(e) => return vec![("attributes".to_string(), format!("cannot be read: {}", reason(&e)))],
+    };
     names.sort();
     let value = |name: &String| {
         if let Some([number]) = number_attribute(object, name).as_deref() {
