@@ -90,7 +90,7 @@ def run_lightgbm(folder, case, processes, rank=0):
         settings |= dict(tree_learner="data", pre_partition=True, num_machines=2, time_out=2,
                          machines="127.0.0.1:12400,127.0.0.1:12401", local_listen_port=12400 + rank)
     began = time.perf_counter()
-    model = lightgbm.train(settings, lightgbm.Dataset(x, y, params=settings).construct(), rounds)
+    model = lightgbm.train(settings, lightgbm.Dataset(x, y, params=settings), rounds)
     found = {"train_s": time.perf_counter() - began}
     if processes == 1:
         began = time.perf_counter()
