@@ -1,4 +1,4 @@
-//! Tables of bin numbers: what histograms of features are counted from.
+//! How values are cut into bins: what histograms of features are counted by.
 
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -90,63 +90,14 @@ impl FeatureBins {
     }
 }
 
-/// Bin numbers, row-major.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Codes {
-    U8(Vec<u8>),
-    U16(Vec<u16>),
-}
-
-/// A rank's rows as bin numbers.
-#[derive(Clone, Debug, PartialEq)]
-pub struct BinnedTable {
-    pub n_rows: usize,
-    pub features: Vec<FeatureBins>,
-    /// (rows, features)
-    pub codes: Codes,
-}
-
-impl BinnedTable {
-    /// Without rows, with room for `n_rows`.
-    pub fn with_room(features: Vec<FeatureBins>, n_rows: usize) -> BinnedTable {
-        let n_values = n_rows * features.len();
-        let codes = match features.iter().all(|feature| feature.n_bins() <= 256) {
-            true => Codes::U8(Vec::with_capacity(n_values)),
-            false => Codes::U16(Vec::with_capacity(n_values)),
-        };
-        BinnedTable { n_rows: 0, features, codes }
-    }
-
-    pub fn n_features(&self) -> usize {
-        self.features.len()
-    }
-
-    /// Where the bins of each feature begin when those of all features are put side by side, and where the last ends.
-    pub fn offsets(&self) -> Vec<usize> {
-        let mut offsets = vec![0];
-        offsets.extend(self.features.iter().scan(0, |end, feature| {
-            *end += feature.n_bins();
-            Some(*end)
-        }));
-        offsets
-    }
-
-    /// The bin of a feature in a row.
-    pub fn bin(&self, row: usize, feature: usize) -> usize {
-        let at = row * self.features.len() + feature;
-        match &self.codes {
-            Codes::U8(codes) => codes[at].into(),
-            Codes::U16(codes) => codes[at].into(),
-        }
-    }
-
-    /// Bytes of the bin numbers.
-    pub fn n_bytes(&self) -> usize {
-        match &self.codes {
-            Codes::U8(codes) => codes.len(),
-            Codes::U16(codes) => 2 * codes.len(),
-        }
-    }
+/// Where the bins of each feature begin when those of all features are put side by side, and where the last ends.
+pub fn offsets_of(features: &[FeatureBins]) -> Vec<usize> {
+    let mut offsets = vec![0];
+    offsets.extend(features.iter().scan(0, |end, feature| {
+        *end += feature.n_bins();
+        Some(*end)
+    }));
+    offsets
 }
 
 /// Features of each of `size` ranks: runs of about as many bins.

@@ -3,8 +3,10 @@
 //! Source: Fisher, *On grouping for maximum homogeneity*, JASA 1958: in the order of gradient/hessian, the best two groups are a cut. The
 //! smoothing, the further penalty and the limits are those of Ke et al., *LightGBM*, NIPS 2017, as its program has them.
 
+use super::histogram::BinsPart;
 use super::pair::Sums;
-use super::split::{Feature, Leaf, Split};
+use super::search::Feature;
+use super::split::{Leaf, Split};
 use crate::exact::scale::order_key;
 
 /// How categories are split.
@@ -24,8 +26,8 @@ pub struct CategoryConfig {
 
 impl Leaf<'_> {
     /// * `bins`: of the categories, and last of what is missing.
-    pub(super) fn best_category_split(&self, feature: &Feature, bins: &[Sums]) -> Option<Split> {
-        let values = bins.split_last()?.1;
+    pub(super) fn best_category_split(&self, feature: &Feature, bins: BinsPart<'_>) -> Option<Split> {
+        let values: Vec<Sums> = (0..bins.len().checked_sub(1)?).map(|bin| bins.get(bin)).collect();
         let config = self.config.categories;
         let mut best: Option<(f64, Sums, Vec<u32>)> = None;
         let mut offer = |left: Sums, l2: f64, chosen: &[u32]| {

@@ -1,41 +1,118 @@
 //! Sums of gradient pairs by bin: counted over rows, or the difference of two.
 
-use super::pair::{Pair, Sums, WORD_ROWS};
-use super::rows::LeafRows;
-use crate::data::binned::{BinnedTable, Codes};
-use crate::functions::prefetch_at;
+use super::count::{Counter, add_to};
+use super::pair::{Sums, WORD_ROWS};
+use super::records::Records;
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Rows ahead whose bin numbers and pairs are asked for: those of a leaf lie apart.
-const AHEAD: usize = 12;
 /// Fewer rows are not worth a task.
 const LEAST_TASK_ROWS: usize = 1 << 11;
 /// Tasks for each thread, so that they end at about the same time.
 const TASKS_OF_THREAD: usize = 4;
 
-/// Histograms of leaves. A histogram is the sums of all bins of some features, side by side.
+/// The sums of all bins of some features, side by side: of few rows a bin is one word, else two (`EXACT` 2a).
+#[derive(Clone, Debug, Default)]
+pub(super) struct Bins {
+    /// Words of a bin: 1, a sum of [`Pair`](super::Pair) words; 2, Σ gradient and Σ hessian.
+    pub(super) width: usize,
+    pub(super) words: Vec<u64>,
+}
+
+/// Words of a bin for so many rows over all ranks.
+pub(super) fn width_of(n_rows: u64) -> usize {
+    if n_rows <= WORD_ROWS as u64 { 1 } else { 2 }
+}
+
+impl Bins {
+    /// So many bins, all of them 0, for so many rows over all ranks.
+    fn clear(&mut self, n_bins: usize, n_rows: u64) {
+        self.width = width_of(n_rows);
+        self.words.clear();
+        self.words.resize(n_bins * self.width, 0);
+    }
+
+    pub(super) fn part(&self, bins: Range<usize>) -> BinsPart<'_> {
+        BinsPart { width: self.width, words: &self.words[bins.start * self.width..bins.end * self.width] }
+    }
+
+    /// Becomes the difference; the sums are of so many rows then.
+    fn subtract(&mut self, smaller: &Bins, n_rows: u64) {
+        match (self.width, smaller.width) {
+            (1, 1) => {
+                self.words.iter_mut().zip(&smaller.words).for_each(|(word, other)| *word = word.wrapping_sub(*other))
+            }
+            (_, 2) => {
+                self.words.iter_mut().zip(&smaller.words).for_each(|(word, other)| *word = word.wrapping_sub(*other))
+            }
+            _ => self.words.chunks_exact_mut(2).zip(&smaller.words).for_each(|(words, other)| {
+                let other = Sums::of_word(*other);
+                words[0] = words[0].wrapping_sub(other.gradient as u64);
+                words[1] = words[1].wrapping_sub(other.hessian as u64);
+            }),
+        }
+        if self.width == 2 && width_of(n_rows) == 1 {
+            for bin in 0..self.words.len() / 2 {
+                self.words[bin] = self.part(bin..bin + 1).get(0).to_word();
+            }
+            self.words.truncate(self.words.len() / 2);
+            self.width = 1;
+        }
+    }
+}
+
+/// Bins of a feature.
+#[derive(Clone, Copy)]
+pub(super) struct BinsPart<'a> {
+    pub(super) width: usize,
+    pub(super) words: &'a [u64],
+}
+
+impl BinsPart<'_> {
+    pub(super) fn len(&self) -> usize {
+        self.words.len() / self.width
+    }
+
+    #[inline]
+    pub(super) fn get(&self, bin: usize) -> Sums {
+        match self.width {
+            1 => Sums::of_word(self.words[bin]),
+            _ => Sums { gradient: self.words[2 * bin] as i64, hessian: self.words[2 * bin + 1] as i64 },
+        }
+    }
+}
+
+/// A leaf whose rows are counted.
+pub(super) struct ToCount {
+    /// The number of its histogram.
+    pub(super) number: usize,
+    /// Places here.
+    pub(super) places: Range<usize>,
+    /// Over all ranks.
+    pub(super) n_rows: u64,
+}
+
+/// Histograms of leaves.
 pub(super) struct Histograms {
     /// Where the bins of each feature begin, and where the last ends.
     offsets: Vec<usize>,
     /// Bins of each rank.
     dealt: Vec<Range<usize>>,
-    rank: usize,
     /// Of this rank's features, over all ranks' rows; by number.
-    stored: Vec<Vec<Sums>>,
+    stored: Vec<Bins>,
     free: Vec<usize>,
     /// Of all features, over this rank's rows: those counted last. Unused where there is one rank.
-    counted: Vec<Vec<Sums>>,
+    counted: Vec<Bins>,
     /// What tasks count in.
-    words: Vec<Vec<u64>>,
+    counters: Vec<Counter>,
 }
 
 impl Histograms {
     /// `dealt`: features of each rank.
-    pub(super) fn new(offsets: Vec<usize>, dealt: &[Range<usize>], rank: usize) -> Histograms {
+    pub(super) fn new(offsets: Vec<usize>, dealt: &[Range<usize>]) -> Histograms {
         let dealt = dealt.iter().map(|features| offsets[features.start]..offsets[features.end]).collect();
-        let (stored, free, counted, words) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Histograms { offsets, dealt, rank, stored, free, counted, words }
+        let (stored, free, counted, counters) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Histograms { offsets, dealt, stored, free, counted, counters }
     }
 
     /// All numbers are free again.
@@ -46,7 +123,7 @@ impl Histograms {
     /// The number of a histogram that nobody uses.
     pub(super) fn take(&mut self) -> usize {
         self.free.pop().unwrap_or_else(|| {
-            self.stored.push(vec![Sums::default(); self.dealt[self.rank].len()]);
+            self.stored.push(Bins::default());
             self.stored.len() - 1
         })
     }
@@ -56,7 +133,7 @@ impl Histograms {
     }
 
     /// The bins of this rank's features.
-    pub(super) fn of(&self, number: usize) -> &[Sums] {
+    pub(super) fn of(&self, number: usize) -> &Bins {
         &self.stored[number]
     }
 
@@ -64,145 +141,84 @@ impl Histograms {
         &self.dealt
     }
 
-    pub(super) fn of_mut(&mut self, number: usize) -> &mut [Sums] {
-        &mut self.stored[number]
-    }
-
     /// Of all features, over this rank's rows: the `at`th of those counted last.
-    pub(super) fn counted(&self, at: usize) -> &[Sums] {
+    pub(super) fn counted(&self, at: usize) -> &Bins {
         &self.counted[at]
     }
 
-    /// Counts leaves, given by histogram and rows. Not collective: with several ranks these have to be summed next. Rayon over runs
-    /// of rows.
-    pub(super) fn count(
-        &mut self,
-        table: &BinnedTable,
-        pairs: &[Pair],
-        rows: &LeafRows,
-        leaves: &[(usize, Range<usize>)],
-    ) {
+    /// Sets the sums of this rank's features over all ranks' rows, as words.
+    pub(super) fn store(&mut self, number: usize, width: usize, words: &[u64]) {
+        let bins = &mut self.stored[number];
+        bins.width = width;
+        bins.words.clear();
+        bins.words.extend_from_slice(words);
+    }
+
+    /// Counts leaves. Not collective: with several ranks these have to be summed next. Rayon over runs of rows.
+    pub(super) fn count(&mut self, records: &Records, leaves: &[ToCount]) {
         let n_bins = self.offsets[self.offsets.len() - 1];
         let tasks = tasks_of(leaves);
         let wave = 2 * TASKS_OF_THREAD * rayon::current_num_threads();
-        let n_words = self.words.len().max(wave.min(tasks.len()));
-        // A bin number of 8 bits then needs no look at how many bins its feature has.
-        let is_narrow = matches!(table.codes, Codes::U8(_));
-        let task_words = if is_narrow { NARROW * table.n_features() } else { n_bins };
-        self.words.resize_with(n_words, || vec![0; task_words]);
+        let n_counters = self.counters.len().max(wave.min(tasks.len()));
+        self.counters.resize_with(n_counters, || Counter::new(&records.layout));
         let is_solo = self.dealt.len() == 1;
         if !is_solo && self.counted.len() < leaves.len() {
-            self.counted.resize_with(leaves.len(), || vec![Sums::default(); n_bins]);
+            self.counted.resize_with(leaves.len(), Bins::default);
         }
-        let number = |leaf: usize| if is_solo { leaves[leaf].0 } else { leaf };
+        let number = |leaf: usize| if is_solo { leaves[leaf].number } else { leaf };
         let all = if is_solo { &mut self.stored } else { &mut self.counted };
-        let mut sums: Vec<Vec<Sums>> = (0..leaves.len()).map(|leaf| std::mem::take(&mut all[number(leaf)])).collect();
+        let mut sums: Vec<Bins> = (0..leaves.len()).map(|leaf| std::mem::take(&mut all[number(leaf)])).collect();
+        sums.iter_mut().zip(leaves).for_each(|(bins, leaf)| bins.clear(n_bins, leaf.n_rows));
 
-        let (bins, offsets) = (&self.offsets, &self.offsets[..self.offsets.len() - 1]);
+        let (offsets, layout) = (&self.offsets, &records.layout);
         for tasks in tasks.chunks(wave) {
-            tasks.par_iter().zip(&mut self.words).for_each(|(task, words)| {
-                words.fill(0);
-                let rows = rows.of(task.rows.clone());
-                match &table.codes {
-                    Codes::U8(codes) => add_narrow_rows(codes, offsets.len(), rows, pairs, words),
-                    Codes::U16(codes) => add_rows(codes, offsets, rows, pairs, words),
-                }
+            tasks.par_iter().zip(&mut self.counters).for_each(|(task, counter)| {
+                counter.count(layout, records.of(task.places.clone()));
             });
-            let of_leaves: Vec<&[Task]> = tasks.chunk_by(|one, next| one.leaf == next.leaf).collect();
-            let bounds = of_leaves.iter().scan(0, |end, tasks| {
-                *end += tasks.len();
-                Some(*end - tasks.len()..*end)
-            });
-            let words: Vec<&[Vec<u64>]> = bounds.map(|bounds| &self.words[bounds]).collect();
-            let leaves = of_leaves[0][0].leaf..of_leaves[of_leaves.len() - 1][0].leaf + 1;
-            sums[leaves].par_iter_mut().zip(of_leaves).zip(words).for_each(|((sums, tasks), words)| {
-                if tasks[0].is_first {
-                    sums.fill(Sums::default());
-                }
-                for words in words {
-                    let add = |(sum, word): (&mut Sums, &u64)| *sum = *sum + Sums::of_word(*word);
-                    match is_narrow {
-                        true => bins.windows(2).zip(words.chunks_exact(NARROW)).for_each(|(bins, words)| {
-                            sums[bins[0]..bins[1]].iter_mut().zip(words).for_each(add);
-                        }),
-                        false => sums.iter_mut().zip(words).for_each(add),
-                    }
-                }
+            let mut rest = &self.counters[..];
+            let mut of_leaves = Vec::new();
+            for tasks in tasks.chunk_by(|one, next| one.leaf == next.leaf) {
+                let (counters, after) = rest.split_at(tasks.len());
+                of_leaves.push(counters);
+                rest = after;
+            }
+            let leaves = tasks[0].leaf..tasks[tasks.len() - 1].leaf + 1;
+            sums[leaves].par_iter_mut().zip(of_leaves).for_each(|(bins, counters)| {
+                counters.iter().for_each(|counter| add_to(bins, counter, layout, offsets));
             });
         }
         let all = if is_solo { &mut self.stored } else { &mut self.counted };
         sums.into_iter().enumerate().for_each(|(leaf, sums)| all[number(leaf)] = sums);
     }
 
-    /// Of each (larger, smaller): the larger becomes their difference. Not collective. Rayon over histograms.
-    pub(super) fn subtract(&mut self, pairs: &[(usize, usize)]) {
-        let mut larger: Vec<Vec<Sums>> = pairs.iter().map(|(at, _)| std::mem::take(&mut self.stored[*at])).collect();
+    /// Of each (larger, smaller, rows of the difference over all ranks): the larger becomes their difference. Not collective. Rayon
+    /// over histograms.
+    pub(super) fn subtract(&mut self, pairs: &[(usize, usize, u64)]) {
+        let mut larger: Vec<Bins> = pairs.iter().map(|(at, ..)| std::mem::take(&mut self.stored[*at])).collect();
         let stored = &self.stored;
-        larger.par_iter_mut().zip(pairs).for_each(|(larger, (_, smaller))| {
-            larger.iter_mut().zip(&stored[*smaller]).for_each(|(larger, smaller)| *larger = *larger - *smaller);
+        larger.par_iter_mut().zip(pairs).for_each(|(larger, (_, smaller, n_rows))| {
+            larger.subtract(&stored[*smaller], *n_rows);
         });
-        larger.into_iter().zip(pairs).for_each(|(sums, (at, _))| self.stored[*at] = sums);
+        larger.into_iter().zip(pairs).for_each(|(bins, (at, ..))| self.stored[*at] = bins);
     }
 }
 
 /// Some rows of a leaf that are counted by one thread.
 struct Task {
     leaf: usize,
-    /// The first of its leaf.
-    is_first: bool,
-    rows: Range<usize>,
+    places: Range<usize>,
 }
 
-/// No task has more rows than a word takes. A leaf without rows has one too, so that its histogram is set to 0.
-fn tasks_of(leaves: &[(usize, Range<usize>)]) -> Vec<Task> {
-    let n_rows: usize = leaves.iter().map(|(_, rows)| rows.len()).sum();
+/// No task has more rows than a word takes. A leaf without rows has one too.
+fn tasks_of(leaves: &[ToCount]) -> Vec<Task> {
+    let n_rows: usize = leaves.iter().map(|leaf| leaf.places.len()).sum();
     let task_rows = n_rows.div_ceil(TASKS_OF_THREAD * rayon::current_num_threads());
     let task_rows = task_rows.clamp(LEAST_TASK_ROWS, WORD_ROWS);
-    let of_leaf = |(leaf, (_, rows)): (usize, &(usize, Range<usize>))| {
-        let rows = rows.clone();
-        let n_tasks = rows.len().div_ceil(task_rows).max(1);
-        let bound = move |task: usize| rows.start + rows.len() * task / n_tasks;
-        (0..n_tasks).map(move |task| Task { leaf, is_first: task == 0, rows: bound(task)..bound(task + 1) })
+    let of_leaf = |(number, leaf): (usize, &ToCount)| {
+        let places = leaf.places.clone();
+        let n_tasks = places.len().div_ceil(task_rows).max(1);
+        let bound = move |task: usize| places.start + places.len() * task / n_tasks;
+        (0..n_tasks).map(move |task| Task { leaf: number, places: bound(task)..bound(task + 1) })
     };
     leaves.iter().enumerate().flat_map(of_leaf).collect()
-}
-
-/// Places of a feature whose bin numbers have 8 bits, in the words of a task.
-const NARROW: usize = 256;
-
-/// As [`add_rows`], with [`NARROW`] words for each feature.
-fn add_narrow_rows(codes: &[u8], n_features: usize, rows: &[u32], pairs: &[Pair], words: &mut [u64]) {
-    let (words, _) = words.as_chunks_mut::<NARROW>();
-    for (at, &row) in rows.iter().enumerate() {
-        if let Some(&next) = rows.get(at + AHEAD) {
-            prefetch_at(codes, next as usize * n_features);
-            prefetch_at(codes, (next as usize + 1) * n_features - 1);
-            prefetch_at(pairs, next as usize);
-        }
-        let Pair(word) = pairs[row as usize];
-        let first = row as usize * n_features;
-        for (code, sums) in codes[first..first + n_features].iter().zip(words.iter_mut()) {
-            let sum = &mut sums[usize::from(*code)];
-            *sum = sum.wrapping_add(word);
-        }
-    }
-}
-
-/// Adds the pairs of rows to their bins; at most as many as a word takes.
-fn add_rows<C: Copy + Into<usize>>(codes: &[C], offsets: &[usize], rows: &[u32], pairs: &[Pair], words: &mut [u64]) {
-    let n_features = offsets.len();
-    for (at, &row) in rows.iter().enumerate() {
-        if let Some(&next) = rows.get(at + AHEAD) {
-            prefetch_at(codes, next as usize * n_features);
-            prefetch_at(codes, (next as usize + 1) * n_features - 1);
-            prefetch_at(pairs, next as usize);
-        }
-        let Pair(word) = pairs[row as usize];
-        let first = row as usize * n_features;
-        for (code, offset) in codes[first..first + n_features].iter().zip(offsets) {
-            let bin: usize = (*code).into();
-            let sum = &mut words[offset + bin];
-            *sum = sum.wrapping_add(word);
-        }
-    }
 }

@@ -1,6 +1,6 @@
 //! # grow — one tree from binned rows and gradient pairs
 //!
-//! In:    a [`BinnedTable`], a gradient pair of every row and a [`Communicator`].
+//! In:    [`Records`] of binned rows, a gradient pair of every row and a [`Communicator`].
 //! Out:   a [`Grown`] tree whose leaves have no values yet, and which rows are in which leaf.
 //! Talks: three times for some leaves together, only in `sync.rs`.
 //! Never: files, flags, losses, shrinkage.
@@ -10,10 +10,13 @@
 
 mod category;
 mod columns;
+mod count;
 mod histogram;
 mod pair;
+mod partition;
 mod queue;
-mod rows;
+mod records;
+mod search;
 mod split;
 mod sync;
 #[cfg(test)]
@@ -22,17 +25,18 @@ mod tests;
 pub use category::CategoryConfig;
 pub use columns::ColumnSample;
 pub use pair::{Pair, Sums, UNIT_BITS};
-pub use rows::LeafRows;
+pub use records::{LeafOfRows, Records, Run};
 pub use split::{Bounds, Split, leaf_value};
 
 use crate::comm::Communicator;
 use crate::config::Growth;
-use crate::data::binned::{BinnedTable, deal_features};
+use crate::data::binned::{FeatureBins, deal_features, offsets_of};
 use crate::error::Result;
 use columns::{Columns, Way};
-use histogram::Histograms;
+use histogram::{Histograms, ToCount};
 use queue::Queue;
-use split::{Leaf, Splitter};
+use search::Splitter;
+use split::Leaf;
 use std::ops::Range;
 
 /// How far a tree grows.
@@ -84,11 +88,11 @@ pub enum Child {
     Leaf(usize),
 }
 
-/// A tree as grown: inner nodes in the order in which they were split, and the rows of this rank in each leaf.
+/// A tree as grown: inner nodes in the order in which they were split, and the places of this rank's records in each leaf.
 #[derive(Clone, Debug, Default)]
 pub struct Grown {
     pub inner: Vec<Inner>,
-    /// Ranges of the rows of [`LeafRows`], by leaf: the left child keeps the number of the leaf that was split, the right one has the next.
+    /// Places of [`Records`], by leaf: the left child keeps the number of the leaf that was split, the right one has the next.
     pub leaves: Vec<Range<usize>>,
     /// Rows over all ranks, by leaf.
     pub leaf_rows: Vec<u64>,
@@ -99,11 +103,13 @@ pub struct Grown {
 /// Leaves whose children are looked at together: some of it is in vain at the end of a tree, and the tree is the same for any number.
 const BATCH: usize = 8;
 
-/// Buffers that are kept from tree to tree.
-pub struct Grower<'t> {
-    table: &'t BinnedTable,
+/// A rank's records and what is kept from tree to tree.
+pub struct Grower {
     config: TreeConfig,
-    rows: LeafRows,
+    records: Records,
+    /// Rows of so many places, from the first on, take part.
+    n_taken: usize,
+    leaf_of: LeafOfRows,
     histograms: Histograms,
     splitter: Splitter,
     /// Words of the largest set of bins.
@@ -112,7 +118,7 @@ pub struct Grower<'t> {
 
 /// A leaf, or what was one: some are split ahead of their turn, in case it comes.
 struct Node {
-    rows: Range<usize>,
+    places: Range<usize>,
     /// Over all ranks.
     n_rows: u64,
     sums: Sums,
@@ -127,45 +133,53 @@ struct Node {
     children: Option<[usize; 2]>,
 }
 
-impl<'t> Grower<'t> {
-    /// For a table with these settings. Not collective; `comm` tells whose features are looked at here.
-    pub fn new(comm: &Communicator, table: &'t BinnedTable, config: &TreeConfig) -> Grower<'t> {
-        let offsets = table.offsets();
+impl Grower {
+    /// For records with these settings; all rows take part. Not collective; `comm` tells whose features are looked at here.
+    pub fn new(comm: &Communicator, records: Records, config: &TreeConfig) -> Grower {
+        let offsets = offsets_of(&records.features);
         let dealt = deal_features(&offsets, comm.size());
         let mine = dealt[comm.rank()].clone();
         Grower {
-            table,
             config: config.clone(),
-            rows: LeafRows::default(),
-            splitter: Splitter::new(table, &offsets, mine, config),
-            set_words: set_words(table),
-            histograms: Histograms::new(offsets, &dealt, comm.rank()),
+            n_taken: records.n_rows(),
+            leaf_of: LeafOfRows::with_rows(records.n_rows()),
+            splitter: Splitter::new(&records.features, &offsets, mine, config),
+            set_words: set_words(&records.features),
+            histograms: Histograms::new(offsets, &dealt),
+            records,
         }
     }
 
-    /// Rows that took part, in the order that the leaves of the last tree have them.
-    pub fn rows(&self) -> &LeafRows {
-        &self.rows
+    pub fn records(&self) -> &Records {
+        &self.records
+    }
+
+    /// The leaf of each row in the tree that was grown last.
+    pub fn leaf_of(&self) -> &LeafOfRows {
+        &self.leaf_of
+    }
+
+    /// Which rows take part in growing the next trees, by their numbers. Not collective.
+    pub fn choose(&mut self, is_taken: impl Fn(u32) -> bool + Sync) {
+        self.n_taken = self.records.bring_forward(is_taken);
     }
 
     /// Grows one tree. Collective.
     ///
     /// * `number`: of the tree, for its samples of features.
-    /// * `taken`: rows here that take part.
-    /// * `pairs`: of every row here.
+    /// * `pairs_of`: writes the gradient pairs of some rows, by their numbers.
     pub fn grow(
         &mut self,
         comm: &Communicator,
         number: u64,
-        taken: &[u32],
-        pairs: &[Pair],
         scale: PairScale,
+        pairs_of: impl Fn(&[u32], &mut [Pair]) + Sync,
     ) -> Result<Grown> {
-        self.rows.reset(taken);
+        self.records.set_pairs(self.n_taken, pairs_of);
         self.histograms.reset();
         let config = self.config.clone();
-        let columns = Columns::new(&config.columns, &config.interactions, self.table.n_features(), number);
-        let mut nodes = vec![self.root(comm, pairs, scale, &columns)?];
+        let columns = Columns::new(&config.columns, &config.interactions, self.records.features.len(), number);
+        let mut nodes = vec![self.root(comm, scale, &columns)?];
         let mut queue = Queue::new(self.config.growth);
         queue.push(&nodes[0], 0, 0);
         let mut grown = Grown::default();
@@ -176,7 +190,7 @@ impl<'t> Grower<'t> {
             if nodes[node].children.is_none() {
                 let room = self.config.max_leaves - leaves.len();
                 let batch = queue.first_unsplit(&nodes, BATCH.min(room));
-                self.split_ahead(comm, pairs, scale, &columns, &mut nodes, &batch)?;
+                self.split_ahead(comm, scale, &columns, &mut nodes, &batch)?;
             }
             queue.pop();
             let (Some(split), Some(children)) = (nodes[node].best.clone(), nodes[node].children) else { break };
@@ -192,39 +206,34 @@ impl<'t> Grower<'t> {
             queue.push(&nodes[children[0]], children[0], leaf);
             queue.push(&nodes[children[1]], children[1], right);
         }
-        for (node, _) in &leaves {
-            if nodes[*node].children.is_some() {
-                self.rows.rejoin(nodes[*node].rows.clone());
-            }
-            grown.leaves.push(nodes[*node].rows.clone());
-        }
+        grown.leaves = leaves.iter().map(|(node, _)| nodes[*node].places.clone()).collect();
         grown.bounds = leaves.iter().map(|(node, _)| nodes[*node].bounds).collect();
         grown.leaf_rows = leaves.iter().map(|(node, _)| nodes[*node].n_rows).collect();
+        self.records.leaves_of_rows(&grown, self.n_taken, &self.leaf_of);
         Ok(grown)
     }
 
     /// A tree that is not split. Collective.
-    pub fn one_leaf(&mut self, comm: &Communicator, taken: &[u32]) -> Result<Grown> {
-        self.rows.reset(taken);
-        let leaf_rows = sync::sum_counts(comm, &[taken.len() as u64])?;
-        Ok(Grown {
+    pub fn one_leaf(&mut self, comm: &Communicator) -> Result<Grown> {
+        let grown = Grown {
             inner: Vec::new(),
-            leaves: std::iter::once(0..taken.len()).collect(),
-            leaf_rows,
+            leaves: std::iter::once(0..self.n_taken).collect(),
+            leaf_rows: sync::sum_counts(comm, &[self.n_taken as u64])?,
             bounds: vec![Bounds::default()],
-        })
+        };
+        self.records.leaves_of_rows(&grown, self.n_taken, &self.leaf_of);
+        Ok(grown)
     }
 
     /// All rows in one leaf. Collective.
-    fn root(&mut self, comm: &Communicator, pairs: &[Pair], scale: PairScale, columns: &Columns<'_>) -> Result<Node> {
-        let rows = 0..self.rows.len();
-        let n_rows = sync::sum_counts(comm, &[rows.len() as u64])?[0];
-        let histogram = self.histograms.take();
-        self.histograms.count(self.table, pairs, &self.rows, &[(histogram, rows.clone())]);
-        sync::sum_histograms(comm, &mut self.histograms, &[(histogram, n_rows)])?;
-        let sums = sync::sum_sums(comm, self.rows.sums(pairs))?;
+    fn root(&mut self, comm: &Communicator, scale: PairScale, columns: &Columns<'_>) -> Result<Node> {
+        let places = 0..self.n_taken;
+        let n_rows = sync::sum_counts(comm, &[places.len() as u64])?[0];
+        let number = self.histograms.take();
+        self.count(comm, &[ToCount { number, places: places.clone(), n_rows }])?;
+        let sums = sync::sum_sums(comm, self.records.sums(places.clone()))?;
         let mut root = Node {
-            rows,
+            places,
             n_rows,
             sums,
             depth: 0,
@@ -232,7 +241,7 @@ impl<'t> Grower<'t> {
             way: Way::ROOT,
             path: Vec::new(),
             best: None,
-            histogram: Some(histogram),
+            histogram: Some(number),
             children: None,
         };
         let found = self.best_splits(comm, scale, columns, &[&root])?;
@@ -240,11 +249,16 @@ impl<'t> Grower<'t> {
         Ok(root)
     }
 
+    /// Histograms of leaves over all ranks. Collective.
+    fn count(&mut self, comm: &Communicator, leaves: &[ToCount]) -> Result<()> {
+        self.histograms.count(&self.records, leaves);
+        sync::sum_histograms(comm, &mut self.histograms, leaves)
+    }
+
     /// Splits leaves and finds the best splits of their children: partition, count the smaller child, subtract, search. Collective.
     fn split_ahead(
         &mut self,
         comm: &Communicator,
-        pairs: &[Pair],
         scale: PairScale,
         columns: &Columns<'_>,
         nodes: &mut Vec<Node>,
@@ -252,10 +266,10 @@ impl<'t> Grower<'t> {
     ) -> Result<()> {
         let wanted: Vec<(Range<usize>, &Split)> = batch
             .iter()
-            .filter_map(|&node| nodes[node].best.as_ref().map(|split| (nodes[node].rows.clone(), split)))
+            .filter_map(|&node| nodes[node].best.as_ref().map(|split| (nodes[node].places.clone(), split)))
             .collect();
-        let middles = self.rows.split(self.table, &wanted);
-        let lefts: Vec<u64> = middles.iter().zip(&wanted).map(|(at, (rows, _))| (at - rows.start) as u64).collect();
+        let middles = self.records.split(&wanted);
+        let lefts: Vec<u64> = middles.iter().zip(&wanted).map(|(at, (places, _))| (at - places.start) as u64).collect();
         let lefts = sync::sum_counts(comm, &lefts)?;
         let mut to_count = Vec::new();
         let mut to_subtract = Vec::new();
@@ -272,20 +286,20 @@ impl<'t> Grower<'t> {
             let (depth, ways) = (parent.depth + 1, parent.way.children());
             let sums = [split.left, parent.sums - split.left];
             let n_rows = [n_left, parent.n_rows - n_left];
-            let ranges = [parent.rows.start..middle, middle..parent.rows.end];
+            let places = [parent.places.start..middle, middle..parent.places.end];
             // The one with fewer rows over all ranks is counted, the other is what is left.
             let smaller = usize::from(n_rows[1] < n_rows[0]);
             let of_parent = parent.histogram.take();
             let histograms = if smaller == 0 { [Some(at), of_parent] } else { [of_parent, Some(at)] };
-            to_count.push((at, ranges[smaller].clone(), n_rows[smaller]));
-            to_subtract.extend(of_parent.map(|parent| (parent, at)));
+            to_count.push(ToCount { number: at, places: places[smaller].clone(), n_rows: n_rows[smaller] });
+            to_subtract.extend(of_parent.map(|parent| (parent, at, n_rows[1 - smaller])));
             parent.children = Some(children);
-            for (((rows, histogram), (n_rows, sums)), (bounds, way)) in
-                ranges.into_iter().zip(histograms).zip(n_rows.into_iter().zip(sums)).zip(bounds.into_iter().zip(ways))
+            for (((places, histogram), (n_rows, sums)), (bounds, way)) in
+                places.into_iter().zip(histograms).zip(n_rows.into_iter().zip(sums)).zip(bounds.into_iter().zip(ways))
             {
                 let path = path.clone();
                 nodes.push(Node {
-                    rows,
+                    places,
                     n_rows,
                     sums,
                     depth,
@@ -298,10 +312,7 @@ impl<'t> Grower<'t> {
                 });
             }
         }
-        let ranges: Vec<_> = to_count.iter().map(|(at, rows, _)| (*at, rows.clone())).collect();
-        self.histograms.count(self.table, pairs, &self.rows, &ranges);
-        let counts: Vec<_> = to_count.iter().map(|(at, _, n_rows)| (*at, *n_rows)).collect();
-        sync::sum_histograms(comm, &mut self.histograms, &counts)?;
+        self.count(comm, &to_count)?;
         self.histograms.subtract(&to_subtract);
         let children: Vec<&Node> = nodes[first_child..].iter().collect();
         let found = self.best_splits(comm, scale, columns, &children)?;
@@ -327,8 +338,8 @@ impl<'t> Grower<'t> {
     }
 }
 
-fn set_words(table: &BinnedTable) -> usize {
-    let of_categories = table.features.iter().filter(|feature| feature.categories.is_some());
+fn set_words(features: &[FeatureBins]) -> usize {
+    let of_categories = features.iter().filter(|feature| feature.categories.is_some());
     of_categories.map(|feature| feature.n_values().div_ceil(64)).max().unwrap_or(0)
 }
 

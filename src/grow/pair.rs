@@ -8,23 +8,39 @@ pub const UNIT_BITS: u32 = 16;
 /// Rows whose pairs may be added as one word: 2¹⁶·(2¹⁶ − 1) < 2³², 2¹⁶·(2¹⁵ − 1) < 2³¹.
 pub(super) const WORD_ROWS: usize = 1 << UNIT_BITS;
 
-/// Gradient and hessian of a row in one word: gradient·2³² + hessian, wrapping.
-///
-/// The hessian is low, where it borrows nothing from the gradient since it is never negative. Sums of up to 2¹⁶ such words hold the
-/// sums of both (`EXACT` 2a).
+/// Gradient and hessian of a row: the gradient in the upper half, the hessian in the lower.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Pair(pub(super) u64);
+pub struct Pair(u32);
 
 impl Pair {
     /// # Panics
     /// In debug builds, if either does not have [`UNIT_BITS`] bits.
+    #[inline]
     pub fn new(gradient: i32, hessian: u32) -> Pair {
         debug_assert!(gradient.unsigned_abs() < 1 << (UNIT_BITS - 1) && hessian < 1 << UNIT_BITS);
-        Pair(((i64::from(gradient) << 32) as u64).wrapping_add(hessian.into()))
+        Pair((gradient as u32) << UNIT_BITS | hessian)
+    }
+
+    #[inline]
+    pub(super) fn from_bits(bits: u32) -> Pair {
+        Pair(bits)
+    }
+
+    #[inline]
+    pub(super) fn to_bits(self) -> u32 {
+        self.0
+    }
+
+    /// gradient·2³² + hessian, wrapping. The hessian is low, where it borrows nothing from the gradient since it is never negative.
+    /// Sums of up to 2¹⁶ such words hold the sums of both (`EXACT` 2a).
+    #[inline]
+    pub(super) fn word(self) -> u64 {
+        let gradient = (self.0 as i32) >> UNIT_BITS;
+        (i64::from(gradient) << 32) as u64 | u64::from(self.0 as u16)
     }
 
     pub fn sums(self) -> Sums {
-        Sums::of_word(self.0)
+        Sums::of_word(self.word())
     }
 }
 
@@ -74,7 +90,7 @@ mod tests {
     fn as_many_pairs_as_a_word_takes_keep_both_sums() {
         for (gradient, hessian) in [(-32_767, 65_535), (32_767, 65_535), (-1, 0), (0, 65_535), (-32_767, 0)] {
             let mut word = 0u64;
-            (0..WORD_ROWS).for_each(|_| word = word.wrapping_add(Pair::new(gradient, hessian).0));
+            (0..WORD_ROWS).for_each(|_| word = word.wrapping_add(Pair::new(gradient, hessian).word()));
             let n = WORD_ROWS as i64;
             let sums = Sums { gradient: i64::from(gradient) * n, hessian: i64::from(hessian) * n };
             assert_eq!(Sums::of_word(word), sums);

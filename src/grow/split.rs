@@ -1,13 +1,8 @@
-//! The best split of a leaf: one pass over the bins of each feature.
+//! Splits of a leaf: which are allowed, what they gain, which of two is better.
 
-use super::columns::Columns;
-use super::histogram::Histograms;
 use super::pair::Sums;
 use super::{Node, PairScale, TreeConfig};
-use crate::data::binned::BinnedTable;
 use crate::exact::scale::order_key;
-use rayon::prelude::*;
-use std::ops::Range;
 
 /// Rows whose bin is at most `bin` go left, the others right.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,11 +21,6 @@ pub struct Split {
 }
 
 impl Split {
-    /// A bin that no row has, where there is none of missing values.
-    pub(super) fn missing_bin(&self) -> u32 {
-        self.missing.unwrap_or(u32::MAX)
-    }
-
     /// Whether rows of a bin go left.
     pub fn goes_left(&self, bin: u32) -> bool {
         match (self.left_set.is_empty(), Some(bin) == self.missing) {
@@ -66,77 +56,23 @@ fn soft(gradient: f64, l1: f64) -> f64 {
     if beyond > 0.0 { beyond.copysign(gradient) } else { 0.0 }
 }
 
-/// Looks for splits among the features of one rank.
-pub(super) struct Splitter {
-    features: Vec<Feature>,
-}
-
-pub(super) struct Feature {
-    pub(super) number: u32,
-    /// Its bins in a histogram of this rank's features.
-    bins: Range<usize>,
-    pub(super) missing: Option<u32>,
-    is_category: bool,
-    /// 1: leaf values may not fall as the feature rises; −1: not rise; 0: they may do as they like.
-    monotone: i8,
-}
-
-impl Splitter {
-    pub(super) fn new(table: &BinnedTable, offsets: &[usize], mine: Range<usize>, config: &TreeConfig) -> Splitter {
-        let first = offsets[mine.start];
-        let feature = |number: usize| Feature {
-            number: number as u32,
-            bins: offsets[number] - first..offsets[number + 1] - first,
-            missing: table.features[number].missing_bin().map(|bin| bin as u32),
-            is_category: table.features[number].categories.is_some(),
-            monotone: config.monotone.get(number).copied().unwrap_or(0),
-        };
-        Splitter { features: mine.map(feature).collect() }
-    }
-
-    /// The best split of each leaf by this rank's features; None where none is allowed. Not collective. Rayon over leaves and features.
-    pub(super) fn best_of_mine(
-        &self,
-        config: &TreeConfig,
-        scale: PairScale,
-        columns: &Columns<'_>,
-        histograms: &Histograms,
-        nodes: &[&Node],
-    ) -> Vec<Option<Split>> {
-        let of_node = |node: &&Node| {
-            let histogram = histograms.of(node.histogram?);
-            if config.max_depth.is_some_and(|most| node.depth >= most) || (node.n_rows as f64) < 2.0 * config.min_rows {
-                return None;
-            }
-            let leaf = Leaf::of(node, config, scale);
-            let allowed = columns.of_node(node.depth, node.way, &node.path);
-            let may_use = |feature: u32| allowed.as_ref().is_none_or(|allowed| allowed.binary_search(&feature).is_ok());
-            let splits = self.features.par_iter().with_min_len(4).filter(|feature| may_use(feature.number));
-            let splits = splits.filter_map(|feature| leaf.best_split(feature, &histogram[feature.bins.clone()]));
-            let better = |one: Split, other: Split| if other.is_better_than(&one) { other } else { one };
-            splits.collect::<Vec<_>>().into_iter().reduce(better)
-        };
-        nodes.par_iter().map(of_node).collect()
-    }
-}
-
 /// A leaf whose splits are looked at.
 pub(super) struct Leaf<'a> {
     pub(super) config: &'a TreeConfig,
     pub(super) scale: PairScale,
-    sums: Sums,
+    pub(super) sums: Sums,
     /// Rows of a unit of hessian.
     pub(super) rows_of_hessian: f64,
     /// Gains have to be above it.
-    floor: f64,
-    unsplit: f64,
-    bounds: Bounds,
+    pub(super) floor: f64,
+    pub(super) unsplit: f64,
+    pub(super) bounds: Bounds,
     /// The least Σ hessian of a child, in units.
-    least_hessian: i64,
+    pub(super) least_hessian: i64,
 }
 
 impl<'a> Leaf<'a> {
-    fn of(node: &Node, config: &'a TreeConfig, scale: PairScale) -> Leaf<'a> {
+    pub(super) fn of(node: &Node, config: &'a TreeConfig, scale: PairScale) -> Leaf<'a> {
         let sums = node.sums;
         let rows_of_hessian = node.n_rows as f64 / sums.hessian.max(1) as f64;
         let floor = config.min_gain.max(0.0);
@@ -152,42 +88,6 @@ impl<'a> Leaf<'a> {
         let (unsplit, bounds, least_hessian) = (0.0, node.bounds, 0);
         let leaf = Leaf { config, scale, sums, rows_of_hessian, floor, unsplit, bounds, least_hessian };
         Leaf { unsplit: leaf.score(sums, config.l2), least_hessian: least(&leaf), ..leaf }
-    }
-
-    fn best_split(&self, feature: &Feature, bins: &[Sums]) -> Option<Split> {
-        if feature.is_category {
-            return self.best_category_split(feature, bins);
-        }
-        let (values, missing) = match feature.missing {
-            Some(_) => (&bins[..bins.len() - 1], bins[bins.len() - 1]),
-            None => (bins, Sums::default()),
-        };
-        // Gain, bin, missing values left.
-        let mut best: Option<(f64, usize, bool, Sums)> = None;
-        let mut offer = |left: Sums, bin: usize, missing_left: bool| {
-            if let Some(gain) = self.gain(left, self.config.l2, feature.monotone)
-                && best.is_none_or(|(most, ..)| gain > most)
-            {
-                best = Some((gain, bin, missing_left, left));
-            }
-        };
-        let mut below = Sums::default();
-        // Where nothing is missing both sides of it are the same, and after the last value there is nothing.
-        for (bin, sums) in values.iter().enumerate().take(values.len().saturating_sub(1)) {
-            below = below + *sums;
-            if feature.missing.is_some() {
-                offer(below + missing, bin, true);
-            } else if !self.is_enough(self.sums - below) {
-                break;
-            }
-            offer(below, bin, false);
-        }
-        if let (Some(_), Some(last)) = (feature.missing, values.len().checked_sub(1)) {
-            offer(below + values[last], last, false);
-        }
-        let (gain, bin, missing_left, left) = best?;
-        let (feature, bin, missing) = (feature.number, bin as u32, feature.missing);
-        Some(Split { gain, feature, bin, missing, missing_left, left, left_set: Vec::new() })
     }
 
     pub(super) fn right_of(&self, left: Sums) -> Sums {

@@ -1,7 +1,7 @@
 //! What ranks say to each other while a tree grows: counts of rows, histograms, best splits. All of it is integers.
 
-use super::histogram::Histograms;
-use super::pair::{Sums, WORD_ROWS};
+use super::histogram::{Histograms, ToCount, width_of};
+use super::pair::Sums;
 use super::split::Split;
 use crate::comm::Communicator;
 use crate::error::Result;
@@ -21,37 +21,24 @@ pub(super) fn sum_sums(comm: &Communicator, mine: Sums) -> Result<Sums> {
 }
 
 /// Adds the histograms that were counted last over all ranks; each rank gets the part of its features. Collective.
-///
-/// * `leaves`: number of each histogram, and rows over all ranks: of few a bin is one word, else two (`EXACT` 2a).
-pub(super) fn sum_histograms(comm: &Communicator, histograms: &mut Histograms, leaves: &[(usize, u64)]) -> Result<()> {
+pub(super) fn sum_histograms(comm: &Communicator, histograms: &mut Histograms, leaves: &[ToCount]) -> Result<()> {
     if comm.size() == 1 {
         return Ok(());
     }
-    let words_of = |n_rows: u64| if n_rows <= WORD_ROWS as u64 { 1 } else { 2 };
-    let words_of_bin: usize = leaves.iter().map(|(_, n_rows)| words_of(*n_rows)).sum();
+    let words_of_bin: usize = leaves.iter().map(|leaf| width_of(leaf.n_rows)).sum();
     let counts: Vec<usize> = histograms.dealt().iter().map(|bins| words_of_bin * bins.len()).collect();
     let mut send: Vec<u64> = Vec::with_capacity(counts.iter().sum());
     for bins in histograms.dealt() {
-        for (at, (_, n_rows)) in leaves.iter().enumerate() {
-            let sums = &histograms.counted(at)[bins.clone()];
-            match words_of(*n_rows) {
-                1 => send.extend(sums.iter().map(|sums| sums.to_word())),
-                _ => send.extend(sums.iter().flat_map(|sums| [sums.gradient as u64, sums.hessian as u64])),
-            }
-        }
+        (0..leaves.len()).for_each(|at| send.extend(histograms.counted(at).part(bins.clone()).words));
     }
     let mut mine = vec![0u64; counts[comm.rank()]];
     comm.reduce_scatter_sum(&send, &counts, &mut mine)?;
+    let n_bins = histograms.dealt()[comm.rank()].len();
     let mut rest = &mine[..];
-    for (number, n_rows) in leaves {
-        let into = histograms.of_mut(*number);
-        let (words, after) = rest.split_at(into.len() * words_of(*n_rows));
-        match words_of(*n_rows) {
-            1 => into.iter_mut().zip(words).for_each(|(sums, word)| *sums = Sums::of_word(*word)),
-            _ => into.iter_mut().zip(words.chunks_exact(2)).for_each(|(sums, words)| {
-                *sums = Sums { gradient: words[0] as i64, hessian: words[1] as i64 };
-            }),
-        }
+    for leaf in leaves {
+        let width = width_of(leaf.n_rows);
+        let (words, after) = rest.split_at(width * n_bins);
+        histograms.store(leaf.number, width, words);
         rest = after;
     }
     Ok(())

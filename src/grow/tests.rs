@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::comm::run_threads;
-use crate::data::binned::{Codes, FeatureBins};
 use crate::data::partition::Partition;
 use crate::rng::{Draws, Stream};
 
@@ -36,8 +35,8 @@ fn config() -> TreeConfig {
 
 const SCALE: PairScale = PairScale { gradient: 1.0 / 16_384.0, hessian: 1.0 / 32_768.0 };
 
-/// Codes and pairs with something to learn, ties and empty bins among them.
-fn table(case: &Case) -> (BinnedTable, Vec<Pair>) {
+/// Bins and pairs with something to learn, ties and empty bins among them.
+fn table(case: &Case) -> (Records, Vec<Pair>) {
     let draws = Draws::new(case.seed, Stream::Synthetic);
     let features: Vec<FeatureBins> = case
         .bins
@@ -56,11 +55,10 @@ fn table(case: &Case) -> (BinnedTable, Vec<Pair>) {
             },
         })
         .collect();
-    let mut table = BinnedTable::with_room(features, case.n_rows);
-    let mut pairs = Vec::new();
+    let (mut rows, mut pairs) = (Vec::new(), Vec::new());
     for row in 0..case.n_rows as u64 {
-        let mut score = 0.0;
-        for (j, bins) in table.features.iter().enumerate() {
+        let (mut score, mut of_row) = (0.0, Vec::new());
+        for (j, bins) in features.iter().enumerate() {
             let mut bin = draws.below(bins.n_bins() as u64, row, j as u64);
             // The last feature says the same as the first: every split has a tie.
             if j + 1 == case.bins.len() && case.bins[j] == case.bins[0] && j > 0 {
@@ -69,17 +67,31 @@ fn table(case: &Case) -> (BinnedTable, Vec<Pair>) {
             // What a category does has nothing to do with its number.
             let bin_effect = if bins.categories.is_some() { bin * 7919 % bins.n_bins() as u64 } else { bin };
             score += (bin_effect as f64 / bins.n_bins() as f64 - 0.5) * if j % 2 == 0 { 1.0 } else { -0.3 };
-            match &mut table.codes {
-                Codes::U8(codes) => codes.push(bin as u8),
-                Codes::U16(codes) => codes.push(bin as u16),
-            }
+            of_row.push(bin as usize);
         }
+        rows.push(of_row);
         let gradient = (score + 0.2 * draws.normal(row, 1000)) * 8000.0;
         let hessian = 8000.0 + 4000.0 * draws.uniform(row, 1001);
         pairs.push(Pair::new(gradient.clamp(-32_767.0, 32_767.0) as i32, hessian as u32));
     }
-    table.n_rows = case.n_rows;
-    (table, pairs)
+    (records(&features, &rows), pairs)
+}
+
+/// Appended in runs of some rows.
+fn records(features: &[FeatureBins], rows: &[Vec<usize>]) -> Records {
+    let mut records = Records::with_room(features.to_vec(), rows.len());
+    for rows in rows.chunks(700) {
+        let runs: Vec<&[Vec<usize>]> = rows.chunks(300).collect();
+        let lengths: Vec<usize> = runs.iter().map(|run| run.len()).collect();
+        let fill = |number: usize, run: &mut Run<'_>| {
+            for (row, bins) in runs[number].iter().enumerate() {
+                bins.iter().enumerate().for_each(|(feature, bin)| run.put(row, feature, *bin));
+            }
+            Ok::<(), ()>(())
+        };
+        records.append(&lengths, fill).unwrap();
+    }
+    records
 }
 
 /// One leaf of the plain grower.
@@ -150,7 +162,7 @@ fn category_sets(by_bin: &[Sums], total: Sums, n: f64, config: &TreeConfig) -> V
 }
 
 /// The best split of some rows: every feature, bin and side of missing values in order, the first of the greatest gain.
-fn plain_split(table: &BinnedTable, pairs: &[Pair], leaf: &PlainLeaf, config: &TreeConfig) -> Option<Split> {
+fn plain_split(table: &Records, pairs: &[Pair], leaf: &PlainLeaf, config: &TreeConfig) -> Option<Split> {
     let total = sums_of(leaf.rows.iter(), pairs);
     let n = leaf.rows.len() as f64;
     if config.max_depth.is_some_and(|most| leaf.depth >= most) || n < 2.0 * config.min_rows {
@@ -163,7 +175,7 @@ fn plain_split(table: &BinnedTable, pairs: &[Pair], leaf: &PlainLeaf, config: &T
     };
     let mut best: Option<Split> = None;
     for (feature, bins) in table.features.iter().enumerate() {
-        let columns = Columns::new(&config.columns, &config.interactions, table.n_features(), 5);
+        let columns = Columns::new(&config.columns, &config.interactions, table.features.len(), 5);
         let allowed = columns.of_node(leaf.depth, leaf.way, &leaf.path);
         if allowed.is_some_and(|allowed| !allowed.contains(&(feature as u32))) {
             continue;
@@ -173,7 +185,8 @@ fn plain_split(table: &BinnedTable, pairs: &[Pair], leaf: &PlainLeaf, config: &T
         // (bins left, bin or how many, missing left, further penalty)
         let mut candidates: Vec<(Vec<usize>, usize, bool, f64)> = Vec::new();
         if bins.categories.is_some() {
-            let of_bin = |bin: usize| leaf.rows.iter().filter(move |row| table.bin(**row as usize, feature) == bin);
+            let of_bin =
+                |bin: usize| leaf.rows.iter().filter(move |row| table.bin(**row as usize, feature) as usize == bin);
             let by_bin: Vec<Sums> = (0..bins.n_values()).map(|bin| sums_of(of_bin(bin), pairs)).collect();
             for (set, l2) in category_sets(&by_bin, total, n, config) {
                 candidates.push((set.clone(), set.len(), false, l2));
@@ -191,7 +204,7 @@ fn plain_split(table: &BinnedTable, pairs: &[Pair], leaf: &PlainLeaf, config: &T
             }
         }
         for (left_bins, bin, missing_left, more_l2) in candidates {
-            let goes_left = |row: &&u32| left_bins.contains(&table.bin(**row as usize, feature));
+            let goes_left = |row: &&u32| left_bins.contains(&(table.bin(**row as usize, feature) as usize));
             let left = sums_of(leaf.rows.iter().filter(goes_left), pairs);
             let right = total - left;
             let l2 = config.l2 + more_l2;
@@ -221,7 +234,7 @@ fn plain_split(table: &BinnedTable, pairs: &[Pair], leaf: &PlainLeaf, config: &T
 
 /// Splits in order: (leaf, split), and the rows of each leaf.
 fn plain_tree(
-    table: &BinnedTable,
+    table: &Records,
     pairs: &[Pair],
     taken: &[u32],
     config: &TreeConfig,
@@ -246,7 +259,7 @@ fn plain_tree(
         let split = best[leaf].clone().unwrap();
         let feature = split.feature as usize;
         let set_has = |bin: usize| split.left_set.get(bin / 64).is_some_and(|word| word >> (bin % 64) & 1 == 1);
-        let goes_left = |row: &u32| match table.bin(*row as usize, feature) {
+        let goes_left = |row: &u32| match table.bin(*row as usize, feature) as usize {
             bin if table.features[feature].categories.is_some() => set_has(bin),
             bin if Some(bin as u32) == split.missing => split.missing_left,
             bin => bin as u32 <= split.bin,
@@ -275,13 +288,14 @@ fn plain_tree(
 }
 
 /// The rows of one rank.
-fn part(table: &BinnedTable, rows: Range<usize>) -> BinnedTable {
-    let d = table.n_features();
-    let codes = match &table.codes {
-        Codes::U8(codes) => Codes::U8(codes[rows.start * d..rows.end * d].to_vec()),
-        Codes::U16(codes) => Codes::U16(codes[rows.start * d..rows.end * d].to_vec()),
-    };
-    BinnedTable { n_rows: rows.len(), features: table.features.clone(), codes }
+fn part(table: &Records, rows: Range<usize>) -> Records {
+    let of_row = |row: usize| (0..table.features.len()).map(|feature| table.bin(row, feature) as usize).collect();
+    records(&table.features, &rows.map(of_row).collect::<Vec<_>>())
+}
+
+/// Writes pairs of rows by their numbers.
+fn pairs_of(pairs: &[Pair]) -> impl Fn(&[u32], &mut [Pair]) + Sync {
+    |rows, out| out.iter_mut().zip(rows).for_each(|(pair, row)| *pair = pairs[*row as usize])
 }
 
 #[test]
@@ -321,6 +335,15 @@ fn trees_are_those_of_the_plain_grower_on_any_number_of_ranks() {
             seed: 5,
         },
         Case { n_rows: 400, bins: vec![1, 1], missing_every: 0, category_every: 0, config: config(), seed: 6 },
+        // Many of few bins, which share bytes.
+        Case {
+            n_rows: 3000,
+            bins: vec![2, 2, 3, 40, 1, 16, 2, 5, 2, 2, 17, 16, 2, 2],
+            missing_every: 4,
+            category_every: 5,
+            config: config(),
+            seed: 2,
+        },
         // Categories: many, few (one against the others), in more words than one.
         Case {
             n_rows: 4000,
@@ -377,20 +400,21 @@ fn trees_are_those_of_the_plain_grower_on_any_number_of_ranks() {
                 let units = Partition::new(case.n_rows as u64, comm.size()).units_of(comm.rank());
                 let rows = units.start as usize..units.end as usize;
                 let here = part(&table, rows.clone());
-                let taken: Vec<u32> = taken
-                    .iter()
-                    .filter(|row| rows.contains(&(**row as usize)))
-                    .map(|row| row - rows.start as u32)
-                    .collect();
-                let mut grower = Grower::new(comm, &here, &case.config);
-                // Twice, since buffers are used again.
-                grower.grow(comm, 5, &taken, &pairs[rows.clone()], SCALE)?;
-                let grown = grower.grow(comm, 5, &taken, &pairs[rows.clone()], SCALE)?;
-                let of_leaves: Vec<Vec<u32>> = grown
-                    .leaves
-                    .iter()
-                    .map(|leaf| grower.rows().of(leaf.clone()).iter().map(|row| row + rows.start as u32).collect())
-                    .collect();
+                let mut grower = Grower::new(comm, here, &case.config);
+                grower.choose(|row| taken.contains(&(row + rows.start as u32)));
+                // Twice, since buffers are used again, and records are elsewhere.
+                grower.grow(comm, 5, SCALE, pairs_of(&pairs[rows.clone()]))?;
+                let grown = grower.grow(comm, 5, SCALE, pairs_of(&pairs[rows.clone()]))?;
+                let of_leaf = |places: &Range<usize>| {
+                    let mut of_leaf = grower.records().rows_of(places.clone());
+                    of_leaf.sort_unstable();
+                    of_leaf.into_iter().map(|row| row + rows.start as u32).collect()
+                };
+                let of_leaves: Vec<Vec<u32>> = grown.leaves.iter().map(of_leaf).collect();
+                for (leaf, places) in grown.leaves.iter().enumerate() {
+                    let is_there = |row: &u32| grower.leaf_of().of_taken(*row as usize) == Some(leaf);
+                    assert!(grower.records().rows_of(places.clone()).iter().all(is_there));
+                }
                 Ok((grown, of_leaves))
             })
             .unwrap();
@@ -416,28 +440,76 @@ fn rows_that_took_no_part_follow_the_tree() {
     let case =
         Case { n_rows: 2000, bins: vec![30, 9, 30], missing_every: 2, category_every: 0, config: config(), seed: 8 };
     let (table, pairs) = table(&case);
-    let (taken, others): (Vec<u32>, Vec<u32>) = (0..2000).partition(|row| row % 3 == 0);
-    let found = run_threads(1, 2, |comm| {
-        let mut grower = Grower::new(comm, &table, &case.config);
-        let grown = grower.grow(comm, 5, &taken, &pairs, SCALE)?;
-        let mut rest = LeafRows::default();
-        rest.reset(&others);
-        let leaves = rest.follow(&table, &grown);
-        let splits: Vec<(usize, Split)> = grown.inner.iter().map(|inner| (inner.leaf, inner.split.clone())).collect();
-        Ok((splits, leaves.into_iter().map(|leaf| rest.of(leaf).to_vec()).collect::<Vec<_>>()))
+    let leaf_of = run_threads(1, 2, |comm| {
+        let mut grower = Grower::new(comm, table.clone(), &case.config);
+        grower.choose(|row| row % 3 == 0);
+        let grown = grower.grow(comm, 5, SCALE, pairs_of(&pairs))?;
+        let leaf_of = |row: usize| (grower.leaf_of().of(row), grower.leaf_of().of_taken(row).is_some());
+        Ok((grown, (0..2000).map(leaf_of).collect::<Vec<_>>()))
     });
-    let (splits, of_leaves) = found.unwrap().remove(0);
-    for (leaf, rows) in of_leaves.iter().enumerate() {
-        for row in rows {
-            let mut at = 0;
-            for (number, (split_leaf, split)) in splits.iter().enumerate() {
-                let code = table.bin(*row as usize, split.feature as usize) as u32;
-                if *split_leaf == at && !split.goes_left(code) {
-                    at = number + 1;
-                }
+    let (grown, leaf_of) = leaf_of.unwrap().remove(0);
+    assert!(grown.inner.len() > 8);
+    for (row, (leaf, is_taken)) in leaf_of.into_iter().enumerate() {
+        let mut at = 0;
+        for (number, Inner { split, leaf, .. }) in grown.inner.iter().enumerate() {
+            if *leaf == at && !split.goes_left(table.bin(row, split.feature as usize)) {
+                at = number + 1;
             }
-            assert_eq!(at, leaf, "row {row}");
+        }
+        assert_eq!((at, row % 3 == 0), (leaf, is_taken), "row {row}");
+    }
+}
+
+/// Long enough for several tasks, blocks and pieces; sides of all kinds of sizes.
+#[test]
+fn records_are_parted_whole_and_none_is_lost() {
+    let draws = Draws::new(6, Stream::Synthetic);
+    let features: Vec<FeatureBins> = [300, 2, 3, 200]
+        .map(|n: usize| FeatureBins { uppers: (1..n).map(|upper| upper as f64).collect(), ..FeatureBins::default() })
+        .to_vec();
+    for n_rows in [0, 1, 255, 256, 257, 258, 700, 50_000] {
+        let bin = |row: usize, j: usize| draws.below(features[j].n_bins() as u64, row as u64, j as u64) as usize;
+        let rows: Vec<Vec<usize>> = (0..n_rows).map(|row| [0, 1, 2, 3].map(|j| bin(row, j)).to_vec()).collect();
+        let right: Records = records(&features, &rows);
+        for threads in [1, 2, 5] {
+            let parted = run_threads(1, threads, |_| {
+                let mut records = right.clone();
+                let mut n_first = Vec::new();
+                for of_hundred in [0, 1, 37, 50, 99, 100] {
+                    n_first
+                        .push(records.bring_forward(|row| draws.below(100, row.into(), of_hundred + 9) < of_hundred));
+                }
+                let by_wide = Split {
+                    gain: 0.0,
+                    feature: 0,
+                    bin: 120,
+                    missing: None,
+                    missing_left: false,
+                    left: Sums::default(),
+                    left_set: vec![],
+                };
+                let by_shared = Split { feature: 2, bin: 0, ..by_wide.clone() };
+                let half = n_rows / 2;
+                let middles = records.split(&[(half..n_rows, &by_wide), (0..half, &by_shared)]);
+                Ok((records, n_first, middles))
+            });
+            let (records, n_first, middles) = parted.unwrap().remove(0);
+            for (n, of_hundred) in n_first.into_iter().zip([0, 1, 37, 50, 99, 100]) {
+                let is_first = |row: &usize| draws.below(100, *row as u64, of_hundred + 9) < of_hundred;
+                assert_eq!(n, (0..n_rows).filter(is_first).count());
+            }
+            let half = n_rows / 2;
+            for place in 0..n_rows {
+                let (feature, most, middle) = if place < half { (2, 0, middles[1]) } else { (0, 120, middles[0]) };
+                assert_eq!(records.bin(place, feature) <= most, place < middle, "{n_rows} rows, place {place}");
+            }
+            let mut met = records.rows_of(0..n_rows);
+            for (place, row) in met.iter().enumerate() {
+                let found: Vec<usize> = (0..4).map(|feature| records.bin(place, feature) as usize).collect();
+                assert_eq!(found, rows[*row as usize]);
+            }
+            met.sort_unstable();
+            assert!(met.into_iter().eq(0..n_rows as u32));
         }
     }
-    assert_eq!(of_leaves.iter().map(Vec::len).sum::<usize>(), others.len());
 }

@@ -7,7 +7,7 @@ use super::super::{ClassWeight, Reading, TrainConfig, memory, target};
 use super::{categories, constraints, loss_of};
 use crate::comm::Communicator;
 use crate::config::{BoostConfig, BoostLoss};
-use crate::data::binned::{BinnedTable, Codes, FeatureBins, deal_features};
+use crate::data::binned::{FeatureBins, deal_features};
 use crate::data::digest::InputDigest;
 use crate::data::partition::{Partition, RowPlan};
 use crate::data::sketch::bin_ends;
@@ -15,6 +15,7 @@ use crate::data::{Block, DataSource, Targets};
 use crate::error::{Error, InContext, Result};
 use crate::exact::scale::order_key;
 use crate::functions::check_denormals;
+use crate::grow::Records;
 use crate::model::{ColumnCode, Preprocess, TargetCoding};
 use crate::rng::{Draws, FastDraws, Stream};
 use rayon::prelude::*;
@@ -24,7 +25,7 @@ use std::time::Instant;
 /// Rows that bins are made from, about: of longer tables a sample by the hash of the row number.
 const SAMPLE_ROWS: f64 = 200_000.0;
 
-/// A rank's rows, ready to grow trees on; all but the rows is the same on every rank.
+/// What is known of a rank's rows; all but the rows is the same on every rank.
 pub(super) struct BinnedRows {
     pub(super) plan: RowPlan,
     /// Blocks of rows here, by local number.
@@ -33,7 +34,6 @@ pub(super) struct BinnedRows {
     pub(super) first_row: u64,
     /// Of the whole table.
     pub(super) n_rows: u64,
-    pub(super) table: BinnedTable,
     pub(super) labels: RowBuffer,
     pub(super) preprocess: Preprocess,
     pub(super) target: TargetCoding,
@@ -54,7 +54,7 @@ pub(super) fn read(
     boost: &BoostConfig,
     reading: &Reading,
     hold: Option<HeldOut>,
-) -> Result<BinnedRows> {
+) -> Result<(BinnedRows, Records)> {
     let schema = source.schema().clone();
     let responds_as = config.responds_as();
     target::check_stored(responds_as, schema.target)?;
@@ -99,11 +99,11 @@ pub(super) fn read(
     let began = Instant::now();
     let bins = sampled.bins(comm, boost.max_bins as usize, &preprocess.columns)?;
     let n_here = gathered.rows.y.len();
-    let mut table = BinnedTable::with_room(bins, n_here);
+    let mut records = Records::with_room(bins, n_here);
     let mut bin_s = began.elapsed().as_secs_f64();
     let passed = reader.pass(|batch, blocks| {
         let began = Instant::now();
-        let done = append(&mut table, batch, blocks, &preprocess);
+        let done = append(&mut records, batch, blocks, &preprocess);
         bin_s += began.elapsed().as_secs_f64();
         done
     });
@@ -135,12 +135,11 @@ pub(super) fn read(
     }
     let blocks = labels.blocks();
     let LocalRows::Memory(labels) = labels.rows else { return Err(Error::internal("labels are not in memory")) };
-    Ok(BinnedRows {
+    let rows = BinnedRows {
         blocks,
         first_row: rows.start,
         n_rows: schema.n_rows,
         plan,
-        table,
         labels,
         preprocess,
         target,
@@ -149,7 +148,8 @@ pub(super) fn read(
         input_digest,
         read_s,
         bin_s,
-    })
+    };
+    Ok((rows, records))
 }
 
 /// Errors: the bin numbers of this rank's rows and what is worked on do not fit into `--max-memory`. Not collective.
@@ -303,48 +303,26 @@ fn ends_of(mut values: Vec<f64>, max_bins: usize) -> Vec<f64> {
     bin_ends(&counted, max_bins)
 }
 
-/// Appends the bin numbers of a batch. Rayon over blocks.
-fn append(table: &mut BinnedTable, batch: &Block, blocks: &[Range<usize>], preprocess: &Preprocess) -> Result<()> {
-    let d = table.features.len();
-    let features = &table.features;
-    match &mut table.codes {
-        Codes::U8(codes) => append_to(codes, features, batch, blocks, preprocess, |bin| bin as u8),
-        Codes::U16(codes) => append_to(codes, features, batch, blocks, preprocess, |bin| bin as u16),
-    }?;
-    table.n_rows += if d == 0 { 0 } else { batch.n_rows };
-    Ok(())
-}
-
 /// Rows whose bins are looked for together.
 const ROWS: usize = 8;
 
-fn append_to<C: Copy + Default + Send>(
-    codes: &mut Vec<C>,
-    features: &[FeatureBins],
-    batch: &Block,
-    blocks: &[Range<usize>],
-    preprocess: &Preprocess,
-    of_bin: impl Fn(usize) -> C + Sync,
-) -> Result<()> {
-    let (d, start) = (features.len(), codes.len());
-    codes.resize(start + batch.n_rows * d, C::default());
-    let mut rest = &mut codes[start..];
-    let mut tasks = Vec::with_capacity(blocks.len());
-    for block in blocks {
-        let (of_block, after) = rest.split_at_mut(block.len() * d);
-        tasks.push((block.clone(), of_block));
-        rest = after;
-    }
-    tasks.into_par_iter().try_for_each(|(block, codes)| {
+/// Appends the bin numbers of a batch. Rayon over blocks.
+fn append(records: &mut Records, batch: &Block, blocks: &[Range<usize>], preprocess: &Preprocess) -> Result<()> {
+    let features = records.features.clone();
+    let d = features.len();
+    let runs: Vec<usize> = blocks.iter().map(Range::len).collect();
+    records.append(&runs, |number, run| {
         let mut rows = vec![0.0; ROWS * d];
-        for (tile, codes) in codes.chunks_mut((ROWS * d).max(1)).enumerate() {
-            let first = block.start + tile * ROWS;
-            for (i, row) in (first..block.end).zip(rows.chunks_exact_mut(d)) {
-                preprocess.encode_row(batch, i, row)?;
+        for first in blocks[number].clone().step_by(ROWS) {
+            let n = ROWS.min(blocks[number].end - first);
+            for (row, values) in rows.chunks_exact_mut(d.max(1)).take(n).enumerate() {
+                preprocess.encode_row(batch, first + row, values)?;
             }
             for (j, bins) in features.iter().enumerate() {
-                let found = bins.bins_of::<ROWS>(std::array::from_fn(|i| rows[i * d + j]));
-                codes[j..].iter_mut().step_by(d).zip(found).for_each(|(code, bin)| *code = of_bin(bin));
+                let found = bins.bins_of::<ROWS>(std::array::from_fn(|row| rows[row * d + j]));
+                for (row, bin) in found.into_iter().take(n).enumerate() {
+                    run.put(first - blocks[number].start + row, j, bin);
+                }
             }
         }
         Ok(())

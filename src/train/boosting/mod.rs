@@ -47,8 +47,8 @@ pub fn train_source(
     let mut folds: Vec<(String, Vec<f64>)> = Vec::new();
     for fold in 0..config.folds {
         let hold = Some(HeldOut::Fold { fold, folds: config.folds });
-        let rows = read(comm, source, config, boost, reading, hold)?;
-        let done = Boosting::new(comm, &rows, config, boost)?.run(&mut super::Silent)?;
+        let (rows, records) = read(comm, source, config, boost, reading, hold)?;
+        let done = Boosting::new(comm, &rows, records, config, boost)?.run(&mut super::Silent)?;
         for (name, value) in metrics_of(comm, &rows, config, reading, &done.scores)?.iter() {
             match folds.iter_mut().find(|(known, _)| *known == name) {
                 Some((_, values)) => values.push(value),
@@ -57,9 +57,9 @@ pub fn train_source(
         }
     }
     let hold = (config.valid_fraction > 0.0).then_some(HeldOut::Fraction(config.valid_fraction));
-    let rows = read(comm, source, config, boost, reading, hold)?;
+    let (rows, records) = read(comm, source, config, boost, reading, hold)?;
     let began = Instant::now();
-    let done = Boosting::new(comm, &rows, config, boost)?.run(watch)?;
+    let done = Boosting::new(comm, &rows, records, config, boost)?.run(watch)?;
     let train_s = began.elapsed().as_secs_f64();
     let valid = match hold {
         Some(_) => metrics_of(comm, &rows, config, reading, &done.scores)?,

@@ -14,8 +14,8 @@ use crate::exact::BlockSums;
 use crate::exact::scale::{ceil_log2, exponent_of, from_order_key, order_key, pow2};
 use crate::functions::prefetch_at;
 use crate::grow::{
-    CategoryConfig, Child, ColumnSample, Grower, Grown, LeafRows, Pair, PairScale, Split, TreeConfig, UNIT_BITS,
-    leaf_value,
+    CategoryConfig, Child, ColumnSample, Grower, Grown, LeafOfRows, Pair, PairScale, Records, Split, TreeConfig,
+    UNIT_BITS, leaf_value,
 };
 use crate::model::{Boosted, Tree};
 use crate::objective::PairLoss;
@@ -44,13 +44,12 @@ pub(super) struct Boosting<'a> {
     boost: &'a BoostConfig,
     loss: PairLoss,
     seed: u64,
-    grower: Grower<'a>,
+    grower: Grower,
     tree_config: TreeConfig,
     /// (rows here, scores)
     scores: Vec<f64>,
     /// w·∂loss, w·∂²loss: (rows here, scores)
     pairs: Vec<[f32; 2]>,
-    units: Vec<Pair>,
     /// Of a loss whose leaves are quantiles.
     quantiles: Option<Quantiles<'a>>,
     boosted: Boosted,
@@ -69,6 +68,7 @@ impl<'a> Boosting<'a> {
     pub(super) fn new(
         comm: &'a Communicator,
         rows: &'a BinnedRows,
+        records: Records,
         config: &TrainConfig,
         boost: &'a BoostConfig,
     ) -> Result<Boosting<'a>> {
@@ -118,11 +118,10 @@ impl<'a> Boosting<'a> {
             boost,
             loss,
             seed: config.seed,
-            grower: Grower::new(comm, &rows.table, &tree_config),
+            grower: Grower::new(comm, records, &tree_config),
             tree_config,
             scores: start.iter().copied().cycle().take(n_here * k).collect(),
             pairs: vec![[0.0; 2]; n_here * k],
-            units: vec![Pair::default(); n_here],
             quantiles,
             boosted: Boosted { n_features: rows.preprocess.n_features(), start, trees: Vec::new() },
         })
@@ -133,8 +132,6 @@ impl<'a> Boosting<'a> {
         let k = self.loss.n_scores();
         let (mut losses, mut valid_losses, mut seconds) = (Vec::new(), Vec::new(), Vec::new());
         let mut best: Option<(f64, usize)> = None;
-        let by_weight: Vec<bool> = self.rows.labels.weight.iter().map(|w| *w > 0.0).collect();
-        let (mut taken, mut rest) = (Vec::new(), LeafRows::default());
         for round in 0..self.boost.rounds {
             let began = Instant::now();
             losses.push(self.differentiate()?);
@@ -142,9 +139,9 @@ impl<'a> Boosting<'a> {
             for class in 0..k {
                 let tree_number = round * k as u64 + class as u64;
                 if class == 0 && (round == 0 || self.boost.row_sample < 1.0) {
-                    taken = self.choose_rows(round, &by_weight, &mut rest);
+                    self.choose_rows(round);
                 }
-                let tree = self.add_tree(tree_number, class, &taken, &mut rest)?;
+                let tree = self.add_tree(tree_number, class)?;
                 has_split |= tree.n_leaves() > 1;
                 self.boosted.trees.push(tree);
             }
@@ -182,26 +179,23 @@ impl<'a> Boosting<'a> {
     fn keep_rounds(&mut self, rounds: usize) {
         let k = self.loss.n_scores();
         self.boosted.trees.truncate(rounds * k);
-        let (table, features) = (&self.rows.table, &self.rows.table.features);
+        let (records, places) = (self.grower.records(), self.grower.records().places());
         let (boosted, start) = (&self.boosted, &self.boosted.start);
-        self.scores.par_chunks_exact_mut(k).enumerate().for_each(|(row, scores)| {
+        self.scores.par_chunks_exact_mut(k).zip(places).for_each(|(scores, place)| {
             scores.copy_from_slice(start);
             for (number, tree) in boosted.trees.iter().enumerate() {
-                let leaf = leaf_by_bins(tree, features, |feature| table.bin(row, feature));
+                let leaf =
+                    leaf_by_bins(tree, &records.features, |feature| records.bin(place as usize, feature) as usize);
                 scores[number % k] += tree.value[leaf];
             }
         });
     }
 
-    /// Rows of weight above 0 that this round's trees are grown on; the others are put aside.
-    fn choose_rows(&self, round: u64, by_weight: &[bool], rest: &mut LeafRows) -> Vec<u32> {
+    /// Rows of weight above 0 that this round's trees are grown on.
+    fn choose_rows(&mut self, round: u64) {
         let draws = FastDraws::new(Draws::new(self.seed, Stream::TreeRows), round);
-        let (share, first_row) = (self.boost.row_sample, self.rows.first_row);
-        let is_taken = |row: u32| by_weight[row as usize] && draws.takes(share, first_row + u64::from(row));
-        let (taken, others): (Vec<u32>, Vec<u32>) =
-            (0..by_weight.len() as u32).into_par_iter().partition(|row| is_taken(*row));
-        rest.reset(&others);
-        taken
+        let (share, first_row, weight) = (self.boost.row_sample, self.rows.first_row, &self.rows.labels.weight);
+        self.grower.choose(|row| weight[row as usize] > 0.0 && draws.takes(share, first_row + u64::from(row)));
     }
 
     /// Gradient pairs of all rows, and the mean loss. Collective.
@@ -258,55 +252,45 @@ impl<'a> Boosting<'a> {
     }
 
     /// Grows a tree on the pairs of a class and adds it to the scores. Collective.
-    fn add_tree(&mut self, number: u64, class: usize, taken: &[u32], rest: &mut LeafRows) -> Result<Tree> {
-        let bounds = self.agree_bounds(class, taken)?;
-        let scale = self.quantise(number, class, bounds);
+    fn add_tree(&mut self, number: u64, class: usize) -> Result<Tree> {
+        let k = self.loss.n_scores();
+        let bounds = self.agree_bounds(class)?;
         let grown = match bounds.gradient {
-            Some(_) => self.grower.grow(self.comm, number, taken, &self.units, scale)?,
-            None => self.grower.one_leaf(self.comm, taken)?,
+            Some(_) => {
+                let draws = FastDraws::new(Draws::new(self.seed, Stream::Rounding), number);
+                let rounding = Rounding { pairs: &self.pairs, k, class, bounds, draws, first_row: self.rows.first_row };
+                self.grower
+                    .grow(self.comm, number, rounding.scale(), |rows, pairs| round_pairs(&rounding, rows, pairs))?
+            }
+            None => self.grower.one_leaf(self.comm)?,
         };
         let values = match &self.quantiles {
             Some(quantiles) => {
                 let (y, scores) = (&self.rows.labels.y, &self.scores);
-                let leaves: Vec<&[u32]> = grown.leaves.iter().map(|rows| self.grower.rows().of(rows.clone())).collect();
+                let records = self.grower.records();
+                let leaves: Vec<Vec<u32>> = grown.leaves.iter().map(|places| records.rows_of(places.clone())).collect();
+                let leaves: Vec<&[u32]> = leaves.iter().map(|rows| &rows[..]).collect();
                 quantiles.of_leaves(self.comm, &leaves, |row| (y[row] - scores[row]) as f32)?
             }
             None => {
                 let (l1, l2) = (self.tree_config.l1, self.tree_config.l2);
-                self.leaf_sums(class, bounds, &grown)?.iter().map(|[g, h]| leaf_value(*g, *h, l1, l2)).collect()
+                self.leaf_sums(class, bounds, grown.leaves.len())?
+                    .iter()
+                    .map(|[g, h]| leaf_value(*g, *h, l1, l2))
+                    .collect()
             }
         };
         let within = values.into_iter().zip(&grown.bounds).map(|(value, bounds)| bounds.clamp(value));
         let values: Vec<f64> = within.map(|value| self.boost.shrinkage * value).collect();
-        let of_rest = rest.follow(&self.rows.table, &grown);
-        let k = self.loss.n_scores();
-        let mut new: Vec<(&[u32], f64)> = Vec::new();
-        for (leaf, value) in values.iter().enumerate() {
-            new.push((self.grower.rows().of(grown.leaves[leaf].clone()), *value));
-            new.push((rest.of(of_rest[leaf].clone()), *value));
-        }
-        add_values(&mut self.scores, k, class, &new);
-        Ok(tree_of(&grown, &self.rows.table.features, values))
+        add_values(&mut self.scores, k, class, &values, self.grower.leaf_of());
+        Ok(tree_of(&grown, &self.grower.records().features, values))
     }
 
-    /// Collective.
-    fn agree_bounds(&self, class: usize, taken: &[u32]) -> Result<Bounds> {
-        let (k, pairs) = (self.loss.n_scores(), &self.pairs);
-        let of_rows = |rows: &[u32]| {
-            let mut most = [0.0f32; 2];
-            for row in rows {
-                let [g, h] = pairs[*row as usize * k + class];
-                // Not finite: the loss has said so.
-                if g.abs() > most[0] {
-                    most[0] = g.abs();
-                }
-                if h > most[1] {
-                    most[1] = h;
-                }
-            }
-            most
-        };
-        let of_tasks: Vec<[f32; 2]> = taken.par_chunks(1 << 14).map(of_rows).collect();
+    /// Largest |gradient| and hessian. Collective.
+    fn agree_bounds(&self, class: usize) -> Result<Bounds> {
+        let k = self.loss.n_scores();
+        let of_rows = |pairs: &[[f32; 2]]| most_of(pairs, k, class);
+        let of_tasks: Vec<[f32; 2]> = self.pairs.par_chunks(TASK_ROWS * k).map(of_rows).collect();
         let mut keys = [order_key(0.0); 2];
         for most in of_tasks {
             for (key, most) in keys.iter_mut().zip(most) {
@@ -321,46 +305,24 @@ impl<'a> Boosting<'a> {
         Ok(Bounds { gradient: exponent(keys[0]), hessian: exponent(keys[1]) })
     }
 
-    /// Pairs as integers, rounded up or down by a draw so that sums are right on average (`EXACT` 2a). Not collective.
-    fn quantise(&mut self, number: u64, class: usize, bounds: Bounds) -> PairScale {
-        let k = self.loss.n_scores();
-        let bits = UNIT_BITS as i32;
-        let exponents = [bits - 2 - bounds.gradient.unwrap_or(0), bits - 1 - bounds.hessian.unwrap_or(0)];
-        let [up_g, up_h] = exponents.map(pow2);
-        let draws = FastDraws::new(Draws::new(self.seed, Stream::Rounding), number);
-        let first_row = self.rows.first_row;
-        let pairs = &self.pairs;
-        self.units.par_iter_mut().enumerate().with_min_len(1 << 12).for_each(|(row, unit)| {
-            let [g, h] = pairs[row * k + class];
-            let drawn = draws.bits(first_row + row as u64);
-            let half = |bits: u64| (bits as u32 as f64) * (1.0 / 4_294_967_296.0);
-            let (g, h) = (f64::from(g) * up_g + half(drawn), f64::from(h) * up_h + half(drawn >> 32));
-            let (g, h) = (g.floor().clamp(-32_767.0, 32_767.0), h.floor().clamp(0.0, 65_535.0));
-            *unit = Pair::new(g as i32, h as u32);
-        });
-        PairScale { gradient: pow2(-exponents[0]), hessian: pow2(-exponents[1]) }
-    }
-
     /// Σ gradient and Σ hessian of each leaf's rows, from integers that are finer than those that trees are grown on. Collective.
-    fn leaf_sums(&self, class: usize, bounds: Bounds, grown: &Grown) -> Result<Vec<[f64; 2]>> {
+    fn leaf_sums(&self, class: usize, bounds: Bounds, n_leaves: usize) -> Result<Vec<[f64; 2]>> {
         let k = self.loss.n_scores();
         // So many rows of so many bits make no more than 62.
         let bits = 52.min(62 - ceil_log2(self.rows.n_rows) as i32);
         let exponents = [bounds.gradient, bounds.hessian].map(|e| bits - 1 - e.unwrap_or(0));
-        let [up_g, up_h] = exponents.map(pow2);
-        let mut tasks: Vec<(usize, Range<usize>)> = Vec::new();
-        for (leaf, rows) in grown.leaves.iter().enumerate() {
-            tasks.extend(rows.clone().step_by(1 << 14).map(|at| (leaf, at..(at + (1 << 14)).min(rows.end))));
-        }
-        let (order, pairs) = (self.grower.rows(), &self.pairs);
-        let of_task = |(leaf, rows): (usize, Range<usize>)| {
-            let [g, h] = sums_of(order.of(rows), pairs, k, class, up_g, up_h);
-            (leaf, g, h)
+        let ups = exponents.map(pow2);
+        // Each task has sums of all leaves.
+        let task_rows = TASK_ROWS.max(4 * n_leaves);
+        let (leaf_of, pairs) = (self.grower.leaf_of(), &self.pairs);
+        let of_task = |(task, pairs): (usize, &[[f32; 2]])| {
+            let mut sums = vec![[0i64; 2]; n_leaves];
+            add_pairs(&mut sums, leaf_of, task * task_rows, pairs, k, class, ups);
+            sums
         };
-        let mut words = vec![0u64; 2 * grown.leaves.len()];
-        for (leaf, g, h) in tasks.into_par_iter().map(of_task).collect::<Vec<_>>() {
-            words[2 * leaf] = words[2 * leaf].wrapping_add(g as u64);
-            words[2 * leaf + 1] = words[2 * leaf + 1].wrapping_add(h as u64);
+        let mut words = vec![0u64; 2 * n_leaves];
+        for sums in pairs.par_chunks(task_rows * k).enumerate().map(of_task).collect::<Vec<_>>() {
+            words.iter_mut().zip(sums.as_flattened()).for_each(|(word, sum)| *word = word.wrapping_add(*sum as u64));
         }
         self.comm.all_reduce_sum(&mut words)?;
         let [down_g, down_h] = exponents.map(|e| pow2(-e));
@@ -369,36 +331,90 @@ impl<'a> Boosting<'a> {
     }
 }
 
-/// Σ gradient and Σ hessian of some rows as integers, each multiplied before it is rounded.
+/// Rows of a task.
+const TASK_ROWS: usize = 1 << 14;
+
+/// Largest |gradient| and hessian of rows. Not finite: the loss has said so.
 #[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
-fn sums_of(rows: &[u32], pairs: &[[f32; 2]], k: usize, class: usize, up_g: f64, up_h: f64) -> [i64; 2] {
-    /// Rows ahead whose pairs are asked for.
-    const AHEAD: usize = 24;
-    let (mut g_sum, mut h_sum) = (0i64, 0i64);
-    for (at, row) in rows.iter().enumerate() {
-        if let Some(next) = rows.get(at + AHEAD) {
-            prefetch_at(pairs, *next as usize * k + class);
-        }
-        let [g, h] = pairs[*row as usize * k + class];
-        g_sum = g_sum.wrapping_add((f64::from(g) * up_g).round_ties_even() as i64);
-        h_sum = h_sum.wrapping_add((f64::from(h) * up_h).round_ties_even() as i64);
+fn most_of(pairs: &[[f32; 2]], k: usize, class: usize) -> [f32; 2] {
+    let larger = |one: f32, other: f32| if other > one { other } else { one };
+    let more = |most: [f32; 2], pair: &[f32; 2]| [larger(most[0], pair[0].abs()), larger(most[1], pair[1])];
+    if k > 1 {
+        return pairs[class..].iter().step_by(k).fold([0.0; 2], more);
     }
-    [g_sum, h_sum]
+    let (eights, rest) = pairs.as_chunks::<8>();
+    let mut most = [[0.0; 2]; 8];
+    for eight in eights {
+        most.iter_mut().zip(eight).for_each(|(most, pair)| *most = more(*most, pair));
+    }
+    most.iter().chain(rest).fold([0.0; 2], more)
 }
 
-/// Adds a value to the scores of each run of rows. Rayon over rows: a leaf's rows are nobody else's, but lie between those of others,
-/// so that each thread takes a stretch of the table.
-fn add_values(scores: &mut [f64], k: usize, class: usize, leaves: &[(&[u32], f64)]) {
-    const STRETCH: usize = 1 << 15;
-    scores.par_chunks_mut(STRETCH * k).enumerate().for_each(|(stretch, scores)| {
-        let first = (stretch * STRETCH) as u32;
-        let end = first as u64 + (scores.len() / k) as u64;
-        for (rows, value) in leaves {
-            // Rows of a leaf are in order.
-            let from = rows.partition_point(|row| *row < first);
-            for row in rows[from..].iter().take_while(|row| u64::from(**row) < end) {
-                scores[(*row - first) as usize * k + class] += value;
-            }
+/// Pairs as integers, rounded up or down by a draw so that sums are right on average (`EXACT` 2a).
+struct Rounding<'a> {
+    pairs: &'a [[f32; 2]],
+    k: usize,
+    class: usize,
+    bounds: Bounds,
+    draws: FastDraws,
+    first_row: u64,
+}
+
+impl Rounding<'_> {
+    /// Doublings of gradients and hessians.
+    fn exponents(&self) -> [i32; 2] {
+        let bits = UNIT_BITS as i32;
+        [bits - 2 - self.bounds.gradient.unwrap_or(0), bits - 1 - self.bounds.hessian.unwrap_or(0)]
+    }
+
+    fn scale(&self) -> PairScale {
+        let [gradient, hessian] = self.exponents().map(|exponent| pow2(-exponent));
+        PairScale { gradient, hessian }
+    }
+}
+
+/// Those of some rows.
+#[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
+fn round_pairs(rounding: &Rounding, rows: &[u32], units: &mut [Pair]) {
+    let of = |row: u32| row as usize * rounding.k + rounding.class;
+    rows.iter().for_each(|row| prefetch_at(rounding.pairs, of(*row)));
+    let [up_g, up_h] = rounding.exponents().map(pow2);
+    let half = |bits: u64| (bits as u32 as f64) * (1.0 / 4_294_967_296.0);
+    for (row, unit) in rows.iter().zip(units) {
+        let [g, h] = rounding.pairs[of(*row)];
+        let drawn = rounding.draws.bits(rounding.first_row + u64::from(*row));
+        let (g, h) = (f64::from(g) * up_g + half(drawn), f64::from(h) * up_h + half(drawn >> 32));
+        let (g, h) = (g.floor().clamp(-32_767.0, 32_767.0), h.floor().clamp(0.0, 65_535.0));
+        *unit = Pair::new(g as i32, h as u32);
+    }
+}
+
+/// Adds pairs as integers, each multiplied before it is rounded, to the sums of their rows' leaves.
+///
+/// * `first_row`: the number of the first row.
+#[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
+fn add_pairs(
+    sums: &mut [[i64; 2]],
+    leaf_of: &LeafOfRows,
+    first_row: usize,
+    pairs: &[[f32; 2]],
+    k: usize,
+    class: usize,
+    [up_g, up_h]: [f64; 2],
+) {
+    for (row, [g, h]) in pairs[class..].iter().step_by(k).enumerate() {
+        let Some(leaf) = leaf_of.of_taken(first_row + row) else { continue };
+        let [g_sum, h_sum] = &mut sums[leaf];
+        *g_sum = g_sum.wrapping_add((f64::from(*g) * up_g).round_ties_even() as i64);
+        *h_sum = h_sum.wrapping_add((f64::from(*h) * up_h).round_ties_even() as i64);
+    }
+}
+
+/// Adds the value of each row's leaf to its score. Rayon over rows.
+fn add_values(scores: &mut [f64], k: usize, class: usize, values: &[f64], leaf_of: &LeafOfRows) {
+    scores.par_chunks_mut(TASK_ROWS * k).enumerate().for_each(|(task, scores)| {
+        for (row, score) in scores[class..].iter_mut().step_by(k).enumerate() {
+            *score += values[leaf_of.of(task * TASK_ROWS + row)];
         }
     });
 }

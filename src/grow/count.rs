@@ -1,0 +1,108 @@
+//! The inner loop: the pairs of some rows, added up by the bytes of their records, and from bytes to the bins of features.
+
+use super::histogram::Bins;
+use super::pair::Sums;
+use super::records::{Layout, Word};
+
+/// Values of a byte.
+const VALUES: usize = 256;
+/// Bytes that are counted together: their sums are in the first cache, with some of the records.
+const GROUP: usize = 16;
+/// Records that are read again for the next group.
+const TILE_ROWS: usize = 1 << 9;
+
+/// Sums by the bytes of records, and by the bins of features of two bytes.
+pub(super) struct Counter {
+    of_bytes: Vec<[u64; VALUES]>,
+    of_wide: Vec<Vec<u64>>,
+}
+
+impl Counter {
+    pub(super) fn new(layout: &Layout) -> Counter {
+        let of_wide = layout.wide.iter().map(|feature| vec![0; layout.places[*feature].n_bins]).collect();
+        Counter { of_bytes: vec![[0; VALUES]; layout.bytes.len()], of_wide }
+    }
+
+    /// Sums of these records, of which there are at most as many as a word takes.
+    pub(super) fn count(&mut self, layout: &Layout, records: &[Word]) {
+        self.of_bytes.fill([0; VALUES]);
+        self.of_wide.iter_mut().for_each(|sums| sums.fill(0));
+        for tile in records.chunks(TILE_ROWS * layout.n_words) {
+            for (number, sums) in self.of_bytes.chunks_mut(GROUP).enumerate() {
+                let first_word = number * GROUP / size_of::<Word>();
+                match <&mut [_; GROUP]>::try_from(&mut *sums) {
+                    Ok(sums) => add_group(layout, first_word, tile, sums),
+                    Err(_) => add_bytes(layout, first_word, tile, sums),
+                }
+            }
+            for (feature, sums) in layout.wide.iter().zip(&mut self.of_wide) {
+                let place = layout.places[*feature];
+                for record in tile.chunks_exact(layout.n_words) {
+                    let sum = &mut sums[place.bin_in(record) as usize];
+                    *sum = sum.wrapping_add(layout.pair_of(record).word());
+                }
+            }
+        }
+    }
+}
+
+fn add_group(layout: &Layout, first_word: usize, records: &[Word], sums: &mut [[u64; VALUES]; GROUP]) {
+    for record in records.chunks_exact(layout.n_words) {
+        let word = layout.pair_of(record).word();
+        let bytes: &[Word; GROUP / size_of::<Word>()] = record[first_word..].first_chunk().expect("a whole group");
+        for (byte, sums) in bytes.as_flattened().iter().zip(&mut *sums) {
+            let sum = &mut sums[usize::from(*byte)];
+            *sum = sum.wrapping_add(word);
+        }
+    }
+}
+
+fn add_bytes(layout: &Layout, first_word: usize, records: &[Word], sums: &mut [[u64; VALUES]]) {
+    for record in records.chunks_exact(layout.n_words) {
+        let word = layout.pair_of(record).word();
+        for (byte, sums) in record[first_word..].as_flattened().iter().zip(&mut *sums) {
+            let sum = &mut sums[usize::from(*byte)];
+            *sum = sum.wrapping_add(word);
+        }
+    }
+}
+
+/// Adds what was counted to the bins of features.
+///
+/// * `offsets`: of each feature's bins.
+pub(super) fn add_to(bins: &mut Bins, counter: &Counter, layout: &Layout, offsets: &[usize]) {
+    let width = bins.width;
+    let of_feature = |feature: usize| width * offsets[feature]..width * offsets[feature + 1];
+    for (features, sums) in layout.bytes.iter().zip(&counter.of_bytes) {
+        if let [feature] = features[..] {
+            add_words(&mut bins.words[of_feature(feature)], width, sums);
+            continue;
+        }
+        for feature in features {
+            let place = layout.places[*feature];
+            // Values of the byte with the same bin: runs of `step`, `step · n_bins` apart.
+            let mut of_bins = [0u64; VALUES];
+            for runs in sums.chunks(place.step * place.n_bins) {
+                for (sum, run) in of_bins.iter_mut().zip(runs.chunks(place.step)) {
+                    *sum = run.iter().fold(*sum, |sum, word| sum.wrapping_add(*word));
+                }
+            }
+            add_words(&mut bins.words[of_feature(*feature)], width, &of_bins);
+        }
+    }
+    for (feature, sums) in layout.wide.iter().zip(&counter.of_wide) {
+        add_words(&mut bins.words[of_feature(*feature)], width, sums);
+    }
+}
+
+/// Adds sums of pair words to bins of `width` words.
+fn add_words(bins: &mut [u64], width: usize, sums: &[u64]) {
+    match width {
+        1 => bins.iter_mut().zip(sums).for_each(|(bin, sum)| *bin = bin.wrapping_add(*sum)),
+        _ => bins.chunks_exact_mut(2).zip(sums).for_each(|(bin, sum)| {
+            let sums = Sums::of_word(*sum);
+            bin[0] = bin[0].wrapping_add(sums.gradient as u64);
+            bin[1] = bin[1].wrapping_add(sums.hessian as u64);
+        }),
+    }
+}
