@@ -116,14 +116,22 @@ fn logistic(y: &[f64], weight: &[f64], scores: &[f64], pairs: &mut [[f32; 2]]) -
     for (((scores, y), weight), pairs) in
         scores.chunks(8).zip(y.chunks(8)).zip(weight.chunks(8)).zip(pairs.chunks_mut(8))
     {
-        let mut losses = [0.0; 8];
-        for ((((score, y), w), pair), of_row) in scores.iter().zip(y).zip(weight).zip(pairs).zip(&mut losses) {
-            let (p, softplus) = sigmoid_and_softplus(*score);
-            *of_row = w * (softplus - y * *score);
-            *pair = [(w * (p - y)) as f32, (w * (p * (1.0 - p))) as f32];
+        // The last rows too: of a number that is known, nothing is left to be asked.
+        let [scores, y, weight] = [scores, y, weight].map(|rows| {
+            let mut eight = [0.0; 8];
+            eight.iter_mut().zip(rows).for_each(|(one, row)| *one = *row);
+            eight
+        });
+        let (mut losses, mut gradients, mut hessians) = ([0.0; 8], [0.0; 8], [0.0; 8]);
+        for i in 0..8 {
+            let (p, softplus) = sigmoid_and_softplus(scores[i]);
+            losses[i] = weight[i] * (softplus - y[i] * scores[i]);
+            gradients[i] = weight[i] * (p - y[i]);
+            hessians[i] = weight[i] * (p * (1.0 - p));
         }
-        for of_row in &losses[..scores.len()] {
+        for (((pair, of_row), g), h) in pairs.iter_mut().zip(losses).zip(gradients).zip(hessians) {
             loss += of_row;
+            *pair = [g as f32, h as f32];
         }
     }
     loss
