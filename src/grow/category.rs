@@ -75,7 +75,7 @@ impl Leaf<'_> {
         }
         let (gain, left, chosen) = best?;
         // As long as its last bin wants, so that a set is written in one way.
-        let mut left_set = vec![0u64; chosen.iter().max()?.div_ceil(64).max(1) as usize];
+        let mut left_set = vec![0u64; *chosen.iter().max()? as usize / 64 + 1];
         chosen.iter().for_each(|bin| left_set[*bin as usize / 64] |= 1 << (bin % 64));
         let (feature, bin, missing) = (feature.number, chosen.len() as u32, feature.missing);
         Some(Split { gain, feature, bin, missing, missing_left: false, left, left_set })

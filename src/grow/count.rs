@@ -57,10 +57,19 @@ fn add_group(layout: &Layout, first_word: usize, records: &[Word], sums: &mut [[
     }
 }
 
+/// As [`add_group`], for the bytes that are left: whole words first.
 fn add_bytes(layout: &Layout, first_word: usize, records: &[Word], sums: &mut [[u64; VALUES]]) {
+    let (whole, rest) = sums.as_chunks_mut::<{ size_of::<Word>() }>();
     for record in records.chunks_exact(layout.n_words) {
         let word = layout.pair_of(record).word();
-        for (byte, sums) in record[first_word..].as_flattened().iter().zip(&mut *sums) {
+        let bytes = &record[first_word..];
+        for (bytes, sums) in bytes.iter().zip(&mut *whole) {
+            for (byte, sums) in bytes.iter().zip(sums) {
+                let sum = &mut sums[usize::from(*byte)];
+                *sum = sum.wrapping_add(word);
+            }
+        }
+        for (byte, sums) in bytes[whole.len()..].as_flattened().iter().zip(&mut *rest) {
             let sum = &mut sums[usize::from(*byte)];
             *sum = sum.wrapping_add(word);
         }

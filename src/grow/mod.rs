@@ -25,7 +25,7 @@ mod tests;
 pub use category::CategoryConfig;
 pub use columns::ColumnSample;
 pub use pair::{Pair, Sums, UNIT_BITS};
-pub use records::{LeafOfRows, Records, Run};
+pub use records::{LeafOfRows, MOST_ROWS, Records, Run};
 pub use split::{Bounds, Split, leaf_value};
 
 use crate::comm::Communicator;

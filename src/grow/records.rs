@@ -120,6 +120,9 @@ fn put_number(record: &mut [Word], at: usize, number: u32) {
     record.as_flattened_mut()[at..at + 4].copy_from_slice(&number.to_le_bytes());
 }
 
+/// Rows of a rank, at most: their numbers and those of leaves have to fit.
+pub const MOST_ROWS: usize = 1 << 31;
+
 /// Records that one task reads.
 const TASK_ROWS: usize = 1 << 14;
 /// Rows whose pairs are asked for at once.
@@ -139,11 +142,6 @@ impl Records {
         let layout = Layout::new(&features);
         let words = Vec::with_capacity(n_rows * layout.n_words);
         Records { features, layout, words }
-    }
-
-    /// Bytes of a row.
-    pub fn row_bytes(features: &[FeatureBins]) -> usize {
-        Layout::new(features).n_words * size_of::<Word>()
     }
 
     pub fn n_rows(&self) -> usize {

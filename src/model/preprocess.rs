@@ -32,7 +32,7 @@ impl ColumnCode {
     }
 
     /// Features that it becomes.
-    fn n_features(&self) -> usize {
+    pub fn n_features(&self) -> usize {
         if self.is_text() && !self.is_category { self.categories.len() } else { 1 }
     }
 

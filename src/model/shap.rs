@@ -38,7 +38,9 @@ impl Tree {
             sum += value * *rows as f64;
             n_rows += *rows as f64;
         }
-        if n_rows > 0.0 { sum / n_rows } else { 0.0 }
+        // A tree of another program may not say how many there were: of one leaf it does not matter.
+        let without = if self.value.len() == 1 { self.value[0] } else { 0.0 };
+        if n_rows > 0.0 { sum / n_rows } else { without }
     }
 
     /// Splits on the longest way from the root to a leaf.

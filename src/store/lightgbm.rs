@@ -36,6 +36,7 @@ pub fn to_text(model: &Model) -> Result<String> {
     if trees.is_empty() {
         trees = vec![Tree { value: vec![0.0], leaf_rows: vec![model.n_rows], ..Tree::default() }; k];
     }
+    write_codes(&mut trees, &model.preprocess.columns)?;
     // It has no scores to start from: the first trees carry them.
     for (tree, start) in trees.iter_mut().zip(&boosted.start) {
         tree.value.iter_mut().for_each(|value| *value += start);
@@ -66,6 +67,37 @@ pub fn to_text(model: &Model) -> Result<String> {
     }
     text.push_str("\nparameters:\nend of parameters\n\npandas_categorical:null\n");
     Ok(text)
+}
+
+/// Sets of places among a column's categories become sets of its values, which are what a program looks up. Text has places there too.
+///
+/// * `columns`: those of categories are one feature each.
+fn write_codes(trees: &mut [Tree], columns: &[ColumnCode]) -> Result<()> {
+    /// Sets of larger ones take too much room.
+    const MOST_CODE: f64 = 1e6;
+    let features: Vec<&ColumnCode> = columns.iter().flat_map(|column| vec![column; column.n_features()]).collect();
+    for tree in trees {
+        for (feature, set) in tree.feature.iter().zip(&mut tree.left_set) {
+            let column = features[*feature as usize];
+            if set.is_empty() || column.values.is_empty() {
+                continue;
+            }
+            let mut codes: Vec<u64> = Vec::new();
+            for place in (0..64 * set.len()).filter(|place| set[place / 64] >> (place % 64) & 1 == 1) {
+                let value = column.values.get(place).copied().unwrap_or(f64::NAN);
+                if !(value.fract() == 0.0 && (0.0..=MOST_CODE).contains(&value)) {
+                    return Err(Error::usage(format!(
+                        "column '{}' has the category {value}; LightGBM's form holds whole numbers from 0 to {MOST_CODE}",
+                        column.name
+                    )));
+                }
+                codes.push(value as u64);
+            }
+            *set = vec![0; codes.last().map_or(1, |most| *most as usize / 64 + 1)];
+            codes.iter().for_each(|code| set[*code as usize / 64] |= 1 << (code % 64));
+        }
+    }
+    Ok(())
 }
 
 fn objective_of(boost: &BoostConfig, k: usize) -> String {
@@ -421,6 +453,37 @@ mod tests {
                 &other.left,
                 &other.leaf_rows
             )));
+        }
+    }
+
+    #[test]
+    fn categories_are_written_as_the_values_that_they_stand_for() {
+        let mut model = from_text(text_of(&told()[0])).unwrap();
+        let tree = Tree {
+            feature: vec![2],
+            threshold: vec![f64::INFINITY],
+            missing_left: vec![false],
+            left_set: vec![vec![0b101]],
+            left: vec![-1],
+            right: vec![-2],
+            gain: vec![1.0],
+            n_rows: vec![10],
+            value: vec![-1.0, 2.0],
+            leaf_rows: vec![4, 6],
+        };
+        model.scores = Scores::Boosted(Boosted { n_features: 4, start: vec![0.0], trees: vec![tree] });
+        let column = &mut model.preprocess.columns[2];
+        (column.is_category, column.values) = (true, vec![10.0, 30.0, 70.0]);
+        let again = from_text(&to_text(&model).unwrap()).unwrap();
+        for (code, score) in [(10.0, -1.0), (70.0, -1.0), (30.0, 2.0), (0.0, 2.0), (2.0, 2.0), (f64::NAN, 2.0)] {
+            let mut found = [0.0];
+            boosted(&again).scores(&[0.0, 0.0, code, 0.0], &mut found);
+            assert_eq!(found, [score], "{code}");
+        }
+        for value in [-1.0, 0.5, 1e9] {
+            model.preprocess.columns[2].values[0] = value;
+            let error = to_text(&model).expect_err("no code").to_string();
+            assert!(error.contains("whole numbers from 0"), "{error}");
         }
     }
 

@@ -15,7 +15,7 @@ use crate::data::{Block, DataSource, Targets};
 use crate::error::{Error, InContext, Result};
 use crate::exact::scale::order_key;
 use crate::functions::check_denormals;
-use crate::grow::Records;
+use crate::grow::{MOST_ROWS, Records};
 use crate::model::{ColumnCode, Preprocess, TargetCoding};
 use crate::rng::{Draws, FastDraws, Stream};
 use rayon::prelude::*;
@@ -81,7 +81,8 @@ pub(super) fn read(
         check_amounts(boost.loss, batch)?;
         keep_labels(batch, config.seed, hold, &mut gathered, &mut positions);
         gathered.digest.merge(&digest_of(batch));
-        sampled.add(batch, blocks, &preprocess)
+        let weight = &gathered.rows.weight[gathered.rows.weight.len() - batch.n_rows..];
+        sampled.add(batch, blocks, weight, &preprocess)
     });
     comm.agree(passed.and_then(|()| check_denormals()))?; // reading may have loaded a filter plugin
     let target = target::agree(comm, responds_as, schema.target, &gathered.seen)?;
@@ -152,7 +153,7 @@ pub(super) fn read(
     Ok((rows, records))
 }
 
-/// Errors: the bin numbers of this rank's rows and what is worked on do not fit into `--max-memory`. Not collective.
+/// Errors: too many rows; the bin numbers of this rank's rows and what is worked on do not fit into `--max-memory`. Not collective.
 fn check_memory(
     reading: &Reading,
     n_features: u64,
@@ -161,11 +162,16 @@ fn check_memory(
     n_rows: usize,
     n_ranks: usize,
 ) -> Result<()> {
+    if n_rows > MOST_ROWS {
+        return Err(Error::usage(format!(
+            "boost takes at most {MOST_ROWS} rows a rank, and this one has {n_rows}: take more ranks"
+        )));
+    }
     let Some(limit) = reading.max_memory else { return Ok(()) };
     let bins = boost.max_bins + 1;
     let code_bytes = if bins <= 256 { 1 } else { 2 };
-    // Bin numbers; target and weight; scores and pairs, and pairs as integers; two orders of the rows.
-    let of_row = code_bytes * n_features + 16 + 16 * n_scores + 8 + 8;
+    // A record of bin numbers, pair and row number; target and weight; scores and pairs; its leaf.
+    let of_row = (code_bytes * n_features + 8).next_multiple_of(8) + 16 + 16 * n_scores + 4;
     // Of leaves, 16 bytes a bin; of tasks, 8.
     let of_tasks = 8 * 8 * rayon::current_num_threads() as u64;
     let of_leaves = (16 * boost.max_leaves.min(1 << 20)).div_ceil(n_ranks as u64);
@@ -213,8 +219,8 @@ impl Sampled {
         }
     }
 
-    /// Rayon over blocks.
-    fn add(&mut self, batch: &Block, blocks: &[Range<usize>], preprocess: &Preprocess) -> Result<()> {
+    /// Rows of weight 0 are not sampled; that one of them has no value is noted, since it will need a bin. Rayon over blocks.
+    fn add(&mut self, batch: &Block, blocks: &[Range<usize>], weight: &[f64], preprocess: &Preprocess) -> Result<()> {
         let d = self.values.len();
         let (draws, share) = (self.draws, self.share);
         let of_block = |block: &Range<usize>| {
@@ -223,7 +229,7 @@ impl Sampled {
             for i in block.clone() {
                 preprocess.encode_row(batch, i, &mut row)?;
                 missing.iter_mut().zip(&row).for_each(|(missing, value)| *missing |= value.is_nan());
-                if draws.takes(share, batch.first_row + i as u64) {
+                if weight[i] > 0.0 && draws.takes(share, batch.first_row + i as u64) {
                     taken.extend_from_slice(&row);
                 }
             }

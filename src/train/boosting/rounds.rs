@@ -83,7 +83,10 @@ impl<'a> Boosting<'a> {
         let start = match &quantiles {
             Some(quantiles) => {
                 let all: Vec<u32> = (0..n_here as u32).collect();
-                quantiles.of_leaves(comm, &[&all], |row| rows.labels.y[row] as f32)?
+                let y = &rows.labels.y;
+                let first = quantiles.of_leaves(comm, &[&all], |row| y[row] as f32)?[0];
+                // Values are looked at as 32 bits: once more, for what these cannot say of the first.
+                vec![first + quantiles.of_leaves(comm, &[&all], |row| (y[row] - first) as f32)?[0]]
             }
             None => objective(config.responds_as(), n_classes).start_scores(rows.total_weight, &weighted_y),
         };
@@ -135,14 +138,16 @@ impl<'a> Boosting<'a> {
         for round in 0..self.boost.rounds {
             let began = Instant::now();
             losses.push(self.differentiate()?);
-            let mut has_split = false;
+            let mut does_something = false;
             for class in 0..k {
                 let tree_number = round * k as u64 + class as u64;
                 if class == 0 && (round == 0 || self.boost.row_sample < 1.0) {
                     self.choose_rows(round);
                 }
                 let tree = self.add_tree(tree_number, class)?;
-                has_split |= tree.n_leaves() > 1;
+                // What one leaf adds may be what rounding left over.
+                let is_more = tree.value[0].abs() > 1e-12 * (1.0 + self.boosted.start[class].abs());
+                does_something |= tree.n_leaves() > 1 || is_more;
                 self.boosted.trees.push(tree);
             }
             seconds.push(began.elapsed().as_secs_f64());
@@ -164,8 +169,8 @@ impl<'a> Boosting<'a> {
                     break;
                 }
             }
-            // No tree will be split later either, if it is to see the same rows and features.
-            if !has_split && self.boost.row_sample == 1.0 && self.tree_config.columns.is_all() {
+            // No tree will do anything later either, if it is to see the same rows and features.
+            if !does_something && self.boost.row_sample == 1.0 && self.tree_config.columns.is_all() {
                 break;
             }
         }
@@ -298,11 +303,14 @@ impl<'a> Boosting<'a> {
             }
         }
         self.comm.all_reduce_max(&mut keys)?;
-        let exponent = |key: i64| {
-            let most = from_order_key(key);
-            (most > 0.0).then(|| exponent_of(most))
-        };
-        Ok(Bounds { gradient: exponent(keys[0]), hessian: exponent(keys[1]) })
+        let most = keys.map(from_order_key);
+        if most.contains(&f64::INFINITY) {
+            return Err(Error::data(
+                "gradients are beyond 3e38: targets or weights are too large; rescale them, or ask for another --loss",
+            ));
+        }
+        let exponent = |most: f64| (most > 0.0).then(|| exponent_of(most));
+        Ok(Bounds { gradient: exponent(most[0]), hessian: exponent(most[1]) })
     }
 
     /// Σ gradient and Σ hessian of each leaf's rows, from integers that are finer than those that trees are grown on. Collective.
@@ -334,7 +342,7 @@ impl<'a> Boosting<'a> {
 /// Rows of a task.
 const TASK_ROWS: usize = 1 << 14;
 
-/// Largest |gradient| and hessian of rows. Not finite: the loss has said so.
+/// Largest |gradient| and hessian of rows, none of which is NaN: the loss is finite.
 #[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
 fn most_of(pairs: &[[f32; 2]], k: usize, class: usize) -> [f32; 2] {
     let larger = |one: f32, other: f32| if other > one { other } else { one };

@@ -250,3 +250,44 @@ fn what_cannot_be_trained_on_is_said() {
         assert!(text.contains(message), "{message}: {text}");
     }
 }
+
+#[test]
+fn a_category_may_have_the_first_bin_of_a_word_as_its_last() {
+    // Only category 64 of 80 is another.
+    let n = 4000;
+    let category = |row: usize| (row * 7919 % 80) as f64;
+    let x: Vec<f64> = (0..n).map(category).collect();
+    let y = (0..n).map(|row| f64::from(category(row) == 64.0) * 10.0).collect();
+    let table = MemorySource::from_f64(x, 1).unwrap().with_target(y, TargetKind::Float).unwrap();
+    let config = config(|boost| {
+        (boost.categorical, boost.max_bins, boost.min_data_per_group) = (vec!["0".into()], 255, 1);
+        boost.cat_smooth = 0.0;
+    });
+    let (model, _) = train(1, 1, &table, &config).unwrap();
+    assert_eq!(boosted(&model).trees[0].left_set[0], vec![0, 1]);
+}
+
+#[test]
+fn gradients_beyond_32_bits_are_refused() {
+    let table = table(300, |s| s * 1e39, TargetKind::Float);
+    let error = train(2, 1, &table, &config(|_| {})).expect_err("too large").to_string();
+    assert!(error.contains("rescale"), "{error}");
+    let close = self::table(300, |s| s * 1e30, TargetKind::Float);
+    assert!(boosted(&train(1, 1, &close, &config(|_| {})).unwrap().0).trees[0].n_leaves() > 1);
+}
+
+#[test]
+fn rows_without_weight_have_no_say_in_bins() {
+    let n = 600;
+    let of = |more: f64| {
+        let x = features(n).into_iter().enumerate().map(|(i, x)| if i / D % 13 == 3 { x + more } else { x }).collect();
+        let all = table(n, |s| s, TargetKind::Float);
+        let mut block = Block::empty();
+        all.clone().read(0..n as u64, &mut block).unwrap();
+        let crate::data::Targets::Number(y) = block.target else { panic!("numbers") };
+        let table = MemorySource::from_f64(x, D).unwrap().with_target(y, TargetKind::Float).unwrap();
+        table.with_weight(block.weight.unwrap()).unwrap()
+    };
+    let trees = |more| boosted(&train(1, 1, &of(more), &config(|_| {})).unwrap().0).clone();
+    assert_eq!(trees(0.0), trees(1e3));
+}
