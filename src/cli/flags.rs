@@ -203,10 +203,11 @@ pub struct SettingFlags {
     /// for linear, lbfgs for the others and for sparse tables.
     #[arg(long, value_parser = word::<Solver>)]
     pub solver: Option<Solver>,
-    /// λ₁‖w‖₁ is added to the mean weighted loss, w on standardised features. Default 0.
+    /// λ₁‖w‖₁ is added to the mean weighted loss, w on standardised features. Default 0. Boost: taken off a leaf's gradient.
     #[arg(long, value_name = "LAMBDA", allow_negative_numbers = true)]
     pub l1: Option<f64>,
-    /// λ₂/2·‖w‖² is added to the mean weighted loss (scikit-learn's C is 1/(nλ₂)). Default 3e-4.
+    /// λ₂/2·‖w‖² is added to the mean weighted loss (scikit-learn's C is 1/(nλ₂)). Default 3e-4. Boost: added to the hessian of a
+    /// leaf; default 0.
     #[arg(long, value_name = "LAMBDA", allow_negative_numbers = true)]
     pub l2: Option<f64>,
     /// Stop when the largest element of the gradient is this much smaller than without coefficients; 0 never stops early.

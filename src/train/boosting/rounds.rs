@@ -145,8 +145,8 @@ impl<'a> Boosting<'a> {
                     self.choose_rows(round);
                 }
                 let tree = self.add_tree(tree_number, class)?;
-                // What one leaf adds may be what rounding left over.
-                let is_more = tree.value[0].abs() > 1e-12 * (1.0 + self.boosted.start[class].abs());
+                // What one leaf adds may be what the rounding of pairs left over.
+                let is_more = tree.value[0].abs() > 1e-6 * (1.0 + self.boosted.start[class].abs());
                 does_something |= tree.n_leaves() > 1 || is_more;
                 self.boosted.trees.push(tree);
             }
