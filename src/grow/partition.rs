@@ -5,6 +5,7 @@
 
 use super::records::{Records, Word};
 use super::split::Split;
+use crate::functions::prefetch_at;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -109,6 +110,8 @@ impl Records {
 
 /// Records whose sides are looked up at a time.
 const BLOCK: usize = 128;
+/// Records ahead that are asked for.
+const AHEAD: usize = 2 * BLOCK;
 
 /// Records that go left come first. Returns how many.
 fn part(records: &mut [Word], n_words: usize, goes_left: impl Fn(&[Word]) -> bool) -> usize {
@@ -121,6 +124,7 @@ fn part(records: &mut [Word], n_words: usize, goes_left: impl Fn(&[Word]) -> boo
         if wrong_low.is_empty() {
             wrong_low = 0..0;
             for i in 0..BLOCK {
+                prefetch_at(records, (low + i + AHEAD) * n_words);
                 of_low[wrong_low.end] = i as u8;
                 wrong_low.end += usize::from(!at(records, low + i));
             }
@@ -128,6 +132,7 @@ fn part(records: &mut [Word], n_words: usize, goes_left: impl Fn(&[Word]) -> boo
         if wrong_high.is_empty() {
             wrong_high = 0..0;
             for i in 0..BLOCK {
+                prefetch_at(records, (high - 1 - i).saturating_sub(AHEAD) * n_words);
                 of_high[wrong_high.end] = i as u8;
                 wrong_high.end += usize::from(at(records, high - 1 - i));
             }
