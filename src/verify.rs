@@ -7,7 +7,7 @@
 
 use crate::comm::{Communicator, run_threads};
 use crate::error::Result;
-use crate::train::{Inputs, Model, Silent, train};
+use crate::train::{Inputs, Model, Silent, train_from};
 
 /// One training again.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -27,6 +27,8 @@ pub struct Verification {
     pub digest: String,
     /// Whether the files hold the values that the model was trained on. If not, no digest can be the same.
     pub same_inputs: bool,
+    /// First rounds of boosted trees that came from another model and were not trained again, since its inputs are not known.
+    pub kept_rounds: usize,
     pub shapes: Vec<Shape>,
 }
 
@@ -42,6 +44,8 @@ const SHAPES: [(usize, usize); 3] = [(1, 1), (2, 1), (3, 2)];
 
 /// Trains on the ranks there are, then, if there is only this one, on small worlds of threads. Collective.
 ///
+/// Of a model that was continued, the rounds that were added are trained again, on those it was continued from.
+///
 /// Stops after the first training if the inputs have changed.
 pub fn verify(
     comm: &Communicator,
@@ -49,10 +53,16 @@ pub fn verify(
     inputs: &Inputs,
     mut tell: impl FnMut(&Shape),
 ) -> Result<Verification> {
-    let (again, _) = train(comm, inputs, &model.config, &mut Silent)?;
+    let before = model.before();
+    let (base, config) = match &before {
+        Some((base, config)) => (Some(base), config),
+        None => (None, &model.config),
+    };
+    let (again, _) = train_from(comm, inputs, config, base, &mut Silent)?;
     let mut done = Verification {
         digest: model.digest.clone(),
         same_inputs: again.input_digest == model.input_digest && again.n_rows == model.n_rows,
+        kept_rounds: model.continued.as_ref().map_or(0, |from| from.rounds),
         shapes: Vec::new(),
     };
     let mut note = |done: &mut Verification, ranks, threads, digest: String| {
@@ -68,7 +78,8 @@ pub fn verify(
         if (ranks, threads) == (1, rayon::current_num_threads()) {
             continue;
         }
-        let digests = run_threads(ranks, threads, |comm| Ok(train(comm, inputs, &model.config, &mut Silent)?.0.digest));
+        let digests =
+            run_threads(ranks, threads, |comm| Ok(train_from(comm, inputs, config, base, &mut Silent)?.0.digest));
         note(&mut done, ranks, threads, digests?.swap_remove(0));
     }
     Ok(done)

@@ -121,6 +121,10 @@ pub struct TrainFlags {
     pub rows: Option<Range<u64>>,
     #[command(flatten)]
     pub table: TableFlags,
+    /// Go on from the trees of this model (boost): --rounds are added to its own. Columns, classes and loss are as they were; what is
+    /// not typed, but rounds and folds, is set as it was trained.
+    #[arg(long = "continue", value_name = "MODEL.h5", visible_alias = "input-model", conflicts_with = "print_config")]
+    pub continued: Option<PathBuf>,
     #[command(flatten)]
     pub settings: SettingFlags,
     #[command(flatten)]
@@ -196,7 +200,7 @@ fn size(text: &str) -> Result<u64, String> {
 }
 
 /// Settings that can change the model; all are stored in it.
-#[derive(Debug, Default, Args)]
+#[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Settings")]
 pub struct SettingFlags {
     /// linear: cholesky, qr, cd, lbfgs, sgd, adam. Others: lbfgs, newton, sgd, adam. Default auto: cholesky (cd with --l1)
@@ -265,7 +269,7 @@ pub struct SettingFlags {
 }
 
 /// Settings of `boost` alone.
-#[derive(Debug, Default, Args)]
+#[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Boosting")]
 pub struct BoostFlags {
     /// Numbers: squared, absolute, huber, quantile, poisson, gamma, tweedie. Classes: logistic (softmax for more than two).
@@ -278,7 +282,7 @@ pub struct BoostFlags {
     /// tweedie: the variance grows as the mean to this power, between 1 and 2. Default 1.5.
     #[arg(long, value_name = "F", allow_negative_numbers = true, visible_alias = "tweedie-variance-power")]
     pub tweedie_power: Option<f64>,
-    /// Trees of each score. Default 100.
+    /// Trees of each score; with --continue, those to be added. Default 100.
     #[arg(long, value_name = "N", value_parser = whole(), visible_alias = "num-iterations")]
     pub rounds: Option<u64>,
     /// Leaf values are multiplied by it. Default 0.1.

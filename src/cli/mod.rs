@@ -255,6 +255,13 @@ fn on_root(comm: &Communicator, work: impl FnOnce() -> Result<()>) -> Result<i32
 
 fn run_train(comm: &Communicator, job: &TrainJob, printer: &Printer) -> Result<i32> {
     on_root(comm, || store::check_output(&job.output, job.force))?;
+    let from =
+        job.continued.as_ref().map(|from| load_model(comm, &from.model).map(|model| (from, model))).transpose()?;
+    let job = &match &from {
+        Some((from, model)) => resolve::going_on(job, from, model).in_file(&from.model)?,
+        None => job.clone(),
+    };
+    let from = from.as_ref().map(|(_, model)| model);
     let threads = rayon::current_num_threads();
     printer.train_start(job, comm.size(), threads);
     let valid = (!job.valid.is_empty()).then(|| Inputs { paths: job.valid.clone(), rows: None, ..job.inputs.clone() });
@@ -263,7 +270,7 @@ fn run_train(comm: &Communicator, job: &TrainJob, printer: &Printer) -> Result<i
         train::linear_family::open(comm, valid, Need::Evaluate)?;
     }
     let mut reporter = Reporter::new(printer.speaks, printer.json);
-    let trained = train::train(comm, &job.inputs, &job.config, &mut reporter);
+    let trained = train::train_from(comm, &job.inputs, &job.config, from, &mut reporter);
     reporter.finish();
     let (model, report) = trained?;
     let valid = match &valid {

@@ -195,6 +195,9 @@ impl Printer {
                     count(boosted.trees.len(), "tree"),
                     count(boosted.n_rounds(), "round")
                 ));
+                lines.extend(model.continued.as_ref().map(|from| {
+                    format!("  continued after {} of the model of digest {}", count(from.rounds, "round"), from.digest)
+                }));
                 lines.extend(importance_table(boosted, &features));
             }
             lines.push("  settings:".to_string());
@@ -205,6 +208,7 @@ impl Printer {
         let value = || {
             json!({"event": "model", "file": path.display().to_string(), "kind": file.kind, "rows": model.n_rows,
                    "features": model.preprocess.feature_names(), "classes": model.target.names(), "settings": file.config,
+                   "continued": model.continued.as_ref().map(|from| json!({"rounds": from.rounds, "digest": from.digest})),
                    "input_digest": model.input_digest, "digest": file.digest, "version": file.program_version,
                    "history": file.history.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
                    "importance": if let Scores::Boosted(boosted) = &model.scores { Some(boosted.importance()) } else { None }})
@@ -359,9 +363,22 @@ impl Printer {
         self.say(
             || {
                 let ok = done.shapes.iter().filter(|shape| shape.same).count();
-                format!("{ok} of {} gave the digest of the model\ndigest {}", count(done.shapes.len(), "shape"), done.digest)
+                let kept = match done.kept_rounds {
+                    0 => String::new(),
+                    n => format!(
+                        "; the first {n} rounds are of the model that it was continued from, and were not trained again"
+                    ),
+                };
+                format!(
+                    "{ok} of {} gave the digest of the model{kept}\ndigest {}",
+                    count(done.shapes.len(), "shape"),
+                    done.digest
+                )
             },
-            || json!({"event": "done", "command": "verify", "digest": done.digest, "same_inputs": done.same_inputs, "holds": done.holds()}),
+            || {
+                json!({"event": "done", "command": "verify", "digest": done.digest, "same_inputs": done.same_inputs,
+                       "kept_rounds": done.kept_rounds, "holds": done.holds()})
+            },
         );
     }
 

@@ -4,6 +4,7 @@ use super::flags::{
     BoostFlags, ConvertFlags, EvaluateFlags, MemoryFlags, PredictFlags, RepackFlags, SettingFlags, TableFlags,
     TrainFlags, VerifyFlags, Words,
 };
+use crate::config::BoostConfig;
 use crate::data::convert::ConvertOptions;
 use crate::data::hdf5::repack::RepackOptions;
 use crate::data::names::TableNames;
@@ -19,11 +20,20 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Debug)]
 pub struct TrainJob {
     pub inputs: Inputs,
+    /// Of a model that is continued, what is settled when it is known.
     pub config: TrainConfig,
+    pub continued: Option<Continued>,
     /// Files of the validation table; none: there is none.
     pub valid: Vec<PathBuf>,
     pub output: PathBuf,
     pub force: bool,
+}
+
+/// A model that training goes on from, and the settings that were typed: the others are its own.
+#[derive(Clone, Debug)]
+pub struct Continued {
+    pub model: PathBuf,
+    typed: Box<(SettingFlags, BoostFlags)>,
 }
 
 pub fn train(flags: &TrainFlags) -> Result<TrainJob> {
@@ -32,7 +42,14 @@ pub fn train(flags: &TrainFlags) -> Result<TrainJob> {
     if names.offset.is_some() && kind != Kind::Poisson {
         return Err(Error::usage(format!("--offset is for poisson only; '{}' has none", kind.name())));
     }
-    let config = settings(kind, &flags.settings, &flags.boost)?;
+    let config = match &flags.continued {
+        Some(_) if kind != Kind::Boost => {
+            let name = kind.name();
+            return Err(Error::usage(format!("--continue goes on from boosted trees; 'train {name}' has none")));
+        }
+        Some(_) => TrainConfig::of(kind),
+        None => settings(TrainConfig::of(kind), &flags.settings, &flags.boost)?,
+    };
     let output = match &flags.output {
         Some(output) => output.clone(),
         None if flags.print_config => PathBuf::new(),
@@ -42,12 +59,35 @@ pub fn train(flags: &TrainFlags) -> Result<TrainJob> {
         some_files("train", &flags.data)?;
     }
     let valid = flags.valid.clone();
-    if !valid.is_empty() && config.valid_fraction > 0.0 {
-        return Err(Error::usage("--valid and --valid-fraction both name validation rows; choose one of them"));
-    }
+    check_valid(&valid, &config)?;
     let inputs =
         Inputs { paths: flags.data.clone(), names, rows: flags.rows.clone(), reading: reading(&flags.memory)? };
-    Ok(TrainJob { inputs, config, valid, output, force: flags.force })
+    let continued = flags.continued.as_ref().map(|model| Continued {
+        model: model.clone(),
+        typed: Box::new((flags.settings.clone(), flags.boost.clone())),
+    });
+    Ok(TrainJob { inputs, config, continued, valid, output, force: flags.force })
+}
+
+fn check_valid(valid: &[PathBuf], config: &TrainConfig) -> Result<()> {
+    match valid.is_empty() || config.valid_fraction == 0.0 {
+        true => Ok(()),
+        false => Err(Error::usage("--valid and --valid-fraction both name validation rows; choose one of them")),
+    }
+}
+
+/// The job with the names and settings of the model that it goes on from, where nothing else was typed.
+pub fn going_on(job: &TrainJob, from: &Continued, model: &Model) -> Result<TrainJob> {
+    let name = model.config.kind.name();
+    let (Kind::Boost, Some(boost)) = (model.config.kind, model.config.boost.clone()) else {
+        return Err(Error::usage(format!("is a '{name}' model; --continue goes on from boosted trees")));
+    };
+    let boost = Some(BoostConfig { rounds: BoostConfig::default().rounds, ..boost });
+    let (flags, of_boost) = &*from.typed;
+    let config = settings(TrainConfig { folds: 0, boost, ..model.config.clone() }, flags, of_boost)?;
+    check_valid(&job.valid, &config)?;
+    let inputs = Inputs { names: names_for(model, &job.inputs.names), ..job.inputs.clone() };
+    Ok(TrainJob { inputs, config, ..job.clone() })
 }
 
 fn reading(flags: &MemoryFlags) -> Result<Reading> {
@@ -57,8 +97,8 @@ fn reading(flags: &MemoryFlags) -> Result<Reading> {
     Ok(Reading { max_memory: flags.max_memory, scratch: flags.scratch.clone(), streamed: false })
 }
 
-fn settings(kind: Kind, flags: &SettingFlags, of_boost: &BoostFlags) -> Result<TrainConfig> {
-    let mut config = TrainConfig::of(kind);
+/// `config`: where nothing was typed.
+fn settings(mut config: TrainConfig, flags: &SettingFlags, of_boost: &BoostFlags) -> Result<TrainConfig> {
     boost_settings(&mut config, of_boost)?;
     macro_rules! take {
         ($($field:ident)*) => { $(if let Some(value) = flags.$field { config.$field = value; })* };

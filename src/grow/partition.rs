@@ -21,8 +21,10 @@ impl Records {
     pub(super) fn bring_forward(&mut self, is_first: impl Fn(u32) -> bool + Sync) -> usize {
         let layout = self.layout.clone();
         let n_rows = self.n_rows();
-        let all: [_; 1] = [0..n_rows];
-        self.part(&all, |_, records| part(records, layout.n_words, |record| is_first(layout.row_of(record))))[0]
+        let all = 0..n_rows;
+        self.part(std::slice::from_ref(&all), |_, records| {
+            part(records, layout.n_words, |record| is_first(layout.row_of(record)))
+        })[0]
     }
 
     /// Parts leaves by their splits. Returns where the right side of each begins. Rayon over leaves and records.

@@ -65,6 +65,8 @@ pub struct Model {
     pub preprocess: Preprocess,
     pub target: TargetCoding,
     pub scores: Scores,
+    /// Boosted trees that began as another model; None too where it was as if trained at once.
+    pub continued: Option<Continued>,
     /// Per iteration or epoch: (name, values); names `loss`, `gradient`.
     pub history: Vec<(String, Vec<f64>)>,
     /// BLAKE3 of parameters, settings and input values, as 64 hex digits.
@@ -72,4 +74,34 @@ pub struct Model {
     /// Of the inputs alone, 64 hex digits.
     pub input_digest: String,
     pub n_rows: u64,
+}
+
+/// What boosted trees were continued from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Continued {
+    /// Rounds that were there.
+    pub rounds: usize,
+    /// Digest of the model they came from.
+    pub digest: String,
+}
+
+impl Model {
+    /// The model that this one was continued from, with the settings that it was continued with, whose rounds are those that were added.
+    /// Its own settings, rows and inputs are not known any more.
+    pub fn before(&self) -> Option<(Model, TrainConfig)> {
+        let (Some(from), Scores::Boosted(boosted)) = (&self.continued, &self.scores) else { return None };
+        let mut config = self.config.clone();
+        let rounds = from.rounds.min(boosted.n_rounds());
+        config.boost.iter_mut().for_each(|boost| boost.rounds = boost.rounds.saturating_sub(rounds as u64));
+        let trees = boosted.trees[..rounds * boosted.n_scores()].to_vec();
+        let model = Model {
+            scores: Scores::Boosted(Boosted { trees, ..boosted.clone() }),
+            continued: None,
+            digest: from.digest.clone(),
+            input_digest: String::new(),
+            n_rows: 0,
+            ..self.clone()
+        };
+        Some((model, config))
+    }
 }

@@ -243,6 +243,7 @@ pub fn from_text(text: &str) -> Result<Model> {
         names: TableNames::default(),
         target,
         scores: Scores::Boosted(boosted),
+        continued: None,
         history: Vec::new(),
         digest: String::new(),
         input_digest: blake3::hash(text.as_bytes()).to_hex().to_string(),

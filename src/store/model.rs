@@ -12,6 +12,7 @@
 //! | `categories_N` | the dictionary of text column N |
 //! | `params/column_is_category` | (columns): 1 where a column is one feature, the place of its category; absent: none |
 //! | `params/category_values_N` | the categories of column N, which holds numbers |
+//! | `continued_rounds`, `continued_digest` | rounds that came from another model, and its digest; absent: trained at once |
 //! | `settings` | a TOML text that `--config` takes: see [`settings`](super::settings) |
 
 use super::settings::{settings_from, settings_text};
@@ -21,7 +22,7 @@ use crate::data::ColumnKind;
 use crate::data::names::Inputs;
 use crate::data::names::TableNames;
 use crate::error::{Error, Result};
-use crate::model::{ColumnCode, LinearModel, Model, Preprocess, Scores, TargetCoding};
+use crate::model::{ColumnCode, Continued, LinearModel, Model, Preprocess, Scores, TargetCoding};
 use std::ops::Range;
 use std::path::PathBuf;
 
@@ -74,12 +75,18 @@ pub fn to_file(model: &Model, inputs: &Inputs) -> Result<ModelFile> {
         ("n_rows", model.n_rows.to_string()),
         ("inputs", serde_json::to_string(&inputs).map_err(|e| Error::internal(e.to_string()))?),
     ];
+    let mut attributes: Vec<(String, String)> = attributes.map(|(name, value)| (name.to_string(), value)).into();
+    // Models that were trained at once are as they always were.
+    if let Some(from) = &model.continued {
+        attributes.push(("continued_rounds".to_string(), from.rounds.to_string()));
+        attributes.push(("continued_digest".to_string(), from.digest.clone()));
+    }
     Ok(ModelFile {
         kind: model.config.kind.name().to_string(),
         arrays,
         strings,
         config: settings_text(&model.config, &model.names)?,
-        attributes: attributes.map(|(name, value)| (name.to_string(), value)).into(),
+        attributes,
         history: model.history.clone(),
         digest: model.digest.clone(),
         program_version: env!("CARGO_PKG_VERSION").to_string(),
@@ -142,11 +149,20 @@ pub fn from_file(file: &ModelFile) -> Result<Model> {
         return Err(misfit("scores", &format!("{n_scores} of them, as the classes say")));
     }
     let n_rows = text("n_rows")?;
+    let continued = match (file.attribute("continued_rounds"), &scores) {
+        (Some(rounds), Scores::Boosted(boosted)) => {
+            let rounds = rounds.parse().ok().filter(|rounds| *rounds <= boosted.n_rounds());
+            let rounds = rounds.ok_or_else(|| misfit("continued_rounds", "no more rounds than there are"))?;
+            Some(Continued { rounds, digest: text("continued_digest")?.to_string() })
+        }
+        _ => None,
+    };
     Ok(Model {
         names,
         preprocess,
         target,
         scores,
+        continued,
         history: file.history.clone(),
         digest: file.digest.clone(),
         input_digest: text("input_digest")?.to_string(),
@@ -277,6 +293,7 @@ mod tests {
             },
             target,
             scores: Scores::Linear(LinearModel { n_features: 5, n_scores: k, params: (0..6 * k).map(odd).collect() }),
+            continued: None,
             history: vec![("loss".into(), vec![1.0, 0.5]), ("gradient".into(), vec![])],
             digest: "ab".repeat(32),
             input_digest: "cd".repeat(32),

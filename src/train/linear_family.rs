@@ -45,21 +45,42 @@ pub fn train(
     config: &TrainConfig,
     watch: &mut dyn Observer,
 ) -> Result<(Model, TrainReport)> {
+    train_from(comm, inputs, config, None, watch)
+}
+
+/// As [`train`]; with a model of boosted trees, training goes on from them. Collective.
+///
+/// The rounds of `config` are then added to those of the model. With its inputs and its other settings the outcome is that of all
+/// rounds at once, bit for bit. Another table may be gone on with that has the same columns and classes.
+///
+/// # Errors
+/// `Usage` or `Data` for what does not agree with the model: columns, categories, classes, loss, constraints.
+pub fn train_from(
+    comm: &Communicator,
+    inputs: &Inputs,
+    config: &TrainConfig,
+    model: Option<&Model>,
+    watch: &mut dyn Observer,
+) -> Result<(Model, TrainReport)> {
     // What every rank finds wrong in the same reduced values is agreed on as well, so that it is said once.
-    comm.agree(open_and_train(comm, inputs, config, watch))
+    comm.agree(open_and_train(comm, inputs, config, model, watch))
 }
 
 fn open_and_train(
     comm: &Communicator,
     inputs: &Inputs,
     config: &TrainConfig,
+    from: Option<&Model>,
     watch: &mut dyn Observer,
 ) -> Result<(Model, TrainReport)> {
     let mut source = open(comm, inputs, Need::Train)?;
     let names = source.names().relative();
     let file = inputs.paths.first().cloned().unwrap_or_default();
-    let (mut model, mut report) =
-        train_source(comm, &mut source, &names, config, &inputs.reading, watch).in_file(file)?;
+    let trained = match from {
+        Some(_) => boosting::train_source(comm, &mut source, &names, config, &inputs.reading, from, watch),
+        None => train_source(comm, &mut source, &names, config, &inputs.reading, watch),
+    };
+    let (mut model, mut report) = trained.in_file(file)?;
     model.names = names;
     report.through_library = source.through_library();
     report.traffic = comm.traffic();
@@ -78,7 +99,7 @@ pub fn train_source(
     let is_sparse = source.schema().is_sparse;
     let config = &config.for_table(is_sparse, source.schema().target);
     if config.kind == Kind::Boost {
-        return boosting::train_source(comm, source, names, config, reading, watch);
+        return boosting::train_source(comm, source, names, config, reading, None, watch);
     }
     let mut folds: Vec<(String, Vec<f64>)> = Vec::new();
     for fold in 0..config.folds {
@@ -133,6 +154,7 @@ pub fn train_source(
         preprocess: prepared.preprocess,
         target: prepared.target,
         scores: Scores::Linear(linear),
+        continued: None,
         history: vec![("loss".to_string(), fit.losses), ("stop_value".to_string(), fit.stop_values)],
         digest: String::new(),
     };

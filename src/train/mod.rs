@@ -41,7 +41,7 @@ pub mod warm_start;
 pub use crate::config::{ClassWeight, Kind, Missing, Schedule, Solver, Sync, TrainConfig};
 pub use crate::data::names::{Inputs, Reading};
 pub use crate::model::Model;
-pub use linear_family::train;
+pub use linear_family::{train, train_from};
 
 use crate::comm::Traffic;
 use crate::metric::Metrics;

@@ -196,8 +196,8 @@ impl Scorer<'_> {
     }
 }
 
-/// Do the table's columns fit the model's?
-fn check_columns(model: &Model, schema: &Schema) -> Result<()> {
+/// Do the table's columns fit the model's? Not collective; the same on every rank.
+pub(super) fn check_columns(model: &Model, schema: &Schema) -> Result<()> {
     let (wanted, found) = (&model.preprocess.columns, &schema.columns);
     let missing = wanted.iter().find(|w| !found.iter().any(|f| f.name == w.name));
     if wanted.len() != found.len() {

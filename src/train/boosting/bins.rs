@@ -3,7 +3,8 @@
 use super::super::gather::{Gathered, Reader, digest_of, keep_labels};
 use super::super::prepare::{HeldOut, agree_digest};
 use super::super::table::{LocalRows, RowBuffer, Table};
-use super::super::{ClassWeight, Reading, TrainConfig, memory, target};
+use super::super::{ClassWeight, Model, Reading, TrainConfig, memory, target};
+use super::continued::Base;
 use super::{categories, constraints, loss_of};
 use crate::comm::Communicator;
 use crate::config::{BoostConfig, BoostLoss};
@@ -26,7 +27,7 @@ use std::time::Instant;
 const SAMPLE_ROWS: f64 = 200_000.0;
 
 /// What is known of a rank's rows; all but the rows is the same on every rank.
-pub(super) struct BinnedRows {
+pub(super) struct BinnedRows<'a> {
     pub(super) plan: RowPlan,
     /// Blocks of rows here, by local number.
     pub(super) blocks: Vec<Range<usize>>,
@@ -41,20 +42,23 @@ pub(super) struct BinnedRows {
     pub(super) total_weight: f64,
     pub(super) weighted_y: Vec<f64>,
     pub(super) input_digest: InputDigest,
+    /// Where boosting goes on, if a model is continued.
+    pub(super) base: Option<Base<'a>>,
     pub(super) read_s: f64,
     /// Of sampling, ends of bins, and bin numbers.
     pub(super) bin_s: f64,
 }
 
-/// Collective.
-pub(super) fn read(
+/// `model`: to be continued, if any. Collective.
+pub(super) fn read<'a>(
     comm: &Communicator,
     source: &mut dyn DataSource,
     config: &TrainConfig,
     boost: &BoostConfig,
     reading: &Reading,
     hold: Option<HeldOut>,
-) -> Result<(BinnedRows, Records)> {
+    model: Option<&'a Model>,
+) -> Result<(BinnedRows<'a>, Records)> {
     let schema = source.schema().clone();
     let responds_as = config.responds_as();
     target::check_stored(responds_as, schema.target)?;
@@ -70,8 +74,10 @@ pub(super) fn read(
     // What is wrong with them is said before anything is read.
     constraints::monotone(boost, &preprocess)?;
     constraints::interactions(boost, &preprocess)?;
+    let mut base = model.map(|model| Base::new(model, config, &schema, &preprocess)).transpose()?;
     if preprocess.columns.iter().any(|column| column.is_category) {
         categories::find(comm, &mut reader, &mut preprocess)?;
+        base.iter_mut().try_for_each(|base| base.join_categories(&mut preprocess))?;
     }
     let mut sampled = Sampled::new(preprocess.n_features(), schema.n_rows, config.seed);
     let mut gathered = Gathered::with_room(&reader, reader.n_rows(), preprocess.n_features(), config, hold);
@@ -86,13 +92,14 @@ pub(super) fn read(
     });
     comm.agree(passed.and_then(|()| check_denormals()))?; // reading may have loaded a filter plugin
     let target = target::agree(comm, responds_as, schema.target, &gathered.seen)?;
+    let target = base.as_ref().map_or_else(|| Ok(target.clone()), |base| base.classes(&target))?;
     gathered.code_targets(&target);
     let n_scores = loss_of(boost, target.n_classes()).n_scores() as u64;
     comm.agree(check_memory(
         reading,
         preprocess.n_features() as u64,
         boost,
-        n_scores,
+        n_scores * if model.is_some() { 24 } else { 16 },
         gathered.rows.y.len(),
         comm.size(),
     ))?;
@@ -106,7 +113,7 @@ pub(super) fn read(
         let began = Instant::now();
         let done = append(&mut records, batch, blocks, &preprocess);
         bin_s += began.elapsed().as_secs_f64();
-        done
+        done.and_then(|()| base.iter_mut().try_for_each(|base| base.add_rows(batch, blocks, &preprocess)))
     });
     comm.agree(passed.and_then(|()| check_denormals()))?;
     let input_digest = agree_digest(comm, &gathered.digest)?;
@@ -147,6 +154,7 @@ pub(super) fn read(
         total_weight,
         weighted_y,
         input_digest,
+        base,
         read_s,
         bin_s,
     };
@@ -158,7 +166,7 @@ fn check_memory(
     reading: &Reading,
     n_features: u64,
     boost: &BoostConfig,
-    n_scores: u64,
+    score_bytes: u64,
     n_rows: usize,
     n_ranks: usize,
 ) -> Result<()> {
@@ -170,8 +178,8 @@ fn check_memory(
     let Some(limit) = reading.max_memory else { return Ok(()) };
     let bins = boost.max_bins + 1;
     let code_bytes = if bins <= 256 { 1 } else { 2 };
-    // A record of bin numbers, pair and row number; target and weight; scores and pairs; its leaf.
-    let of_row = (code_bytes * n_features + 8).next_multiple_of(8) + 16 + 16 * n_scores + 4;
+    // A record of bin numbers, pair and row number; target and weight; scores and pairs (and scores of a model that is continued); its leaf.
+    let of_row = (code_bytes * n_features + 8).next_multiple_of(8) + 16 + score_bytes + 4;
     // Of leaves, 16 bytes a bin; of tasks, 8.
     let of_tasks = 8 * 8 * rayon::current_num_threads() as u64;
     let of_leaves = (16 * boost.max_leaves.min(1 << 20)).div_ceil(n_ranks as u64);

@@ -7,7 +7,7 @@ use crate::comm::Communicator;
 use crate::data::Values;
 use crate::error::{Error, InContext, Result};
 use crate::exact::scale::{from_order_key, order_key};
-use crate::model::Preprocess;
+use crate::model::{ColumnCode, Preprocess};
 use std::collections::BTreeSet;
 
 /// Categories of a column, at most: each has a bin.
@@ -73,12 +73,18 @@ pub(super) fn find(comm: &Communicator, reader: &mut Reader<'_>, preprocess: &mu
                 column.values = all.into_iter().map(from_order_key).collect();
             }
         }
-        if column.categories.len().max(column.values.len()) > MOST {
-            return Err(Error::data(format!(
-                "column '{}' has more than {MOST} categories; leave it out with --exclude, or keep it a number",
-                column.name
-            )));
-        }
+        check_number(column)?;
     }
     Ok(())
+}
+
+/// Errors: a column has more categories than there are bins for (data).
+pub(super) fn check_number(column: &ColumnCode) -> Result<()> {
+    match column.categories.len().max(column.values.len()) <= MOST {
+        true => Ok(()),
+        false => Err(Error::data(format!(
+            "column '{}' has more than {MOST} categories; leave it out with --exclude, or keep it a number",
+            column.name
+        ))),
+    }
 }

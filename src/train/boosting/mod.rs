@@ -8,6 +8,7 @@
 mod bins;
 mod categories;
 mod constraints;
+mod continued;
 mod quantiles;
 mod rounds;
 #[cfg(test)]
@@ -21,23 +22,27 @@ use crate::comm::Communicator;
 use crate::config::{BoostConfig, BoostLoss};
 use crate::data::DataSource;
 use crate::data::names::TableNames;
-use crate::error::{Error, Result};
+use crate::error::{Error, InContext, Result};
 use crate::metric::Metrics;
-use crate::model::{Preprocess, Scores};
+use crate::model::{Continued, Preprocess, Scores};
 use crate::objective::PairLoss;
 use bins::{BinnedRows, read};
 use rounds::Boosting;
 use std::time::Instant;
 
 /// Trains on any table. Collective.
+///
+/// `model`: to go on from, if any. The rounds of `config` are then added to its own; see `continued.rs` for what has to agree.
 pub fn train_source(
     comm: &Communicator,
     source: &mut dyn DataSource,
     names: &TableNames,
     config: &TrainConfig,
     reading: &Reading,
+    model: Option<&Model>,
     watch: &mut dyn Observer,
 ) -> Result<(Model, TrainReport)> {
+    let config = &model.map_or_else(|| config.clone(), |model| continued::with_loss_of(model, config));
     let boost = config.boost.as_ref().ok_or_else(|| Error::internal("boosting without its settings"))?;
     if source.schema().is_sparse {
         return Err(Error::usage(
@@ -47,9 +52,15 @@ pub fn train_source(
     let mut folds: Vec<(String, Vec<f64>)> = Vec::new();
     for fold in 0..config.folds {
         let hold = Some(HeldOut::Fold { fold, folds: config.folds });
-        let (rows, records) = read(comm, source, config, boost, reading, hold)?;
-        let done = Boosting::new(comm, &rows, records, config, boost)?.run(&mut super::Silent)?;
-        for (name, value) in metrics_of(comm, &rows, config, reading, &done.scores)?.iter() {
+        let (mut rows, records) = read(comm, source, config, boost, reading, hold, model)?;
+        if rows.base.as_ref().is_some_and(|base| base.has_seen(rows.n_rows, &rows.input_digest.to_hex())) {
+            let why = "the model that is continued was trained on these rows, so that none are new to it; cross-validate without --continue";
+            return Err(Error::usage(why)).for_flag("--folds");
+        }
+        let (config, _) = whole(&mut rows, config);
+        let boost = config.boost.as_ref().unwrap_or(boost);
+        let done = Boosting::new(comm, &rows, records, &config, boost)?.run(&mut super::Silent)?;
+        for (name, value) in metrics_of(comm, &rows, &config, reading, &done.scores)?.iter() {
             match folds.iter_mut().find(|(known, _)| *known == name) {
                 Some((_, values)) => values.push(value),
                 None => folds.push((name.to_string(), vec![value])),
@@ -57,7 +68,12 @@ pub fn train_source(
         }
     }
     let hold = (config.valid_fraction > 0.0).then_some(HeldOut::Fraction(config.valid_fraction));
-    let (rows, records) = read(comm, source, config, boost, reading, hold)?;
+    let (mut rows, records) = read(comm, source, config, boost, reading, hold, model)?;
+    if rows.base.as_ref().is_some_and(|base| base.has_learned_from_held_out(config, &rows)) {
+        watch.warning("the model that is continued was trained on rows that --valid-fraction holds out now: they are not new to it");
+    }
+    let (config, continued) = whole(&mut rows, config);
+    let (config, boost) = (&config, config.boost.as_ref().unwrap_or(boost));
     let began = Instant::now();
     let done = Boosting::new(comm, &rows, records, config, boost)?.run(watch)?;
     let train_s = began.elapsed().as_secs_f64();
@@ -92,11 +108,18 @@ pub fn train_source(
         preprocess: Preprocess { mean: Vec::new(), inverse_scale: Vec::new(), ..rows.preprocess },
         target: rows.target,
         scores: Scores::Boosted(done.boosted),
+        continued,
         history,
         digest: String::new(),
     };
     model.digest = digest(&model)?;
     Ok((model, report))
+}
+
+/// The settings of all rounds, and the model that the first come from. Not collective; the same on every rank.
+fn whole(rows: &mut BinnedRows<'_>, config: &TrainConfig) -> (TrainConfig, Option<Continued>) {
+    let (n_rows, input_digest) = (rows.n_rows, rows.input_digest.to_hex());
+    rows.base.as_mut().map_or_else(|| (config.clone(), None), |base| base.whole(config, n_rows, &input_digest))
 }
 
 /// The loss of these settings and so many classes (0: numbers).
@@ -117,7 +140,7 @@ fn loss_of(boost: &BoostConfig, n_classes: usize) -> PairLoss {
 /// Metrics of the rows that were held out. Collective.
 fn metrics_of(
     comm: &Communicator,
-    rows: &BinnedRows,
+    rows: &BinnedRows<'_>,
     config: &TrainConfig,
     reading: &Reading,
     scores: &[f64],

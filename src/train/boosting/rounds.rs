@@ -4,6 +4,7 @@ use super::super::prepare::objective;
 use super::super::sums::{Total, sum_blocks};
 use super::super::{Observer, Progress, TrainConfig};
 use super::bins::BinnedRows;
+use super::continued::is_over;
 use super::loss_of;
 use super::quantiles::Quantiles;
 use crate::comm::Communicator;
@@ -40,7 +41,7 @@ pub(super) struct Done {
 /// A boosting under way.
 pub(super) struct Boosting<'a> {
     comm: &'a Communicator,
-    rows: &'a BinnedRows,
+    rows: &'a BinnedRows<'a>,
     boost: &'a BoostConfig,
     loss: PairLoss,
     seed: u64,
@@ -64,10 +65,10 @@ struct Bounds {
 }
 
 impl<'a> Boosting<'a> {
-    /// Scores start where a model without features has its least loss. Collective.
+    /// Scores start where a model without features has its least loss, or where the model that is continued left them. Collective.
     pub(super) fn new(
         comm: &'a Communicator,
-        rows: &'a BinnedRows,
+        rows: &'a BinnedRows<'a>,
         records: Records,
         config: &TrainConfig,
         boost: &'a BoostConfig,
@@ -80,15 +81,16 @@ impl<'a> Boosting<'a> {
         let quantiles =
             loss.leaf_quantile().map(|share| Quantiles::new(comm, &rows.labels.weight, rows.total_weight, share));
         let quantiles = quantiles.transpose()?;
-        let start = match &quantiles {
-            Some(quantiles) => {
+        let start = match (&rows.base, &quantiles) {
+            (Some(base), _) => base.boosted.start.clone(),
+            (None, Some(quantiles)) => {
                 let all: Vec<u32> = (0..n_here as u32).collect();
                 let y = &rows.labels.y;
                 let first = quantiles.of_leaves(comm, &[&all], |row| y[row] as f32)?[0];
                 // Values are looked at as 32 bits: once more, for what these cannot say of the first.
                 vec![first + quantiles.of_leaves(comm, &[&all], |row| (y[row] - first) as f32)?[0]]
             }
-            None => objective(config.responds_as(), n_classes).start_scores(rows.total_weight, &weighted_y),
+            (None, None) => objective(config.responds_as(), n_classes).start_scores(rows.total_weight, &weighted_y),
         };
         let tree_config = TreeConfig {
             growth: boost.growth,
@@ -123,10 +125,16 @@ impl<'a> Boosting<'a> {
             seed: config.seed,
             grower: Grower::new(comm, records, &tree_config),
             tree_config,
-            scores: start.iter().copied().cycle().take(n_here * k).collect(),
+            scores: match &rows.base {
+                Some(base) => base.scores.clone(),
+                None => start.iter().copied().cycle().take(n_here * k).collect(),
+            },
             pairs: vec![[0.0; 2]; n_here * k],
             quantiles,
-            boosted: Boosted { n_features: rows.preprocess.n_features(), start, trees: Vec::new() },
+            boosted: match &rows.base {
+                Some(base) => base.boosted.clone(),
+                None => Boosted { n_features: rows.preprocess.n_features(), start, trees: Vec::new() },
+            },
         })
     }
 
@@ -135,19 +143,26 @@ impl<'a> Boosting<'a> {
         let k = self.loss.n_scores();
         let (mut losses, mut valid_losses, mut seconds) = (Vec::new(), Vec::new(), Vec::new());
         let mut best: Option<(f64, usize)> = None;
-        for round in 0..self.boost.rounds {
+        let mut first = 0;
+        if let Some(base) = &self.rows.base {
+            (losses, valid_losses) = (base.history("loss"), base.history("valid_loss"));
+            first = base.boosted.n_rounds() as u64;
+            if self.boost.early_stop > 0 {
+                best = Some((self.valid_loss()?, first as usize));
+            }
+            if base.is_over {
+                first = self.boost.rounds;
+            }
+        }
+        for round in first..self.boost.rounds {
             let began = Instant::now();
             losses.push(self.differentiate()?);
-            let mut does_something = false;
             for class in 0..k {
                 let tree_number = round * k as u64 + class as u64;
-                if class == 0 && (round == 0 || self.boost.row_sample < 1.0) {
+                if class == 0 && (round == first || self.boost.row_sample < 1.0) {
                     self.choose_rows(round);
                 }
                 let tree = self.add_tree(tree_number, class)?;
-                // What one leaf adds may be what the rounding of pairs left over.
-                let is_more = tree.value[0].abs() > 1e-6 * (1.0 + self.boosted.start[class].abs());
-                does_something |= tree.n_leaves() > 1 || is_more;
                 self.boosted.trees.push(tree);
             }
             seconds.push(began.elapsed().as_secs_f64());
@@ -169,8 +184,7 @@ impl<'a> Boosting<'a> {
                     break;
                 }
             }
-            // No tree will do anything later either, if it is to see the same rows and features.
-            if !does_something && self.boost.row_sample == 1.0 && self.tree_config.columns.is_all() {
+            if is_over(&self.boosted, self.boost) {
                 break;
             }
         }
@@ -185,12 +199,17 @@ impl<'a> Boosting<'a> {
         let k = self.loss.n_scores();
         self.boosted.trees.truncate(rounds * k);
         let (records, places) = (self.grower.records(), self.grower.records().places());
-        let (boosted, start) = (&self.boosted, &self.boosted.start);
-        self.scores.par_chunks_exact_mut(k).zip(places).for_each(|(scores, place)| {
-            scores.copy_from_slice(start);
-            for (number, tree) in boosted.trees.iter().enumerate() {
-                let leaf =
-                    leaf_by_bins(tree, &records.features, |feature| records.bin(place as usize, feature) as usize);
+        let (base, boosted) = (&self.rows.base, &self.boosted);
+        // Thresholds of a model that is continued may lie within a bin.
+        let n_before = base.as_ref().map_or(0, |base| base.boosted.trees.len());
+        self.scores.par_chunks_exact_mut(k).zip(places).enumerate().for_each(|(row, (scores, place))| {
+            scores.copy_from_slice(match base {
+                Some(base) => &base.scores[row * k..(row + 1) * k],
+                None => &boosted.start,
+            });
+            let bin = |feature| records.bin(place as usize, feature) as usize;
+            for (number, tree) in boosted.trees.iter().enumerate().skip(n_before) {
+                let leaf = leaf_by_bins(tree, &records.features, bin);
                 scores[number % k] += tree.value[leaf];
             }
         });
