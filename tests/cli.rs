@@ -2,6 +2,8 @@
 //!
 //! What needs several ranks says SKIPPED where there is no MPI launcher (a failure if `CONSORT_REQUIRE_MPI=1`).
 
+#[path = "cli/boost.rs"]
+mod boost;
 mod launch;
 
 use hdf5::types::VarLenUnicode;

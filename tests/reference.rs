@@ -4,9 +4,16 @@
 //! (6e-8 of a value) times how ill-conditioned the problem is. Objectives are minima, so they agree to the square of that.
 
 use consort::comm::run_threads;
+use consort::config::{BoostConfig, BoostLoss};
+use consort::data::memory::MemorySource;
 use consort::data::names::TableNames;
-use consort::train::{ClassWeight, Inputs, Kind, Silent, Solver, TrainConfig, train};
+use consort::data::{Block, DataSource, TargetKind};
+use consort::train::boosting::train_source;
+use consort::train::score::Scorer;
+use consort::train::{ClassWeight, Inputs, Kind, Reading, Silent, Solver, TrainConfig, train};
 use serde_json::Value;
+use std::collections::BTreeSet;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 fn data(name: &str) -> PathBuf {
@@ -164,4 +171,160 @@ fn poisson_agrees() {
             agrees(name, solver, 1e-4);
         }
     }
+}
+
+/// Rows of a table of numbers: (rows, columns) values and a target each.
+#[derive(Default)]
+struct Rows {
+    x: Vec<f64>,
+    y: Vec<f64>,
+}
+
+/// Rows to train on and rows to test with, as `rows_of` of `reference/make_boost.py` takes them from a file.
+fn rows_of(folder: &Path, file: &str, n_columns: usize) -> [Rows; 2] {
+    let packed = std::fs::File::open(folder.join(file)).unwrap();
+    let mut text = String::new();
+    flate2::read::GzDecoder::new(packed).read_to_string(&mut text).unwrap();
+    let table = file.split('/').next().unwrap();
+    let has_header = ["casp-protein", "california-housing"].contains(&table);
+    let every = if table == "kddcup99" { 10 } else { 1 };
+    let lines = text.lines().skip(usize::from(has_header)).step_by(every);
+    let cells: Vec<Vec<&str>> = lines.map(|line| line.trim().split([',', '\t', ' ']).collect()).collect();
+    let texts = [1, 2, 3].map(|column| match table {
+        "kddcup99" => cells.iter().map(|row| row[column]).collect::<BTreeSet<_>>(),
+        _ => BTreeSet::new(),
+    });
+    let number = |column: usize, cell: &str| match (1..=3).contains(&column).then(|| &texts[column - 1]) {
+        Some(texts) if !texts.is_empty() => texts.iter().position(|text| *text == cell).unwrap() as f64,
+        _ => cell.parse().unwrap_or_else(|_| panic!("{file}: '{cell}'")),
+    };
+    let mut parts = [Rows::default(), Rows::default()];
+    for (row, cells) in cells.iter().enumerate() {
+        let part = &mut parts[usize::from(row % 4 == 3)];
+        let (first, last) = (cells[0], cells[cells.len() - 1]);
+        let start = part.x.len();
+        if table == "a9a" {
+            part.x.resize(start + n_columns, 0.0);
+            for (place, value) in cells[1..].iter().map(|cell| cell.split_once(':').unwrap()) {
+                part.x[start + place.parse::<usize>().unwrap() - 1] = value.parse().unwrap();
+            }
+        } else {
+            let of_row =
+                if ["higgs-subset", "casp-protein"].contains(&table) { &cells[1..] } else { &cells[..cells.len() - 1] };
+            part.x.extend(of_row.iter().enumerate().map(|(column, cell)| number(column, cell)));
+        }
+        assert_eq!(part.x.len() - start, n_columns, "{file}: row {row}");
+        part.y.push(match table {
+            "kddcup99" => ["normal.", "neptune.", "smurf."].iter().position(|class| *class == last).unwrap_or(3) as f64,
+            "covtype-20k" => last.parse::<f64>().unwrap() - 1.0,
+            "california-housing" => last.parse::<f64>().unwrap() / 100_000.0,
+            _ => first.parse().unwrap(),
+        });
+    }
+    parts
+}
+
+/// Mean loss of one row's scores, as `measure` of `reference/make_boost.py` has it.
+fn loss_of_row(loss: &str, alpha: f64, power: f64, y: f64, scores: &[f64]) -> f64 {
+    let score = scores[0];
+    let far = (y - score).abs();
+    match loss {
+        "logistic" => score.exp().ln_1p() - y * score,
+        "softmax" => scores.iter().map(|score| score.exp()).sum::<f64>().ln() - scores[y as usize],
+        "squared" => far * far / 2.0,
+        "absolute" => far,
+        "huber" => {
+            if far <= alpha {
+                far * far / 2.0
+            } else {
+                alpha * (far - alpha / 2.0)
+            }
+        }
+        "quantile" => {
+            if y >= score {
+                alpha * far
+            } else {
+                (1.0 - alpha) * far
+            }
+        }
+        "poisson" => score.exp() - y * score,
+        "gamma" => y / score.exp() + score,
+        "tweedie" => ((2.0 - power) * score).exp() / (2.0 - power) - y * ((1.0 - power) * score).exp() / (1.0 - power),
+        other => panic!("{other}"),
+    }
+}
+
+/// How far models of the same settings differ from program to program, and with the draw of rows and columns, is how well the
+/// settings determine a model. So the figures of all programs and seeds give a range, and ours may be above its upper end by no
+/// more than its width.
+#[test]
+fn boosted_trees_are_as_good_as_those_of_other_programs() {
+    let Some(folder) = std::env::var_os("CONSORT_EXTRA_DATA") else {
+        return println!("SKIPPED: boosted trees on public tables (CONSORT_EXTRA_DATA names no folder)");
+    };
+    let text = std::fs::read_to_string(data("reference/boost.json")).unwrap();
+    let reference: Value = serde_json::from_str(&text).unwrap();
+    let settings = &reference["settings"];
+    let (alpha, power) = (reference["alpha"].as_f64().unwrap(), reference["power"].as_f64().unwrap());
+    let mut worse = Vec::new();
+    for case in reference["cases"].as_array().unwrap() {
+        let (name, loss) = (case["name"].as_str().unwrap(), case["loss"].as_str().unwrap());
+        let n_columns = case["columns"].as_u64().unwrap() as usize;
+        let is_class = ["logistic", "softmax"].contains(&loss);
+        let kind = if is_class { TargetKind::Integer } else { TargetKind::Float };
+        let [trained, tested] = rows_of(Path::new(&folder), case["file"].as_str().unwrap(), n_columns);
+        assert_eq!(
+            [trained.y.len(), tested.y.len()].map(Value::from),
+            [&case["train_rows"], &case["test_rows"]].map(Value::clone)
+        );
+        let [train_table, test_table] = [&trained, &tested].map(|rows| {
+            MemorySource::from_f64(rows.x.clone(), n_columns).unwrap().with_target(rows.y.clone(), kind).unwrap()
+        });
+        let mut block = Block::empty();
+        test_table.clone().read(0..tested.y.len() as u64, &mut block).unwrap();
+        for (sample, shares) in reference["samples"].as_object().unwrap() {
+            let boost = BoostConfig {
+                loss: serde_json::from_value(if loss == "softmax" { "logistic".into() } else { loss.into() }).unwrap(),
+                alpha,
+                tweedie_power: power,
+                rounds: settings["rounds"].as_u64().unwrap(),
+                max_leaves: settings["leaves"].as_u64().unwrap(),
+                max_bins: settings["bins"].as_u64().unwrap(),
+                shrinkage: settings["shrinkage"].as_f64().unwrap(),
+                min_rows: settings["min_rows"].as_u64().unwrap(),
+                categorical: case["categories"].as_array().unwrap().iter().map(Value::to_string).collect(),
+                row_sample: shares["rows"].as_f64().unwrap(),
+                column_sample_node: shares["columns"].as_f64().unwrap(),
+                ..BoostConfig::default()
+            };
+            assert!(boost.loss != BoostLoss::Auto);
+            let config = TrainConfig {
+                l2: settings["l2"].as_f64().unwrap(),
+                boost: Some(boost),
+                ..TrainConfig::of(Kind::Boost)
+            };
+            let config = config.resolved().unwrap();
+            let (model, _) = run_threads(1, 2, |comm| {
+                let mut source = train_table.clone();
+                train_source(comm, &mut source, &TableNames::default(), &config, &Reading::default(), None, &mut Silent)
+            })
+            .unwrap()
+            .swap_remove(0);
+            let scores = Scorer::new(&model, &test_table, "test").unwrap().scores(&block).unwrap();
+            let k = scores.len() / tested.y.len();
+            let of_row = |(y, scores): (&f64, &[f64])| loss_of_row(loss, alpha, power, *y, scores);
+            let ours = tested.y.iter().zip(scores.chunks_exact(k)).map(of_row).sum::<f64>() / tested.y.len() as f64;
+            let of_sample =
+                case["figures"].as_array().unwrap().iter().filter(|figure| figure["sample"] == sample.as_str());
+            let theirs: Vec<f64> = of_sample.map(|figure| figure["loss"].as_f64().unwrap()).collect();
+            let least = theirs.iter().copied().fold(f64::INFINITY, f64::min);
+            let most = theirs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let line = format!("{name}, {sample}: {ours:.6}, others {least:.6} to {most:.6}");
+            println!("{line}");
+            if ours > most + (most - least) {
+                worse.push(line);
+            }
+        }
+    }
+    assert!(worse.is_empty(), "worse than the others differ:\n{}", worse.join("\n"));
 }

@@ -7,6 +7,7 @@
 
 pub mod ahead;
 pub mod features;
+pub mod forest;
 pub mod kernels;
 pub mod linear;
 pub mod preprocess;
@@ -14,6 +15,7 @@ pub mod shap;
 pub mod tree;
 
 pub use features::{Features, Row};
+pub use forest::Forest;
 pub use linear::LinearModel;
 pub use preprocess::{ColumnCode, Preprocess, TargetCoding};
 pub use tree::{Boosted, Tree};

@@ -104,7 +104,7 @@ pub struct Importance {
 
 /// Whether a category is in a set. What is no whole number of 0 or more is in none.
 #[inline]
-fn is_in(set: &[u64], value: f64) -> bool {
+pub(super) fn is_in(set: &[u64], value: f64) -> bool {
     let category = value as u64;
     category as f64 == value && set.get((category / 64) as usize).is_some_and(|word| word >> (category % 64) & 1 == 1)
 }
@@ -143,15 +143,15 @@ impl Boosted {
 
     /// Scores of rows of feature values: `rows` is (rows, features), `scores` (rows, scores). Not collective.
     ///
-    /// Tree by tree over some rows, so that a tree stays in the cache.
+    /// The plain walk that [`Forest`](super::Forest), which many rows want, is held to.
     pub fn scores(&self, rows: &[f64], scores: &mut [f64]) {
         let (d, k) = (self.n_features, self.n_scores());
         for of_row in scores.chunks_exact_mut(k) {
             of_row.copy_from_slice(&self.start);
         }
         for (number, tree) in self.trees.iter().enumerate() {
-            for (row, scores) in rows.chunks_exact(d.max(1)).zip(scores.chunks_exact_mut(k)) {
-                scores[number % k] += tree.value[tree.leaf_of(row)];
+            for (slot, scores) in scores.chunks_exact_mut(k).enumerate() {
+                scores[number % k] += tree.value[tree.leaf_of(&rows[slot * d..(slot + 1) * d])];
             }
         }
     }

@@ -11,7 +11,7 @@ use crate::error::{Error, InContext, Result};
 use crate::functions::check_denormals;
 use crate::metric::classification::most_probable;
 use crate::model::preprocess::standardised;
-use crate::model::{Features, Scores};
+use crate::model::{Features, Forest, LinearModel, Scores};
 use crate::objective::Objective;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -74,13 +74,24 @@ impl Link {
 /// Scores rows of a table as its model wants them.
 pub struct Scorer<'m> {
     model: &'m Model,
+    by: By<'m>,
+}
+
+/// What scores rows.
+enum By<'m> {
+    Linear(&'m LinearModel),
+    Trees(Forest<'m>),
 }
 
 impl<'m> Scorer<'m> {
     /// Checks that the table has the model's columns. `table`: its name for messages. Not collective; all ranks alike.
     pub fn new(model: &'m Model, source: &dyn DataSource, table: &str) -> Result<Scorer<'m>> {
         check_columns(model, source.schema()).in_file(table)?;
-        Ok(Scorer { model })
+        let by = match &model.scores {
+            Scores::Linear(linear) => By::Linear(linear),
+            Scores::Boosted(boosted) => By::Trees(Forest::new(boosted)),
+        };
+        Ok(Scorer { model, by })
     }
 
     /// (rows, n_scores), offset included. Not collective; rayon over rows, each on its own.
@@ -92,8 +103,9 @@ impl<'m> Scorer<'m> {
         let score = |(task, scores): (usize, &mut [f64])| -> Result<()> {
             let first = task * TASK_ROWS;
             let n_rows = scores.len() / k;
-            match of_features {
-                Scores::Linear(linear) if keeps_zeros => {
+            match &self.by {
+                By::Trees(forest) => forest.scores(&self.encoded(block, first..first + n_rows)?, scores),
+                By::Linear(linear) if keeps_zeros => {
                     let mut rows = SparseRows::default();
                     preprocess.standardise_sparse(block, first..first + n_rows, &mut rows)?;
                     let rows = Features::Sparse(rows);
@@ -101,7 +113,7 @@ impl<'m> Scorer<'m> {
                         linear.score_row(rows.row(slot, d), scores);
                     }
                 }
-                Scores::Linear(linear) => {
+                By::Linear(linear) => {
                     let (mut encoded, mut rows) = (vec![0.0; d], Vec::with_capacity(n_rows * d));
                     for i in first..first + n_rows {
                         preprocess.encode_row(block, i, &mut encoded)?;
@@ -110,9 +122,6 @@ impl<'m> Scorer<'m> {
                         rows.extend(rescaled.map(|(x, (mean, scale))| standardised(*x, *mean, *scale)));
                     }
                     linear.scores(&rows, scores);
-                }
-                Scores::Boosted(boosted) => {
-                    boosted.scores(&self.encoded(block, first..first + n_rows)?, scores);
                 }
             }
             if let Some(offset) = &block.offset {
@@ -167,16 +176,14 @@ impl Scorer<'_> {
 
     /// The leaf of each row in each tree, (rows, trees); nothing of a linear model. Not collective; rayon over rows.
     pub fn leaves(&self, block: &Block) -> Result<Vec<u32>> {
-        let Scores::Boosted(boosted) = &self.model.scores else { return Ok(Vec::new()) };
-        let (d, n_trees) = (boosted.n_features, boosted.trees.len());
+        let (Scores::Boosted(boosted), By::Trees(forest)) = (&self.model.scores, &self.by) else {
+            return Ok(Vec::new());
+        };
+        let n_trees = boosted.trees.len();
         let mut all = vec![0; block.n_rows * n_trees];
         let of_task = |(task, all): (usize, &mut [u32])| -> Result<()> {
             let first = task * TASK_ROWS;
-            let rows = self.encoded(block, first..first + all.len() / n_trees)?;
-            for (slot, leaves) in all.chunks_exact_mut(n_trees).enumerate() {
-                let row = &rows[slot * d..(slot + 1) * d];
-                leaves.iter_mut().zip(&boosted.trees).for_each(|(leaf, tree)| *leaf = tree.leaf_of(row) as u32);
-            }
+            forest.leaves(&self.encoded(block, first..first + all.len() / n_trees)?, all);
             Ok(())
         };
         let tasks = all.par_chunks_mut((TASK_ROWS * n_trees).max(1)).enumerate();
