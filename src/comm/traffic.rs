@@ -8,7 +8,7 @@ use super::call::Kind;
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct TrafficOf {
     pub calls: u64,
-    /// Bytes that this rank put in.
+    /// Bytes that this rank put in; of a reduce-scatter, for others.
     pub bytes: u64,
     /// Seconds inside the calls, waiting for others included.
     pub seconds: f64,

@@ -19,15 +19,10 @@ pub(super) struct Bins {
     pub(super) words: Vec<u64>,
 }
 
-/// Words of a bin for so many rows over all ranks.
-pub(super) fn width_of(n_rows: u64) -> usize {
-    if n_rows <= WORD_ROWS as u64 { 1 } else { 2 }
-}
-
 impl Bins {
-    /// So many bins, all of them 0, for so many rows over all ranks.
-    fn clear(&mut self, n_bins: usize, n_rows: u64) {
-        self.width = width_of(n_rows);
+    /// So many bins, all of them 0.
+    fn clear(&mut self, n_bins: usize, width: usize) {
+        self.width = width;
         self.words.clear();
         self.words.resize(n_bins * self.width, 0);
     }
@@ -36,8 +31,8 @@ impl Bins {
         BinsPart { width: self.width, words: &self.words[bins.start * self.width..bins.end * self.width] }
     }
 
-    /// Becomes the difference; the sums are of so many rows then.
-    fn subtract(&mut self, smaller: &Bins, n_rows: u64) {
+    /// Becomes the difference, with so many words a bin.
+    fn subtract(&mut self, smaller: &Bins, width: usize) {
         match (self.width, smaller.width) {
             (1, 1) => {
                 self.words.iter_mut().zip(&smaller.words).for_each(|(word, other)| *word = word.wrapping_sub(*other))
@@ -51,7 +46,7 @@ impl Bins {
                 words[1] = words[1].wrapping_sub(other.hessian as u64);
             }),
         }
-        if self.width == 2 && width_of(n_rows) == 1 {
+        if self.width == 2 && width == 1 {
             for bin in 0..self.words.len() / 2 {
                 self.words[bin] = self.part(bin..bin + 1).get(0).to_word();
             }
@@ -105,6 +100,8 @@ pub(super) struct Histograms {
     counted: Vec<Bins>,
     /// What tasks count in.
     counters: Vec<Counter>,
+    /// Pairs have two digits.
+    is_wide: bool,
 }
 
 impl Histograms {
@@ -112,12 +109,18 @@ impl Histograms {
     pub(super) fn new(offsets: Vec<usize>, dealt: &[Range<usize>]) -> Histograms {
         let dealt = dealt.iter().map(|features| offsets[features.start]..offsets[features.end]).collect();
         let (stored, free, counted, counters) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Histograms { offsets, dealt, stored, free, counted, counters }
+        Histograms { offsets, dealt, stored, free, counted, counters, is_wide: false }
     }
 
-    /// All numbers are free again.
-    pub(super) fn reset(&mut self) {
+    /// All numbers are free again, for pairs of one digit or of two.
+    pub(super) fn reset(&mut self, is_wide: bool) {
+        self.is_wide = is_wide;
         self.free = (0..self.stored.len()).rev().collect();
+    }
+
+    /// Words of a bin for so many rows over all ranks.
+    pub(super) fn width_of(&self, n_rows: u64) -> usize {
+        if !self.is_wide && n_rows <= WORD_ROWS as u64 { 1 } else { 2 }
     }
 
     /// The number of a histogram that nobody uses.
@@ -168,12 +171,13 @@ impl Histograms {
         let number = |leaf: usize| if is_solo { leaves[leaf].number } else { leaf };
         let all = if is_solo { &mut self.stored } else { &mut self.counted };
         let mut sums: Vec<Bins> = (0..leaves.len()).map(|leaf| std::mem::take(&mut all[number(leaf)])).collect();
-        sums.iter_mut().zip(leaves).for_each(|(bins, leaf)| bins.clear(n_bins, leaf.n_rows));
+        sums.iter_mut().zip(leaves).for_each(|(bins, leaf)| bins.clear(n_bins, self.width_of(leaf.n_rows)));
 
         let (offsets, layout) = (&self.offsets, &records.layout);
-        for tasks in tasks.chunks(wave) {
+        let n_digits = if self.is_wide { 2 } else { 1 };
+        for (tasks, digit) in tasks.chunks(wave).flat_map(|tasks| (0..n_digits).map(move |digit| (tasks, digit))) {
             tasks.par_iter().zip(&mut self.counters).for_each(|(task, counter)| {
-                counter.count(layout, records.of(task.places.clone()));
+                counter.count(layout, digit, records.of(task.places.clone()));
             });
             let mut rest = &self.counters[..];
             let mut of_leaves = Vec::new();
@@ -183,8 +187,9 @@ impl Histograms {
                 rest = after;
             }
             let leaves = tasks[0].leaf..tasks[tasks.len() - 1].leaf + 1;
+            let is_high = digit + 1 < n_digits;
             sums[leaves].par_iter_mut().zip(of_leaves).for_each(|(bins, counters)| {
-                counters.iter().for_each(|counter| add_to(bins, counter, layout, offsets));
+                counters.iter().for_each(|counter| add_to(bins, counter, layout, offsets, is_high));
             });
         }
         let all = if is_solo { &mut self.stored } else { &mut self.counted };
@@ -195,9 +200,9 @@ impl Histograms {
     /// over histograms.
     pub(super) fn subtract(&mut self, pairs: &[(usize, usize, u64)]) {
         let mut larger: Vec<Bins> = pairs.iter().map(|(at, ..)| std::mem::take(&mut self.stored[*at])).collect();
-        let stored = &self.stored;
+        let this = &*self;
         larger.par_iter_mut().zip(pairs).for_each(|(larger, (_, smaller, n_rows))| {
-            larger.subtract(&stored[*smaller], *n_rows);
+            larger.subtract(&this.stored[*smaller], this.width_of(*n_rows));
         });
         larger.into_iter().zip(pairs).for_each(|(bins, (at, ..))| self.stored[*at] = bins);
     }

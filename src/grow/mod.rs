@@ -24,7 +24,7 @@ mod tests;
 
 pub use category::CategoryConfig;
 pub use columns::ColumnSample;
-pub use pair::{Pair, Sums, UNIT_BITS};
+pub use pair::{Pair, Sums, UNIT_BITS, WIDE_BITS};
 pub use records::{LeafOfRows, MOST_ROWS, Records, Run};
 pub use split::{Bounds, Split, leaf_value};
 
@@ -67,6 +67,8 @@ pub struct TreeConfig {
 pub struct PairScale {
     pub gradient: f64,
     pub hessian: f64,
+    /// Pairs have high and low digits: [`Pair::digits`].
+    pub is_wide: bool,
 }
 
 /// A node of a grown tree that is not a leaf.
@@ -167,16 +169,16 @@ impl Grower {
     /// Grows one tree. Collective.
     ///
     /// * `number`: of the tree, for its samples of features.
-    /// * `pairs_of`: writes the gradient pairs of some rows, by their numbers.
+    /// * `pairs_of`: writes the gradient pairs of some rows, by their numbers; the second of each is for low digits.
     pub fn grow(
         &mut self,
         comm: &Communicator,
         number: u64,
         scale: PairScale,
-        pairs_of: impl Fn(&[u32], &mut [Pair]) + Sync,
+        pairs_of: impl Fn(&[u32], &mut [[Pair; 2]]) + Sync,
     ) -> Result<Grown> {
         self.records.set_pairs(self.n_taken, pairs_of);
-        self.histograms.reset();
+        self.histograms.reset(scale.is_wide);
         let config = self.config.clone();
         let columns = Columns::new(&config.columns, &config.interactions, self.records.features.len(), number);
         let mut nodes = vec![self.root(comm, scale, &columns)?];
@@ -231,7 +233,7 @@ impl Grower {
         let n_rows = sync::sum_counts(comm, &[places.len() as u64])?[0];
         let number = self.histograms.take();
         self.count(comm, &[ToCount { number, places: places.clone(), n_rows }])?;
-        let sums = sync::sum_sums(comm, self.records.sums(places.clone()))?;
+        let sums = sync::sum_sums(comm, self.records.sums(places.clone(), scale.is_wide))?;
         let mut root = Node {
             places,
             n_rows,

@@ -5,6 +5,12 @@ use std::ops::{Add, Sub};
 /// Bits of a gradient with its sign, and of a hessian without: |gradient| ≤ 2¹⁵ − 1, hessian ≤ 2¹⁶ − 1.
 pub const UNIT_BITS: u32 = 16;
 
+/// Bits of a gradient and of a hessian as two pairs.
+pub const WIDE_BITS: u32 = 30;
+
+/// Bits of the low digit of a gradient, which is never negative, and of a hessian.
+const LOW_BITS: [u32; 2] = [UNIT_BITS - 1, UNIT_BITS];
+
 /// Rows whose pairs may be added as one word: 2¹⁶·(2¹⁶ − 1) < 2³², 2¹⁶·(2¹⁵ − 1) < 2³¹.
 pub(super) const WORD_ROWS: usize = 1 << UNIT_BITS;
 
@@ -39,6 +45,19 @@ impl Pair {
         (i64::from(gradient) << 32) as u64 | u64::from(self.0 as u16)
     }
 
+    /// A gradient and a hessian of more bits as two pairs: high digits, low digits. Sums of these are added as
+    /// [`Sums::of_digits`] says.
+    ///
+    /// # Panics
+    /// In debug builds, if either does not have [`WIDE_BITS`] bits.
+    #[inline]
+    pub fn digits(gradient: i64, hessian: i64) -> [Pair; 2] {
+        debug_assert!(gradient.unsigned_abs() < 1 << (WIDE_BITS - 1) && (hessian as u64) < 1 << WIDE_BITS);
+        let (g_low, h_low) = (gradient & ((1 << LOW_BITS[0]) - 1), hessian & ((1 << LOW_BITS[1]) - 1));
+        let high = Pair::new((gradient >> LOW_BITS[0]) as i32, (hessian >> LOW_BITS[1]) as u32);
+        [high, Pair::new(g_low as i32, h_low as u32)]
+    }
+
     pub fn sums(self) -> Sums {
         Sums::of_word(self.word())
     }
@@ -52,6 +71,18 @@ pub struct Sums {
 }
 
 impl Sums {
+    /// Of what high digits sum up to, and low ones.
+    #[inline]
+    pub(super) fn of_digits(high: Sums, low: Sums) -> Sums {
+        high.shifted() + low
+    }
+
+    /// Of high digits, as they count.
+    #[inline]
+    pub(super) fn shifted(self) -> Sums {
+        Sums { gradient: self.gradient << LOW_BITS[0], hessian: self.hessian << LOW_BITS[1] }
+    }
+
     /// Of a sum of words.
     #[inline]
     pub(super) fn of_word(word: u64) -> Sums {
@@ -85,6 +116,17 @@ impl Sub for Sums {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn digits_add_up_to_what_they_were_taken_from() {
+        let most = (1i64 << (WIDE_BITS - 1)) - 1;
+        for gradient in [0, 1, -1, 32_767, 32_768, -32_768, -32_769, most, -most, 123_456_789, -123_456_789] {
+            for hessian in [0, 1, 65_535, 65_536, 2 * most + 1] {
+                let [high, low] = Pair::digits(gradient, hessian).map(Pair::sums);
+                assert_eq!(Sums::of_digits(high, low), Sums { gradient, hessian });
+            }
+        }
+    }
 
     #[test]
     fn as_many_pairs_as_a_word_takes_keep_both_sums() {

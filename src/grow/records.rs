@@ -1,6 +1,6 @@
 //! Binned rows as records: what is read of a row lies together, and a split moves whole records.
 //!
-//! A record is the bin numbers of a row, its gradient pair, and its number among the rows here. Records of a leaf are side by side, in
+//! A record is the bin numbers of a row, its gradient pair or two (high and low digits), and its number among the rows here. Records of a leaf are side by side, in
 //! no order: whatever is done with them is a sum of integers, or goes by the row's number.
 
 use super::pair::{Pair, Sums};
@@ -50,7 +50,7 @@ impl Place {
     }
 }
 
-/// What is where in a record: bytes, numbers of two bytes, the pair, the row's number.
+/// What is where in a record: bytes, numbers of two bytes, the pairs, the row's number.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Layout {
     /// By feature.
@@ -94,18 +94,19 @@ impl Layout {
         let first_wide = bytes.len();
         places.iter_mut().filter(|place| place.is_wide).for_each(|place| place.byte = first_wide + 2 * place.byte);
         let pair_at = first_wide + 2 * wide.len();
-        let n_words = (pair_at + 8).div_ceil(size_of::<Word>());
+        let n_words = (pair_at + 12).div_ceil(size_of::<Word>());
         Layout { places, bytes, wide, pair_at, n_words }
     }
 
+    /// * `digit`: 0 for the high ones or the only ones, 1 for the low ones.
     #[inline]
-    pub(super) fn pair_of(&self, record: &[Word]) -> Pair {
-        Pair::from_bits(number_at(record, self.pair_at))
+    pub(super) fn pair_of(&self, record: &[Word], digit: usize) -> Pair {
+        Pair::from_bits(number_at(record, self.pair_at + 4 * digit))
     }
 
     #[inline]
     pub(super) fn row_of(&self, record: &[Word]) -> u32 {
-        number_at(record, self.pair_at + 4)
+        number_at(record, self.pair_at + 8)
     }
 }
 
@@ -169,7 +170,7 @@ impl Records {
         }
         tasks.into_par_iter().enumerate().try_for_each(|(number, (first_row, mut run))| {
             for (row, record) in run.words.chunks_exact_mut(n_words).enumerate() {
-                put_number(record, run.layout.pair_at + 4, (first_row + row) as u32);
+                put_number(record, run.layout.pair_at + 8, (first_row + row) as u32);
             }
             fill(number, &mut run)
         })
@@ -200,26 +201,31 @@ impl Records {
 
     /// Sets the gradient pairs at some places from the first on. Rayon over places.
     ///
-    /// * `pairs_of`: writes those of some rows, by their numbers.
-    pub(super) fn set_pairs(&mut self, n: usize, pairs_of: impl Fn(&[u32], &mut [Pair]) + Sync) {
+    /// * `pairs_of`: writes those of some rows, by their numbers; the second of each is for low digits.
+    pub(super) fn set_pairs(&mut self, n: usize, pairs_of: impl Fn(&[u32], &mut [[Pair; 2]]) + Sync) {
         let (layout, n_words) = (&self.layout, self.layout.n_words);
         self.words[..n * n_words].par_chunks_mut(ROWS * n_words).with_min_len(TASK_ROWS / ROWS).for_each(|records| {
-            let (mut rows, mut pairs) = ([0; ROWS], [Pair::default(); ROWS]);
+            let (mut rows, mut pairs) = ([0; ROWS], [[Pair::default(); 2]; ROWS]);
             let n = records.len() / n_words;
             for (row, record) in rows.iter_mut().zip(records.chunks_exact(n_words)) {
                 *row = layout.row_of(record);
             }
             pairs_of(&rows[..n], &mut pairs[..n]);
-            for (pair, record) in pairs.iter().zip(records.chunks_exact_mut(n_words)) {
-                put_number(record, layout.pair_at, pair.to_bits());
+            for ([high, low], record) in pairs.iter().zip(records.chunks_exact_mut(n_words)) {
+                put_number(record, layout.pair_at, high.to_bits());
+                put_number(record, layout.pair_at + 4, low.to_bits());
             }
         });
     }
 
     /// Of the pairs at some places. Rayon over places.
-    pub(super) fn sums(&self, places: Range<usize>) -> Sums {
-        let n_words = self.layout.n_words;
-        let add = |sums: Sums, record: &[Word]| sums + self.layout.pair_of(record).sums();
+    pub(super) fn sums(&self, places: Range<usize>, is_wide: bool) -> Sums {
+        let (layout, n_words) = (&self.layout, self.layout.n_words);
+        let of_record = |record: &[Word]| match is_wide {
+            false => layout.pair_of(record, 0).sums(),
+            true => Sums::of_digits(layout.pair_of(record, 0).sums(), layout.pair_of(record, 1).sums()),
+        };
+        let add = |sums: Sums, record: &[Word]| sums + of_record(record);
         let of_task = |records: &[Word]| records.chunks_exact(n_words).fold(Sums::default(), add);
         let parts: Vec<Sums> = self.of(places).par_chunks(TASK_ROWS * n_words).map(of_task).collect();
         parts.into_iter().fold(Sums::default(), |sums, part| sums + part)

@@ -1,6 +1,6 @@
 //! What ranks say to each other while a tree grows: counts of rows, histograms, best splits. All of it is integers.
 
-use super::histogram::{Histograms, ToCount, width_of};
+use super::histogram::{Histograms, ToCount};
 use super::pair::Sums;
 use super::split::Split;
 use crate::comm::Communicator;
@@ -25,7 +25,7 @@ pub(super) fn sum_histograms(comm: &Communicator, histograms: &mut Histograms, l
     if comm.size() == 1 {
         return Ok(());
     }
-    let words_of_bin: usize = leaves.iter().map(|leaf| width_of(leaf.n_rows)).sum();
+    let words_of_bin: usize = leaves.iter().map(|leaf| histograms.width_of(leaf.n_rows)).sum();
     let counts: Vec<usize> = histograms.dealt().iter().map(|bins| words_of_bin * bins.len()).collect();
     let mut send: Vec<u64> = Vec::with_capacity(counts.iter().sum());
     for bins in histograms.dealt() {
@@ -36,7 +36,7 @@ pub(super) fn sum_histograms(comm: &Communicator, histograms: &mut Histograms, l
     let n_bins = histograms.dealt()[comm.rank()].len();
     let mut rest = &mine[..];
     for leaf in leaves {
-        let width = width_of(leaf.n_rows);
+        let width = histograms.width_of(leaf.n_rows);
         let (words, after) = rest.split_at(width * n_bins);
         histograms.store(leaf.number, width, words);
         rest = after;

@@ -33,10 +33,10 @@ fn config() -> TreeConfig {
     }
 }
 
-const SCALE: PairScale = PairScale { gradient: 1.0 / 16_384.0, hessian: 1.0 / 32_768.0 };
+const SCALE: PairScale = PairScale { gradient: 1.0 / 16_384.0, hessian: 1.0 / 32_768.0, is_wide: false };
 
 /// Bins and pairs with something to learn, ties and empty bins among them.
-fn table(case: &Case) -> (Records, Vec<Pair>) {
+fn table(case: &Case) -> (Records, Vec<Sums>) {
     let draws = Draws::new(case.seed, Stream::Synthetic);
     let features: Vec<FeatureBins> = case
         .bins
@@ -72,7 +72,7 @@ fn table(case: &Case) -> (Records, Vec<Pair>) {
         rows.push(of_row);
         let gradient = (score + 0.2 * draws.normal(row, 1000)) * 8000.0;
         let hessian = 8000.0 + 4000.0 * draws.uniform(row, 1001);
-        pairs.push(Pair::new(gradient.clamp(-32_767.0, 32_767.0) as i32, hessian as u32));
+        pairs.push(Sums { gradient: gradient.clamp(-32_767.0, 32_767.0) as i64, hessian: hessian as i64 });
     }
     (records(&features, &rows), pairs)
 }
@@ -124,8 +124,8 @@ fn lowers(sums: Sums, config: &TreeConfig, l2: f64, bounds: [f64; 2]) -> f64 {
 }
 
 /// Sums of the rows that go left, by counting them.
-fn sums_of<'r>(rows: impl Iterator<Item = &'r u32>, pairs: &[Pair]) -> Sums {
-    rows.fold(Sums::default(), |sums, row| sums + pairs[*row as usize].sums())
+fn sums_of<'r>(rows: impl Iterator<Item = &'r u32>, pairs: &[Sums]) -> Sums {
+    rows.fold(Sums::default(), |sums, row| sums + pairs[*row as usize])
 }
 
 /// Which sets of bins of a category may go left, with the further penalty: in the order in which they are looked at.
@@ -162,7 +162,7 @@ fn category_sets(by_bin: &[Sums], total: Sums, n: f64, config: &TreeConfig) -> V
 }
 
 /// The best split of some rows: every feature, bin and side of missing values in order, the first of the greatest gain.
-fn plain_split(table: &Records, pairs: &[Pair], leaf: &PlainLeaf, config: &TreeConfig) -> Option<Split> {
+fn plain_split(table: &Records, pairs: &[Sums], leaf: &PlainLeaf, config: &TreeConfig) -> Option<Split> {
     let total = sums_of(leaf.rows.iter(), pairs);
     let n = leaf.rows.len() as f64;
     if config.max_depth.is_some_and(|most| leaf.depth >= most) || n < 2.0 * config.min_rows {
@@ -235,7 +235,7 @@ fn plain_split(table: &Records, pairs: &[Pair], leaf: &PlainLeaf, config: &TreeC
 /// Splits in order: (leaf, split), and the rows of each leaf.
 fn plain_tree(
     table: &Records,
-    pairs: &[Pair],
+    pairs: &[Sums],
     taken: &[u32],
     config: &TreeConfig,
 ) -> (Vec<(usize, Split)>, Vec<PlainLeaf>) {
@@ -293,9 +293,21 @@ fn part(table: &Records, rows: Range<usize>) -> Records {
     records(&table.features, &rows.map(of_row).collect::<Vec<_>>())
 }
 
+/// What integers are multiplied by that have two digits: bits of both are met.
+const WIDER: i64 = 1 << 13;
+
 /// Writes pairs of rows by their numbers.
-fn pairs_of(pairs: &[Pair]) -> impl Fn(&[u32], &mut [Pair]) + Sync {
-    |rows, out| out.iter_mut().zip(rows).for_each(|(pair, row)| *pair = pairs[*row as usize])
+fn pairs_of(pairs: &[Sums], is_wide: bool) -> impl Fn(&[u32], &mut [[Pair; 2]]) + Sync {
+    move |rows, out| {
+        for (pair, row) in out.iter_mut().zip(rows) {
+            let Sums { gradient, hessian } = pairs[*row as usize];
+            // What there is for low digits is of no importance where there is one digit.
+            *pair = match is_wide {
+                true => Pair::digits(WIDER * gradient, WIDER * hessian),
+                false => [Pair::new(gradient as i32, hessian as u32), Pair::new(77, *row % 9)],
+            };
+        }
+    }
 }
 
 #[test]
@@ -395,7 +407,11 @@ fn trees_are_those_of_the_plain_grower_on_any_number_of_ranks() {
         let taken: Vec<u32> = (0..case.n_rows as u32).filter(|row| row % 11 != 3).collect();
         let (splits, leaves) = plain_tree(&table, &pairs, &taken, &case.config);
         assert!(case.seed > 3 || splits.len() > 8, "{} splits", splits.len());
-        for (size, threads) in [(1, 1), (1, 3), (2, 1), (3, 2), (5, 1)] {
+        // Two digits: integers as much larger as units are smaller, so that gains are the same.
+        let cuts = [(1, 1, false), (1, 3, true), (2, 1, true), (3, 2, false), (5, 1, false)];
+        for (size, threads, is_wide) in cuts {
+            let up = if is_wide { WIDER } else { 1 };
+            let scale = PairScale { gradient: SCALE.gradient / up as f64, hessian: SCALE.hessian / up as f64, is_wide };
             let found = run_threads(size, threads, |comm| {
                 let units = Partition::new(case.n_rows as u64, comm.size()).units_of(comm.rank());
                 let rows = units.start as usize..units.end as usize;
@@ -403,8 +419,8 @@ fn trees_are_those_of_the_plain_grower_on_any_number_of_ranks() {
                 let mut grower = Grower::new(comm, here, &case.config);
                 grower.choose(|row| taken.contains(&(row + rows.start as u32)));
                 // Twice, since buffers are used again, and records are elsewhere.
-                grower.grow(comm, 5, SCALE, pairs_of(&pairs[rows.clone()]))?;
-                let grown = grower.grow(comm, 5, SCALE, pairs_of(&pairs[rows.clone()]))?;
+                grower.grow(comm, 5, scale, pairs_of(&pairs[rows.clone()], is_wide))?;
+                let grown = grower.grow(comm, 5, scale, pairs_of(&pairs[rows.clone()], is_wide))?;
                 let of_leaf = |places: &Range<usize>| {
                     let mut of_leaf = grower.records().rows_of(places.clone());
                     of_leaf.sort_unstable();
@@ -419,8 +435,13 @@ fn trees_are_those_of_the_plain_grower_on_any_number_of_ranks() {
             })
             .unwrap();
             for (grown, _) in &found {
-                let in_order: Vec<(usize, Split)> =
-                    grown.inner.iter().map(|inner| (inner.leaf, inner.split.clone())).collect();
+                let of_inner = |inner: &Inner| {
+                    let Sums { gradient, hessian } = inner.split.left;
+                    assert_eq!((gradient % up, hessian % up), (0, 0));
+                    let left = Sums { gradient: gradient / up, hessian: hessian / up };
+                    (inner.leaf, Split { left, ..inner.split.clone() })
+                };
+                let in_order: Vec<(usize, Split)> = grown.inner.iter().map(of_inner).collect();
                 assert_eq!(in_order, splits, "seed {}, {size} ranks", case.seed);
                 let counts: Vec<u64> = leaves.iter().map(|leaf| leaf.rows.len() as u64).collect();
                 assert_eq!(grown.leaf_rows, counts);
@@ -443,7 +464,7 @@ fn rows_that_took_no_part_follow_the_tree() {
     let leaf_of = run_threads(1, 2, |comm| {
         let mut grower = Grower::new(comm, table.clone(), &case.config);
         grower.choose(|row| row % 3 == 0);
-        let grown = grower.grow(comm, 5, SCALE, pairs_of(&pairs))?;
+        let grown = grower.grow(comm, 5, SCALE, pairs_of(&pairs, false))?;
         let leaf_of = |row: usize| (grower.leaf_of().of(row), grower.leaf_of().of_taken(row).is_some());
         Ok((grown, (0..2000).map(leaf_of).collect::<Vec<_>>()))
     });

@@ -178,8 +178,8 @@ fn check_memory(
     let Some(limit) = reading.max_memory else { return Ok(()) };
     let bins = boost.max_bins + 1;
     let code_bytes = if bins <= 256 { 1 } else { 2 };
-    // A record of bin numbers, pair and row number; target and weight; scores and pairs (and scores of a model that is continued); its leaf.
-    let of_row = (code_bytes * n_features + 8).next_multiple_of(8) + 16 + score_bytes + 4;
+    // A record of bin numbers, two pairs and row number; target and weight; scores and pairs (and scores of a model that is continued); its leaf.
+    let of_row = (code_bytes * n_features + 12).next_multiple_of(8) + 16 + score_bytes + 4;
     // Of leaves, 16 bytes a bin; of tasks, 8.
     let of_tasks = 8 * 8 * rayon::current_num_threads() as u64;
     let of_leaves = (16 * boost.max_leaves.min(1 << 20)).div_ceil(n_ranks as u64);

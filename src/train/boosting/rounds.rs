@@ -16,7 +16,7 @@ use crate::exact::scale::{ceil_log2, exponent_of, from_order_key, order_key, pow
 use crate::functions::prefetch_at;
 use crate::grow::{
     CategoryConfig, Child, ColumnSample, Grower, Grown, LeafOfRows, Pair, PairScale, Records, Split, TreeConfig,
-    UNIT_BITS, leaf_value,
+    UNIT_BITS, WIDE_BITS, leaf_value,
 };
 use crate::model::{Boosted, Tree};
 use crate::objective::PairLoss;
@@ -62,6 +62,8 @@ struct Bounds {
     /// None: all are 0.
     gradient: Option<i32>,
     hessian: Option<i32>,
+    /// The largest are so far above the others that 16 bits would say nothing of these.
+    is_heavy: bool,
 }
 
 impl<'a> Boosting<'a> {
@@ -282,7 +284,15 @@ impl<'a> Boosting<'a> {
         let grown = match bounds.gradient {
             Some(_) => {
                 let draws = FastDraws::new(Draws::new(self.seed, Stream::Rounding), number);
-                let rounding = Rounding { pairs: &self.pairs, k, class, bounds, draws, first_row: self.rows.first_row };
+                let rounding = Rounding {
+                    pairs: &self.pairs,
+                    k,
+                    class,
+                    bounds,
+                    draws,
+                    first_row: self.rows.first_row,
+                    n_rows: self.rows.n_rows,
+                };
                 self.grower
                     .grow(self.comm, number, rounding.scale(), |rows, pairs| round_pairs(&rounding, rows, pairs))?
             }
@@ -329,7 +339,22 @@ impl<'a> Boosting<'a> {
             ));
         }
         let exponent = |most: f64| (most > 0.0).then(|| exponent_of(most));
-        Ok(Bounds { gradient: exponent(most[0]), hessian: exponent(most[1]) })
+        let mut bounds = Bounds { gradient: exponent(most[0]), hessian: exponent(most[1]), is_heavy: false };
+        bounds.is_heavy = self.is_heavy(class, bounds)?;
+        Ok(bounds)
+    }
+
+    /// Whether most gradients, or most hessians, that are not 0 would have less than 8 units of 16 bits. Collective.
+    fn is_heavy(&self, class: usize, bounds: Bounds) -> Result<bool> {
+        let k = self.loss.n_scores();
+        let least = [bounds.gradient, bounds.hessian].map(|e| pow2(e.unwrap_or(0) - 12));
+        let mut counts = [0u64; 4];
+        let of_rows = |pairs: &[[f32; 2]]| sizes_of(pairs, k, class, least);
+        for of_task in self.pairs.par_chunks(TASK_ROWS * k).map(of_rows).collect::<Vec<_>>() {
+            counts.iter_mut().zip(of_task).for_each(|(count, of_task)| *count += of_task);
+        }
+        self.comm.all_reduce_sum(&mut counts)?;
+        Ok(2 * counts[0] > counts[2] || 2 * counts[1] > counts[3])
     }
 
     /// Σ gradient and Σ hessian of each leaf's rows, from integers that are finer than those that trees are grown on. Collective.
@@ -377,6 +402,20 @@ fn most_of(pairs: &[[f32; 2]], k: usize, class: usize) -> [f32; 2] {
     most.iter().chain(rest).fold([0.0; 2], more)
 }
 
+/// How many gradients and hessians of rows are below `least` and not 0, and how many are not 0.
+#[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
+fn sizes_of(pairs: &[[f32; 2]], k: usize, class: usize, least: [f64; 2]) -> [u64; 4] {
+    let mut counts = [0; 4];
+    for pair in pairs[class..].iter().step_by(k) {
+        for side in 0..2 {
+            let size = f64::from(pair[side].abs());
+            counts[side] += u64::from(size > 0.0 && size < least[side]);
+            counts[2 + side] += u64::from(size > 0.0);
+        }
+    }
+    counts
+}
+
 /// Pairs as integers, rounded up or down by a draw so that sums are right on average (`EXACT` 2a).
 struct Rounding<'a> {
     pairs: &'a [[f32; 2]],
@@ -385,34 +424,48 @@ struct Rounding<'a> {
     bounds: Bounds,
     draws: FastDraws,
     first_row: u64,
+    /// Of the whole table.
+    n_rows: u64,
 }
 
 impl Rounding<'_> {
+    /// Of a gradient with its sign, and of a hessian. Sums of many bits stay below 2⁵³, so that gains are of numbers that are exact.
+    fn bits(&self) -> i32 {
+        match self.bounds.is_heavy {
+            false => UNIT_BITS as i32,
+            true => (WIDE_BITS as i32).min(53 - ceil_log2(self.n_rows) as i32),
+        }
+    }
+
     /// Doublings of gradients and hessians.
     fn exponents(&self) -> [i32; 2] {
-        let bits = UNIT_BITS as i32;
+        let bits = self.bits();
         [bits - 2 - self.bounds.gradient.unwrap_or(0), bits - 1 - self.bounds.hessian.unwrap_or(0)]
     }
 
     fn scale(&self) -> PairScale {
         let [gradient, hessian] = self.exponents().map(|exponent| pow2(-exponent));
-        PairScale { gradient, hessian }
+        PairScale { gradient, hessian, is_wide: self.bounds.is_heavy }
     }
 }
 
 /// Those of some rows.
 #[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
-fn round_pairs(rounding: &Rounding, rows: &[u32], units: &mut [Pair]) {
+fn round_pairs(rounding: &Rounding, rows: &[u32], units: &mut [[Pair; 2]]) {
     let of = |row: u32| row as usize * rounding.k + rounding.class;
     rows.iter().for_each(|row| prefetch_at(rounding.pairs, of(*row)));
     let [up_g, up_h] = rounding.exponents().map(pow2);
+    let most = pow2(rounding.bits() - 1) - 1.0;
     let half = |bits: u64| (bits as u32 as f64) * (1.0 / 4_294_967_296.0);
     for (row, unit) in rows.iter().zip(units) {
         let [g, h] = rounding.pairs[of(*row)];
         let drawn = rounding.draws.bits(rounding.first_row + u64::from(*row));
         let (g, h) = (f64::from(g) * up_g + half(drawn), f64::from(h) * up_h + half(drawn >> 32));
-        let (g, h) = (g.floor().clamp(-32_767.0, 32_767.0), h.floor().clamp(0.0, 65_535.0));
-        *unit = Pair::new(g as i32, h as u32);
+        let (g, h) = (g.floor().clamp(-most, most), h.floor().clamp(0.0, 2.0 * most + 1.0));
+        *unit = match rounding.bounds.is_heavy {
+            false => [Pair::new(g as i32, h as u32), Pair::default()],
+            true => Pair::digits(g as i64, h as i64),
+        };
     }
 }
 
