@@ -90,7 +90,8 @@ pub fn train_source(
         iterations: done.boosted.n_rounds() as u64,
         converged: true,
         stop_value: 0.0,
-        loss: done.losses.last().copied().unwrap_or(f64::NAN),
+        // Of the rounds that are kept.
+        loss: done.losses.iter().take(done.boosted.n_rounds()).last().copied().unwrap_or(f64::NAN),
         folds,
         valid,
         traffic: comm.traffic(),
