@@ -43,7 +43,8 @@ pub fn to_text(model: &Model) -> Result<String> {
     }
     let blocks: Vec<String> = trees.iter().enumerate().map(|(number, tree)| block_of(number, tree)).collect();
     let classes = if k > 1 { k } else { 1 };
-    let names: Vec<String> = model.preprocess.feature_names().iter().map(|name| one_word(name)).collect();
+    let names = model.preprocess.feature_names();
+    let names: Vec<String> = names.iter().enumerate().map(|(at, name)| word_of(at, name)).collect();
     let mut text = String::from("tree\nversion=v4\n");
     let mut line = |name: &str, value: &dyn Display| {
         let _ = writeln!(text, "{name}={value}");
@@ -114,8 +115,11 @@ fn objective_of(boost: &BoostConfig, k: usize) -> String {
     }
 }
 
-/// A name without what ends one there.
-fn one_word(name: &str) -> String {
+/// A name without what ends one there. What has none is called by its place, as [`from_text`] expects it.
+fn word_of(at: usize, name: &str) -> String {
+    if name == format!("X[{at}]") {
+        return format!("Column_{at}");
+    }
     let is_special = |c: char| c.is_whitespace() || c.is_control() || "\",:[]{}".contains(c);
     name.chars().map(|c| if is_special(c) { '_' } else { c }).collect()
 }

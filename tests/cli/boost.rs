@@ -31,11 +31,28 @@ fn a_model_that_is_continued_is_the_one_that_was_trained_at_once() {
     assert!(done(path, 0, &["inspect", "other.h5"]).contains("continued after 5 rounds"));
     done(path, 0, &["verify", "other.h5"]);
     done(path, 0, &["train", "logistic", "t.h5", "-o", "linear.h5"]);
-    refused(path, &["train", "boost", "t.h5", "--continue", "linear.h5"], 2, &["linear.h5", "boosted trees"]);
-    refused(path, &["train", "logistic", "t.h5", "--continue", "part.h5"], 2, &["--continue"]);
-    refused(path, &["train", "boost", "t.h5", "--continue", "part.h5", "--loss", "squared"], 2, &["--loss"]);
+    refused(
+        path,
+        &["train", "boost", "t.h5", "--continue", "linear.h5", "-o", "new.h5"],
+        2,
+        &["linear.h5", "boosted trees"],
+    );
+    refused(path, &["train", "logistic", "t.h5", "--continue", "part.h5", "-o", "new.h5"], 2, &["--continue"]);
+    refused(
+        path,
+        &["train", "boost", "t.h5", "--continue", "part.h5", "--loss", "squared", "-o", "new.h5"],
+        2,
+        &["--loss"],
+    );
+    done(path, 0, &["train", "boost", "t.h5", "--loss", "squared", "-o", "numbers.h5"]);
+    refused(
+        path,
+        &["train", "boost", "t.h5", "--continue", "numbers.h5", "--loss", "logistic", "-o", "new.h5"],
+        2,
+        &["--loss", "squared"],
+    );
     table(&folder, "classes.h5", 300, |_, y| y[7] = 2);
-    refused(path, &["train", "boost", "classes.h5", "--continue", "part.h5"], 3, &["class '2'"]);
+    refused(path, &["train", "boost", "classes.h5", "--continue", "part.h5", "-o", "new.h5"], 3, &["class '2'"]);
 }
 
 #[test]

@@ -55,7 +55,8 @@ impl<'a> Base<'a> {
             }
         }
         let n_classes = model.target.n_classes();
-        if loss_of(before, n_classes) != loss_of(boost, n_classes) {
+        let is_class = config.responds_as().is_classifier();
+        if is_class != (n_classes > 0) || loss_of(before, n_classes) != loss_of(boost, n_classes) {
             let (found, expected) = (loss_words(boost), loss_words(before));
             return Err(Error::usage(format!(
                 "the model that is continued has trees of {expected}, not of {found}; leave the flag out, or train a model of its own"
