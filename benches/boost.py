@@ -111,7 +111,7 @@ def main():
         """LightGBM in processes of its own: it keeps its sockets until one ends."""
         ranks = [subprocess.Popen([sys.executable, __file__, "--rank", folder, case, str(processes), str(rank)], stdout=subprocess.PIPE)
                  for rank in range(processes)]
-        return json.loads([rank.communicate()[0] for rank in ranks][0])
+        return json.loads([rank.communicate()[0] for rank in ranks][0].splitlines()[-1])
 
     for case in CASES:
         for processes in (1, 2):

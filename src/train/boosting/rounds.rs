@@ -344,10 +344,10 @@ impl<'a> Boosting<'a> {
         Ok(bounds)
     }
 
-    /// Whether most gradients, or most hessians, that are not 0 would have less than 8 units of 16 bits. Collective.
+    /// Whether most gradients, or most hessians, that are not 0 would have less than 2 units of 16 bits. Collective.
     fn is_heavy(&self, class: usize, bounds: Bounds) -> Result<bool> {
         let k = self.loss.n_scores();
-        let least = [bounds.gradient, bounds.hessian].map(|e| pow2(e.unwrap_or(0) - 12));
+        let least = [bounds.gradient, bounds.hessian].map(|e| pow2(e.unwrap_or(0) - 14));
         let mut counts = [0u64; 4];
         let of_rows = |pairs: &[[f32; 2]]| sizes_of(pairs, k, class, least);
         for of_task in self.pairs.par_chunks(TASK_ROWS * k).map(of_rows).collect::<Vec<_>>() {
