@@ -46,7 +46,7 @@ impl Pair {
     }
 
     /// A gradient and a hessian of more bits as two pairs: high digits, low digits. Sums of these are added as
-    /// [`Sums::of_digits`] says.
+    /// `Sums::of_digits` says.
     ///
     /// # Panics
     /// In debug builds, if either does not have [`WIDE_BITS`] bits.

@@ -1,6 +1,6 @@
 //! Boosted trees laid out for rows by the thousand: same leaves and same bits as [`Boosted::scores`], a few times as fast.
 //!
-//! A walk through a tree waits: for its node, for the row's value, and for the branch that was guessed wrong. So here [`GROUP`] rows
+//! A walk through a tree waits: for its node, for the row's value, and for the branch that was guessed wrong. So here `GROUP` rows
 //! walk together, their loads overlap, and the next node is a sum instead of a branch: the two children lie side by side, the one
 //! at `child + 1` is for values up to the threshold. A row that has come to its leaf stays there: a leaf asks for a value that is up to
 //! nothing. Nodes are 16 bytes; the values of a group lie feature by feature, so that a node knows where all its rows' values are.

@@ -91,7 +91,7 @@ pub fn train_source(
         converged: true,
         stop_value: 0.0,
         // Of the rounds that are kept.
-        loss: done.losses.iter().take(done.boosted.n_rounds()).last().copied().unwrap_or(f64::NAN),
+        loss: done.losses.iter().take(done.boosted.n_rounds()).next_back().copied().unwrap_or(f64::NAN),
         folds,
         valid,
         traffic: comm.traffic(),
