@@ -135,30 +135,37 @@ fn a_table_of_eight_times_the_memory_trains_to_the_bits_of_memory_within_its_lim
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).display().to_string();
     let n = 8 * LIMIT / (4 * FEATURES) + 1_009;
-    let (deflated, contiguous, narrow) = (at("deflated.h5"), at("contiguous.h5"), at("narrow.h5"));
+    let (deflated, contiguous, narrow, wide) = (at("deflated.h5"), at("contiguous.h5"), at("narrow.h5"), at("wide.h5"));
     let (model, scratch) = (at("model.h5"), at(""));
     write_table(Path::new(&deflated), [n, FEATURES], Stored { chunk_rows: Some(8192), deflate: Some(1) });
     write_table(Path::new(&contiguous), [n, FEATURES], Stored { chunk_rows: None, deflate: None });
     // Labels take more than values here.
     write_table(Path::new(&narrow), [LIMIT / 8, 4], Stored { chunk_rows: None, deflate: None });
+    // Bins of these rows, of a byte each, are 18 MB.
+    write_table(Path::new(&wide), [60_000, 300], Stored { chunk_rows: Some(2048), deflate: Some(1) });
     let shapes: &[(usize, usize)] = if has_mpi() { &[(1, 2), (3, 1)] } else { &[(1, 2)] };
     let bare: Vec<u64> = shapes.iter().map(|&(ranks, threads)| bare_memory(ranks, threads)).collect();
 
-    let cases: [(&str, &str, &[&str], &[&str]); 9] = [
+    let of_boost = ["--rounds", "3", "--max-leaves", "7", "--max-bins", "31", "--row-sample", "0.8"];
+    let cases: [(&str, &str, &[&str], &[&str]); 10] = [
         ("logistic lbfgs", &deflated, &["--max-iterations", "5"], &[]),
         ("logistic newton", &contiguous, &["--max-iterations", "2", "--valid", &contiguous], &[]),
         ("logistic sgd", &deflated, &["--epochs", "1", "--valid-fraction", "0.4"], &["--scratch", &scratch]),
         ("logistic sgd", &narrow, &["--epochs", "1"], &[]),
+        ("boost", &wide, &of_boost, &["--scratch", &scratch]),
         ("logistic adam", &contiguous, &["--epochs", "1"], &[]),
         ("linear cholesky", &deflated, &[], &[]),
         ("linear qr", &contiguous, &[], &[]),
         ("linear cd", &contiguous, &["--l1", "0.01"], &[]),
         ("svm lbfgs", &contiguous, &["--max-iterations", "5"], &[]),
     ];
-    let n_cases = if is_long() { cases.len() } else { 7 };
+    let n_cases = if is_long() { cases.len() } else { 8 };
     for (name, table, settings, of_run) in &cases[..n_cases] {
-        let (kind, solver) = name.split_once(' ').unwrap();
-        let words = [&["train", kind, table, "--solver", solver, "--json", "-o", &model], *settings].concat();
+        let solver: &[&str] = match name.split_once(' ') {
+            Some((kind, solver)) => &[kind, "--solver", solver],
+            None => &[name],
+        };
+        let words = [&["train"], solver, &[table, "--json", "-o", &model], *settings].concat();
         let (in_memory, measured) = last_line_and_metrics(1, 2, &words);
         assert!(in_memory["streamed"].is_null(), "{name}: {in_memory}");
         let words = [&words, *of_run, &["--max-memory", "32M"]].concat();
@@ -173,7 +180,7 @@ fn a_table_of_eight_times_the_memory_trains_to_the_bits_of_memory_within_its_lim
         }
     }
     let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(left.len(), 4, "only tables and model are left: {left:?}");
+    assert_eq!(left.len(), 5, "only tables and model are left: {left:?}");
 }
 
 // ---- What ranks do to a file ----------------------------------------------------------------------------------------------

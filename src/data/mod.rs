@@ -21,6 +21,7 @@ pub mod moments;
 pub mod names;
 pub(crate) mod pages;
 pub mod partition;
+pub mod scratch;
 pub mod sketch;
 mod sparse;
 pub mod synthetic;

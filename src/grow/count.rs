@@ -1,8 +1,8 @@
 //! The inner loop: the pairs of some rows, added up by the bytes of their records, and from bytes to the bins of features.
 
 use super::histogram::Bins;
+use super::layout::{Layout, Word};
 use super::pair::Sums;
-use super::records::{Layout, Word};
 
 /// Values of a byte.
 const VALUES: usize = 256;
@@ -18,6 +18,9 @@ pub(super) struct Counter {
 }
 
 impl Counter {
+    /// Of each feature at most, and of more for those of two bytes.
+    pub(super) const BYTES: u64 = (VALUES * size_of::<u64>()) as u64;
+
     pub(super) fn new(layout: &Layout) -> Counter {
         let of_wide = layout.wide.iter().map(|feature| vec![0; layout.places[*feature].n_bins]).collect();
         Counter { of_bytes: vec![[0; VALUES]; layout.bytes.len()], of_wide }

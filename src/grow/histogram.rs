@@ -1,8 +1,11 @@
 //! Sums of gradient pairs by bin: counted over rows, or the difference of two.
 
+use super::BATCH;
 use super::count::{Counter, add_to};
 use super::pair::{Sums, WORD_ROWS};
 use super::records::Records;
+use crate::data::binned::FeatureBins;
+use crate::error::Result;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -81,8 +84,8 @@ impl BinsPart<'_> {
 pub(super) struct ToCount {
     /// The number of its histogram.
     pub(super) number: usize,
-    /// Places here.
-    pub(super) places: Range<usize>,
+    /// Places here, in runs within pages.
+    pub(super) places: Vec<Range<usize>>,
     /// Over all ranks.
     pub(super) n_rows: u64,
 }
@@ -158,9 +161,9 @@ impl Histograms {
     }
 
     /// Counts leaves. Not collective: with several ranks these have to be summed next. Rayon over runs of rows.
-    pub(super) fn count(&mut self, records: &Records, leaves: &[ToCount]) {
+    pub(super) fn count(&mut self, records: &Records, leaves: &[ToCount]) -> Result<()> {
         let n_bins = self.offsets[self.offsets.len() - 1];
-        let tasks = tasks_of(leaves);
+        let tasks = tasks_of(leaves, records.page_rows());
         let wave = 2 * TASKS_OF_THREAD * rayon::current_num_threads();
         let n_counters = self.counters.len().max(wave.min(tasks.len()));
         self.counters.resize_with(n_counters, || Counter::new(&records.layout));
@@ -176,9 +179,11 @@ impl Histograms {
         let (offsets, layout) = (&self.offsets, &records.layout);
         let n_digits = if self.is_wide { 2 } else { 1 };
         for (tasks, digit) in tasks.chunks(wave).flat_map(|tasks| (0..n_digits).map(move |digit| (tasks, digit))) {
-            tasks.par_iter().zip(&mut self.counters).for_each(|(task, counter)| {
-                counter.count(layout, digit, records.of(task.places.clone()));
+            let counted = tasks.par_iter().zip(&mut self.counters).map_init(Vec::new, |buffer, (task, counter)| {
+                counter.count(layout, digit, records.read(&task.places, buffer)?);
+                Ok(())
             });
+            counted.collect::<Result<()>>()?;
             let mut rest = &self.counters[..];
             let mut of_leaves = Vec::new();
             for tasks in tasks.chunk_by(|one, next| one.leaf == next.leaf) {
@@ -194,6 +199,7 @@ impl Histograms {
         }
         let all = if is_solo { &mut self.stored } else { &mut self.counted };
         sums.into_iter().enumerate().for_each(|(leaf, sums)| all[number(leaf)] = sums);
+        Ok(())
     }
 
     /// Of each (larger, smaller, rows of the difference over all ranks): the larger becomes their difference. Not collective. Rayon
@@ -208,22 +214,52 @@ impl Histograms {
     }
 }
 
+/// Bytes of the histograms of a tree of so many leaves, at most.
+///
+/// * `n_mine`: bins of the features that are a rank's own.
+pub fn histogram_bytes(features: &[FeatureBins], n_mine: u64, max_leaves: u64, n_ranks: usize) -> u64 {
+    let n_bins: u64 = features.iter().map(|feature| feature.n_bins() as u64).sum();
+    let of_counters = (Counter::BYTES * features.len() as u64).max(8 * n_bins);
+    let n_counters = (2 * TASKS_OF_THREAD * rayon::current_num_threads()) as u64;
+    // Of those that are counted, what is sent and what comes back.
+    let of_batch = if n_ranks > 1 { 16 * BATCH as u64 * (2 * n_bins + n_mine) } else { 0 };
+    let of_leaves = (16 * n_mine).saturating_mul(max_leaves.saturating_add(BATCH as u64));
+    of_leaves.saturating_add(of_batch + n_counters * of_counters)
+}
+
 /// Some rows of a leaf that are counted by one thread.
 struct Task {
     leaf: usize,
-    places: Range<usize>,
+    places: Vec<Range<usize>>,
 }
 
-/// No task has more rows than a word takes. A leaf without rows has one too.
-fn tasks_of(leaves: &[ToCount]) -> Vec<Task> {
-    let n_rows: usize = leaves.iter().map(|leaf| leaf.places.len()).sum();
+/// No task has more rows than a word takes, or a page has. A leaf without rows has one too.
+fn tasks_of(leaves: &[ToCount], page_rows: usize) -> Vec<Task> {
+    let n_rows: usize = leaves.iter().flat_map(|leaf| leaf.places.iter().map(Range::len)).sum();
     let task_rows = n_rows.div_ceil(TASKS_OF_THREAD * rayon::current_num_threads());
-    let task_rows = task_rows.clamp(LEAST_TASK_ROWS, WORD_ROWS);
-    let of_leaf = |(number, leaf): (usize, &ToCount)| {
-        let places = leaf.places.clone();
-        let n_tasks = places.len().div_ceil(task_rows).max(1);
-        let bound = move |task: usize| places.start + places.len() * task / n_tasks;
-        (0..n_tasks).map(move |task| Task { leaf: number, places: bound(task)..bound(task + 1) })
-    };
-    leaves.iter().enumerate().flat_map(of_leaf).collect()
+    let task_rows = task_rows.clamp(LEAST_TASK_ROWS, WORD_ROWS).min(page_rows);
+    let mut tasks = Vec::new();
+    for (number, leaf) in leaves.iter().enumerate() {
+        let n_rows: usize = leaf.places.iter().map(Range::len).sum();
+        // About as many rows for each.
+        let task_rows = n_rows.div_ceil(n_rows.div_ceil(task_rows).max(1));
+        let (mut places, mut room) = (Vec::new(), task_rows);
+        for run in &leaf.places {
+            let mut run = run.clone();
+            while !run.is_empty() {
+                let end = run.end.min(run.start + room);
+                room -= end - run.start;
+                places.push(run.start..end);
+                run.start = end;
+                if room == 0 {
+                    tasks.push(Task { leaf: number, places: std::mem::take(&mut places) });
+                    room = task_rows;
+                }
+            }
+        }
+        if !places.is_empty() || n_rows == 0 {
+            tasks.push(Task { leaf: number, places });
+        }
+    }
+    tasks
 }

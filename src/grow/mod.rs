@@ -12,6 +12,8 @@ mod category;
 mod columns;
 mod count;
 mod histogram;
+mod layout;
+mod leaf_of;
 mod pair;
 mod partition;
 mod queue;
@@ -24,8 +26,10 @@ mod tests;
 
 pub use category::CategoryConfig;
 pub use columns::ColumnSample;
+pub use histogram::histogram_bytes;
+pub use leaf_of::LeafOfRows;
 pub use pair::{Pair, Sums, UNIT_BITS, WIDE_BITS};
-pub use records::{LeafOfRows, MOST_ROWS, Records, Run};
+pub use records::{MOST_ROWS, Page, Records, Run};
 pub use split::{Bounds, Split, leaf_value};
 
 use crate::comm::Communicator;
@@ -94,8 +98,8 @@ pub enum Child {
 #[derive(Clone, Debug, Default)]
 pub struct Grown {
     pub inner: Vec<Inner>,
-    /// Places of [`Records`], by leaf: the left child keeps the number of the leaf that was split, the right one has the next.
-    pub leaves: Vec<Range<usize>>,
+    /// Places of [`Records`] in runs, by leaf: the left child keeps the number of the leaf that was split, the right one has the next.
+    leaves: Vec<Vec<Range<usize>>>,
     /// Rows over all ranks, by leaf.
     pub leaf_rows: Vec<u64>,
     /// What the value of each leaf has to be between.
@@ -109,8 +113,9 @@ const BATCH: usize = 8;
 pub struct Grower {
     config: TreeConfig,
     records: Records,
-    /// Rows of so many places, from the first on, take part.
-    n_taken: usize,
+    /// Places of rows that take part, and of the others.
+    taken: Vec<Range<usize>>,
+    others: Vec<Range<usize>>,
     leaf_of: LeafOfRows,
     histograms: Histograms,
     splitter: Splitter,
@@ -120,7 +125,8 @@ pub struct Grower {
 
 /// A leaf, or what was one: some are split ahead of their turn, in case it comes.
 struct Node {
-    places: Range<usize>,
+    /// In runs that are not empty.
+    places: Vec<Range<usize>>,
     /// Over all ranks.
     n_rows: u64,
     sums: Sums,
@@ -143,7 +149,8 @@ impl Grower {
         let mine = dealt[comm.rank()].clone();
         Grower {
             config: config.clone(),
-            n_taken: records.n_rows(),
+            taken: records.pages(),
+            others: Vec::new(),
             leaf_of: LeafOfRows::with_rows(records.n_rows()),
             splitter: Splitter::new(&records.features, &offsets, mine, config),
             set_words: set_words(&records.features),
@@ -156,14 +163,30 @@ impl Grower {
         &self.records
     }
 
+    /// Calls `visit` with one page of rows after the other. Collective; pages are each rank's own.
+    pub fn each_page(&self, comm: &Communicator, visit: impl FnMut(&Page<'_>)) -> Result<()> {
+        let done = self.records.each_page(visit);
+        self.agree(comm, done)
+    }
+
     /// The leaf of each row in the tree that was grown last.
     pub fn leaf_of(&self) -> &LeafOfRows {
         &self.leaf_of
     }
 
-    /// Which rows take part in growing the next trees, by their numbers. Not collective.
-    pub fn choose(&mut self, is_taken: impl Fn(u32) -> bool + Sync) {
-        self.n_taken = self.records.bring_forward(is_taken);
+    /// Which rows take part in growing the next trees, by their numbers. Collective.
+    pub fn choose(&mut self, comm: &Communicator, is_taken: impl Fn(u32) -> bool + Sync) -> Result<()> {
+        let middles = self.records.bring_forward(is_taken);
+        let middles = self.agree(comm, middles)?;
+        let parted = self.records.pages().into_iter().zip(middles);
+        (self.taken, self.others) = parted.map(|(page, middle)| (page.start..middle, middle..page.end)).unzip();
+        self.taken.retain(|run| !run.is_empty());
+        Ok(())
+    }
+
+    /// What may have failed on some ranks where records are in files. Collective.
+    fn agree<T>(&self, comm: &Communicator, done: Result<T>) -> Result<T> {
+        if self.records.are_in_memory() { done } else { comm.agree(done) }
     }
 
     /// Grows one tree. Collective.
@@ -177,11 +200,12 @@ impl Grower {
         scale: PairScale,
         pairs_of: impl Fn(&[u32], &mut [[Pair; 2]]) + Sync,
     ) -> Result<Grown> {
-        self.records.set_pairs(self.n_taken, pairs_of);
+        let sums = self.records.set_pairs(&self.taken, scale.is_wide, pairs_of);
+        let sums = self.agree(comm, sums)?;
         self.histograms.reset(scale.is_wide);
         let config = self.config.clone();
         let columns = Columns::new(&config.columns, &config.interactions, self.records.features.len(), number);
-        let mut nodes = vec![self.root(comm, scale, &columns)?];
+        let mut nodes = vec![self.root(comm, scale, &columns, sums)?];
         let mut queue = Queue::new(self.config.growth);
         queue.push(&nodes[0], 0, 0);
         let mut grown = Grown::default();
@@ -211,7 +235,8 @@ impl Grower {
         grown.leaves = leaves.iter().map(|(node, _)| nodes[*node].places.clone()).collect();
         grown.bounds = leaves.iter().map(|(node, _)| nodes[*node].bounds).collect();
         grown.leaf_rows = leaves.iter().map(|(node, _)| nodes[*node].n_rows).collect();
-        self.records.leaves_of_rows(&grown, self.n_taken, &self.leaf_of);
+        let done = self.records.leaves_of_rows(&grown, &self.others, &self.leaf_of);
+        self.agree(comm, done)?;
         Ok(grown)
     }
 
@@ -219,21 +244,24 @@ impl Grower {
     pub fn one_leaf(&mut self, comm: &Communicator) -> Result<Grown> {
         let grown = Grown {
             inner: Vec::new(),
-            leaves: std::iter::once(0..self.n_taken).collect(),
-            leaf_rows: sync::sum_counts(comm, &[self.n_taken as u64])?,
+            leaves: vec![self.taken.clone()],
+            leaf_rows: sync::sum_counts(comm, &[rows_of(&self.taken)])?,
             bounds: vec![Bounds::default()],
         };
-        self.records.leaves_of_rows(&grown, self.n_taken, &self.leaf_of);
+        let done = self.records.leaves_of_rows(&grown, &self.others, &self.leaf_of);
+        self.agree(comm, done)?;
         Ok(grown)
     }
 
     /// All rows in one leaf. Collective.
-    fn root(&mut self, comm: &Communicator, scale: PairScale, columns: &Columns<'_>) -> Result<Node> {
-        let places = 0..self.n_taken;
-        let n_rows = sync::sum_counts(comm, &[places.len() as u64])?[0];
+    ///
+    /// * `sums`: of the rows here.
+    fn root(&mut self, comm: &Communicator, scale: PairScale, columns: &Columns<'_>, sums: Sums) -> Result<Node> {
+        let places = self.taken.clone();
+        let n_rows = sync::sum_counts(comm, &[rows_of(&places)])?[0];
         let number = self.histograms.take();
         self.count(comm, &[ToCount { number, places: places.clone(), n_rows }])?;
-        let sums = sync::sum_sums(comm, self.records.sums(places.clone(), scale.is_wide))?;
+        let sums = sync::sum_sums(comm, sums)?;
         let mut root = Node {
             places,
             n_rows,
@@ -253,7 +281,8 @@ impl Grower {
 
     /// Histograms of leaves over all ranks. Collective.
     fn count(&mut self, comm: &Communicator, leaves: &[ToCount]) -> Result<()> {
-        self.histograms.count(&self.records, leaves);
+        let counted = self.histograms.count(&self.records, leaves);
+        self.agree(comm, counted)?;
         sync::sum_histograms(comm, &mut self.histograms, leaves)
     }
 
@@ -266,17 +295,30 @@ impl Grower {
         nodes: &mut Vec<Node>,
         batch: &[usize],
     ) -> Result<()> {
+        let split_of = |node: usize| nodes[node].best.as_ref();
         let wanted: Vec<(Range<usize>, &Split)> = batch
             .iter()
-            .filter_map(|&node| nodes[node].best.as_ref().map(|split| (nodes[node].places.clone(), split)))
+            .filter_map(|&node| {
+                split_of(node).map(|split| nodes[node].places.iter().map(move |run| (run.clone(), split)))
+            })
+            .flatten()
             .collect();
         let middles = self.records.split(&wanted);
-        let lefts: Vec<u64> = middles.iter().zip(&wanted).map(|(at, (places, _))| (at - places.start) as u64).collect();
+        let mut middles = self.agree(comm, middles)?.into_iter();
+        let mut part = |node: &usize| {
+            let parted = nodes[*node].places.iter().zip(middles.by_ref());
+            let mut sides: [Vec<Range<usize>>; 2] =
+                parted.map(|(run, middle)| (run.start..middle, middle..run.end)).unzip::<_, _, Vec<_>, Vec<_>>().into();
+            sides.iter_mut().for_each(|runs| runs.retain(|run| !run.is_empty()));
+            sides
+        };
+        let sides: Vec<[Vec<Range<usize>>; 2]> = batch.iter().map(&mut part).collect();
+        let lefts: Vec<u64> = sides.iter().map(|sides| rows_of(&sides[0])).collect();
         let lefts = sync::sum_counts(comm, &lefts)?;
         let mut to_count = Vec::new();
         let mut to_subtract = Vec::new();
         let first_child = nodes.len();
-        for ((&node, middle), n_left) in batch.iter().zip(middles).zip(lefts) {
+        for ((&node, places), n_left) in batch.iter().zip(sides).zip(lefts) {
             let (at, children) = (self.histograms.take(), [nodes.len(), nodes.len() + 1]);
             let parent = &mut nodes[node];
             let Some(split) = parent.best.as_ref() else { continue };
@@ -288,7 +330,6 @@ impl Grower {
             let (depth, ways) = (parent.depth + 1, parent.way.children());
             let sums = [split.left, parent.sums - split.left];
             let n_rows = [n_left, parent.n_rows - n_left];
-            let places = [parent.places.start..middle, middle..parent.places.end];
             // The one with fewer rows over all ranks is counted, the other is what is left.
             let smaller = usize::from(n_rows[1] < n_rows[0]);
             let of_parent = parent.histogram.take();
@@ -340,9 +381,19 @@ impl Grower {
     }
 }
 
+fn rows_of(places: &[Range<usize>]) -> u64 {
+    places.iter().map(|run| run.len() as u64).sum()
+}
+
 fn set_words(features: &[FeatureBins]) -> usize {
     let of_categories = features.iter().filter(|feature| feature.categories.is_some());
     of_categories.map(|feature| feature.n_values().div_ceil(64)).max().unwrap_or(0)
+}
+
+impl Grown {
+    pub fn n_leaves(&self) -> usize {
+        self.leaves.len()
+    }
 }
 
 impl Inner {

@@ -3,8 +3,10 @@
 //! Source: Hoare, *Quicksort*, The Computer Journal 1962; sides looked up for a block at a time, so that no branch is guessed: Edelkamp
 //! and Weiß, *BlockQuicksort*, ESA 2016.
 
-use super::records::{Records, Word};
+use super::layout::Word;
+use super::records::{Held, Records, Slices};
 use super::split::Split;
+use crate::error::Result;
 use crate::functions::prefetch_at;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -15,25 +17,21 @@ const LEAST_TASK_ROWS: usize = 1 << 13;
 const PIECE_ROWS: usize = 1 << 11;
 
 impl Records {
-    /// Records for which it holds come first. Returns how many. Rayon over records.
+    /// Records for which it holds come first, in each page. Returns where the others begin. Rayon over records.
     ///
     /// * `is_first`: by the row's number.
-    pub(super) fn bring_forward(&mut self, is_first: impl Fn(u32) -> bool + Sync) -> usize {
+    pub(super) fn bring_forward(&mut self, is_first: impl Fn(u32) -> bool + Sync) -> Result<Vec<usize>> {
         let layout = self.layout.clone();
-        let n_rows = self.n_rows();
-        let all = 0..n_rows;
-        self.part(std::slice::from_ref(&all), |_, records| {
-            part(records, layout.n_words, |record| is_first(layout.row_of(record)))
-        })[0]
+        self.part(&self.pages(), |_, records| part(records, layout.n_words, |record| is_first(layout.row_of(record))))
     }
 
-    /// Parts leaves by their splits. Returns where the right side of each begins. Rayon over leaves and records.
-    pub(super) fn split(&mut self, leaves: &[(Range<usize>, &Split)]) -> Vec<usize> {
-        let (places, n_words) = (self.layout.places.clone(), self.layout.n_words);
-        let ranges: Vec<Range<usize>> = leaves.iter().map(|(places, _)| places.clone()).collect();
-        self.part(&ranges, |leaf, records| {
-            let split = leaves[leaf].1;
-            let place = places[split.feature as usize];
+    /// Parts runs of records by splits. Returns where the right side of each begins. Rayon over runs and records.
+    pub(super) fn split(&mut self, runs: &[(Range<usize>, &Split)]) -> Result<Vec<usize>> {
+        let (layout, n_words) = (self.layout.clone(), self.layout.n_words);
+        let places: Vec<Range<usize>> = runs.iter().map(|(places, _)| places.clone()).collect();
+        self.part(&places, |run, records| {
+            let split = runs[run].1;
+            let place = layout.places[split.feature as usize];
             if place.is_wide {
                 return part(records, n_words, |record| split.goes_left(place.bin_in(record)));
             }
@@ -43,71 +41,77 @@ impl Records {
         })
     }
 
-    /// Parts disjoint runs of records. Returns where the second part of each begins.
+    /// Parts disjoint runs of records, each within a page. Returns where the second part of each begins.
     ///
     /// * `part_task`: parts some of a run's records, and says how many are in the first part.
-    fn part(&mut self, runs: &[Range<usize>], part_task: impl Fn(usize, &mut [Word]) -> usize + Sync) -> Vec<usize> {
-        let n_words = self.layout.n_words;
-        let mut by_place: Vec<usize> = (0..runs.len()).collect();
-        by_place.sort_by_key(|&run| (runs[run].start, runs[run].end));
-        let mut records = Slices { rest: &mut self.words, at: 0, n_words };
-        let mut tasks = Vec::new();
-        for run in by_place {
-            let places = &runs[run];
-            let n_tasks = (places.len() / LEAST_TASK_ROWS).clamp(1, rayon::current_num_threads());
-            let bound = |task: usize| places.start + places.len() * task / n_tasks;
-            for task in 0..n_tasks {
-                let places = bound(task)..bound(task + 1);
-                tasks.push((run, places.clone(), records.take(places)));
+    fn part(
+        &mut self,
+        runs: &[Range<usize>],
+        part_task: impl Fn(usize, &mut [Word]) -> usize + Sync,
+    ) -> Result<Vec<usize>> {
+        let most_tasks = if self.are_in_memory() { rayon::current_num_threads() } else { 1 };
+        let of_run = |(run, places): (usize, &Range<usize>)| {
+            let places = places.clone();
+            let n_tasks = (places.len() / LEAST_TASK_ROWS).clamp(1, most_tasks);
+            let bound = move |task: usize| places.start + places.len() * task / n_tasks;
+            (0..n_tasks).map(move |task| (run, bound(task)..bound(task + 1)))
+        };
+        let (of_runs, tasks): (Vec<usize>, Vec<Range<usize>>) = runs.iter().enumerate().flat_map(of_run).unzip();
+        let firsts = self.change(&tasks, |task, records| part_task(of_runs[task], records))?;
+        let mut middles: Vec<usize> = runs.iter().map(|run| run.start).collect();
+        firsts.iter().zip(&of_runs).for_each(|(n, run)| middles[*run] += n);
+        if let Held::Memory(words) = &mut self.held {
+            let n_words = self.layout.n_words;
+            let mut parted = tasks.into_iter().zip(firsts);
+            for tasks in of_runs.chunk_by(|one, next| one == next) {
+                let (run, of_run) = (&runs[tasks[0]], parted.by_ref().take(tasks.len()));
+                let of_run = of_run.map(|(places, n)| (places.clone(), places.start + n)).collect();
+                join(
+                    &mut words[run.start * n_words..run.end * n_words],
+                    n_words,
+                    run.clone(),
+                    middles[tasks[0]],
+                    of_run,
+                );
             }
         }
-        let parted: Vec<(usize, Range<usize>, usize)> =
-            tasks.into_par_iter().map(|(run, places, records)| (run, places, part_task(run, records))).collect();
-        let mut middles = vec![0; runs.len()];
-        for tasks in parted.chunk_by(|one, next| one.0 == next.0) {
-            let run = tasks[0].0;
-            middles[run] = runs[run].start + tasks.iter().map(|task| task.2).sum::<usize>();
-            if tasks.len() > 1 {
-                let bounds = tasks.iter().map(|(_, places, n)| (places.clone(), places.start + n));
-                self.join(runs[run].clone(), middles[run], bounds.collect());
-            }
-        }
-        middles
+        Ok(middles)
     }
+}
 
-    /// Brings the first parts of a run's tasks together.
-    ///
-    /// * `tasks`: places, and where the second part begins.
-    fn join(&mut self, run: Range<usize>, middle: usize, tasks: Vec<(Range<usize>, usize)>) {
-        let n_words = self.layout.n_words;
-        let (first, second) =
-            self.words[run.start * n_words..run.end * n_words].split_at_mut((middle - run.start) * n_words);
-        let mut first = Slices { rest: first, at: run.start, n_words };
-        let mut second = Slices { rest: second, at: middle, n_words };
-        // As many records are in front that do not belong there as are behind.
-        let in_front = tasks.iter().map(|(places, parted)| *parted..places.end.min(middle).max(*parted));
-        let behind = tasks.iter().map(|(places, parted)| places.start.max(middle).min(*parted)..*parted);
-        let mut in_front = in_front.filter(|places| !places.is_empty());
-        let mut behind = behind.filter(|places| !places.is_empty());
-        let (mut one, mut other) = (0..0, 0..0);
-        let mut swaps = Vec::new();
-        loop {
-            if one.is_empty() {
-                one = in_front.next().unwrap_or(0..0);
-            }
-            if other.is_empty() {
-                other = behind.next().unwrap_or(0..0);
-            }
-            let n = one.len().min(other.len()).min(PIECE_ROWS);
-            if n == 0 {
-                break;
-            }
-            swaps.push((first.take(one.start..one.start + n), second.take(other.start..other.start + n)));
-            one.start += n;
-            other.start += n;
-        }
-        swaps.into_par_iter().for_each(|(one, other)| one.swap_with_slice(other));
+/// Brings the first parts of a run's tasks together.
+///
+/// * `tasks`: places, and where the second part begins.
+fn join(records: &mut [Word], n_words: usize, run: Range<usize>, middle: usize, tasks: Vec<(Range<usize>, usize)>) {
+    if tasks.len() < 2 {
+        return;
     }
+    let (first, second) = records.split_at_mut((middle - run.start) * n_words);
+    let mut first = Slices { rest: first, at: run.start, n_words };
+    let mut second = Slices { rest: second, at: middle, n_words };
+    // As many records are in front that do not belong there as are behind.
+    let in_front = tasks.iter().map(|(places, parted)| *parted..places.end.min(middle).max(*parted));
+    let behind = tasks.iter().map(|(places, parted)| places.start.max(middle).min(*parted)..*parted);
+    let mut in_front = in_front.filter(|places| !places.is_empty());
+    let mut behind = behind.filter(|places| !places.is_empty());
+    let (mut one, mut other) = (0..0, 0..0);
+    let mut swaps = Vec::new();
+    loop {
+        if one.is_empty() {
+            one = in_front.next().unwrap_or(0..0);
+        }
+        if other.is_empty() {
+            other = behind.next().unwrap_or(0..0);
+        }
+        let n = one.len().min(other.len()).min(PIECE_ROWS);
+        if n == 0 {
+            break;
+        }
+        swaps.push((first.take(one.start..one.start + n), second.take(other.start..other.start + n)));
+        one.start += n;
+        other.start += n;
+    }
+    swaps.into_par_iter().for_each(|(one, other)| one.swap_with_slice(other));
 }
 
 /// Records whose sides are looked up at a time.
@@ -169,23 +173,5 @@ fn part(records: &mut [Word], n_words: usize, goes_left: impl Fn(&[Word]) -> boo
 fn swap(records: &mut [Word], n_words: usize, one: usize, other: usize) {
     for word in 0..n_words {
         records.swap(one * n_words + word, other * n_words + word);
-    }
-}
-
-/// Parts of some records, handed out from the first on.
-struct Slices<'a> {
-    rest: &'a mut [Word],
-    /// The place at which `rest` begins.
-    at: usize,
-    n_words: usize,
-}
-
-impl<'a> Slices<'a> {
-    fn take(&mut self, places: Range<usize>) -> &'a mut [Word] {
-        let rest = std::mem::take(&mut self.rest);
-        let (_, rest) = rest.split_at_mut((places.start - self.at) * self.n_words);
-        let (taken, rest) = rest.split_at_mut(places.len() * self.n_words);
-        (self.rest, self.at) = (rest, places.end);
-        taken
     }
 }

@@ -1,125 +1,19 @@
 //! Binned rows as records: what is read of a row lies together, and a split moves whole records.
 //!
-//! A record is the bin numbers of a row, its gradient pair or two (high and low digits), and its number among the rows here. Records of a leaf are side by side, in
-//! no order: whatever is done with them is a sum of integers, or goes by the row's number.
+//! A record is the bin numbers of a row, its gradient pair or two (high and low digits), and its number among the rows here. Records of
+//! a leaf are side by side, in no order: whatever is done with them is a sum of integers, or goes by the row's number. Where they do
+//! not fit into memory they are in a file, cut into pages that no record leaves: a leaf is then a run of records in each page, and what
+//! is read and written is what a split moves.
 
+use super::layout::{Layout, Word};
+use super::leaf_of::LeafOfRows;
 use super::pair::{Pair, Sums};
 use super::{Child, Grown};
 use crate::data::binned::FeatureBins;
+use crate::data::scratch::Scratch;
+use crate::error::Result;
 use rayon::prelude::*;
 use std::ops::Range;
-
-/// A feature of more bins has two bytes.
-const BYTE_BINS: usize = 256;
-/// Features of no more bins share a byte as long as all their combinations fit in it: one addition then counts all of them.
-const SHARED_BINS: usize = 16;
-/// Records are a whole number of words.
-pub(super) type Word = [u8; 8];
-
-/// Where the bin number of a feature is in a record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) byte: usize,
-    pub(super) is_wide: bool,
-    /// Of a byte that is shared: bin = byte / step % n_bins.
-    pub(super) step: usize,
-    pub(super) n_bins: usize,
-}
-
-impl Place {
-    #[inline]
-    pub(super) fn bin_in(&self, record: &[Word]) -> u32 {
-        let bytes = record.as_flattened();
-        match self.is_wide {
-            true => u16::from_le_bytes([bytes[self.byte], bytes[self.byte + 1]]).into(),
-            false => self.bin_of(bytes[self.byte]),
-        }
-    }
-
-    /// By the value of its byte.
-    pub(super) fn bin_of(&self, byte: u8) -> u32 {
-        (usize::from(byte) / self.step % self.n_bins) as u32
-    }
-
-    fn put(&self, record: &mut [Word], bin: usize) {
-        let bytes = record.as_flattened_mut();
-        match self.is_wide {
-            true => bytes[self.byte..self.byte + 2].copy_from_slice(&(bin as u16).to_le_bytes()),
-            false => bytes[self.byte] += (bin * self.step) as u8,
-        }
-    }
-}
-
-/// What is where in a record: bytes, numbers of two bytes, the pairs, the row's number.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Layout {
-    /// By feature.
-    pub(super) places: Vec<Place>,
-    /// By byte: features in it.
-    pub(super) bytes: Vec<Vec<usize>>,
-    /// Features of two bytes.
-    pub(super) wide: Vec<usize>,
-    pub(super) pair_at: usize,
-    /// Words of a record.
-    pub(super) n_words: usize,
-}
-
-impl Layout {
-    fn new(features: &[FeatureBins]) -> Layout {
-        let mut bytes: Vec<Vec<usize>> = Vec::new();
-        let mut wide = Vec::new();
-        // By byte: combinations so far.
-        let mut steps: Vec<usize> = Vec::new();
-        let mut places = Vec::with_capacity(features.len());
-        for (feature, bins) in features.iter().enumerate() {
-            let n_bins = bins.n_bins();
-            let (mut byte, mut step) = (bytes.len(), 1);
-            if n_bins > BYTE_BINS {
-                byte = wide.len();
-                wide.push(feature);
-            } else {
-                let has_room = |steps: &usize| n_bins <= SHARED_BINS && steps * n_bins <= BYTE_BINS;
-                byte = steps.iter().position(has_room).unwrap_or(byte);
-                if byte == bytes.len() {
-                    bytes.push(Vec::new());
-                    steps.push(1);
-                }
-                bytes[byte].push(feature);
-                step = steps[byte];
-                // A byte of one feature with many bins is nobody else's.
-                steps[byte] = if n_bins <= SHARED_BINS { step * n_bins } else { BYTE_BINS + 1 };
-            }
-            places.push(Place { byte, is_wide: n_bins > BYTE_BINS, step, n_bins });
-        }
-        let first_wide = bytes.len();
-        places.iter_mut().filter(|place| place.is_wide).for_each(|place| place.byte = first_wide + 2 * place.byte);
-        let pair_at = first_wide + 2 * wide.len();
-        let n_words = (pair_at + 12).div_ceil(size_of::<Word>());
-        Layout { places, bytes, wide, pair_at, n_words }
-    }
-
-    /// * `digit`: 0 for the high ones or the only ones, 1 for the low ones.
-    #[inline]
-    pub(super) fn pair_of(&self, record: &[Word], digit: usize) -> Pair {
-        Pair::from_bits(number_at(record, self.pair_at + 4 * digit))
-    }
-
-    #[inline]
-    pub(super) fn row_of(&self, record: &[Word]) -> u32 {
-        number_at(record, self.pair_at + 8)
-    }
-}
-
-#[inline]
-fn number_at(record: &[Word], at: usize) -> u32 {
-    let bytes = &record.as_flattened()[at..at + 4];
-    u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
-}
-
-#[inline]
-fn put_number(record: &mut [Word], at: usize, number: u32) {
-    record.as_flattened_mut()[at..at + 4].copy_from_slice(&number.to_le_bytes());
-}
 
 /// Rows of a rank, at most: their numbers and those of leaves have to fit.
 pub const MOST_ROWS: usize = 1 << 31;
@@ -130,37 +24,84 @@ const TASK_ROWS: usize = 1 << 14;
 const ROWS: usize = 256;
 
 /// A rank's rows, by place; places change as trees grow.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug)]
 pub struct Records {
     pub features: Vec<FeatureBins>,
     pub(super) layout: Layout,
-    pub(super) words: Vec<Word>,
+    n_rows: usize,
+    pub(super) held: Held,
+}
+
+/// Where records are.
+#[derive(Debug)]
+pub(super) enum Held {
+    Memory(Vec<Word>),
+    File { scratch: Scratch, page_rows: usize },
 }
 
 impl Records {
-    /// Without rows, with room for `n_rows`.
+    /// Without rows, with room for `n_rows` in memory.
     pub fn with_room(features: Vec<FeatureBins>, n_rows: usize) -> Records {
         let layout = Layout::new(&features);
-        let words = Vec::with_capacity(n_rows * layout.n_words);
-        Records { features, layout, words }
+        let held = Held::Memory(Vec::with_capacity(n_rows * layout.n_words));
+        Records { features, layout, n_rows: 0, held }
+    }
+
+    /// Without rows, which will be in a file, in pages of so many. A thread holds one page at a time.
+    pub fn in_file(features: Vec<FeatureBins>, scratch: Scratch, page_rows: usize) -> Records {
+        let layout = Layout::new(&features);
+        Records { features, layout, n_rows: 0, held: Held::File { scratch, page_rows: page_rows.max(1) } }
+    }
+
+    /// Bytes of a record of these features.
+    pub fn bytes_of_row(features: &[FeatureBins]) -> usize {
+        Layout::new(features).n_words * size_of::<Word>()
     }
 
     pub fn n_rows(&self) -> usize {
-        self.words.len() / self.layout.n_words
+        self.n_rows
+    }
+
+    /// Records that were read from a file, and seconds of reading and writing, added over threads; None: they are in memory.
+    pub fn file_costs(&self) -> Option<(u64, f64)> {
+        let Held::File { scratch, .. } = &self.held else { return None };
+        let (bytes, seconds) = scratch.costs();
+        Some((bytes / (self.layout.n_words * size_of::<Word>()) as u64, seconds))
+    }
+
+    /// Nothing that is done with them can fail.
+    pub(super) fn are_in_memory(&self) -> bool {
+        matches!(self.held, Held::Memory(_))
+    }
+
+    /// Records that are read together, at most.
+    pub(super) fn page_rows(&self) -> usize {
+        match self.held {
+            Held::Memory(_) => MOST_ROWS,
+            Held::File { page_rows, .. } => page_rows,
+        }
+    }
+
+    /// Runs of places that no record leaves.
+    pub(super) fn pages(&self) -> Vec<Range<usize>> {
+        pieces(std::slice::from_ref(&(0..self.n_rows)), self.page_rows()).collect()
     }
 
     /// Appends rows, by runs of so many. Rayon over runs.
     ///
     /// * `fill`: of run r, gets its number and a [`Run`] to put bin numbers in.
-    pub fn append<E: Send>(
-        &mut self,
-        runs: &[usize],
-        fill: impl Fn(usize, &mut Run<'_>) -> Result<(), E> + Sync,
-    ) -> Result<(), E> {
-        let (n_words, start) = (self.layout.n_words, self.words.len());
-        self.words.resize(start + runs.iter().sum::<usize>() * n_words, Word::default());
-        let mut rest = &mut self.words[start..];
-        let mut first_row = start / n_words;
+    pub fn append(&mut self, runs: &[usize], fill: impl Fn(usize, &mut Run<'_>) -> Result<()> + Sync) -> Result<()> {
+        let n_words = self.layout.n_words;
+        let n_new: usize = runs.iter().sum();
+        let mut to_file = Vec::new();
+        let words = match &mut self.held {
+            Held::Memory(words) => words,
+            Held::File { .. } => &mut to_file,
+        };
+        let start = words.len();
+        words.resize(start + n_new * n_words, Word::default());
+        let mut rest = &mut words[start..];
+        let mut first_row = self.n_rows;
         let mut tasks = Vec::with_capacity(runs.len());
         for n_rows in runs {
             let (words, after) = rest.split_at_mut(n_rows * n_words);
@@ -170,95 +111,175 @@ impl Records {
         }
         tasks.into_par_iter().enumerate().try_for_each(|(number, (first_row, mut run))| {
             for (row, record) in run.words.chunks_exact_mut(n_words).enumerate() {
-                put_number(record, run.layout.pair_at + 8, (first_row + row) as u32);
+                run.layout.put_row(record, (first_row + row) as u32);
             }
             fill(number, &mut run)
-        })
-    }
-
-    /// The bin of a feature at a place.
-    pub fn bin(&self, place: usize, feature: usize) -> u32 {
-        self.layout.places[feature].bin_in(self.of(place..place + 1))
-    }
-
-    pub(super) fn of(&self, places: Range<usize>) -> &[Word] {
-        &self.words[places.start * self.layout.n_words..places.end * self.layout.n_words]
-    }
-
-    /// Numbers of the rows at some places.
-    pub fn rows_of(&self, places: Range<usize>) -> Vec<u32> {
-        self.of(places).chunks_exact(self.layout.n_words).map(|record| self.layout.row_of(record)).collect()
-    }
-
-    /// By row, its place.
-    pub fn places(&self) -> Vec<u32> {
-        let mut places = vec![0; self.n_rows()];
-        for (place, record) in self.words.chunks_exact(self.layout.n_words).enumerate() {
-            places[self.layout.row_of(record) as usize] = place as u32;
+        })?;
+        if let Held::File { scratch, .. } = &self.held {
+            scratch.write((self.n_rows * n_words * size_of::<Word>()) as u64, to_file.as_flattened())?;
         }
-        places
+        self.n_rows += n_new;
+        Ok(())
     }
 
-    /// Sets the gradient pairs at some places from the first on. Rayon over places.
+    /// Records at some runs of places, each within a page, one after the other; in memory there is one run at most.
+    ///
+    /// * `buffer`: for what is in a file.
+    pub(super) fn read<'r>(&'r self, runs: &[Range<usize>], buffer: &'r mut Vec<Word>) -> Result<&'r [Word]> {
+        let n_words = self.layout.n_words;
+        match (&self.held, runs) {
+            (_, []) => Ok(&[]),
+            (Held::Memory(words), runs) => Ok(&words[runs[0].start * n_words..runs[0].end * n_words]),
+            (Held::File { scratch, .. }, runs) => {
+                let n = n_words * runs.iter().map(Range::len).sum::<usize>();
+                buffer.resize(buffer.len().max(n), Word::default());
+                let mut at = 0;
+                for run in runs {
+                    let end = at + run.len() * n_words;
+                    scratch
+                        .read((run.start * n_words * size_of::<Word>()) as u64, buffer[at..end].as_flattened_mut())?;
+                    at = end;
+                }
+                Ok(&buffer[..n])
+            }
+        }
+    }
+
+    /// Calls `visit` with the number of each run of places and its records, which it may change. Runs are disjoint, and each is within
+    /// a page. Rayon over runs.
+    pub(super) fn change<T: Send>(
+        &mut self,
+        runs: &[Range<usize>],
+        visit: impl Fn(usize, &mut [Word]) -> T + Sync,
+    ) -> Result<Vec<T>> {
+        let n_words = self.layout.n_words;
+        if let Held::Memory(words) = &mut self.held {
+            let mut by_place: Vec<usize> = (0..runs.len()).collect();
+            by_place.sort_by_key(|&run| (runs[run].start, runs[run].end));
+            let mut slices = Slices { rest: words, at: 0, n_words };
+            let mut tasks: Vec<(usize, &mut [Word])> =
+                by_place.into_iter().map(|run| (run, slices.take(runs[run].clone()))).collect();
+            tasks.sort_by_key(|(run, _)| *run);
+            return Ok(tasks.into_par_iter().map(|(run, records)| visit(run, records)).collect());
+        }
+        let this = &*self;
+        let of_run = |buffer: &mut Vec<Word>, (number, run): (usize, &Range<usize>)| {
+            let n = this.read(std::slice::from_ref(run), buffer)?.len();
+            let done = visit(number, &mut buffer[..n]);
+            if let Held::File { scratch, .. } = &this.held {
+                scratch.write((run.start * n_words * size_of::<Word>()) as u64, buffer[..n].as_flattened())?;
+            }
+            Ok(done)
+        };
+        runs.par_iter().enumerate().map_init(Vec::new, of_run).collect()
+    }
+
+    /// Calls `visit` with one page of rows after the other. Errors: of its own too.
+    pub fn each_page(&self, mut visit: impl FnMut(&Page<'_>)) -> Result<()> {
+        let mut buffer = Vec::new();
+        for places in self.pages() {
+            let records = self.read(std::slice::from_ref(&places), &mut buffer)?;
+            visit(&Page { layout: &self.layout, first_row: places.start, records });
+        }
+        Ok(())
+    }
+
+    /// Sets the gradient pairs at some places. Returns their sums. Rayon over places.
     ///
     /// * `pairs_of`: writes those of some rows, by their numbers; the second of each is for low digits.
-    pub(super) fn set_pairs(&mut self, n: usize, pairs_of: impl Fn(&[u32], &mut [[Pair; 2]]) + Sync) {
-        let (layout, n_words) = (&self.layout, self.layout.n_words);
-        self.words[..n * n_words].par_chunks_mut(ROWS * n_words).with_min_len(TASK_ROWS / ROWS).for_each(|records| {
+    pub(super) fn set_pairs(
+        &mut self,
+        places: &[Range<usize>],
+        is_wide: bool,
+        pairs_of: impl Fn(&[u32], &mut [[Pair; 2]]) + Sync,
+    ) -> Result<Sums> {
+        let layout = self.layout.clone();
+        let tasks: Vec<Range<usize>> = pieces(places, TASK_ROWS).collect();
+        let parts = self.change(&tasks, |_, records| {
             let (mut rows, mut pairs) = ([0; ROWS], [[Pair::default(); 2]; ROWS]);
-            let n = records.len() / n_words;
-            for (row, record) in rows.iter_mut().zip(records.chunks_exact(n_words)) {
-                *row = layout.row_of(record);
+            let mut sums = [Sums::default(); 2];
+            for records in records.chunks_mut(ROWS * layout.n_words) {
+                let n = records.len() / layout.n_words;
+                for (row, record) in rows.iter_mut().zip(records.chunks_exact(layout.n_words)) {
+                    *row = layout.row_of(record);
+                }
+                pairs_of(&rows[..n], &mut pairs[..n]);
+                for (pairs, record) in pairs.iter().zip(records.chunks_exact_mut(layout.n_words)) {
+                    layout.put_pairs(record, *pairs);
+                    sums = [sums[0] + pairs[0].sums(), sums[1] + pairs[1].sums()];
+                }
             }
-            pairs_of(&rows[..n], &mut pairs[..n]);
-            for ([high, low], record) in pairs.iter().zip(records.chunks_exact_mut(n_words)) {
-                put_number(record, layout.pair_at, high.to_bits());
-                put_number(record, layout.pair_at + 4, low.to_bits());
-            }
+            if is_wide { Sums::of_digits(sums[0], sums[1]) } else { sums[0] }
         });
-    }
-
-    /// Of the pairs at some places. Rayon over places.
-    pub(super) fn sums(&self, places: Range<usize>, is_wide: bool) -> Sums {
-        let (layout, n_words) = (&self.layout, self.layout.n_words);
-        let of_record = |record: &[Word]| match is_wide {
-            false => layout.pair_of(record, 0).sums(),
-            true => Sums::of_digits(layout.pair_of(record, 0).sums(), layout.pair_of(record, 1).sums()),
-        };
-        let add = |sums: Sums, record: &[Word]| sums + of_record(record);
-        let of_task = |records: &[Word]| records.chunks_exact(n_words).fold(Sums::default(), add);
-        let parts: Vec<Sums> = self.of(places).par_chunks(TASK_ROWS * n_words).map(of_task).collect();
-        parts.into_iter().fold(Sums::default(), |sums, part| sums + part)
+        Ok(parts?.into_iter().fold(Sums::default(), |sums, part| sums + part))
     }
 
     /// The leaf of each row, by its number. Rayon over places.
     ///
-    /// * `n_taken`: rows of so many places grew the tree; the others follow it.
-    pub(super) fn leaves_of_rows(&self, grown: &Grown, n_taken: usize, leaf_of: &LeafOfRows) {
+    /// * `others`: places of rows that did not grow the tree, but follow it.
+    pub(super) fn leaves_of_rows(&self, grown: &Grown, others: &[Range<usize>], leaf_of: &LeafOfRows) -> Result<()> {
         let n_words = self.layout.n_words;
-        let mut tasks = Vec::new();
-        for (leaf, places) in grown.leaves.iter().enumerate() {
-            tasks.extend(places.clone().step_by(TASK_ROWS).map(|at| (leaf, at..(at + TASK_ROWS).min(places.end))));
-        }
-        tasks.into_par_iter().for_each(|(leaf, places)| {
-            for record in self.of(places).chunks_exact(n_words) {
-                leaf_of.set(self.layout.row_of(record), leaf, true);
-            }
-        });
-        self.words[n_taken * n_words..].par_chunks_exact(n_words).with_min_len(1 << 10).for_each(|record| {
-            let mut at = if grown.inner.is_empty() { Child::Leaf(0) } else { Child::Inner(0) };
-            let leaf = loop {
-                match at {
-                    Child::Leaf(leaf) => break leaf,
-                    Child::Inner(node) => {
-                        let inner = &grown.inner[node];
-                        let bin = self.layout.places[inner.split.feature as usize].bin_in(record);
-                        at = if inner.split.goes_left(bin) { inner.left } else { inner.right };
-                    }
+        let of_leaf = |(leaf, places): (usize, _)| pieces(places, TASK_ROWS).map(move |places| (Some(leaf), places));
+        let leaves = grown.leaves.iter().map(|places| &places[..]).enumerate().flat_map(of_leaf);
+        let tasks: Vec<_> = leaves.chain(pieces(others, TASK_ROWS).map(|places| (None, places))).collect();
+        tasks
+            .into_par_iter()
+            .map_init(Vec::new, |buffer, (leaf, places)| {
+                for record in self.read(&[places], buffer)?.chunks_exact(n_words) {
+                    let row = self.layout.row_of(record);
+                    leaf_of.set(row, leaf.unwrap_or_else(|| self.leaf_by_bins(grown, record)), leaf.is_some());
                 }
-            };
-            leaf_of.set(self.layout.row_of(record), leaf, false);
-        });
+                Ok(())
+            })
+            .collect()
+    }
+
+    fn leaf_by_bins(&self, grown: &Grown, record: &[Word]) -> usize {
+        let mut at = if grown.inner.is_empty() { Child::Leaf(0) } else { Child::Inner(0) };
+        loop {
+            match at {
+                Child::Leaf(leaf) => return leaf,
+                Child::Inner(node) => {
+                    let inner = &grown.inner[node];
+                    let bin = self.layout.places[inner.split.feature as usize].bin_in(record);
+                    at = if inner.split.goes_left(bin) { inner.left } else { inner.right };
+                }
+            }
+        }
+    }
+}
+
+/// Runs of places in pieces of at most so many.
+pub(super) fn pieces(runs: &[Range<usize>], n: usize) -> impl Iterator<Item = Range<usize>> {
+    runs.iter().flat_map(move |run| run.clone().step_by(n).map(move |at| at..run.end.min(at + n)))
+}
+
+/// Some rows, next to each other, by place.
+pub struct Page<'a> {
+    layout: &'a Layout,
+    /// The least of the rows' numbers.
+    pub first_row: usize,
+    records: &'a [Word],
+}
+
+impl Page<'_> {
+    pub fn n_rows(&self) -> usize {
+        self.records.len() / self.layout.n_words
+    }
+
+    /// By row, its place in the page.
+    pub fn places(&self) -> Vec<u32> {
+        let mut places = vec![0; self.n_rows()];
+        for (place, record) in self.records.chunks_exact(self.layout.n_words).enumerate() {
+            places[self.layout.row_of(record) as usize - self.first_row] = place as u32;
+        }
+        places
+    }
+
+    /// The bin of a feature at a place in the page.
+    pub fn bin(&self, place: usize, feature: usize) -> u32 {
+        let n_words = self.layout.n_words;
+        self.layout.places[feature].bin_in(&self.records[place * n_words..(place + 1) * n_words])
     }
 }
 
@@ -276,39 +297,20 @@ impl Run<'_> {
     }
 }
 
-pub use leaf_of_rows::LeafOfRows;
+/// Parts of some records, handed out from the first on.
+pub(super) struct Slices<'a> {
+    pub(super) rest: &'a mut [Word],
+    /// The place at which `rest` begins.
+    pub(super) at: usize,
+    pub(super) n_words: usize,
+}
 
-/// Leaves by row: each row has one place, so that nobody writes what another does; the atomics only say so to the compiler.
-mod leaf_of_rows {
-    use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-
-    /// The leaf of each row in the tree that was grown last.
-    #[derive(Default)]
-    pub struct LeafOfRows(Vec<AtomicU32>);
-
-    /// The row took no part in growing the tree.
-    const FOLLOWS: u32 = 1 << 31;
-
-    impl LeafOfRows {
-        pub(in super::super) fn with_rows(n_rows: usize) -> LeafOfRows {
-            LeafOfRows((0..n_rows).map(|_| AtomicU32::new(0)).collect())
-        }
-
-        pub(super) fn set(&self, row: u32, leaf: usize, is_taken: bool) {
-            self.0[row as usize].store(leaf as u32 | if is_taken { 0 } else { FOLLOWS }, Relaxed);
-        }
-
-        /// Of a row.
-        #[inline]
-        pub fn of(&self, row: usize) -> usize {
-            (self.0[row].load(Relaxed) & !FOLLOWS) as usize
-        }
-
-        /// Of a row that took part in growing the tree.
-        #[inline]
-        pub fn of_taken(&self, row: usize) -> Option<usize> {
-            let leaf = self.0[row].load(Relaxed);
-            (leaf & FOLLOWS == 0).then_some(leaf as usize)
-        }
+impl<'a> Slices<'a> {
+    pub(super) fn take(&mut self, places: Range<usize>) -> &'a mut [Word] {
+        let rest = std::mem::take(&mut self.rest);
+        let (_, rest) = rest.split_at_mut((places.start - self.at) * self.n_words);
+        let (taken, rest) = rest.split_at_mut(places.len() * self.n_words);
+        (self.rest, self.at) = (rest, places.end);
+        taken
     }
 }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::comm::run_threads;
 use crate::data::partition::Partition;
+use crate::data::scratch::Scratch;
 use crate::rng::{Draws, Stream};
 
 struct Case {
@@ -35,8 +36,41 @@ fn config() -> TreeConfig {
 
 const SCALE: PairScale = PairScale { gradient: 1.0 / 16_384.0, hessian: 1.0 / 32_768.0, is_wide: false };
 
+/// Bins of rows.
+struct Table {
+    features: Vec<FeatureBins>,
+    rows: Vec<Vec<usize>>,
+}
+
+impl Table {
+    fn bin(&self, row: usize, feature: usize) -> u32 {
+        self.rows[row][feature] as u32
+    }
+
+    /// Of some rows, appended in runs; in memory, or in a file with pages of so many.
+    fn records(&self, rows: Range<usize>, page_rows: Option<usize>) -> Records {
+        let features = self.features.clone();
+        let mut records = match page_rows {
+            None => Records::with_room(features, rows.len()),
+            Some(page_rows) => Records::in_file(features, Scratch::in_folder(None).unwrap(), page_rows),
+        };
+        for rows in self.rows[rows].chunks(700) {
+            let runs: Vec<&[Vec<usize>]> = rows.chunks(300).collect();
+            let lengths: Vec<usize> = runs.iter().map(|run| run.len()).collect();
+            let fill = |number: usize, run: &mut Run<'_>| {
+                for (row, bins) in runs[number].iter().enumerate() {
+                    bins.iter().enumerate().for_each(|(feature, bin)| run.put(row, feature, *bin));
+                }
+                Ok(())
+            };
+            records.append(&lengths, fill).unwrap();
+        }
+        records
+    }
+}
+
 /// Bins and pairs with something to learn, ties and empty bins among them.
-fn table(case: &Case) -> (Records, Vec<Sums>) {
+fn table(case: &Case) -> (Table, Vec<Sums>) {
     let draws = Draws::new(case.seed, Stream::Synthetic);
     let features: Vec<FeatureBins> = case
         .bins
@@ -74,24 +108,7 @@ fn table(case: &Case) -> (Records, Vec<Sums>) {
         let hessian = 8000.0 + 4000.0 * draws.uniform(row, 1001);
         pairs.push(Sums { gradient: gradient.clamp(-32_767.0, 32_767.0) as i64, hessian: hessian as i64 });
     }
-    (records(&features, &rows), pairs)
-}
-
-/// Appended in runs of some rows.
-fn records(features: &[FeatureBins], rows: &[Vec<usize>]) -> Records {
-    let mut records = Records::with_room(features.to_vec(), rows.len());
-    for rows in rows.chunks(700) {
-        let runs: Vec<&[Vec<usize>]> = rows.chunks(300).collect();
-        let lengths: Vec<usize> = runs.iter().map(|run| run.len()).collect();
-        let fill = |number: usize, run: &mut Run<'_>| {
-            for (row, bins) in runs[number].iter().enumerate() {
-                bins.iter().enumerate().for_each(|(feature, bin)| run.put(row, feature, *bin));
-            }
-            Ok::<(), ()>(())
-        };
-        records.append(&lengths, fill).unwrap();
-    }
-    records
+    (Table { features, rows }, pairs)
 }
 
 /// One leaf of the plain grower.
@@ -162,7 +179,7 @@ fn category_sets(by_bin: &[Sums], total: Sums, n: f64, config: &TreeConfig) -> V
 }
 
 /// The best split of some rows: every feature, bin and side of missing values in order, the first of the greatest gain.
-fn plain_split(table: &Records, pairs: &[Sums], leaf: &PlainLeaf, config: &TreeConfig) -> Option<Split> {
+fn plain_split(table: &Table, pairs: &[Sums], leaf: &PlainLeaf, config: &TreeConfig) -> Option<Split> {
     let total = sums_of(leaf.rows.iter(), pairs);
     let n = leaf.rows.len() as f64;
     if config.max_depth.is_some_and(|most| leaf.depth >= most) || n < 2.0 * config.min_rows {
@@ -234,7 +251,7 @@ fn plain_split(table: &Records, pairs: &[Sums], leaf: &PlainLeaf, config: &TreeC
 
 /// Splits in order: (leaf, split), and the rows of each leaf.
 fn plain_tree(
-    table: &Records,
+    table: &Table,
     pairs: &[Sums],
     taken: &[u32],
     config: &TreeConfig,
@@ -285,12 +302,6 @@ fn plain_tree(
         splits.push((leaf, split));
     }
     (splits, leaves)
-}
-
-/// The rows of one rank.
-fn part(table: &Records, rows: Range<usize>) -> Records {
-    let of_row = |row: usize| (0..table.features.len()).map(|feature| table.bin(row, feature) as usize).collect();
-    records(&table.features, &rows.map(of_row).collect::<Vec<_>>())
 }
 
 /// What integers are multiplied by that have two digits: bits of both are met.
@@ -408,29 +419,31 @@ fn trees_are_those_of_the_plain_grower_on_any_number_of_ranks() {
         let (splits, leaves) = plain_tree(&table, &pairs, &taken, &case.config);
         assert!(case.seed > 3 || splits.len() > 8, "{} splits", splits.len());
         // Two digits: integers as much larger as units are smaller, so that gains are the same.
-        let cuts = [(1, 1, false), (1, 3, true), (2, 1, true), (3, 2, false), (5, 1, false)];
-        for (size, threads, is_wide) in cuts {
+        let cuts = [
+            (1, 1, false, None),
+            (1, 3, true, None),
+            (2, 1, true, Some(50)),
+            (3, 2, false, None),
+            (5, 1, false, None),
+            (1, 2, false, Some(700)),
+            (3, 1, false, Some(1)),
+        ];
+        for (size, threads, is_wide, page_rows) in cuts {
             let up = if is_wide { WIDER } else { 1 };
             let scale = PairScale { gradient: SCALE.gradient / up as f64, hessian: SCALE.hessian / up as f64, is_wide };
             let found = run_threads(size, threads, |comm| {
                 let units = Partition::new(case.n_rows as u64, comm.size()).units_of(comm.rank());
                 let rows = units.start as usize..units.end as usize;
-                let here = part(&table, rows.clone());
+                let here = table.records(rows.clone(), page_rows);
                 let mut grower = Grower::new(comm, here, &case.config);
-                grower.choose(|row| taken.contains(&(row + rows.start as u32)));
+                grower.choose(comm, |row| taken.contains(&(row + rows.start as u32)))?;
                 // Twice, since buffers are used again, and records are elsewhere.
                 grower.grow(comm, 5, scale, pairs_of(&pairs[rows.clone()], is_wide))?;
                 let grown = grower.grow(comm, 5, scale, pairs_of(&pairs[rows.clone()], is_wide))?;
-                let of_leaf = |places: &Range<usize>| {
-                    let mut of_leaf = grower.records().rows_of(places.clone());
-                    of_leaf.sort_unstable();
-                    of_leaf.into_iter().map(|row| row + rows.start as u32).collect()
-                };
-                let of_leaves: Vec<Vec<u32>> = grown.leaves.iter().map(of_leaf).collect();
-                for (leaf, places) in grown.leaves.iter().enumerate() {
-                    let is_there = |row: &u32| grower.leaf_of().of_taken(*row as usize) == Some(leaf);
-                    assert!(grower.records().rows_of(places.clone()).iter().all(is_there));
-                }
+                let mut of_leaves = grower.leaf_of().rows_of_leaves(grown.n_leaves());
+                of_leaves.iter_mut().flatten().for_each(|row| *row += rows.start as u32);
+                let places = grown.leaves.iter().map(|places| rows_of(places)).collect::<Vec<_>>();
+                assert!(of_leaves.iter().map(|rows| rows.len() as u64).eq(places), "places of leaves");
                 Ok((grown, of_leaves))
             })
             .unwrap();
@@ -461,23 +474,25 @@ fn rows_that_took_no_part_follow_the_tree() {
     let case =
         Case { n_rows: 2000, bins: vec![30, 9, 30], missing_every: 2, category_every: 0, config: config(), seed: 8 };
     let (table, pairs) = table(&case);
-    let leaf_of = run_threads(1, 2, |comm| {
-        let mut grower = Grower::new(comm, table.clone(), &case.config);
-        grower.choose(|row| row % 3 == 0);
-        let grown = grower.grow(comm, 5, SCALE, pairs_of(&pairs, false))?;
-        let leaf_of = |row: usize| (grower.leaf_of().of(row), grower.leaf_of().of_taken(row).is_some());
-        Ok((grown, (0..2000).map(leaf_of).collect::<Vec<_>>()))
-    });
-    let (grown, leaf_of) = leaf_of.unwrap().remove(0);
-    assert!(grown.inner.len() > 8);
-    for (row, (leaf, is_taken)) in leaf_of.into_iter().enumerate() {
-        let mut at = 0;
-        for (number, Inner { split, leaf, .. }) in grown.inner.iter().enumerate() {
-            if *leaf == at && !split.goes_left(table.bin(row, split.feature as usize)) {
-                at = number + 1;
+    for page_rows in [None, Some(300)] {
+        let leaf_of = run_threads(1, 2, |comm| {
+            let mut grower = Grower::new(comm, table.records(0..2000, page_rows), &case.config);
+            grower.choose(comm, |row| row % 3 == 0)?;
+            let grown = grower.grow(comm, 5, SCALE, pairs_of(&pairs, false))?;
+            let leaf_of = |row: usize| (grower.leaf_of().of(row), grower.leaf_of().of_taken(row).is_some());
+            Ok((grown, (0..2000).map(leaf_of).collect::<Vec<_>>()))
+        });
+        let (grown, leaf_of) = leaf_of.unwrap().remove(0);
+        assert!(grown.inner.len() > 8);
+        for (row, (leaf, is_taken)) in leaf_of.into_iter().enumerate() {
+            let mut at = 0;
+            for (number, Inner { split, leaf, .. }) in grown.inner.iter().enumerate() {
+                if *leaf == at && !split.goes_left(table.bin(row, split.feature as usize)) {
+                    at = number + 1;
+                }
             }
+            assert_eq!((at, row % 3 == 0), (leaf, is_taken), "row {row}");
         }
-        assert_eq!((at, row % 3 == 0), (leaf, is_taken), "row {row}");
     }
 }
 
@@ -491,14 +506,15 @@ fn records_are_parted_whole_and_none_is_lost() {
     for n_rows in [0, 1, 255, 256, 257, 258, 700, 50_000] {
         let bin = |row: usize, j: usize| draws.below(features[j].n_bins() as u64, row as u64, j as u64) as usize;
         let rows: Vec<Vec<usize>> = (0..n_rows).map(|row| [0, 1, 2, 3].map(|j| bin(row, j)).to_vec()).collect();
-        let right: Records = records(&features, &rows);
-        for threads in [1, 2, 5] {
+        let table = Table { features: features.clone(), rows };
+        for (threads, page_rows) in [(1, None), (2, None), (5, None), (2, Some(1000)), (1, Some(20_000))] {
             let parted = run_threads(1, threads, |_| {
-                let mut records = right.clone();
+                let mut records = table.records(0..n_rows, page_rows);
                 let mut n_first = Vec::new();
                 for of_hundred in [0, 1, 37, 50, 99, 100] {
-                    n_first
-                        .push(records.bring_forward(|row| draws.below(100, row.into(), of_hundred + 9) < of_hundred));
+                    let middles =
+                        records.bring_forward(|row| draws.below(100, row.into(), of_hundred + 9) < of_hundred);
+                    n_first.push(middles?.iter().zip(records.pages()).map(|(middle, page)| middle - page.start).sum());
                 }
                 let by_wide = Split {
                     gain: 0.0,
@@ -510,27 +526,41 @@ fn records_are_parted_whole_and_none_is_lost() {
                     left_set: vec![],
                 };
                 let by_shared = Split { feature: 2, bin: 0, ..by_wide.clone() };
-                let half = n_rows / 2;
-                let middles = records.split(&[(half..n_rows, &by_wide), (0..half, &by_shared)]);
-                Ok((records, n_first, middles))
+                // Halves of each page, the second one first.
+                let halves = |page: Range<usize>| {
+                    let half = page.start + page.len() / 2;
+                    [(half..page.end, &by_wide), (page.start..half, &by_shared)]
+                };
+                let runs: Vec<(Range<usize>, &Split)> = records.pages().into_iter().flat_map(halves).collect();
+                let middles = records.split(&runs)?;
+                let mut found = vec![None; n_rows];
+                let mut places = vec![0; n_rows];
+                records.each_page(|page| {
+                    for (row, place) in page.places().into_iter().enumerate() {
+                        let bins: Vec<usize> = (0..4).map(|j| page.bin(place as usize, j) as usize).collect();
+                        found[page.first_row + row] = Some(bins);
+                        places[page.first_row + row] = page.first_row + place as usize;
+                    }
+                })?;
+                let runs: Vec<(Range<usize>, bool)> =
+                    runs.into_iter().map(|(run, split)| (run, split.feature == 0)).collect();
+                Ok((n_first, runs.into_iter().zip(middles).collect::<Vec<_>>(), found, places))
             });
-            let (records, n_first, middles) = parted.unwrap().remove(0);
+            let (n_first, parted, found, places): (Vec<usize>, _, _, Vec<usize>) = parted.unwrap().remove(0);
             for (n, of_hundred) in n_first.into_iter().zip([0, 1, 37, 50, 99, 100]) {
                 let is_first = |row: &usize| draws.below(100, *row as u64, of_hundred + 9) < of_hundred;
                 assert_eq!(n, (0..n_rows).filter(is_first).count());
             }
-            let half = n_rows / 2;
-            for place in 0..n_rows {
-                let (feature, most, middle) = if place < half { (2, 0, middles[1]) } else { (0, 120, middles[0]) };
-                assert_eq!(records.bin(place, feature) <= most, place < middle, "{n_rows} rows, place {place}");
+            for (row, place) in places.iter().enumerate() {
+                let bins = &table.rows[row];
+                assert_eq!(found[row].as_ref(), Some(bins), "{n_rows} rows, row {row}");
+                let ((_, is_wide), middle) = parted.iter().find(|((run, _), _)| run.contains(place)).unwrap();
+                let goes_left = if *is_wide { bins[0] <= 120 } else { bins[2] == 0 };
+                assert_eq!(goes_left, place < middle, "{n_rows} rows, place {place}");
             }
-            let mut met = records.rows_of(0..n_rows);
-            for (place, row) in met.iter().enumerate() {
-                let found: Vec<usize> = (0..4).map(|feature| records.bin(place, feature) as usize).collect();
-                assert_eq!(found, rows[*row as usize]);
-            }
+            let mut met = places;
             met.sort_unstable();
-            assert!(met.into_iter().eq(0..n_rows as u32));
+            assert!(met.into_iter().eq(0..n_rows));
         }
     }
 }

@@ -54,7 +54,7 @@ pub fn of_measuring(limit: u64) -> u64 {
 
 /// A quarter is left to what is not counted: decoders, stacks of threads, holes between what was freed and what is held; of a
 /// large limit 256 MiB.
-fn usable(limit: u64) -> u64 {
+pub fn usable(limit: u64) -> u64 {
     limit - (limit / 4).min(256 << 20)
 }
 
@@ -167,7 +167,7 @@ pub fn plan(
 }
 
 /// Errors: rows that no memory of this machine can hold (usage). The system would end the job without a word.
-fn check_machine(wanted: u64) -> Result<()> {
+pub fn check_machine(wanted: u64) -> Result<()> {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let total =
         text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());

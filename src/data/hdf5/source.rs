@@ -15,6 +15,7 @@ use super::text_rows::{Descriptors, TextRows};
 use super::types::{Element, open_to_read, reason};
 use crate::data::canonical::Value;
 use crate::data::names::{Need, TableNames};
+use crate::data::scratch::file_in;
 use crate::data::{Block, DataSource, Schema, Targets, ValueCount, Values};
 use crate::error::{Error, InContext, Result};
 use std::collections::BTreeMap;
@@ -233,10 +234,7 @@ impl DataSource for Hdf5Source {
     /// Each chunk that holds some of the rows is decoded once. The file has no name: it is gone when the source is.
     fn decode_to(&mut self, folder: &Path, rows: Range<u64>) -> Result<()> {
         self.decoded = None;
-        let file = tempfile::tempfile_in(folder)
-            .map_err(|e| Error::usage(format!("no file can be made in {}: {e}", folder.display())))
-            .for_flag("--scratch")?;
-        let file = Arc::new(file);
+        let file = Arc::new(file_in(folder)?);
         let mut datasets = BTreeMap::new();
         let mut n_bytes = 0;
         for (number, local) in self.parts_of(rows) {

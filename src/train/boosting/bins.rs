@@ -3,20 +3,22 @@
 use super::super::gather::{Gathered, Reader, digest_of, keep_labels};
 use super::super::prepare::{HeldOut, agree_digest};
 use super::super::table::{LocalRows, RowBuffer, Table};
-use super::super::{ClassWeight, Model, Reading, TrainConfig, memory, target};
+use super::super::{ClassWeight, Model, Observer, Reading, TrainConfig, memory, target};
 use super::continued::Base;
+use super::memory::RowBytes;
 use super::{categories, constraints, loss_of};
 use crate::comm::Communicator;
-use crate::config::{BoostConfig, BoostLoss};
+use crate::config::BoostLoss;
 use crate::data::binned::{FeatureBins, deal_features};
 use crate::data::digest::InputDigest;
 use crate::data::partition::{Partition, RowPlan};
+use crate::data::scratch::Scratch;
 use crate::data::sketch::bin_ends;
 use crate::data::{Block, DataSource, Targets};
-use crate::error::{Error, InContext, Result};
+use crate::error::{Error, Result};
 use crate::exact::scale::order_key;
 use crate::functions::check_denormals;
-use crate::grow::{MOST_ROWS, Records};
+use crate::grow::Records;
 use crate::model::{ColumnCode, Preprocess, TargetCoding};
 use crate::rng::{Draws, FastDraws, Stream};
 use rayon::prelude::*;
@@ -24,7 +26,7 @@ use std::ops::Range;
 use std::time::Instant;
 
 /// Rows that bins are made from, about: of longer tables a sample by the hash of the row number.
-const SAMPLE_ROWS: f64 = 200_000.0;
+pub(super) const SAMPLE_ROWS: u64 = 200_000;
 
 /// What is known of a rank's rows; all but the rows is the same on every rank.
 pub(super) struct BinnedRows<'a> {
@@ -54,11 +56,12 @@ pub(super) fn read<'a>(
     comm: &Communicator,
     source: &mut dyn DataSource,
     config: &TrainConfig,
-    boost: &BoostConfig,
     reading: &Reading,
     hold: Option<HeldOut>,
     model: Option<&'a Model>,
+    watch: &mut dyn Observer,
 ) -> Result<(BinnedRows<'a>, Records)> {
+    let boost = config.boost.as_ref().ok_or_else(|| Error::internal("boosting without its settings"))?;
     let schema = source.schema().clone();
     let responds_as = config.responds_as();
     target::check_stored(responds_as, schema.target)?;
@@ -79,7 +82,10 @@ pub(super) fn read<'a>(
         categories::find(comm, &mut reader, &mut preprocess)?;
         base.iter_mut().try_for_each(|base| base.join_categories(&mut preprocess))?;
     }
-    let mut sampled = Sampled::new(preprocess.n_features(), schema.n_rows, config.seed);
+    let first_row = plan.rows(units.clone()).start;
+    let groups = super::memory::groups(comm, reading, reader.n_rows(), preprocess.n_features(), schema.n_rows)?;
+    let sample = |features: &Range<usize>| Sampled::new(features.clone(), schema.n_rows, config.seed);
+    let mut sampled = sample(&groups[0]);
     let mut gathered = Gathered::with_room(&reader, reader.n_rows(), preprocess.n_features(), config, hold);
     let mut positions = std::collections::BTreeMap::new();
     let passed = reader.pass(|batch, blocks| {
@@ -87,27 +93,43 @@ pub(super) fn read<'a>(
         check_amounts(boost.loss, batch)?;
         keep_labels(batch, config.seed, hold, &mut gathered, &mut positions);
         gathered.digest.merge(&digest_of(batch));
-        let weight = &gathered.rows.weight[gathered.rows.weight.len() - batch.n_rows..];
-        sampled.add(batch, blocks, weight, &preprocess)
+        sampled.add(batch, blocks, &gathered.rows.weight[(batch.first_row - first_row) as usize..], &preprocess)
     });
     comm.agree(passed.and_then(|()| check_denormals()))?; // reading may have loaded a filter plugin
     let target = target::agree(comm, responds_as, schema.target, &gathered.seen)?;
     let target = base.as_ref().map_or_else(|| Ok(target.clone()), |base| base.classes(&target))?;
     gathered.code_targets(&target);
-    let n_scores = loss_of(boost, target.n_classes()).n_scores() as u64;
-    comm.agree(check_memory(
-        reading,
-        preprocess.n_features() as u64,
-        boost,
-        n_scores * if model.is_some() { 24 } else { 16 },
-        gathered.rows.y.len(),
-        comm.size(),
-    ))?;
 
     let began = Instant::now();
-    let bins = sampled.bins(comm, boost.max_bins as usize, &preprocess.columns)?;
-    let n_here = gathered.rows.y.len();
-    let mut records = Records::with_room(bins, n_here);
+    let mut bins = sampled.bins(comm, boost.max_bins as usize, &preprocess.columns)?;
+    for features in &groups[1..] {
+        let mut sampled = sample(features);
+        let weight = &gathered.rows.weight;
+        let passed = reader.pass(|batch, blocks| {
+            sampled.add(batch, blocks, &weight[(batch.first_row - first_row) as usize..], &preprocess)
+        });
+        comm.agree(passed)?;
+        bins.extend(sampled.bins(comm, boost.max_bins as usize, &preprocess.columns)?);
+    }
+    let loss = loss_of(boost, target.n_classes());
+    let of_scores = loss.n_scores() as u64 * if model.is_some() { 24 } else { 16 };
+    let of_labels = 16 + if hold.is_some() { 8 } else { 0 } + if loss.leaf_quantile().is_some() { 4 } else { 0 };
+    // The last 4 are the leaf.
+    let row_bytes = RowBytes { n_rows: gathered.rows.y.len(), of_row: of_labels + of_scores + 4 };
+    let mut records = match super::memory::plan(comm, reading, &row_bytes, &bins, boost.max_leaves.min(schema.n_rows))?
+    {
+        None => Records::with_room(bins, row_bytes.n_rows),
+        Some(page_rows) => {
+            let scratch = comm.agree(Scratch::in_folder(reading.scratch.as_deref()))?;
+            let mega_bytes = (row_bytes.n_rows * Records::bytes_of_row(&bins)).div_ceil(1 << 20);
+            let hint = if reading.scratch.is_none() { "; --scratch DIR names another folder" } else { "" };
+            let folder = scratch.folder().display();
+            watch.warning(&format!(
+                "the binned rows of a rank ({mega_bytes}M) do not fit into memory: they are kept in a file in {folder}{hint}"
+            ));
+            Records::in_file(bins, scratch, page_rows)
+        }
+    };
     let mut bin_s = began.elapsed().as_secs_f64();
     let passed = reader.pass(|batch, blocks| {
         let began = Instant::now();
@@ -161,40 +183,6 @@ pub(super) fn read<'a>(
     Ok((rows, records))
 }
 
-/// Errors: too many rows; the bin numbers of this rank's rows and what is worked on do not fit into `--max-memory`. Not collective.
-fn check_memory(
-    reading: &Reading,
-    n_features: u64,
-    boost: &BoostConfig,
-    score_bytes: u64,
-    n_rows: usize,
-    n_ranks: usize,
-) -> Result<()> {
-    if n_rows > MOST_ROWS {
-        return Err(Error::usage(format!(
-            "boost takes at most {MOST_ROWS} rows a rank, and this one has {n_rows}: take more ranks"
-        )));
-    }
-    let Some(limit) = reading.max_memory else { return Ok(()) };
-    let bins = boost.max_bins + 1;
-    let code_bytes = if bins <= 256 { 1 } else { 2 };
-    // A record of bin numbers, two pairs and row number; target and weight; scores and pairs (and scores of a model that is continued); its leaf.
-    let of_row = (code_bytes * n_features + 12).next_multiple_of(8) + 16 + score_bytes + 4;
-    // Of leaves, 16 bytes a bin; of tasks, 8.
-    let of_tasks = 8 * 8 * rayon::current_num_threads() as u64;
-    let of_leaves = (16 * boost.max_leaves.min(1 << 20)).div_ceil(n_ranks as u64);
-    let wanted = of_row * n_rows as u64 + n_features * bins * (of_tasks + of_leaves) + memory::of_source(limit);
-    match wanted <= limit {
-        true => Ok(()),
-        false => Err(Error::usage(format!(
-            "boost keeps the bin numbers of its rows, and histograms of {} leaves: {}M on this rank; more ranks have fewer rows each",
-            boost.max_leaves,
-            wanted.div_ceil(1 << 20)
-        )))
-        .for_flag("--max-memory"),
-    }
-}
-
 /// Errors: targets that `gamma` does not take.
 fn check_amounts(loss: BoostLoss, batch: &Block) -> Result<()> {
     let Targets::Number(values) = &batch.target else { return Ok(()) };
@@ -208,37 +196,41 @@ fn check_amounts(loss: BoostLoss, batch: &Block) -> Result<()> {
     }
 }
 
-/// What bins are made from.
+/// What the bins of some features are made from.
 struct Sampled {
     draws: FastDraws,
     share: f64,
+    features: Range<usize>,
     /// By feature.
     values: Vec<Vec<f64>>,
     has_missing: Vec<bool>,
 }
 
 impl Sampled {
-    fn new(n_features: usize, n_rows: u64, seed: u64) -> Sampled {
+    fn new(features: Range<usize>, n_rows: u64, seed: u64) -> Sampled {
         Sampled {
             draws: FastDraws::new(Draws::new(seed, Stream::Bins), 0),
-            share: SAMPLE_ROWS / n_rows.max(1) as f64,
-            values: vec![Vec::new(); n_features],
-            has_missing: vec![false; n_features],
+            share: SAMPLE_ROWS as f64 / n_rows.max(1) as f64,
+            values: vec![Vec::new(); features.len()],
+            has_missing: vec![false; features.len()],
+            features,
         }
     }
 
     /// Rows of weight 0 are not sampled; that one of them has no value is noted, since it will need a bin. Rayon over blocks.
+    ///
+    /// * `weight`: of the rows of the batch, and of any after.
     fn add(&mut self, batch: &Block, blocks: &[Range<usize>], weight: &[f64], preprocess: &Preprocess) -> Result<()> {
-        let d = self.values.len();
         let (draws, share) = (self.draws, self.share);
         let of_block = |block: &Range<usize>| {
-            let (mut taken, mut missing) = (Vec::new(), vec![false; d]);
-            let mut row = vec![0.0; d];
+            let (mut taken, mut missing) = (Vec::new(), vec![false; self.features.len()]);
+            let mut row = vec![0.0; preprocess.n_features()];
             for i in block.clone() {
                 preprocess.encode_row(batch, i, &mut row)?;
-                missing.iter_mut().zip(&row).for_each(|(missing, value)| *missing |= value.is_nan());
+                let row = &row[self.features.clone()];
+                missing.iter_mut().zip(row).for_each(|(missing, value)| *missing |= value.is_nan());
                 if weight[i] > 0.0 && draws.takes(share, batch.first_row + i as u64) {
-                    taken.extend_from_slice(&row);
+                    taken.extend_from_slice(row);
                 }
             }
             Ok((taken, missing))
@@ -246,7 +238,7 @@ impl Sampled {
         let found: Vec<(Vec<f64>, Vec<bool>)> = blocks.par_iter().map(of_block).collect::<Result<_>>()?;
         for (taken, missing) in &found {
             self.has_missing.iter_mut().zip(missing).for_each(|(all, one)| *all |= *one);
-            for row in taken.chunks_exact(d.max(1)) {
+            for row in taken.chunks_exact(self.features.len().max(1)) {
                 for (values, value) in self.values.iter_mut().zip(row).filter(|(_, value)| !value.is_nan()) {
                     values.push(*value);
                 }
@@ -255,14 +247,14 @@ impl Sampled {
         Ok(())
     }
 
-    /// The bins of all features. Each rank makes those of some. Collective.
+    /// The bins of the features. Each rank makes those of some. Collective.
     ///
     /// * `columns`: each is a feature.
     fn bins(self, comm: &Communicator, max_bins: usize, columns: &[ColumnCode]) -> Result<Vec<FeatureBins>> {
-        let d = self.values.len();
+        let columns = &columns[self.features.clone()];
         let mut missing: Vec<i32> = self.has_missing.iter().map(|missing| i32::from(*missing)).collect();
         comm.all_reduce_max(&mut missing)?;
-        let owners = deal_features(&(0..=d).collect::<Vec<_>>(), comm.size());
+        let owners = deal_features(&(0..=columns.len()).collect::<Vec<_>>(), comm.size());
         let mut mine: Vec<Vec<f64>> = Vec::new();
         for (feature, values) in self.values.into_iter().enumerate() {
             let all = if comm.size() == 1 { values } else { comm.all_gather(&values)?.values };

@@ -9,6 +9,7 @@ mod bins;
 mod categories;
 mod constraints;
 mod continued;
+mod memory;
 mod quantiles;
 mod rounds;
 #[cfg(test)]
@@ -16,8 +17,9 @@ mod tests;
 
 use super::linear_family::{digest, median};
 use super::measure::{ScoredRows, Show, measure};
+use super::memory::of_measuring;
 use super::prepare::HeldOut;
-use super::{Model, Observer, Reading, TrainConfig, TrainReport, memory};
+use super::{Model, Observer, Reading, TrainConfig, TrainReport};
 use crate::comm::Communicator;
 use crate::config::{BoostConfig, BoostLoss};
 use crate::data::DataSource;
@@ -52,7 +54,7 @@ pub fn train_source(
     let mut folds: Vec<(String, Vec<f64>)> = Vec::new();
     for fold in 0..config.folds {
         let hold = Some(HeldOut::Fold { fold, folds: config.folds });
-        let (mut rows, records) = read(comm, source, config, boost, reading, hold, model)?;
+        let (mut rows, records) = read(comm, source, config, reading, hold, model, &mut super::Silent)?;
         if rows.base.as_ref().is_some_and(|base| base.has_seen(rows.n_rows, &rows.input_digest.to_hex())) {
             let why = "the model that is continued was trained on these rows, so that none are new to it; cross-validate without --continue";
             return Err(Error::usage(why)).for_flag("--folds");
@@ -68,7 +70,7 @@ pub fn train_source(
         }
     }
     let hold = (config.valid_fraction > 0.0).then_some(HeldOut::Fraction(config.valid_fraction));
-    let (mut rows, records) = read(comm, source, config, boost, reading, hold, model)?;
+    let (mut rows, records) = read(comm, source, config, reading, hold, model, watch)?;
     if rows.base.as_ref().is_some_and(|base| base.has_learned_from_held_out(config, &rows)) {
         watch.warning("the model that is continued was trained on rows that --valid-fraction holds out now: they are not new to it");
     }
@@ -95,6 +97,7 @@ pub fn train_source(
         folds,
         valid,
         traffic: comm.traffic(),
+        streamed: done.streamed,
         ..TrainReport::default()
     };
     let mut history = vec![("loss".to_string(), done.losses)];
@@ -151,6 +154,6 @@ fn metrics_of(
         show(ScoredRows { y: &rows.labels.y, weight: held_out, scores });
         Ok(())
     };
-    let room = reading.max_memory.map(memory::of_measuring);
+    let room = reading.max_memory.map(of_measuring);
     Ok(measure(comm, config.responds_as(), rows.target.n_classes(), room, &mut pass)?.metrics)
 }

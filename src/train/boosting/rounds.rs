@@ -2,7 +2,7 @@
 
 use super::super::prepare::objective;
 use super::super::sums::{Total, sum_blocks};
-use super::super::{Observer, Progress, TrainConfig};
+use super::super::{Observer, Progress, Streamed, TrainConfig};
 use super::bins::BinnedRows;
 use super::continued::is_over;
 use super::loss_of;
@@ -36,6 +36,8 @@ pub(super) struct Done {
     /// Of the rows that were held out, after each round; empty: nobody asked.
     pub(super) valid_losses: Vec<f64>,
     pub(super) seconds: Vec<f64>,
+    /// Of records that are in a file.
+    pub(super) streamed: Option<Streamed>,
 }
 
 /// A boosting under way.
@@ -162,7 +164,7 @@ impl<'a> Boosting<'a> {
             for class in 0..k {
                 let tree_number = round * k as u64 + class as u64;
                 if class == 0 && (round == first || self.boost.row_sample < 1.0) {
-                    self.choose_rows(round);
+                    self.choose_rows(round)?;
                 }
                 let tree = self.add_tree(tree_number, class)?;
                 self.boosted.trees.push(tree);
@@ -191,37 +193,45 @@ impl<'a> Boosting<'a> {
             }
         }
         if let Some((_, rounds)) = best {
-            self.keep_rounds(rounds);
+            self.keep_rounds(rounds)?;
         }
-        Ok(Done { boosted: self.boosted, scores: self.scores, losses, valid_losses, seconds })
+        let streamed = self.grower.records().file_costs().map(|(rows, seconds)| {
+            let of_thread = seconds / rayon::current_num_threads() as f64;
+            Streamed { read_s: of_thread, wait_s: of_thread, rows }
+        });
+        Ok(Done { boosted: self.boosted, scores: self.scores, losses, valid_losses, seconds, streamed })
     }
 
-    /// Takes the trees of later rounds away. Scores are added up again: subtracting would round.
-    fn keep_rounds(&mut self, rounds: usize) {
+    /// Takes the trees of later rounds away. Scores are added up again: subtracting would round. Collective.
+    fn keep_rounds(&mut self, rounds: usize) -> Result<()> {
         let k = self.loss.n_scores();
         self.boosted.trees.truncate(rounds * k);
-        let (records, places) = (self.grower.records(), self.grower.records().places());
-        let (base, boosted) = (&self.rows.base, &self.boosted);
+        let (base, boosted, features) = (&self.rows.base, &self.boosted, &self.grower.records().features);
         // Thresholds of a model that is continued may lie within a bin.
         let n_before = base.as_ref().map_or(0, |base| base.boosted.trees.len());
-        self.scores.par_chunks_exact_mut(k).zip(places).enumerate().for_each(|(row, (scores, place))| {
-            scores.copy_from_slice(match base {
-                Some(base) => &base.scores[row * k..(row + 1) * k],
-                None => &boosted.start,
+        let scores = &mut self.scores;
+        self.grower.each_page(self.comm, |page| {
+            let rows = page.first_row..page.first_row + page.n_rows();
+            let scores = scores[rows.start * k..rows.end * k].par_chunks_exact_mut(k);
+            scores.zip(page.places()).zip(rows).for_each(|((scores, place), row)| {
+                scores.copy_from_slice(match base {
+                    Some(base) => &base.scores[row * k..(row + 1) * k],
+                    None => &boosted.start,
+                });
+                let bin = |feature| page.bin(place as usize, feature) as usize;
+                for (number, tree) in boosted.trees.iter().enumerate().skip(n_before) {
+                    scores[number % k] += tree.value[leaf_by_bins(tree, features, bin)];
+                }
             });
-            let bin = |feature| records.bin(place as usize, feature) as usize;
-            for (number, tree) in boosted.trees.iter().enumerate().skip(n_before) {
-                let leaf = leaf_by_bins(tree, &records.features, bin);
-                scores[number % k] += tree.value[leaf];
-            }
-        });
+        })
     }
 
-    /// Rows of weight above 0 that this round's trees are grown on.
-    fn choose_rows(&mut self, round: u64) {
+    /// Rows of weight above 0 that this round's trees are grown on. Collective.
+    fn choose_rows(&mut self, round: u64) -> Result<()> {
         let draws = FastDraws::new(Draws::new(self.seed, Stream::TreeRows), round);
         let (share, first_row, weight) = (self.boost.row_sample, self.rows.first_row, &self.rows.labels.weight);
-        self.grower.choose(|row| weight[row as usize] > 0.0 && draws.takes(share, first_row + u64::from(row)));
+        let is_taken = |row: u32| weight[row as usize] > 0.0 && draws.takes(share, first_row + u64::from(row));
+        self.grower.choose(self.comm, is_taken)
     }
 
     /// Gradient pairs of all rows, and the mean loss. Collective.
@@ -301,14 +311,13 @@ impl<'a> Boosting<'a> {
         let values = match &self.quantiles {
             Some(quantiles) => {
                 let (y, scores) = (&self.rows.labels.y, &self.scores);
-                let records = self.grower.records();
-                let leaves: Vec<Vec<u32>> = grown.leaves.iter().map(|places| records.rows_of(places.clone())).collect();
+                let leaves = self.grower.leaf_of().rows_of_leaves(grown.n_leaves());
                 let leaves: Vec<&[u32]> = leaves.iter().map(|rows| &rows[..]).collect();
                 quantiles.of_leaves(self.comm, &leaves, |row| (y[row] - scores[row]) as f32)?
             }
             None => {
                 let (l1, l2) = (self.tree_config.l1, self.tree_config.l2);
-                self.leaf_sums(class, bounds, grown.leaves.len())?
+                self.leaf_sums(class, bounds, grown.n_leaves())?
                     .iter()
                     .map(|[g, h]| leaf_value(*g, *h, l1, l2))
                     .collect()

@@ -3,6 +3,7 @@
 use super::super::linear_family::train_source;
 use super::super::prepare::HeldOut;
 use super::super::score::Scorer;
+use super::super::test_tables::Heard;
 use super::super::{Model, Reading, Silent, TrainReport};
 use crate::comm::run_threads;
 use crate::config::{BoostConfig, BoostLoss, ClassWeight, Growth, Kind, TrainConfig};
@@ -60,11 +61,20 @@ fn config(change: impl FnOnce(&mut BoostConfig)) -> TrainConfig {
 }
 
 fn train(size: usize, threads: usize, table: &MemorySource, config: &TrainConfig) -> Result<(Model, TrainReport)> {
+    train_reading(size, threads, table, config, &Reading::default())
+}
+
+fn train_reading(
+    size: usize,
+    threads: usize,
+    table: &MemorySource,
+    config: &TrainConfig,
+    reading: &Reading,
+) -> Result<(Model, TrainReport)> {
     let config = config.resolved()?;
     let all = run_threads(size, threads, |comm| {
         let mut source = table.clone();
-        let trained =
-            train_source(comm, &mut source, &TableNames::default(), &config, &Reading::default(), &mut Silent);
+        let trained = train_source(comm, &mut source, &TableNames::default(), &config, reading, &mut Silent);
         comm.agree(trained)
     })?;
     assert!(all.iter().all(|(model, _)| *model == all[0].0), "ranks of one world differ");
@@ -102,8 +112,11 @@ fn held_out_log_loss(model: &Model, table: &MemorySource, fraction: f64) -> f64 
 /// The model of one rank, after all cuts gave the same.
 fn same_on_all_cuts(name: &str, table: &MemorySource, config: &TrainConfig) -> (Model, TrainReport) {
     let alone = train(1, 1, table, config).unwrap();
-    for (size, threads) in [(1, 2), (2, 1), (3, 2), (5, 1), (8, 1)] {
-        let (model, report) = train(size, threads, table, config).unwrap();
+    for (size, threads, streamed) in
+        [(1, 2, false), (2, 1, false), (3, 2, false), (5, 1, false), (8, 1, false), (1, 2, true), (3, 1, true)]
+    {
+        let reading = Reading { streamed, ..Reading::default() };
+        let (model, report) = train_reading(size, threads, table, config, &reading).unwrap();
         assert_eq!(model.digest, alone.0.digest, "{name}: {size} ranks, {threads} threads");
         assert_eq!(boosted(&model), boosted(&alone.0), "{name}");
         assert_eq!(report.valid, alone.1.valid, "{name}");
@@ -218,19 +231,27 @@ fn scores_of_the_model_are_those_it_was_trained_with() {
 }
 
 #[test]
-fn a_table_whose_bins_do_not_fit_is_refused_before_it_is_binned() {
-    let table = table(300, |s| s, TargetKind::Float);
-    let config = config(|boost| (boost.max_leaves, boost.max_bins) = (100_000, 255)).resolved().unwrap();
-    let train = |bytes: u64| {
-        run_threads(2, 1, |comm| {
-            let reading = Reading { max_memory: Some(bytes), ..Reading::default() };
-            let mut source = table.clone();
-            train_source(comm, &mut source, &TableNames::default(), &config, &reading, &mut Silent).map(drop)
-        })
-    };
-    assert!(train(1 << 32).is_ok());
-    let text = train(1 << 30).unwrap_err().to_string();
-    assert!(text.contains("--max-memory: boost keeps the bin numbers"), "{text}");
+fn bins_that_do_not_fit_into_memory_are_in_a_file_and_the_model_is_the_same() {
+    // 70,000 records of 24 bytes, and what is kept of each row beside: 36 more.
+    let table = table(70_000, |s| f64::from(s > 0.3), TargetKind::Integer);
+    let config = config(|boost| (boost.categorical, boost.row_sample) = (vec!["3".into()], 0.7));
+    let (alone, _) = train(1, 2, &table, &config).unwrap();
+    let within = |bytes: u64| Reading { max_memory: Some(bytes), ..Reading::default() };
+    for (bytes, warns) in [(1 << 30, false), (4 << 20, true)] {
+        let trained = run_threads(2, 1, |comm| {
+            let mut heard = Heard::default();
+            let (mut source, names) = (table.clone(), TableNames::default());
+            let config = config.resolved()?;
+            let (model, _) = train_source(comm, &mut source, &names, &config, &within(bytes), &mut heard)?;
+            Ok((model.digest, heard.warnings.len()))
+        });
+        assert!(trained.unwrap().into_iter().all(|trained| trained == (alone.digest.clone(), usize::from(warns))));
+    }
+    let text = train_reading(2, 1, &table, &config, &within(2 << 20)).unwrap_err().to_string();
+    assert!(text.contains("--max-memory: 2M are too few: targets, scores and gradients"), "{text}");
+    let nowhere = Reading { scratch: Some("/nowhere".into()), ..within(4 << 20) };
+    let text = train_reading(2, 1, &table, &config, &nowhere).unwrap_err().to_string();
+    assert!(text.contains("--scratch: no file can be made in /nowhere"), "{text}");
 }
 
 #[test]
