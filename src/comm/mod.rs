@@ -191,7 +191,7 @@ impl Communicator {
         let call = self.next(Kind::AllReduce, "_sum (started)", Location::caller()).of::<T>(buf.len());
         let started =
             self.timed(&call, bytes, || self.transport.start_all_reduce(T::into_owned(buf), ReduceOp::Sum))?;
-        Ok(Pending::new(self, started))
+        Ok(Pending::new(self, Kind::AllReduce, started))
     }
 
     /// `counts[r]` elements of the sum go to rank r; `mine.len() == counts[rank]`. *Collective.*
@@ -209,6 +209,23 @@ impl Communicator {
         self.timed(&call, size_of_val(send) - size_of_val(mine), || {
             self.transport.reduce_scatter(T::slice(send), counts, T::slice_mut(mine), ReduceOp::Sum)
         })
+    }
+
+    /// Starts adding `send` over all ranks; [`Pending::wait`] gives this rank's part, as [`reduce_scatter_sum`](Self::reduce_scatter_sum)
+    /// does. *Collective*, and so is the order of starts among the other collectives; each rank may wait when it likes.
+    ///
+    /// # Panics
+    /// If `send` is not as long as all counts together.
+    #[track_caller]
+    pub fn start_reduce_scatter_sum<T: Summable>(&self, send: Vec<T>, counts: &[usize]) -> Result<Pending<'_, T>> {
+        assert_eq!(counts.len(), self.size(), "one count per rank");
+        assert_eq!(send.len(), counts.iter().sum::<usize>(), "send holds the parts of all ranks");
+        let mut call = self.next(Kind::ReduceScatter, "_sum (started)", Location::caller()).of::<T>(send.len());
+        call.extra = hash_counts(counts);
+        let bytes = size_of_val(&send[..]) - counts[self.rank()] * size_of::<T>();
+        let started = self
+            .timed(&call, bytes, || self.transport.start_reduce_scatter(T::into_owned(send), counts, ReduceOp::Sum))?;
+        Ok(Pending::new(self, Kind::ReduceScatter, started))
     }
 
     /// Every rank's values, which may differ in number, for every rank. *Collective.*

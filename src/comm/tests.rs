@@ -82,7 +82,11 @@ fn reduce_scatter_gives_each_rank_its_uneven_part() {
             let counts: Vec<usize> = (0..comm.size()).map(|r| scale * ((r + 1) % 3)).collect();
             let send = values(comm.rank(), counts.iter().sum(), |v| v);
             let mut mine = vec![0; counts[comm.rank()]];
+            let mut started = comm.start_reduce_scatter_sum(send.clone(), &counts)?;
             comm.reduce_scatter_sum(&send, &counts, &mut mine)?;
+            started.progress()?;
+            assert_eq!(started.wait()?, mine);
+            drop(comm.start_reduce_scatter_sum(send, &counts)?);
             let first: usize = counts[..comm.rank()].iter().sum();
             for (i, &sum) in mine.iter().enumerate() {
                 assert_eq!(sum, (0..comm.size()).fold(0u64, |s, r| s.wrapping_add(value(r, first + i))));

@@ -68,7 +68,8 @@ macro_rules! element_types {
         impl ElementType {
             pub fn name(self) -> &'static str { match self { $(ElementType::$variant => $name),* } }
             pub fn bytes(self) -> usize { match self { $(ElementType::$variant => size_of::<$t>()),* } }
-            pub fn empty(self) -> OwnedSlice { match self { $(ElementType::$variant => OwnedSlice::$variant(Vec::new())),* } }
+            pub fn empty(self) -> OwnedSlice { self.zeros(0) }
+            pub fn zeros(self, n: usize) -> OwnedSlice { match self { $(ElementType::$variant => OwnedSlice::$variant(vec![<$t>::default(); n])),* } }
         }
 
         impl Slice<'_> {
@@ -184,6 +185,21 @@ pub trait Transport {
         self.all_reduce(buf.as_slice_mut(), op)?;
         Ok(Box::new(Done(buf)))
     }
+    /// Starts a reduce-scatter that may overlap with computation. By default it is finished here.
+    fn start_reduce_scatter(&self, send: OwnedSlice, counts: &[usize], op: ReduceOp) -> Result<Box<dyn PendingReduce>> {
+        self.finish_reduce_scatter(send, counts, op)
+    }
+    /// One that is finished when it is started.
+    fn finish_reduce_scatter(
+        &self,
+        mut send: OwnedSlice,
+        counts: &[usize],
+        op: ReduceOp,
+    ) -> Result<Box<dyn PendingReduce>> {
+        let mut sums = send.element().zeros(counts[self.rank()]);
+        self.reduce_scatter(send.as_slice_mut().as_slice(), counts, sums.as_slice_mut(), op)?;
+        Ok(Box::new(Done(sums)))
+    }
     /// Ends the whole job at once.
     fn abort(&self, code: i32) -> !;
     /// Told after the last call on the world: messages nobody received are an error.
@@ -198,12 +214,16 @@ pub trait Transport {
     }
 }
 
-/// An all-reduce under way. Dropping it waits too.
+/// A reduction under way. Dropping it waits too.
 pub trait PendingReduce {
     fn wait(self: Box<Self>) -> Result<OwnedSlice>;
+    /// Lets the library do what it does only while it is called.
+    fn progress(&mut self) -> Result<()> {
+        Ok(())
+    }
 }
 
-/// An all-reduce that was finished when it was started.
+/// A reduction that was finished when it was started.
 struct Done(OwnedSlice);
 
 impl PendingReduce for Done {

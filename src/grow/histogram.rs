@@ -90,6 +90,14 @@ pub(super) struct ToCount {
     pub(super) n_rows: u64,
 }
 
+/// Two histograms of which the first becomes the difference.
+pub(super) struct Difference {
+    pub(super) larger: usize,
+    pub(super) smaller: usize,
+    /// Of the difference, over all ranks.
+    pub(super) n_rows: u64,
+}
+
 /// Histograms of leaves.
 pub(super) struct Histograms {
     /// Where the bins of each feature begin, and where the last ends.
@@ -161,7 +169,14 @@ impl Histograms {
     }
 
     /// Counts leaves. Not collective: with several ranks these have to be summed next. Rayon over runs of rows.
-    pub(super) fn count(&mut self, records: &Records, leaves: &[ToCount]) -> Result<()> {
+    ///
+    /// * `meanwhile`: is called now and then.
+    pub(super) fn count(
+        &mut self,
+        records: &Records,
+        leaves: &[ToCount],
+        mut meanwhile: impl FnMut() -> Result<()>,
+    ) -> Result<()> {
         let n_bins = self.offsets[self.offsets.len() - 1];
         let tasks = tasks_of(leaves, records.page_rows());
         let wave = 2 * TASKS_OF_THREAD * rayon::current_num_threads();
@@ -184,6 +199,7 @@ impl Histograms {
                 Ok(())
             });
             counted.collect::<Result<()>>()?;
+            meanwhile()?;
             let mut rest = &self.counters[..];
             let mut of_leaves = Vec::new();
             for tasks in tasks.chunk_by(|one, next| one.leaf == next.leaf) {
@@ -202,15 +218,14 @@ impl Histograms {
         Ok(())
     }
 
-    /// Of each (larger, smaller, rows of the difference over all ranks): the larger becomes their difference. Not collective. Rayon
-    /// over histograms.
-    pub(super) fn subtract(&mut self, pairs: &[(usize, usize, u64)]) {
-        let mut larger: Vec<Bins> = pairs.iter().map(|(at, ..)| std::mem::take(&mut self.stored[*at])).collect();
+    /// The larger ones become differences. Not collective. Rayon over histograms.
+    pub(super) fn subtract(&mut self, pairs: &[Difference]) {
+        let mut larger: Vec<Bins> = pairs.iter().map(|pair| std::mem::take(&mut self.stored[pair.larger])).collect();
         let this = &*self;
-        larger.par_iter_mut().zip(pairs).for_each(|(larger, (_, smaller, n_rows))| {
-            larger.subtract(&this.stored[*smaller], this.width_of(*n_rows));
+        larger.par_iter_mut().zip(pairs).for_each(|(larger, pair)| {
+            larger.subtract(&this.stored[pair.smaller], this.width_of(pair.n_rows));
         });
-        larger.into_iter().zip(pairs).for_each(|(bins, (at, ..))| self.stored[*at] = bins);
+        larger.into_iter().zip(pairs).for_each(|(bins, pair)| self.stored[pair.larger] = bins);
     }
 }
 

@@ -35,13 +35,14 @@ pub use split::{Bounds, Split, leaf_value};
 use crate::comm::Communicator;
 use crate::config::Growth;
 use crate::data::binned::{FeatureBins, deal_features, offsets_of};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use columns::{Columns, Way};
-use histogram::{Histograms, ToCount};
+use histogram::{Difference, Histograms, ToCount};
 use queue::Queue;
 use search::Splitter;
 use split::Leaf;
 use std::ops::Range;
+use sync::Sent;
 
 /// How far a tree grows.
 #[derive(Clone, Debug, PartialEq)]
@@ -108,6 +109,9 @@ pub struct Grown {
 
 /// Leaves whose children are looked at together: some of it is in vain at the end of a tree, and the tree is the same for any number.
 const BATCH: usize = 8;
+
+/// Messages that the histograms of these leaves are sent in.
+const PARTS: usize = 2;
 
 /// A rank's records and what is kept from tree to tree.
 pub struct Grower {
@@ -260,7 +264,9 @@ impl Grower {
         let places = self.taken.clone();
         let n_rows = sync::sum_counts(comm, &[rows_of(&places)])?[0];
         let number = self.histograms.take();
-        self.count(comm, &[ToCount { number, places: places.clone(), n_rows }])?;
+        let to_count = [ToCount { number, places: places.clone(), n_rows }];
+        let sent = self.count(comm, &to_count, &mut None)?;
+        sync::receive_histograms(&mut self.histograms, &to_count, comm.rank(), sent)?;
         let sums = sync::sum_sums(comm, sums)?;
         let mut root = Node {
             places,
@@ -274,16 +280,19 @@ impl Grower {
             histogram: Some(number),
             children: None,
         };
-        let found = self.best_splits(comm, scale, columns, &[&root])?;
-        root.best = found.into_iter().next().flatten();
+        let mine = self.splitter.best_of_mine(&self.config, scale, columns, &self.histograms, &[&root]);
+        root.best = sync::best_of_all(comm, mine, self.set_words)?.into_iter().next().flatten();
         Ok(root)
     }
 
-    /// Histograms of leaves over all ranks. Collective.
-    fn count(&mut self, comm: &Communicator, leaves: &[ToCount]) -> Result<()> {
-        let counted = self.histograms.count(&self.records, leaves);
+    /// Counts leaves here, and sends what was counted. Collective.
+    ///
+    /// * `before`: what was sent before, and moves on meanwhile.
+    fn count<'c>(&mut self, comm: &'c Communicator, leaves: &[ToCount], before: &mut Sent<'_>) -> Result<Sent<'c>> {
+        let progress = || before.as_mut().map_or(Ok(()), |sent| sent.progress());
+        let counted = self.histograms.count(&self.records, leaves, progress);
         self.agree(comm, counted)?;
-        sync::sum_histograms(comm, &mut self.histograms, leaves)
+        sync::send_histograms(comm, &self.histograms, leaves)
     }
 
     /// Splits leaves and finds the best splits of their children: partition, count the smaller child, subtract, search. Collective.
@@ -321,7 +330,9 @@ impl Grower {
         for ((&node, places), n_left) in batch.iter().zip(sides).zip(lefts) {
             let (at, children) = (self.histograms.take(), [nodes.len(), nodes.len() + 1]);
             let parent = &mut nodes[node];
-            let Some(split) = parent.best.as_ref() else { continue };
+            let (Some(split), Some(of_parent)) = (&parent.best, parent.histogram.take()) else {
+                return Err(Error::internal("a leaf without a split was to be split"));
+            };
             let bounds = Leaf::bounds_of_children(parent, split, &self.config, scale);
             let mut path = parent.path.clone();
             if !self.config.interactions.is_empty() && !path.contains(&split.feature) {
@@ -332,10 +343,9 @@ impl Grower {
             let n_rows = [n_left, parent.n_rows - n_left];
             // The one with fewer rows over all ranks is counted, the other is what is left.
             let smaller = usize::from(n_rows[1] < n_rows[0]);
-            let of_parent = parent.histogram.take();
-            let histograms = if smaller == 0 { [Some(at), of_parent] } else { [of_parent, Some(at)] };
+            let histograms = if smaller == 0 { [at, of_parent] } else { [of_parent, at] };
             to_count.push(ToCount { number: at, places: places[smaller].clone(), n_rows: n_rows[smaller] });
-            to_subtract.extend(of_parent.map(|parent| (parent, at, n_rows[1 - smaller])));
+            to_subtract.push(Difference { larger: of_parent, smaller: at, n_rows: n_rows[1 - smaller] });
             parent.children = Some(children);
             for (((places, histogram), (n_rows, sums)), (bounds, way)) in
                 places.into_iter().zip(histograms).zip(n_rows.into_iter().zip(sums)).zip(bounds.into_iter().zip(ways))
@@ -350,15 +360,29 @@ impl Grower {
                     way,
                     path,
                     best: None,
-                    histogram,
+                    histogram: Some(histogram),
                     children: None,
                 });
             }
         }
-        self.count(comm, &to_count)?;
-        self.histograms.subtract(&to_subtract);
-        let children: Vec<&Node> = nodes[first_child..].iter().collect();
-        let found = self.best_splits(comm, scale, columns, &children)?;
+        // What some leaves' sums have to travel is done while the next ones are counted.
+        let n_parts = if comm.size() > 1 { PARTS.min(to_count.len()) } else { 1 };
+        let bound = |part: usize| to_count.len() * part / n_parts.max(1);
+        let parts: Vec<Range<usize>> = (0..n_parts).map(|part| bound(part)..bound(part + 1)).collect();
+        let mut found = Vec::new();
+        let mut sent = self.count(comm, &to_count[..bound(1)], &mut None)?;
+        for (at, part) in parts.iter().enumerate() {
+            let next = match parts.get(at + 1) {
+                Some(next) => self.count(comm, &to_count[next.clone()], &mut sent)?,
+                None => None,
+            };
+            sync::receive_histograms(&mut self.histograms, &to_count[part.clone()], comm.rank(), sent)?;
+            self.histograms.subtract(&to_subtract[part.clone()]);
+            let children: Vec<&Node> = nodes[first_child..][2 * part.start..2 * part.end].iter().collect();
+            found.extend(self.splitter.best_of_mine(&self.config, scale, columns, &self.histograms, &children));
+            sent = next;
+        }
+        let found = sync::best_of_all(comm, found, self.set_words)?;
         for (child, best) in nodes[first_child..].iter_mut().zip(found) {
             child.best = best;
             if child.best.is_none() {
@@ -366,18 +390,6 @@ impl Grower {
             }
         }
         Ok(())
-    }
-
-    /// The best split of each leaf over the features of all ranks. Collective.
-    fn best_splits(
-        &self,
-        comm: &Communicator,
-        scale: PairScale,
-        columns: &Columns<'_>,
-        nodes: &[&Node],
-    ) -> Result<Vec<Option<Split>>> {
-        let mine = self.splitter.best_of_mine(&self.config, scale, columns, &self.histograms, nodes);
-        sync::best_of_all(comm, mine, self.set_words)
     }
 }
 

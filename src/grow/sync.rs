@@ -3,7 +3,7 @@
 use super::histogram::{Histograms, ToCount};
 use super::pair::Sums;
 use super::split::Split;
-use crate::comm::Communicator;
+use crate::comm::{Communicator, Pending};
 use crate::error::Result;
 
 /// Numbers of rows over all ranks. Collective.
@@ -20,10 +20,17 @@ pub(super) fn sum_sums(comm: &Communicator, mine: Sums) -> Result<Sums> {
     Ok(Sums { gradient: words[0] as i64, hessian: words[1] as i64 })
 }
 
-/// Adds the histograms that were counted last over all ranks; each rank gets the part of its features. Collective.
-pub(super) fn sum_histograms(comm: &Communicator, histograms: &mut Histograms, leaves: &[ToCount]) -> Result<()> {
+/// Histograms of some leaves on their way to the ranks of their features; None: there is one rank.
+pub(super) type Sent<'c> = Option<Pending<'c, u64>>;
+
+/// Starts adding the histograms that were counted last over all ranks; each rank gets the part of its features. Collective.
+pub(super) fn send_histograms<'c>(
+    comm: &'c Communicator,
+    histograms: &Histograms,
+    leaves: &[ToCount],
+) -> Result<Sent<'c>> {
     if comm.size() == 1 {
-        return Ok(());
+        return Ok(None);
     }
     let words_of_bin: usize = leaves.iter().map(|leaf| histograms.width_of(leaf.n_rows)).sum();
     let counts: Vec<usize> = histograms.dealt().iter().map(|bins| words_of_bin * bins.len()).collect();
@@ -31,9 +38,19 @@ pub(super) fn sum_histograms(comm: &Communicator, histograms: &mut Histograms, l
     for bins in histograms.dealt() {
         (0..leaves.len()).for_each(|at| send.extend(histograms.counted(at).part(bins.clone()).words));
     }
-    let mut mine = vec![0u64; counts[comm.rank()]];
-    comm.reduce_scatter_sum(&send, &counts, &mut mine)?;
-    let n_bins = histograms.dealt()[comm.rank()].len();
+    comm.start_reduce_scatter_sum(send, &counts).map(Some)
+}
+
+/// Waits for the sums of these leaves. Not collective.
+pub(super) fn receive_histograms(
+    histograms: &mut Histograms,
+    leaves: &[ToCount],
+    rank: usize,
+    sent: Sent<'_>,
+) -> Result<()> {
+    let Some(sent) = sent else { return Ok(()) };
+    let mine = sent.wait()?;
+    let n_bins = histograms.dealt()[rank].len();
     let mut rest = &mine[..];
     for leaf in leaves {
         let width = histograms.width_of(leaf.n_rows);

@@ -2,8 +2,9 @@
 
 use super::super::gather::{Gathered, Reader, digest_of, keep_labels};
 use super::super::prepare::{HeldOut, agree_digest};
-use super::super::table::{LocalRows, RowBuffer, Table};
+use super::super::table::{LocalRows, Table};
 use super::super::{ClassWeight, Model, Observer, Reading, TrainConfig, memory, target};
+use super::column::Column;
 use super::continued::Base;
 use super::memory::RowBytes;
 use super::{categories, constraints, loss_of};
@@ -37,7 +38,10 @@ pub(super) struct BinnedRows<'a> {
     pub(super) first_row: u64,
     /// Of the whole table.
     pub(super) n_rows: u64,
-    pub(super) labels: RowBuffer,
+    pub(super) y: Column,
+    /// 0 for rows that are held out, and for these apart.
+    pub(super) weight: Column,
+    pub(super) held_out: Option<Column>,
     pub(super) preprocess: Preprocess,
     pub(super) target: TargetCoding,
     /// Σw over all ranks, and Σw of every class or Σw·y.
@@ -170,7 +174,9 @@ pub(super) fn read<'a>(
         first_row: rows.start,
         n_rows: schema.n_rows,
         plan,
-        labels,
+        y: Column::of(labels.y),
+        weight: Column::of(labels.weight),
+        held_out: labels.held_out.map(Column::of),
         preprocess,
         target,
         total_weight,

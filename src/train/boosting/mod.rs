@@ -7,6 +7,7 @@
 
 mod bins;
 mod categories;
+mod column;
 mod constraints;
 mod continued;
 mod memory;
@@ -141,6 +142,9 @@ fn loss_of(boost: &BoostConfig, n_classes: usize) -> PairLoss {
     }
 }
 
+/// Rows that are measured together.
+const MEASURED_ROWS: usize = 1 << 18;
+
 /// Metrics of the rows that were held out. Collective.
 fn metrics_of(
     comm: &Communicator,
@@ -149,9 +153,15 @@ fn metrics_of(
     reading: &Reading,
     scores: &[f64],
 ) -> Result<Metrics> {
-    let Some(held_out) = &rows.labels.held_out else { return Ok(Metrics::new()) };
+    let Some(held_out) = &rows.held_out else { return Ok(Metrics::new()) };
+    let k = scores.len() / rows.y.len().max(1);
+    let (mut y, mut weight) = (Vec::new(), Vec::new());
     let mut pass = |show: &mut Show<'_>| {
-        show(ScoredRows { y: &rows.labels.y, weight: held_out, scores });
+        for first in (0..rows.y.len()).step_by(MEASURED_ROWS) {
+            let some = first..rows.y.len().min(first + MEASURED_ROWS);
+            let scores = &scores[some.start * k..some.end * k];
+            show(ScoredRows { y: rows.y.rows(some.clone(), &mut y), weight: held_out.rows(some, &mut weight), scores });
+        }
         Ok(())
     };
     let room = reading.max_memory.map(of_measuring);

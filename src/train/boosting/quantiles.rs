@@ -1,5 +1,6 @@
 //! Weighted quantiles of each leaf's rows over all ranks, exact: a digit of the answer after the other, by counts that are integers.
 
+use super::column::Column;
 use crate::comm::Communicator;
 use crate::error::Result;
 use crate::exact::scale::pow2;
@@ -15,7 +16,7 @@ const TASK_ROWS: usize = 1 << 14;
 /// A quantile of rows that count by their weight.
 pub(super) struct Quantiles<'a> {
     /// By local row.
-    weight: &'a [f64],
+    weight: &'a Column,
     /// Weights are counted as integers after so many doublings: see [`weight_scale`].
     scale: i32,
     /// Above 0, below 1.
@@ -24,8 +25,9 @@ pub(super) struct Quantiles<'a> {
 
 impl<'a> Quantiles<'a> {
     /// `total_weight`: over all ranks. Collective.
-    pub(super) fn new(comm: &Communicator, weight: &'a [f64], total_weight: f64, share: f64) -> Result<Quantiles<'a>> {
-        let is_weighted = comm.agree_any(weight.iter().any(|w| *w != 0.0 && *w != 1.0))?;
+    pub(super) fn new(comm: &Communicator, weight: &'a Column, total_weight: f64, share: f64) -> Result<Quantiles<'a>> {
+        let is_weighted = (0..weight.len()).any(|row| ![0.0, 1.0].contains(&weight.get(row)));
+        let is_weighted = comm.agree_any(is_weighted)?;
         Ok(Quantiles { weight, scale: weight_scale(is_weighted, total_weight), share })
     }
 
@@ -53,7 +55,7 @@ impl<'a> Quantiles<'a> {
                 for row in *rows {
                     let key = key_of(value(*row as usize));
                     if u64::from(key ^ found[*leaf]) >> (shift + DIGIT_BITS) == 0 {
-                        let weight = (self.weight[*row as usize] * up).round_ties_even() as u64;
+                        let weight = (self.weight.get(*row as usize) * up).round_ties_even() as u64;
                         counts[(key >> shift) as usize % N_DIGITS] += weight;
                     }
                 }
@@ -144,7 +146,8 @@ mod tests {
                         };
                         let leaves: Vec<Vec<u32>> = (0..n_leaves as usize).map(rows).collect();
                         let leaves: Vec<&[u32]> = leaves.iter().map(|rows| &rows[..]).collect();
-                        let quantiles = Quantiles::new(comm, &weight[first..end], weight.iter().sum(), share)?;
+                        let of_rows = Column::of(weight[first..end].to_vec());
+                        let quantiles = Quantiles::new(comm, &of_rows, weight.iter().sum(), share)?;
                         quantiles.of_leaves(comm, &leaves, |row| values[first + row])
                     });
                     assert!(found.unwrap().into_iter().all(|found| found == right), "{n} rows, {ranks} ranks, {share}");

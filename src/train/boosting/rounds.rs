@@ -81,18 +81,16 @@ impl<'a> Boosting<'a> {
         let loss = loss_of(boost, n_classes);
         let k = loss.n_scores();
         let weighted_y = if n_classes == 2 { vec![rows.weighted_y[1]] } else { rows.weighted_y.clone() };
-        let n_here = rows.labels.y.len();
-        let quantiles =
-            loss.leaf_quantile().map(|share| Quantiles::new(comm, &rows.labels.weight, rows.total_weight, share));
+        let n_here = rows.y.len();
+        let quantiles = loss.leaf_quantile().map(|share| Quantiles::new(comm, &rows.weight, rows.total_weight, share));
         let quantiles = quantiles.transpose()?;
         let start = match (&rows.base, &quantiles) {
             (Some(base), _) => base.boosted.start.clone(),
             (None, Some(quantiles)) => {
                 let all: Vec<u32> = (0..n_here as u32).collect();
-                let y = &rows.labels.y;
-                let first = quantiles.of_leaves(comm, &[&all], |row| y[row] as f32)?[0];
+                let first = quantiles.of_leaves(comm, &[&all], |row| rows.y.get(row) as f32)?[0];
                 // Values are looked at as 32 bits: once more, for what these cannot say of the first.
-                vec![first + quantiles.of_leaves(comm, &[&all], |row| (y[row] - first) as f32)?[0]]
+                vec![first + quantiles.of_leaves(comm, &[&all], |row| (rows.y.get(row) - first) as f32)?[0]]
             }
             (None, None) => objective(config.responds_as(), n_classes).start_scores(rows.total_weight, &weighted_y),
         };
@@ -229,15 +227,15 @@ impl<'a> Boosting<'a> {
     /// Rows of weight above 0 that this round's trees are grown on. Collective.
     fn choose_rows(&mut self, round: u64) -> Result<()> {
         let draws = FastDraws::new(Draws::new(self.seed, Stream::TreeRows), round);
-        let (share, first_row, weight) = (self.boost.row_sample, self.rows.first_row, &self.rows.labels.weight);
-        let is_taken = |row: u32| weight[row as usize] > 0.0 && draws.takes(share, first_row + u64::from(row));
+        let (share, first_row, weight) = (self.boost.row_sample, self.rows.first_row, &self.rows.weight);
+        let is_taken = |row: u32| weight.get(row as usize) > 0.0 && draws.takes(share, first_row + u64::from(row));
         self.grower.choose(self.comm, is_taken)
     }
 
     /// Gradient pairs of all rows, and the mean loss. Collective.
     fn differentiate(&mut self) -> Result<f64> {
         let k = self.loss.n_scores();
-        let (labels, loss) = (&self.rows.labels, self.loss);
+        let (rows, loss) = (self.rows, self.loss);
         let mut sums = BlockSums::new(1, self.rows.plan.n_blocks());
         let mut rest = &mut self.pairs[..];
         let mut tasks = Vec::with_capacity(self.rows.blocks.len());
@@ -249,8 +247,8 @@ impl<'a> Boosting<'a> {
         let scores = &self.scores;
         let of_blocks: Vec<f64> = tasks
             .into_par_iter()
-            .map(|(block, pairs)| {
-                let (y, weight) = (&labels.y[block.clone()], &labels.weight[block.clone()]);
+            .map_init(Default::default, |(y, weight): &mut (Vec<f64>, Vec<f64>), (block, pairs)| {
+                let (y, weight) = (rows.y.rows(block.clone(), y), rows.weight.rows(block.clone(), weight));
                 loss.pairs(y, weight, &scores[block.start * k..block.end * k], pairs)
             })
             .collect();
@@ -270,10 +268,11 @@ impl<'a> Boosting<'a> {
     /// Mean loss of the rows that were held out. Collective.
     fn valid_loss(&self) -> Result<f64> {
         let k = self.loss.n_scores();
-        let (labels, loss, scores) = (&self.rows.labels, self.loss, &self.scores);
-        let Some(held_out) = &labels.held_out else { return Err(Error::internal("no rows were held out")) };
+        let (rows, loss, scores) = (self.rows, self.loss, &self.scores);
+        let Some(held_out) = &rows.held_out else { return Err(Error::internal("no rows were held out")) };
         let of_block = |block: &Range<usize>| {
-            let (y, weight) = (&labels.y[block.clone()], &held_out[block.clone()]);
+            let (mut y, mut weight) = (Vec::new(), Vec::new());
+            let (y, weight) = (rows.y.rows(block.clone(), &mut y), held_out.rows(block.clone(), &mut weight));
             let mut pairs = vec![[0.0; 2]; block.len() * k];
             let loss = loss.pairs(y, weight, &scores[block.start * k..block.end * k], &mut pairs);
             vec![loss, weight.iter().fold(0.0, |sum, w| sum + w)]
@@ -310,10 +309,10 @@ impl<'a> Boosting<'a> {
         };
         let values = match &self.quantiles {
             Some(quantiles) => {
-                let (y, scores) = (&self.rows.labels.y, &self.scores);
+                let (y, scores) = (&self.rows.y, &self.scores);
                 let leaves = self.grower.leaf_of().rows_of_leaves(grown.n_leaves());
                 let leaves: Vec<&[u32]> = leaves.iter().map(|rows| &rows[..]).collect();
-                quantiles.of_leaves(self.comm, &leaves, |row| (y[row] - scores[row]) as f32)?
+                quantiles.of_leaves(self.comm, &leaves, |row| (y.get(row) - scores[row]) as f32)?
             }
             None => {
                 let (l1, l2) = (self.tree_config.l1, self.tree_config.l2);

@@ -1,4 +1,4 @@
-//! Ranks as processes under MPI: the only file that names rsmpi, and the only `unsafe` of the room.
+//! Ranks as processes under MPI: the only folder that names rsmpi, and the only `unsafe` of the room.
 //!
 //! It calls the C interface (`mpi::ffi`), because rsmpi's safe calls have no unequal reduce-scatter,
 //! do not check receive lengths, ignore error codes, and finalize in a destructor.
@@ -17,10 +17,13 @@ use std::time::{Duration, Instant};
 
 use mpi::ffi;
 
+mod started;
+
 use super::call::Call;
 use super::solo::check_message;
 use super::transport::{ElementType, OwnedSlice, PendingReduce, ReduceOp, Slice, SliceMut, Transport};
 use crate::error::{Error, Result};
+use started::Started;
 
 /// A reduction travels in segments of at most so many bytes; also the size of the scratch.
 const SEGMENT_BYTES: usize = 4 << 20;
@@ -508,22 +511,14 @@ impl Transport for MpiRank {
     }
 
     fn start_all_reduce(&self, buf: OwnedSlice, op: ReduceOp) -> Result<Box<dyn PendingReduce>> {
-        let mut started = Box::new(Started { sums: buf.clone(), sent: buf, requests: Vec::new() });
-        let from = raw(started.sent.as_slice_mut().as_slice());
-        let to = raw_mut(&mut started.sums.as_slice_mut());
-        let kind = from.datatype;
-        for (first, n) in segments(from.len, from.bytes, SEGMENT_BYTES) {
-            let mut request = no_request();
-            // SAFETY: `sent` and `sums` are two heap allocations of equal length owned by `Started`,
-            // which gives them out or frees them only after all requests are done.
-            let code = unsafe {
-                let (from, to) = (from.at.add(first * from.bytes).cast(), to.at.add(first * from.bytes).cast());
-                ffi::MPI_Iallreduce(from, to, count(n), kind, operator(op), self.comm, &mut request)
-            };
-            check(code, "MPI_Iallreduce")?;
-            started.requests.push(request);
+        Ok(Started::all_reduce(buf, op, self.comm)?)
+    }
+
+    fn start_reduce_scatter(&self, send: OwnedSlice, counts: &[usize], op: ReduceOp) -> Result<Box<dyn PendingReduce>> {
+        match send.len() * send.element().bytes() <= BULK_BYTES {
+            true => Ok(Started::reduce_scatter(send, counts, self.rank, op, self.comm)?),
+            false => self.finish_reduce_scatter(send, counts, op),
         }
-        Ok(started)
     }
 
     fn abort(&self, code: i32) -> ! {
@@ -574,41 +569,5 @@ impl Drop for Shared {
     fn drop(&mut self) {
         // MPI may still read the buffers of messages that nobody has taken: they are leaked.
         self.outbox.get_mut().drain(..).for_each(std::mem::forget);
-    }
-}
-
-/// An all-reduce under way, with its buffers.
-struct Started {
-    sent: OwnedSlice,
-    sums: OwnedSlice,
-    requests: Vec<ffi::MPI_Request>,
-}
-
-impl Started {
-    fn complete(&mut self) -> Result<()> {
-        for mut request in self.requests.drain(..) {
-            // SAFETY: the request came from MPI_Iallreduce, is waited for once, and its buffers are
-            // alive in self.
-            check(unsafe { ffi::MPI_Wait(&mut request, ffi::RSMPI_STATUS_IGNORE) }, "MPI_Wait")?;
-        }
-        Ok(())
-    }
-}
-
-impl PendingReduce for Started {
-    fn wait(mut self: Box<Self>) -> Result<OwnedSlice> {
-        self.complete()?;
-        Ok(std::mem::replace(&mut self.sums, ElementType::U8.empty()))
-    }
-}
-
-impl Drop for Started {
-    fn drop(&mut self) {
-        let ended = self.requests.is_empty() || (is_running() && self.complete().is_ok());
-        if !ended {
-            // MPI may still write there: better leaked than freed.
-            std::mem::forget(std::mem::replace(&mut self.sent, ElementType::U8.empty()));
-            std::mem::forget(std::mem::replace(&mut self.sums, ElementType::U8.empty()));
-        }
     }
 }

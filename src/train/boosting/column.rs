@@ -1,0 +1,81 @@
+//! A number of each row in as few bytes as say it exactly.
+
+use std::ops::Range;
+
+/// Targets or weights of a rank's rows: what comes out is what went in, bit for bit.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Column {
+    /// So many rows with the same number.
+    Same(f64, usize),
+    F32(Vec<f32>),
+    F64(Vec<f64>),
+}
+
+impl Column {
+    pub(super) fn of(values: Vec<f64>) -> Column {
+        let is = |one: f64, other: f64| one.to_bits() == other.to_bits();
+        if let Some(first) = values.first().filter(|first| values.iter().all(|value| is(*value, **first))) {
+            return Column::Same(*first, values.len());
+        }
+        match values.iter().all(|value| is(f64::from(*value as f32), *value)) {
+            true => Column::F32(values.into_iter().map(|value| value as f32).collect()),
+            false => Column::F64(values),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Column::Same(_, n) => *n,
+            Column::F32(values) => values.len(),
+            Column::F64(values) => values.len(),
+        }
+    }
+
+    #[inline]
+    pub(super) fn get(&self, row: usize) -> f64 {
+        match self {
+            Column::Same(value, _) => *value,
+            Column::F32(values) => values[row].into(),
+            Column::F64(values) => values[row],
+        }
+    }
+
+    /// Of some rows.
+    ///
+    /// * `room`: for those that have to be made.
+    pub(super) fn rows<'c>(&'c self, rows: Range<usize>, room: &'c mut Vec<f64>) -> &'c [f64] {
+        room.clear();
+        match self {
+            Column::Same(value, _) => room.resize(rows.len(), *value),
+            Column::F32(values) => room.extend(values[rows].iter().map(|value| f64::from(*value))),
+            Column::F64(values) => return &values[rows],
+        }
+        room
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_out_is_what_went_in() {
+        let cases: [(&[f64], fn(&Column) -> bool); 7] = [
+            (&[], |column| matches!(column, Column::F32(_))),
+            (&[1.0; 5], |column| matches!(column, Column::Same(..))),
+            (&[0.0, -0.0], |column| matches!(column, Column::F32(_))),
+            (&[1.0, 2.5, -1e30f32 as f64], |column| matches!(column, Column::F32(_))),
+            (&[1.0, 0.1], |column| matches!(column, Column::F64(_))),
+            (&[1e-300, 1.0], |column| matches!(column, Column::F64(_))),
+            (&[16_777_217.0, 1.0], |column| matches!(column, Column::F64(_))),
+        ];
+        for (values, is_right) in cases {
+            let column = Column::of(values.to_vec());
+            assert!(is_right(&column), "{column:?}");
+            let bits = |values: &[f64]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+            assert_eq!(column.len(), values.len());
+            assert_eq!(bits(column.rows(0..values.len(), &mut Vec::new())), bits(values));
+            assert_eq!(bits(&(0..values.len()).map(|row| column.get(row)).collect::<Vec<_>>()), bits(values));
+        }
+    }
+}
