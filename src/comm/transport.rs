@@ -99,6 +99,10 @@ macro_rules! element_types {
             pub fn len(&self) -> usize { match self { $(OwnedSlice::$variant(s) => s.len()),* } }
             pub fn element(&self) -> ElementType { match self { $(OwnedSlice::$variant(_) => ElementType::$variant),* } }
             pub fn as_slice_mut(&mut self) -> SliceMut<'_> { match self { $(OwnedSlice::$variant(s) => SliceMut::$variant(s)),* } }
+            /// The values from `at` on, which are then gone from here.
+            fn split_off(&mut self, at: usize) -> OwnedSlice {
+                match self { $(OwnedSlice::$variant(s) => OwnedSlice::$variant(s.split_off(at))),* }
+            }
             /// Adds the values of `tail` at the end; the types must be the same.
             pub fn append(&mut self, tail: &OwnedSlice) {
                 match (self, tail) {
@@ -135,6 +139,18 @@ element_types! {
 }
 
 impl OwnedSlice {
+    /// Combines equal parts, element by element, into one.
+    pub fn combine_parts(mut self, parts: usize, op: ReduceOp) -> OwnedSlice {
+        let n = self.len() / parts.max(1);
+        for part in (1..parts).rev() {
+            let last = self.split_off(part * n);
+            let mut before = self.split_off((part - 1) * n);
+            before.reduce(&last, op);
+            self.append(&before);
+        }
+        self
+    }
+
     /// Combines `other` into this, element by element.
     ///
     /// # Panics

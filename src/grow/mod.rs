@@ -219,7 +219,7 @@ impl Grower {
             let Some((node, leaf)) = queue.first() else { break };
             if nodes[node].children.is_none() {
                 let room = self.config.max_leaves - leaves.len();
-                let batch = queue.first_unsplit(&nodes, BATCH.min(room));
+                let batch = queue.first_unsplit(&nodes, BATCH, room.div_ceil(2));
                 self.split_ahead(comm, scale, &columns, &mut nodes, &batch)?;
             }
             queue.pop();

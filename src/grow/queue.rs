@@ -36,9 +36,10 @@ impl Queue {
         self.leaves.pop_first();
     }
 
-    /// Nodes of the next leaves that have no children yet, at most `n`.
-    pub(super) fn first_unsplit(&self, nodes: &[Node], n: usize) -> Vec<usize> {
-        let unsplit = self.leaves.values().map(|(node, _)| *node).filter(|node| nodes[*node].children.is_none());
+    /// Nodes of the next leaves that have no children yet, at most `n`, among the first `of_first`.
+    pub(super) fn first_unsplit(&self, nodes: &[Node], n: usize, of_first: usize) -> Vec<usize> {
+        let next = self.leaves.values().take(of_first);
+        let unsplit = next.map(|(node, _)| *node).filter(|node| nodes[*node].children.is_none());
         unsplit.take(n).collect()
     }
 }

@@ -515,7 +515,8 @@ impl Transport for MpiRank {
     }
 
     fn start_reduce_scatter(&self, send: OwnedSlice, counts: &[usize], op: ReduceOp) -> Result<Box<dyn PendingReduce>> {
-        match send.len() * send.element().bytes() <= BULK_BYTES {
+        let most = counts.iter().max().map_or(0, |n| n * self.size);
+        match most * send.element().bytes() <= BULK_BYTES {
             true => Ok(Started::reduce_scatter(send, counts, self.rank, op, self.comm)?),
             false => self.finish_reduce_scatter(send, counts, op),
         }

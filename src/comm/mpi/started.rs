@@ -5,26 +5,39 @@ use std::os::raw::c_int;
 use mpi::ffi;
 
 use super::super::transport::{ElementType, OwnedSlice, PendingReduce, ReduceOp};
-use super::{SEGMENT_BYTES, check, count, is_running, no_request, operator, raw, raw_mut, segments};
+use super::{SEGMENT_BYTES, check, count, is_running, no_request, operator, raw, raw_mut, segments, starts};
 use crate::error::Result;
 
 /// A reduction with all that MPI reads and writes.
 pub(super) struct Started {
     sent: OwnedSlice,
-    sums: OwnedSlice,
-    /// Of a reduce-scatter: elements of each rank.
-    counts: Vec<c_int>,
+    received: OwnedSlice,
+    /// Elements to and from each rank, and where they begin.
+    places: [Vec<c_int>; 4],
+    /// What was received is to be combined, in so many equal parts.
+    parts: usize,
+    op: ReduceOp,
     requests: Vec<ffi::MPI_Request>,
 }
 
 impl Started {
+    fn new(
+        sent: OwnedSlice,
+        received: OwnedSlice,
+        places: [Vec<c_int>; 4],
+        parts: usize,
+        op: ReduceOp,
+    ) -> Box<Started> {
+        Box::new(Started { sent, received, places, parts, op, requests: Vec::new() })
+    }
+
     pub(super) fn all_reduce(buf: OwnedSlice, op: ReduceOp, comm: ffi::MPI_Comm) -> Result<Box<Started>> {
-        let mut started = Box::new(Started { sums: buf.clone(), sent: buf, counts: Vec::new(), requests: Vec::new() });
+        let mut started = Started::new(buf.clone(), buf, Default::default(), 1, op);
         let from = raw(started.sent.as_slice_mut().as_slice());
-        let to = raw_mut(&mut started.sums.as_slice_mut());
+        let to = raw_mut(&mut started.received.as_slice_mut());
         for (first, n) in segments(from.len, from.bytes, SEGMENT_BYTES) {
             let mut request = no_request();
-            // SAFETY: `sent` and `sums` are two heap allocations of equal length owned by `Started`,
+            // SAFETY: `sent` and `received` are two heap allocations of equal length owned by `Started`,
             // which gives them out or frees them only after all requests are done.
             let code = unsafe {
                 let (from_at, to_at) = (from.at.add(first * from.bytes).cast(), to.at.add(first * from.bytes).cast());
@@ -36,7 +49,10 @@ impl Started {
         Ok(started)
     }
 
-    /// * `counts`: Σ counts elements are sent, and `counts[rank]` come back. Equal on all ranks, and far below 2³¹.
+    /// Every rank sends every other one its part, and combines what it gets: as many bytes as a reduce-scatter, while the libraries'
+    /// own (`MPI_Ireduce_scatter`) sends all to one rank first.
+    ///
+    /// * `counts`: Σ counts elements are sent, and `counts[rank]` come from each rank. Equal on all ranks, and far below 2³¹.
     pub(super) fn reduce_scatter(
         send: OwnedSlice,
         counts: &[usize],
@@ -44,20 +60,34 @@ impl Started {
         op: ReduceOp,
         comm: ffi::MPI_Comm,
     ) -> Result<Box<Started>> {
-        let sums = send.element().zeros(counts[rank]);
-        let counts = counts.iter().map(|&n| count(n)).collect();
-        let mut started = Box::new(Started { sent: send, sums, counts, requests: Vec::new() });
+        let (n, size) = (counts[rank], counts.len());
+        let as_ints = |values: &[usize]| values.iter().map(|&n| count(n)).collect::<Vec<c_int>>();
+        let from_each = vec![n; size];
+        let places = [as_ints(counts), as_ints(&starts(counts)), as_ints(&from_each), as_ints(&starts(&from_each))];
+        let received = send.element().zeros(n * size);
+        let mut started = Started::new(send, received, places, size, op);
         let from = raw(started.sent.as_slice_mut().as_slice());
-        let to = raw_mut(&mut started.sums.as_slice_mut());
+        let to = raw_mut(&mut started.received.as_slice_mut());
         let mut request = no_request();
-        // SAFETY: as above; `Communicator` checked that `sent` holds Σ counts elements, and `sums` holds counts[rank]. The counts are
-        // owned by `Started` too.
+        // SAFETY: as above; `Communicator` checked that `sent` holds Σ counts elements, and `received` holds counts[rank] for each rank.
+        // Counts and places are owned by `Started` too.
         let code = unsafe {
-            let counts = started.counts.as_ptr();
-            let (from_at, to_at) = (from.at.cast(), to.at.cast());
-            ffi::MPI_Ireduce_scatter(from_at, to_at, counts, from.datatype, operator(op), comm, &mut request)
+            let [counts, starts, from_each, starts_of_each] = started.places.each_ref().map(|places| places.as_ptr());
+            let (from_at, to_at, kind) = (from.at.cast(), to.at.cast(), from.datatype);
+            ffi::MPI_Ialltoallv(
+                from_at,
+                counts,
+                starts,
+                kind,
+                to_at,
+                from_each,
+                starts_of_each,
+                kind,
+                comm,
+                &mut request,
+            )
         };
-        check(code, "MPI_Ireduce_scatter")?;
+        check(code, "MPI_Ialltoallv")?;
         started.requests.push(request);
         Ok(started)
     }
@@ -74,7 +104,8 @@ impl Started {
 impl PendingReduce for Started {
     fn wait(mut self: Box<Self>) -> Result<OwnedSlice> {
         self.complete()?;
-        Ok(std::mem::replace(&mut self.sums, ElementType::U8.empty()))
+        let received = std::mem::replace(&mut self.received, ElementType::U8.empty());
+        Ok(received.combine_parts(self.parts, self.op))
     }
 
     fn progress(&mut self) -> Result<()> {
@@ -93,8 +124,8 @@ impl Drop for Started {
         if !ended {
             // MPI may still write there: better leaked than freed.
             std::mem::forget(std::mem::replace(&mut self.sent, ElementType::U8.empty()));
-            std::mem::forget(std::mem::replace(&mut self.sums, ElementType::U8.empty()));
-            std::mem::forget(std::mem::take(&mut self.counts));
+            std::mem::forget(std::mem::replace(&mut self.received, ElementType::U8.empty()));
+            std::mem::forget(std::mem::take(&mut self.places));
         }
     }
 }

@@ -60,18 +60,24 @@ mod tests {
 
     #[test]
     fn what_comes_out_is_what_went_in() {
-        let cases: [(&[f64], fn(&Column) -> bool); 7] = [
-            (&[], |column| matches!(column, Column::F32(_))),
-            (&[1.0; 5], |column| matches!(column, Column::Same(..))),
-            (&[0.0, -0.0], |column| matches!(column, Column::F32(_))),
-            (&[1.0, 2.5, -1e30f32 as f64], |column| matches!(column, Column::F32(_))),
-            (&[1.0, 0.1], |column| matches!(column, Column::F64(_))),
-            (&[1e-300, 1.0], |column| matches!(column, Column::F64(_))),
-            (&[16_777_217.0, 1.0], |column| matches!(column, Column::F64(_))),
+        // Values and the bytes of each.
+        let cases: [(&[f64], usize); 7] = [
+            (&[], 4),
+            (&[1.0; 5], 0),
+            (&[0.0, -0.0], 4),
+            (&[1.0, 2.5, -1e30f32 as f64], 4),
+            (&[1.0, 0.1], 8),
+            (&[1e-300, 1.0], 8),
+            (&[16_777_217.0, 1.0], 8),
         ];
-        for (values, is_right) in cases {
+        for (values, bytes) in cases {
             let column = Column::of(values.to_vec());
-            assert!(is_right(&column), "{column:?}");
+            let found = match &column {
+                Column::Same(..) => 0,
+                Column::F32(_) => 4,
+                Column::F64(_) => 8,
+            };
+            assert_eq!(found, bytes, "{column:?}");
             let bits = |values: &[f64]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
             assert_eq!(column.len(), values.len());
             assert_eq!(bits(column.rows(0..values.len(), &mut Vec::new())), bits(values));
