@@ -153,7 +153,8 @@ pub struct MemoryFlags {
     /// that does not fit is read from disk for every pass. Default: what it takes.
     #[arg(long, value_name = "SIZE", value_parser = memory_size)]
     pub max_memory: Option<u64>,
-    /// Folder on a disk of each node for decoded rows of a table that does not fit: every chunk is then decoded once.
+    /// Folder on a disk of each node for a table that does not fit: its decoded rows, so that every chunk is decoded once; bin
+    /// numbers of boost. Default: nowhere; of boost, the folder for temporary files.
     #[arg(long, value_name = "DIR")]
     pub scratch: Option<PathBuf>,
 }

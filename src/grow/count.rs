@@ -1,7 +1,7 @@
 //! The inner loop: the pairs of some rows, added up by the bytes of their records, and from bytes to the bins of features.
 
 use super::histogram::Bins;
-use super::layout::{Layout, Word};
+use super::layout::{Layout, Place, SHARED_BINS, Word};
 use super::pair::Sums;
 
 /// Values of a byte.
@@ -92,16 +92,20 @@ pub(super) fn add_to(bins: &mut Bins, counter: &Counter, layout: &Layout, offset
             add_words(&mut bins.words[of_feature(feature)], sums);
             continue;
         }
-        for feature in features {
-            let place = layout.places[*feature];
-            // Values of the byte with the same bin: runs of `step`, `step · n_bins` apart.
-            let mut of_bins = [0u64; VALUES];
-            for runs in sums.chunks(place.step * place.n_bins) {
-                for (sum, run) in of_bins.iter_mut().zip(runs.chunks(place.step)) {
-                    *sum = run.iter().fold(*sum, |sum, word| sum.wrapping_add(*word));
-                }
+        // The last feature changes least often along the values of a byte; once it is added up, the others are what is left.
+        let mut left = *sums;
+        for feature in features.iter().rev() {
+            let Place { step, n_bins, .. } = layout.places[*feature];
+            let of_bytes = &mut left[..step * n_bins];
+            let mut of_bins = [0u64; SHARED_BINS];
+            for (sum, run) in of_bins.iter_mut().zip(of_bytes.chunks(step)) {
+                *sum = run.iter().fold(0, |sum, word| sum.wrapping_add(*word));
             }
             add_words(&mut bins.words[of_feature(*feature)], &of_bins);
+            let (first, others) = of_bytes.split_at_mut(step);
+            for run in others.chunks(step) {
+                first.iter_mut().zip(run).for_each(|(sum, word)| *sum = sum.wrapping_add(*word));
+            }
         }
     }
     for (feature, sums) in layout.wide.iter().zip(&counter.of_wide) {

@@ -6,7 +6,7 @@ use crate::data::binned::FeatureBins;
 /// A feature of more bins has two bytes.
 const BYTE_BINS: usize = 256;
 /// Features of no more bins share a byte as long as all their combinations fit in it: one addition then counts all of them.
-const SHARED_BINS: usize = 16;
+pub(super) const SHARED_BINS: usize = 16;
 /// Records are a whole number of words.
 pub(super) type Word = [u8; 8];
 

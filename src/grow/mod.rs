@@ -3,7 +3,7 @@
 //! In:    [`Records`] of binned rows, a gradient pair of every row and a [`Communicator`].
 //! Out:   a [`Grown`] tree whose leaves have no values yet, and which rows are in which leaf.
 //! Talks: three times for some leaves together, only in `sync.rs`.
-//! Never: files, flags, losses, shrinkage.
+//! Never: names of files, flags, losses, shrinkage.
 //!
 //! Rows are partitioned, so every rank holds all features of its rows and moves them without asking anybody. Sums over rows are of
 //! integers: whichever child's histogram is counted and whichever is the difference, however rows are cut, the bits are the same.

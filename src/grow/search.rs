@@ -70,8 +70,9 @@ impl Splitter {
     }
 }
 
-/// Bins whose gains are computed together.
+/// Bins whose gains are computed together, and where there are no more than a few.
 const RUN: usize = 64;
+const FEW: usize = 8;
 
 /// The best cut so far.
 #[derive(Clone, Copy)]
@@ -91,28 +92,43 @@ impl Leaf<'_> {
         let missing = feature.missing.map(|bin| bins.get(bin as usize));
         // Where nothing is missing there is nothing after the last value.
         let n_cuts = if missing.is_some() { n_values } else { n_values.saturating_sub(1) };
-        let mut best: Option<Cut> = None;
-        let mut below = Sums::default();
-        for first in (0..n_cuts).step_by(RUN) {
-            let n = RUN.min(n_cuts - first);
-            let mut lefts = [Sums::default(); RUN];
-            for (at, left) in lefts[..n].iter_mut().enumerate() {
-                below = below + bins.get(first + at);
-                *left = below;
-            }
-            self.best_of_run(feature, first, &lefts[..n], missing, &mut best);
-            // Nothing that comes later leaves enough on the right.
-            if !self.is_enough(self.right_of(below)) {
-                break;
-            }
-        }
+        let best = match n_cuts {
+            0..=FEW => self.best_cut::<FEW>(feature, bins, n_cuts, missing),
+            _ => self.best_cut::<RUN>(feature, bins, n_cuts, missing),
+        };
         let Cut { gain, bin, missing_left, left } = best?;
         let (feature, bin, missing) = (feature.number, bin as u32, feature.missing);
         Some(Split { gain, feature, bin, missing, missing_left, left, left_set: Vec::new() })
     }
 
+    /// Bins in runs of N.
+    fn best_cut<const N: usize>(
+        &self,
+        feature: &Feature,
+        bins: BinsPart<'_>,
+        n_cuts: usize,
+        missing: Option<Sums>,
+    ) -> Option<Cut> {
+        let mut best: Option<Cut> = None;
+        let mut below = Sums::default();
+        for first in (0..n_cuts).step_by(N) {
+            let n = N.min(n_cuts - first);
+            let mut lefts = [Sums::default(); N];
+            for (at, left) in lefts[..n].iter_mut().enumerate() {
+                below = below + bins.get(first + at);
+                *left = below;
+            }
+            self.best_of_run::<N>(feature, first, &lefts[..n], missing, &mut best);
+            // Nothing that comes later leaves enough on the right.
+            if !self.is_enough(self.right_of(below)) {
+                break;
+            }
+        }
+        best
+    }
+
     /// * `lefts`: what is in bins up to the `first`, the next, …
-    fn best_of_run(
+    fn best_of_run<const N: usize>(
         &self,
         feature: &Feature,
         first: usize,
@@ -121,8 +137,8 @@ impl Leaf<'_> {
         best: &mut Option<Cut>,
     ) {
         // Missing values on the left come before the same cut with them on the right.
-        let with_missing = missing.map(|missing| self.gains(lefts, missing, feature.monotone));
-        let without = self.gains(lefts, Sums::default(), feature.monotone);
+        let with_missing = missing.map(|missing| self.gains::<N>(lefts, missing, feature.monotone));
+        let without = self.gains::<N>(lefts, Sums::default(), feature.monotone);
         let mut most = greatest(&without);
         if let Some(gains) = &with_missing {
             most = most.max(greatest(gains));
@@ -130,7 +146,7 @@ impl Leaf<'_> {
         if most == f64::NEG_INFINITY || best.is_some_and(|best| most <= best.gain) {
             return;
         }
-        let with_missing = with_missing.unwrap_or([f64::NEG_INFINITY; RUN]);
+        let with_missing = with_missing.unwrap_or([f64::NEG_INFINITY; N]);
         let Some(at) = (0..lefts.len()).find(|at| with_missing[*at] == most || without[*at] == most) else { return };
         let missing_left = with_missing[at] == most;
         let left = if missing_left { lefts[at] + missing.unwrap_or_default() } else { lefts[at] };
@@ -138,15 +154,15 @@ impl Leaf<'_> {
     }
 
     /// Gains of cuts with `more` on the left as well; −∞ where one is not allowed or not worth it.
-    fn gains(&self, lefts: &[Sums], more: Sums, monotone: i8) -> [f64; RUN] {
-        let mut gains = [f64::NEG_INFINITY; RUN];
+    fn gains<const N: usize>(&self, lefts: &[Sums], more: Sums, monotone: i8) -> [f64; N] {
+        let mut gains = [f64::NEG_INFINITY; N];
         if monotone != 0 || self.bounds != Bounds::default() {
             for (gain, left) in gains.iter_mut().zip(lefts) {
                 *gain = self.gain(*left + more, self.config.l2, monotone).unwrap_or(f64::NEG_INFINITY);
             }
             return gains;
         }
-        let (mut gradients, mut hessians) = ([0.0; RUN], [0.0; RUN]);
+        let (mut gradients, mut hessians) = ([0.0; N], [0.0; N]);
         for ((gradient, hessian), left) in gradients.iter_mut().zip(&mut hessians).zip(lefts) {
             let left = *left + more;
             (*gradient, *hessian) = (left.gradient as f64, left.hessian as f64);
@@ -159,7 +175,7 @@ impl Leaf<'_> {
 /// [`Leaf::gain`] without constraints: the same operations on the same numbers, none of which is as large as 2⁵³, and no branches, so
 /// that they share registers.
 #[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
-fn free_gains(leaf: &Leaf, gradients: &[f64; RUN], hessians: &[f64; RUN], gains: &mut [f64; RUN]) {
+fn free_gains(leaf: &Leaf, gradients: &[f64], hessians: &[f64], gains: &mut [f64]) {
     let [g_all, h_all, least] = [leaf.sums.gradient, leaf.sums.hessian, leaf.least_hessian].map(|sum| sum as f64);
     let (l1, l2, scale, floor, unsplit) = (leaf.config.l1, leaf.config.l2, leaf.scale, leaf.floor, leaf.unsplit);
     let score = |gradient: f64, hessian: f64| {
@@ -176,7 +192,7 @@ fn free_gains(leaf: &Leaf, gradients: &[f64; RUN], hessians: &[f64; RUN], gains:
 }
 
 /// The greatest of numbers none of which is NaN.
-fn greatest(gains: &[f64; RUN]) -> f64 {
+fn greatest(gains: &[f64]) -> f64 {
     let (eights, _) = gains.as_chunks::<8>();
     let mut most = [f64::NEG_INFINITY; 8];
     for eight in eights {
