@@ -11,6 +11,7 @@ mod column;
 mod constraints;
 mod continued;
 mod memory;
+mod pairs;
 mod quantiles;
 mod rounds;
 #[cfg(test)]

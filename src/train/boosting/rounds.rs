@@ -6,22 +6,19 @@ use super::super::{Observer, Progress, Streamed, TrainConfig};
 use super::bins::BinnedRows;
 use super::continued::is_over;
 use super::loss_of;
+use super::pairs::{Pairs, Rounding, round_pairs};
 use super::quantiles::Quantiles;
 use crate::comm::Communicator;
 use crate::config::BoostConfig;
 use crate::data::binned::FeatureBins;
 use crate::error::{Error, Result};
 use crate::exact::BlockSums;
-use crate::exact::scale::{ceil_log2, exponent_of, from_order_key, order_key, pow2};
-use crate::functions::prefetch_at;
 use crate::grow::{
-    CategoryConfig, Child, ColumnSample, Grower, Grown, LeafOfRows, Pair, PairScale, Records, Split, TreeConfig,
-    UNIT_BITS, WIDE_BITS, leaf_value,
+    CategoryConfig, Child, ColumnSample, Grower, Grown, LeafOfRows, Records, Split, TreeConfig, leaf_value,
 };
 use crate::model::{Boosted, Tree};
 use crate::objective::PairLoss;
 use crate::rng::{Draws, FastDraws, Stream};
-use multiversion::multiversion;
 use rayon::prelude::*;
 use std::ops::Range;
 use std::time::Instant;
@@ -51,21 +48,11 @@ pub(super) struct Boosting<'a> {
     tree_config: TreeConfig,
     /// (rows here, scores)
     scores: Vec<f64>,
-    /// w·∂loss, w·∂²loss: (rows here, scores)
-    pairs: Vec<[f32; 2]>,
+    /// w·∂loss, w·∂²loss, by score: of the rows here.
+    pairs: Vec<Vec<[f32; 2]>>,
     /// Of a loss whose leaves are quantiles.
     quantiles: Option<Quantiles<'a>>,
     boosted: Boosted,
-}
-
-/// Largest |gradient| and hessian of a tree's rows, as powers of two that are above them.
-#[derive(Clone, Copy)]
-struct Bounds {
-    /// None: all are 0.
-    gradient: Option<i32>,
-    hessian: Option<i32>,
-    /// The largest are so far above the others that 16 bits would say nothing of these.
-    is_heavy: bool,
 }
 
 impl<'a> Boosting<'a> {
@@ -131,7 +118,7 @@ impl<'a> Boosting<'a> {
                 Some(base) => base.scores.clone(),
                 None => start.iter().copied().cycle().take(n_here * k).collect(),
             },
-            pairs: vec![[0.0; 2]; n_here * k],
+            pairs: vec![vec![[0.0; 2]; n_here]; k],
             quantiles,
             boosted: match &rows.base {
                 Some(base) => base.boosted.clone(),
@@ -237,19 +224,26 @@ impl<'a> Boosting<'a> {
         let k = self.loss.n_scores();
         let (rows, loss) = (self.rows, self.loss);
         let mut sums = BlockSums::new(1, self.rows.plan.n_blocks());
-        let mut rest = &mut self.pairs[..];
-        let mut tasks = Vec::with_capacity(self.rows.blocks.len());
-        for block in &self.rows.blocks {
-            let (of_block, after) = rest.split_at_mut(block.len() * k);
-            tasks.push((block.clone(), of_block));
-            rest = after;
-        }
+        let mut rest: Vec<&mut [[f32; 2]]> = self.pairs.iter_mut().map(|pairs| &mut pairs[..]).collect();
+        let mut take = |n: usize| -> Vec<&mut [[f32; 2]]> {
+            rest.iter_mut().map(|rest| rest.split_off_mut(..n).unwrap_or_default()).collect()
+        };
+        let tasks: Vec<_> = self.rows.blocks.iter().map(|block| (block.clone(), take(block.len()))).collect();
         let scores = &self.scores;
         let of_blocks: Vec<f64> = tasks
             .into_par_iter()
-            .map_init(Default::default, |(y, weight): &mut (Vec<f64>, Vec<f64>), (block, pairs)| {
+            .map_init(Room::default, |Room { y, weight, pairs }, (block, mut by_score)| {
                 let (y, weight) = (rows.y.rows(block.clone(), y), rows.weight.rows(block.clone(), weight));
-                loss.pairs(y, weight, &scores[block.start * k..block.end * k], pairs)
+                let scores = &scores[block.start * k..block.end * k];
+                if let [pairs] = &mut by_score[..] {
+                    return loss.pairs(y, weight, scores, pairs);
+                }
+                pairs.resize(block.len() * k, [0.0; 2]);
+                let sum = loss.pairs(y, weight, scores, pairs);
+                for (score, of_score) in by_score.iter_mut().enumerate() {
+                    of_score.iter_mut().zip(pairs.iter().skip(score).step_by(k)).for_each(|(to, pair)| *to = *pair);
+                }
+                sum
             })
             .collect();
         of_blocks.into_iter().for_each(|loss| sums.push(vec![loss]));
@@ -289,21 +283,14 @@ impl<'a> Boosting<'a> {
     /// Grows a tree on the pairs of a class and adds it to the scores. Collective.
     fn add_tree(&mut self, number: u64, class: usize) -> Result<Tree> {
         let k = self.loss.n_scores();
-        let bounds = self.agree_bounds(class)?;
+        let pairs = Pairs { pairs: &self.pairs[class], first_row: self.rows.first_row, n_rows: self.rows.n_rows };
+        let bounds = pairs.agree_bounds(self.comm)?;
         let grown = match bounds.gradient {
             Some(_) => {
                 let draws = FastDraws::new(Draws::new(self.seed, Stream::Rounding), number);
-                let rounding = Rounding {
-                    pairs: &self.pairs,
-                    k,
-                    class,
-                    bounds,
-                    draws,
-                    first_row: self.rows.first_row,
-                    n_rows: self.rows.n_rows,
-                };
-                self.grower
-                    .grow(self.comm, number, rounding.scale(), |rows, pairs| round_pairs(&rounding, rows, pairs))?
+                let rounding = Rounding { pairs: &pairs, bounds, draws };
+                let scale = rounding.scale();
+                self.grower.grow(self.comm, number, scale, |rows, pairs| round_pairs(&rounding, rows, pairs))?
             }
             None => self.grower.one_leaf(self.comm)?,
         };
@@ -316,10 +303,8 @@ impl<'a> Boosting<'a> {
             }
             None => {
                 let (l1, l2) = (self.tree_config.l1, self.tree_config.l2);
-                self.leaf_sums(class, bounds, grown.n_leaves())?
-                    .iter()
-                    .map(|[g, h]| leaf_value(*g, *h, l1, l2))
-                    .collect()
+                let sums = pairs.leaf_sums(self.comm, bounds, self.grower.leaf_of(), grown.n_leaves())?;
+                sums.iter().map(|[g, h]| leaf_value(*g, *h, l1, l2)).collect()
             }
         };
         let within = values.into_iter().zip(&grown.bounds).map(|(value, bounds)| bounds.clamp(value));
@@ -327,176 +312,19 @@ impl<'a> Boosting<'a> {
         add_values(&mut self.scores, k, class, &values, self.grower.leaf_of());
         Ok(tree_of(&grown, &self.grower.records().features, values))
     }
+}
 
-    /// Largest |gradient| and hessian. Collective.
-    fn agree_bounds(&self, class: usize) -> Result<Bounds> {
-        let k = self.loss.n_scores();
-        let of_rows = |pairs: &[[f32; 2]]| most_of(pairs, k, class);
-        let of_tasks: Vec<[f32; 2]> = self.pairs.par_chunks(TASK_ROWS * k).map(of_rows).collect();
-        let mut keys = [order_key(0.0); 2];
-        for most in of_tasks {
-            for (key, most) in keys.iter_mut().zip(most) {
-                *key = (*key).max(order_key(f64::from(most)));
-            }
-        }
-        self.comm.all_reduce_max(&mut keys)?;
-        let most = keys.map(from_order_key);
-        if most.contains(&f64::INFINITY) {
-            return Err(Error::data(
-                "gradients are beyond 3e38: targets or weights are too large; rescale them, or ask for another --loss",
-            ));
-        }
-        let exponent = |most: f64| (most > 0.0).then(|| exponent_of(most));
-        let mut bounds = Bounds { gradient: exponent(most[0]), hessian: exponent(most[1]), is_heavy: false };
-        bounds.is_heavy = self.is_heavy(class, bounds)?;
-        Ok(bounds)
-    }
-
-    /// Whether most gradients, or most hessians, that are not 0 would have less than 2 units of 16 bits. Collective.
-    fn is_heavy(&self, class: usize, bounds: Bounds) -> Result<bool> {
-        let k = self.loss.n_scores();
-        let least = [bounds.gradient, bounds.hessian].map(|e| pow2(e.unwrap_or(0) - 14));
-        let mut counts = [0u64; 4];
-        let of_rows = |pairs: &[[f32; 2]]| sizes_of(pairs, k, class, least);
-        for of_task in self.pairs.par_chunks(TASK_ROWS * k).map(of_rows).collect::<Vec<_>>() {
-            counts.iter_mut().zip(of_task).for_each(|(count, of_task)| *count += of_task);
-        }
-        self.comm.all_reduce_sum(&mut counts)?;
-        Ok(2 * counts[0] > counts[2] || 2 * counts[1] > counts[3])
-    }
-
-    /// Σ gradient and Σ hessian of each leaf's rows, from integers that are finer than those that trees are grown on. Collective.
-    fn leaf_sums(&self, class: usize, bounds: Bounds, n_leaves: usize) -> Result<Vec<[f64; 2]>> {
-        let k = self.loss.n_scores();
-        // So many rows of so many bits make no more than 62.
-        let bits = 52.min(62 - ceil_log2(self.rows.n_rows) as i32);
-        let exponents = [bounds.gradient, bounds.hessian].map(|e| bits - 1 - e.unwrap_or(0));
-        let ups = exponents.map(pow2);
-        // Each task has sums of all leaves.
-        let task_rows = TASK_ROWS.max(4 * n_leaves);
-        let (leaf_of, pairs) = (self.grower.leaf_of(), &self.pairs);
-        let of_task = |(task, pairs): (usize, &[[f32; 2]])| {
-            let mut sums = vec![[0i64; 2]; n_leaves];
-            add_pairs(&mut sums, leaf_of, task * task_rows, pairs, k, class, ups);
-            sums
-        };
-        let mut words = vec![0u64; 2 * n_leaves];
-        for sums in pairs.par_chunks(task_rows * k).enumerate().map(of_task).collect::<Vec<_>>() {
-            words.iter_mut().zip(sums.as_flattened()).for_each(|(word, sum)| *word = word.wrapping_add(*sum as u64));
-        }
-        self.comm.all_reduce_sum(&mut words)?;
-        let [down_g, down_h] = exponents.map(|e| pow2(-e));
-        let value = |words: &[u64]| [words[0] as i64 as f64 * down_g, words[1] as i64 as f64 * down_h];
-        Ok(words.chunks_exact(2).map(value).collect())
-    }
+/// Of a block, what is not stored so.
+#[derive(Default)]
+struct Room {
+    y: Vec<f64>,
+    weight: Vec<f64>,
+    /// (rows, scores)
+    pairs: Vec<[f32; 2]>,
 }
 
 /// Rows of a task.
 const TASK_ROWS: usize = 1 << 14;
-
-/// Largest |gradient| and hessian of rows, none of which is NaN: the loss is finite.
-#[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
-fn most_of(pairs: &[[f32; 2]], k: usize, class: usize) -> [f32; 2] {
-    let larger = |one: f32, other: f32| if other > one { other } else { one };
-    let more = |most: [f32; 2], pair: &[f32; 2]| [larger(most[0], pair[0].abs()), larger(most[1], pair[1])];
-    if k > 1 {
-        return pairs[class..].iter().step_by(k).fold([0.0; 2], more);
-    }
-    let (eights, rest) = pairs.as_chunks::<8>();
-    let mut most = [[0.0; 2]; 8];
-    for eight in eights {
-        most.iter_mut().zip(eight).for_each(|(most, pair)| *most = more(*most, pair));
-    }
-    most.iter().chain(rest).fold([0.0; 2], more)
-}
-
-/// How many gradients and hessians of rows are below `least` and not 0, and how many are not 0.
-#[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
-fn sizes_of(pairs: &[[f32; 2]], k: usize, class: usize, least: [f64; 2]) -> [u64; 4] {
-    let mut counts = [0; 4];
-    for pair in pairs[class..].iter().step_by(k) {
-        for side in 0..2 {
-            let size = f64::from(pair[side].abs());
-            counts[side] += u64::from(size > 0.0 && size < least[side]);
-            counts[2 + side] += u64::from(size > 0.0);
-        }
-    }
-    counts
-}
-
-/// Pairs as integers, rounded up or down by a draw so that sums are right on average (`EXACT` 2a).
-struct Rounding<'a> {
-    pairs: &'a [[f32; 2]],
-    k: usize,
-    class: usize,
-    bounds: Bounds,
-    draws: FastDraws,
-    first_row: u64,
-    /// Of the whole table.
-    n_rows: u64,
-}
-
-impl Rounding<'_> {
-    /// Of a gradient with its sign, and of a hessian. Sums of many bits stay below 2⁵³, so that gains are of numbers that are exact.
-    fn bits(&self) -> i32 {
-        match self.bounds.is_heavy {
-            false => UNIT_BITS as i32,
-            true => (WIDE_BITS as i32).min(53 - ceil_log2(self.n_rows) as i32),
-        }
-    }
-
-    /// Doublings of gradients and hessians.
-    fn exponents(&self) -> [i32; 2] {
-        let bits = self.bits();
-        [bits - 2 - self.bounds.gradient.unwrap_or(0), bits - 1 - self.bounds.hessian.unwrap_or(0)]
-    }
-
-    fn scale(&self) -> PairScale {
-        let [gradient, hessian] = self.exponents().map(|exponent| pow2(-exponent));
-        PairScale { gradient, hessian, is_wide: self.bounds.is_heavy }
-    }
-}
-
-/// Those of some rows.
-#[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
-fn round_pairs(rounding: &Rounding, rows: &[u32], units: &mut [[Pair; 2]]) {
-    let of = |row: u32| row as usize * rounding.k + rounding.class;
-    rows.iter().for_each(|row| prefetch_at(rounding.pairs, of(*row)));
-    let [up_g, up_h] = rounding.exponents().map(pow2);
-    let most = pow2(rounding.bits() - 1) - 1.0;
-    let half = |bits: u64| (bits as u32 as f64) * (1.0 / 4_294_967_296.0);
-    for (row, unit) in rows.iter().zip(units) {
-        let [g, h] = rounding.pairs[of(*row)];
-        let drawn = rounding.draws.bits(rounding.first_row + u64::from(*row));
-        let (g, h) = (f64::from(g) * up_g + half(drawn), f64::from(h) * up_h + half(drawn >> 32));
-        let (g, h) = (g.floor().clamp(-most, most), h.floor().clamp(0.0, 2.0 * most + 1.0));
-        *unit = match rounding.bounds.is_heavy {
-            false => [Pair::new(g as i32, h as u32), Pair::default()],
-            true => Pair::digits(g as i64, h as i64),
-        };
-    }
-}
-
-/// Adds pairs as integers, each multiplied before it is rounded, to the sums of their rows' leaves.
-///
-/// * `first_row`: the number of the first row.
-#[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
-fn add_pairs(
-    sums: &mut [[i64; 2]],
-    leaf_of: &LeafOfRows,
-    first_row: usize,
-    pairs: &[[f32; 2]],
-    k: usize,
-    class: usize,
-    [up_g, up_h]: [f64; 2],
-) {
-    for (row, [g, h]) in pairs[class..].iter().step_by(k).enumerate() {
-        let Some(leaf) = leaf_of.of_taken(first_row + row) else { continue };
-        let [g_sum, h_sum] = &mut sums[leaf];
-        *g_sum = g_sum.wrapping_add((f64::from(*g) * up_g).round_ties_even() as i64);
-        *h_sum = h_sum.wrapping_add((f64::from(*h) * up_h).round_ties_even() as i64);
-    }
-}
 
 /// Adds the value of each row's leaf to its score. Rayon over rows.
 fn add_values(scores: &mut [f64], k: usize, class: usize, values: &[f64], leaf_of: &LeafOfRows) {
