@@ -208,7 +208,7 @@ struct Sampled {
     share: f64,
     features: Range<usize>,
     /// By feature.
-    values: Vec<Vec<f64>>,
+    values: Vec<Column>,
     has_missing: Vec<bool>,
 }
 
@@ -217,7 +217,7 @@ impl Sampled {
         Sampled {
             draws: FastDraws::new(Draws::new(seed, Stream::Bins), 0),
             share: SAMPLE_ROWS as f64 / n_rows.max(1) as f64,
-            values: vec![Vec::new(); features.len()],
+            values: vec![Column::default(); features.len()],
             has_missing: vec![false; features.len()],
             features,
         }
@@ -261,9 +261,12 @@ impl Sampled {
         let mut missing: Vec<i32> = self.has_missing.iter().map(|missing| i32::from(*missing)).collect();
         comm.all_reduce_max(&mut missing)?;
         let owners = deal_features(&(0..=columns.len()).collect::<Vec<_>>(), comm.size());
-        let mut mine: Vec<Vec<f64>> = Vec::new();
+        let mut mine: Vec<Column> = Vec::new();
         for (feature, values) in self.values.into_iter().enumerate() {
-            let all = if comm.size() == 1 { values } else { comm.all_gather(&values)?.values };
+            let all = match comm.size() {
+                1 => values,
+                _ => Column::of(comm.all_gather(&values.into_values())?.values),
+            };
             if owners[comm.rank()].contains(&feature) {
                 mine.push(all);
             }
@@ -272,11 +275,10 @@ impl Sampled {
         let ends: Vec<Vec<f64>> = mine
             .into_par_iter()
             .zip(of_columns)
-            .map(
-                |(values, column)| {
-                    if column.is_category { counts_of(&values, column) } else { ends_of(values, max_bins) }
-                },
-            )
+            .map(|(values, column)| {
+                let values = values.into_values();
+                if column.is_category { counts_of(&values, column) } else { ends_of(values, max_bins) }
+            })
             .collect();
         let lengths: Vec<u64> = ends.iter().map(|ends| ends.len() as u64).collect();
         let lengths = comm.all_gather(&lengths)?.values;

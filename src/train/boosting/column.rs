@@ -1,8 +1,8 @@
-//! A number of each row in as few bytes as say it exactly.
+//! Numbers in as few bytes as say them exactly.
 
 use std::ops::Range;
 
-/// Targets or weights of a rank's rows: what comes out is what went in, bit for bit.
+/// Numbers of rows: what comes out is what went in, bit for bit.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Column {
     /// So many rows with the same number.
@@ -13,13 +13,34 @@ pub(super) enum Column {
 
 impl Column {
     pub(super) fn of(values: Vec<f64>) -> Column {
-        let is = |one: f64, other: f64| one.to_bits() == other.to_bits();
-        if let Some(first) = values.first().filter(|first| values.iter().all(|value| is(*value, **first))) {
+        if let Some(first) = values.first()
+            && values.iter().all(|value| value.to_bits() == first.to_bits())
+        {
             return Column::Same(*first, values.len());
         }
-        match values.iter().all(|value| is(f64::from(*value as f32), *value)) {
+        match values.iter().all(|value| is_narrow(*value)) {
             true => Column::F32(values.into_iter().map(|value| value as f32).collect()),
             false => Column::F64(values),
+        }
+    }
+
+    pub(super) fn push(&mut self, value: f64) {
+        match self {
+            Column::F32(values) if is_narrow(value) => values.push(value as f32),
+            Column::F64(values) => values.push(value),
+            _ => {
+                let mut values = std::mem::take(self).into_values();
+                values.push(value);
+                *self = Column::F64(values);
+            }
+        }
+    }
+
+    pub(super) fn into_values(self) -> Vec<f64> {
+        match self {
+            Column::Same(value, n) => vec![value; n],
+            Column::F32(values) => values.into_iter().map(f64::from).collect(),
+            Column::F64(values) => values,
         }
     }
 
@@ -54,6 +75,17 @@ impl Column {
     }
 }
 
+impl Default for Column {
+    fn default() -> Column {
+        Column::F32(Vec::new())
+    }
+}
+
+/// Whether 32 bits say it.
+fn is_narrow(value: f64) -> bool {
+    f64::from(value as f32).to_bits() == value.to_bits()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,6 +112,10 @@ mod tests {
             assert_eq!(found, bytes, "{column:?}");
             let bits = |values: &[f64]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
             assert_eq!(column.len(), values.len());
+            let mut pushed = Column::default();
+            values.iter().for_each(|value| pushed.push(*value));
+            assert!(matches!(pushed, Column::F64(_)) == (bytes == 8) && bits(&pushed.into_values()) == bits(values));
+            assert_eq!(bits(&column.clone().into_values()), bits(values));
             assert_eq!(bits(column.rows(0..values.len(), &mut Vec::new())), bits(values));
             assert_eq!(bits(&(0..values.len()).map(|row| column.get(row)).collect::<Vec<_>>()), bits(values));
         }
