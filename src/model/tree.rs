@@ -102,11 +102,12 @@ pub struct Importance {
     pub cover: u64,
 }
 
-/// Whether a category is in a set. What is no whole number of 0 or more is in none.
+/// Whether a category is in a set. What is behind the point is cut off, as LightGBM's models expect; those of training are whole
+/// numbers of 0 or more. NaN and what is −1 or less are in none.
 #[inline]
 pub(super) fn is_in(set: &[u64], value: f64) -> bool {
     let category = value as u64;
-    category as f64 == value && set.get((category / 64) as usize).is_some_and(|word| word >> (category % 64) & 1 == 1)
+    value > -1.0 && set.get((category / 64) as usize).is_some_and(|word| word >> (category % 64) & 1 == 1)
 }
 
 /// Score c of a row is `start[c]` plus the leaf values of the trees of class c, added in the order of the rounds.
@@ -202,7 +203,9 @@ mod tests {
             (65.0, 0),
             (0.0, 1),
             (64.0, 1),
-            (3.5, 1),
+            (3.5, 0),
+            (65.999, 0),
+            (66.0, 1),
             (-3.0, 1),
             (1e300, 1),
             (f64::NAN, 1),

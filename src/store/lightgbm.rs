@@ -66,7 +66,11 @@ pub fn to_text(model: &Model) -> Result<String> {
     for (n, name) in counts {
         let _ = writeln!(text, "{name}={n}");
     }
-    text.push_str("\nparameters:\nend of parameters\n\npandas_categorical:null\n");
+    text.push_str("\nparameters:\n");
+    if let Some((name, value)) = parameters_of(boost) {
+        let _ = writeln!(text, "[{name}: {value}]");
+    }
+    text.push_str("end of parameters\n\npandas_categorical:null\n");
     Ok(text)
 }
 
@@ -112,6 +116,15 @@ fn objective_of(boost: &BoostConfig, k: usize) -> String {
         BoostLoss::Tweedie => "tweedie".to_string(),
         BoostLoss::Auto | BoostLoss::Logistic if k == 1 => "binary sigmoid:1".to_string(),
         BoostLoss::Auto | BoostLoss::Logistic => format!("multiclass num_class:{k}"),
+    }
+}
+
+/// What its form says of a loss behind the trees.
+fn parameters_of(boost: &BoostConfig) -> Option<(&'static str, f64)> {
+    match boost.loss {
+        BoostLoss::Huber | BoostLoss::Quantile => Some(("alpha", boost.alpha)),
+        BoostLoss::Tweedie => Some(("tweedie_variance_power", boost.tweedie_power)),
+        _ => None,
     }
 }
 
@@ -211,6 +224,9 @@ pub fn from_text(text: &str) -> Result<Model> {
             return Err(Error::data(format!("says '{flag}', which cannot be kept here")));
         }
     }
+    if !text.lines().any(|line| line.trim() == "end of trees") {
+        return Err(Error::data("is cut off: it has no line 'end of trees'; copy the file again"));
+    }
     let k: usize = header.number("num_tree_per_iteration")?;
     let n_features = header.number::<i64>("max_feature_idx")?.checked_add(1).and_then(|n| usize::try_from(n).ok());
     let n_features = n_features.ok_or_else(|| header.wrong("max_feature_idx", "a number of features"))?;
@@ -220,8 +236,11 @@ pub fn from_text(text: &str) -> Result<Model> {
     }
     let (loss, n_classes) = loss_of(header.text("objective")?, k)?;
     let trees: Vec<Tree> = sections.map(|section| tree_of(section, n_features)).collect::<Result<_>>()?;
-    if k == 0 || !trees.len().is_multiple_of(k) {
+    if k == 0 || trees.is_empty() || !trees.len().is_multiple_of(k) {
         return Err(Error::data(format!("has {} trees, which are not rounds of {k}", trees.len())));
+    }
+    if header.values.contains_key("tree_sizes") && header.words("tree_sizes")?.len() != trees.len() {
+        return Err(header.wrong("tree_sizes", &format!("the sizes of {} trees, which is what follows", trees.len())));
     }
     let n_rows = trees.first().map_or(0, |tree| tree.leaf_rows.iter().fold(0, |sum: u64, n| sum.saturating_add(*n)));
     let columns = names.iter().enumerate().map(|(at, name)| {
@@ -229,7 +248,8 @@ pub fn from_text(text: &str) -> Result<Model> {
         let name = if *name == format!("Column_{at}") { format!("X[{at}]") } else { name.to_string() };
         ColumnCode::new(name, ColumnKind::Wide)
     });
-    let boost = BoostConfig { loss, rounds: (trees.len() / k).max(1) as u64, ..BoostConfig::default() };
+    let mut boost = BoostConfig { loss, rounds: (trees.len() / k) as u64, ..BoostConfig::default() };
+    read_parameters(&mut boost, text)?;
     let config = TrainConfig { boost: Some(boost), ..TrainConfig::of(Kind::Boost) };
     let target = match n_classes {
         0 => TargetCoding::Number,
@@ -277,6 +297,27 @@ fn loss_of(objective: &str, k: usize) -> Result<(BoostLoss, usize)> {
              poisson, gamma, tweedie, binary and multiclass are known"
         ))),
     }
+}
+
+/// What the text says of a loss behind the trees, in lines `[name: value]`; where it says nothing, its defaults are ours.
+fn read_parameters(boost: &mut BoostConfig, text: &str) -> Result<()> {
+    let Some((name, _)) = parameters_of(boost) else { return Ok(()) };
+    let begin = format!("[{name}: ");
+    let Some(word) = text.lines().find_map(|line| line.trim().strip_prefix(&begin)?.strip_suffix(']')) else {
+        return Ok(());
+    };
+    let is_right = |value: &f64| match boost.loss {
+        BoostLoss::Huber => *value > 0.0 && value.is_finite(),
+        BoostLoss::Quantile => *value > 0.0 && *value < 1.0,
+        _ => *value > 1.0 && *value < 2.0,
+    };
+    let value = word.parse().ok().filter(is_right);
+    let value = value.ok_or_else(|| Error::data(format!("says '{name}: {word}', which cannot be kept here")))?;
+    match boost.loss {
+        BoostLoss::Tweedie => boost.tweedie_power = value,
+        _ => boost.alpha = value,
+    }
+    Ok(())
 }
 
 /// Lines `name=value`.
@@ -352,7 +393,8 @@ fn tree_of(text: &str, n_features: usize) -> Result<Tree> {
         if decision & CATEGORIES != 0 {
             // The threshold is the number of a set.
             let at = *threshold as usize;
-            let range = bounds.get(at).zip(bounds.get(at + 1)).and_then(|(from, to)| words.get(*from..*to));
+            let range = bounds.get(at..).and_then(|bounds| bounds.first_chunk());
+            let range = range.and_then(|[from, to]| words.get(*from..*to));
             let set = range.filter(|set| !set.is_empty()).ok_or_else(|| section.wrong("cat_boundaries", "sets"))?;
             let word = |pair: &[u32]| u64::from(pair[0]) | pair.get(1).map_or(0, |high| u64::from(*high) << 32);
             tree.left_set.push(set.chunks(2).map(word).collect());
@@ -503,6 +545,48 @@ mod tests {
     }
 
     #[test]
+    fn what_a_loss_is_set_to_is_written_and_read() {
+        let mut model = from_text(text_of(&told()[0])).unwrap();
+        let settings = [
+            (BoostLoss::Quantile, 0.3, 1.5, "alpha: 7"),
+            (BoostLoss::Huber, 2.5, 1.5, "alpha: 0"),
+            (BoostLoss::Tweedie, 0.9, 1.25, "tweedie_variance_power: 2"),
+        ];
+        for (loss, alpha, tweedie_power, wrong) in settings {
+            let boost = BoostConfig { loss, alpha, tweedie_power, rounds: 3, ..BoostConfig::default() };
+            model.config.boost = Some(boost.clone());
+            let text = to_text(&model).unwrap();
+            let again = from_text(&text).unwrap().config.boost.unwrap();
+            assert_eq!((again.loss, again.alpha, again.tweedie_power), (loss, alpha, tweedie_power));
+            let (name, _) = wrong.split_once(' ').unwrap();
+            let right = text.lines().find(|line| line.starts_with(&format!("[{name}"))).unwrap();
+            let error = from_text(&text.replace(right, &format!("[{wrong}]"))).expect_err(wrong).to_string();
+            assert!(error.contains(wrong), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_text_that_was_cut_off_or_lost_trees_is_refused() {
+        let text = text_of(&told()[0]).to_string();
+        let at = |tree: usize| text.find(&format!("Tree={tree}\n")).unwrap();
+        let last = text.find("end of trees").unwrap();
+        let lost = format!("{}{}", &text[..at(1)], &text[at(2)..]);
+        for (case, message) in [
+            (text[..at(2)].to_string(), "cut off"),
+            (text[..last].to_string(), "cut off"),
+            (lost, "'tree_sizes' of the header"),
+            (format!("{}\nend of trees\n", &text[..at(0)]), "has 0 trees"),
+        ] {
+            let error = from_text(&case).expect_err(message).to_string();
+            assert!(error.contains(message), "{message}: {error}");
+        }
+        // No more classes are believed than there are trees.
+        let header = text[..at(0)].replace("num_tree_per_iteration=1", "num_tree_per_iteration=100000000000");
+        let header = header.replace("objective=binary sigmoid:1", "objective=multiclass");
+        assert!(from_text(&format!("{header}\nend of trees\n")).is_err());
+    }
+
+    #[test]
     fn what_would_predict_otherwise_is_refused() {
         let text = text_of(&told()[0]).to_string();
         let broken: [(&str, &str, &str); 12] = [
@@ -525,6 +609,9 @@ mod tests {
             assert!(error.contains(message), "{message}: {error}");
         }
         assert!(from_text("").is_err());
+        let sets = "num_cat=1\ncat_boundaries=0 1\ncat_threshold=1\ndecision_type=1 ";
+        let far = text.replacen("threshold=", "threshold=1e300 ", 1).replacen("decision_type=", sets, 1);
+        assert!(from_text(&far).expect_err("no set has this number").to_string().contains("sets"));
     }
 
     #[test]
