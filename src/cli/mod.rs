@@ -8,6 +8,7 @@
 mod flags;
 mod print;
 mod resolve;
+mod tree;
 
 use crate::comm::{Communicator, World, launcher_size, run_world};
 use crate::data::convert::ConvertOptions;

@@ -1,6 +1,7 @@
 //! What people and programs read: tables for the ones, one JSON object per line (`event` first) for the others.
 
 use super::resolve::TrainJob;
+use super::tree::{categories_of, drawn};
 use crate::comm::Traffic;
 use crate::config::Kind;
 use crate::data::convert::ConvertReport;
@@ -9,7 +10,7 @@ use crate::data::hdf5::repack::RepackReport;
 use crate::doctor::{Diagnosis, list_cores};
 use crate::error::{Error, Result};
 use crate::metric::Metrics;
-use crate::model::{Boosted, Scores, Tree};
+use crate::model::{Boosted, Scores};
 use crate::predict::PredictReport;
 use crate::report::print_line;
 use crate::store::ModelFile;
@@ -238,10 +239,10 @@ impl Printer {
                     "tree {number} of {}, round {}{class}: {leaves}\n{}",
                     boosted.trees.len(),
                     number / k,
-                    drawn(tree, &features)
+                    drawn(tree, &model.preprocess.columns, &features)
                 )
             },
-            || json!({"event": "tree", "number": number, "features": features, "tree": tree}),
+            || json!({"event": "tree", "number": number, "features": features, "categories": categories_of(&model.preprocess.columns), "tree": tree}),
         );
         Ok(())
     }
@@ -447,7 +448,7 @@ fn names(paths: &[PathBuf]) -> Vec<String> {
     paths.iter().map(|path| path.display().to_string()).collect()
 }
 
-fn count(n: impl std::fmt::Display, what: &str) -> String {
+pub(super) fn count(n: impl std::fmt::Display, what: &str) -> String {
     let n = n.to_string();
     if n == "1" { format!("1 {what}") } else { format!("{n} {what}s") }
 }
@@ -514,42 +515,6 @@ fn importance_table(boosted: &Boosted, features: &[String]) -> Vec<String> {
         lines.push(format!("    and {n_hidden} more"));
     }
     lines
-}
-
-/// A tree as indented lines: what a row has to be for the lines below.
-fn drawn(tree: &Tree, features: &[String]) -> String {
-    let mut lines = Vec::new();
-    // Nodes still to be drawn, the next one last: child, levels above it, and what leads to it.
-    let root = if tree.feature.is_empty() { -1 } else { 0 };
-    let mut open: Vec<(i32, usize, String)> = vec![(root, 0, "all".to_string())];
-    while let Some((child, level, condition)) = open.pop() {
-        let indent = "  ".repeat(level + 1);
-        let Ok(node) = usize::try_from(child) else {
-            let leaf = (-1 - child) as usize;
-            let rows = count(tree.leaf_rows[leaf], "row");
-            lines.push(format!("{indent}{condition}: leaf {leaf} adds {:.6}, {rows}", tree.value[leaf]));
-            continue;
-        };
-        lines.push(format!("{indent}{condition}: {}, gain {:.6}", count(tree.n_rows[node], "row"), tree.gain[node]));
-        let name = &features[tree.feature[node] as usize];
-        let [left, right] = match tree.left_set[node].is_empty() {
-            true => {
-                let missing =
-                    [tree.missing_left[node], !tree.missing_left[node]].map(|m| if m { " or missing" } else { "" });
-                let threshold = tree.threshold[node];
-                [format!("{name} <= {threshold}{}", missing[0]), format!("{name} > {threshold}{}", missing[1])]
-            }
-            false => {
-                let set = &tree.left_set[node];
-                let has = |category: &usize| set[category / 64] >> (category % 64) & 1 == 1;
-                let names: Vec<String> = (0..64 * set.len()).filter(has).map(|category| category.to_string()).collect();
-                [format!("{name} in {{{}}}", names.join(", ")), format!("{name} is another or missing")]
-            }
-        };
-        open.push((tree.right[node], level + 1, right));
-        open.push((tree.left[node], level + 1, left));
-    }
-    lines.join("\n")
 }
 
 /// How the table was read, where it was not simply held in memory: whole lines.
