@@ -236,8 +236,8 @@ pub fn histogram_bytes(features: &[FeatureBins], n_mine: u64, max_leaves: u64, n
     let n_bins: u64 = features.iter().map(|feature| feature.n_bins() as u64).sum();
     let of_counters = (Counter::BYTES * features.len() as u64).max(8 * n_bins);
     let n_counters = (2 * TASKS_OF_THREAD * rayon::current_num_threads()) as u64;
-    // Of those that are counted, what is sent and what comes back.
-    let of_batch = if n_ranks > 1 { 16 * BATCH as u64 * (2 * n_bins + n_mine) } else { 0 };
+    // Of those that are counted, what is sent and what comes back from all ranks.
+    let of_batch = if n_ranks > 1 { 16 * BATCH as u64 * (2 * n_bins + n_mine * n_ranks as u64) } else { 0 };
     let of_leaves = (16 * n_mine).saturating_mul(max_leaves.saturating_add(BATCH as u64));
     of_leaves.saturating_add(of_batch + n_counters * of_counters)
 }

@@ -54,6 +54,15 @@ impl PairLoss {
         }
     }
 
+    /// The hessian that a leaf of these sums steps by. Poisson: where the targets are more than 3 times the means, r times, a step of
+    /// 2·(r − 1)/(r + 1), which is below ln r, instead of one of (r − 1)/e^0.7.
+    pub fn leaf_hessian(self, gradient: f64, hessian: f64) -> f64 {
+        match self {
+            PairLoss::Poisson => hessian.max(hessian / LONGER - 0.5 * gradient),
+            _ => hessian,
+        }
+    }
+
     /// Writes w·∂loss/∂score and w·∂²loss/∂score² of rows, and returns Σ w·loss. Rows of weight 0 add nothing.
     ///
     /// * `scores`, `pairs`: (rows, n_scores), row-major.
@@ -84,6 +93,9 @@ impl PairLoss {
         }
     }
 }
+
+/// e^0.7
+const LONGER: f64 = 2.013_752_707_470_476_5;
 
 /// −1, 0 or 1.
 #[inline]
@@ -141,8 +153,6 @@ fn logistic(y: &[f64], weight: &[f64], scores: &[f64], pairs: &mut [[f32; 2]]) -
 
 #[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
 fn poisson(y: &[f64], weight: &[f64], scores: &[f64], pairs: &mut [[f32; 2]]) -> f64 {
-    /// e^0.7
-    const LONGER: f64 = 2.013_752_707_470_476_5;
     each_row(y, weight, scores, pairs, |y, score| {
         let mean = exp(score);
         [mean - y * score, mean - y, mean * LONGER]
@@ -221,7 +231,7 @@ mod tests {
                 let right = match loss {
                     PairLoss::Absolute | PairLoss::Quantile { .. } => 1.5,
                     PairLoss::Huber { delta } if (score - y).abs() > delta => 1.5,
-                    PairLoss::Poisson => 2.013_752_707_470_476_5 * curvature,
+                    PairLoss::Poisson => LONGER * curvature,
                     PairLoss::Gamma => 0.5 * (curvature + 1.5),
                     _ => curvature,
                 };
@@ -238,6 +248,17 @@ mod tests {
             let share = -gradient / hessian / ln_ratio;
             let least = if ln_ratio.abs() < 0.2 { 0.999 } else { 0.06 };
             assert!(share > least && share < 1.0, "{share} of {ln_ratio}");
+        }
+    }
+
+    #[test]
+    fn leaves_of_poisson_step_towards_the_mean_and_not_beyond_it() {
+        for ratio in [1e-6, 0.3, 0.9, 1.1, 3.0, 3.1, 50.0, 1e12] {
+            let [gradient, hessian] = at(PairLoss::Poisson, ratio * exp(0.4), &[0.4]).1[0].map(f64::from);
+            let step = -gradient / PairLoss::Poisson.leaf_hessian(gradient, hessian);
+            let right = if ratio < 3.0 { (ratio - 1.0) / LONGER } else { 2.0 * (ratio - 1.0) / (ratio + 1.0) };
+            assert!((step - right).abs() < 1e-2 * (1.0 + right.abs()), "{step} for {right}");
+            assert!(step / ratio.ln() < 1.0 + 1e-6, "{step} of {ratio}");
         }
     }
 

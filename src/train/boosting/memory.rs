@@ -59,7 +59,8 @@ pub(super) fn plan(
     let mine = deal_features(&offsets, comm.size())[comm.rank()].clone();
     let n_mine = offsets[mine.end] - offsets[mine.start];
     let of_records = record_bytes.saturating_mul(n_rows);
-    let at_any_rate = rows.of_row * n_rows + histogram_bytes(bins, n_mine as u64, max_leaves, comm.size());
+    let of_histograms = histogram_bytes(bins, n_mine as u64, max_leaves, comm.size());
+    let at_any_rate = of_histograms.saturating_add(rows.of_row * n_rows);
     let threads = rayon::current_num_threads() as u64;
     let page_rows = |left: u64| (left / 2 / threads / record_bytes).min(PAGE_ROWS);
     let fits = match reading.max_memory {
@@ -70,20 +71,36 @@ pub(super) fn plan(
             memory::check_machine(at_any_rate.saturating_add(of_records)).map(|()| (!reading.streamed, LEAST_PAGE_ROWS))
         }
         Some(limit) => {
-            let held = memory::of_source(limit) + 8 * memory::batch_values(Some(limit)) + at_any_rate;
-            let left = memory::usable(limit).saturating_sub(held);
-            match page_rows(left) {
-                0..LEAST_PAGE_ROWS if left < of_records => Err(Error::usage(format!(
-                    "{}M are too few: targets, scores and gradients of this rank's rows and histograms of {max_leaves} leaves take \
-                     about {}M; more ranks have fewer rows and features each, fewer --max-leaves or --max-bins smaller histograms",
+            let left = |limit: u64| {
+                let of_reading = memory::of_source(limit) + 8 * memory::batch_values(Some(limit));
+                memory::usable(limit).saturating_sub(at_any_rate.saturating_add(of_reading))
+            };
+            let is_enough = |limit: u64| page_rows(left(limit)) >= LEAST_PAGE_ROWS || left(limit) >= of_records;
+            match is_enough(limit) {
+                false => Err(Error::usage(format!(
+                    "{}M are too few: targets, scores and gradients of this rank's rows and histograms of {max_leaves} leaves want \
+                     {}M; more ranks have fewer rows and features each, fewer --max-leaves or --max-bins smaller histograms",
                     limit >> 20,
-                    (held + 2 * threads * LEAST_PAGE_ROWS * record_bytes).div_ceil(3 << 18)
+                    least(limit >> 20, |mega_bytes| is_enough(mega_bytes << 20))
                 )))
                 .for_flag("--max-memory"),
-                page_rows => Ok((of_records <= left && !reading.streamed, page_rows)),
+                true => Ok((of_records <= left(limit) && !reading.streamed, page_rows(left(limit)))),
             }
         }
     };
     let (fits, page_rows) = comm.agree(fits)?;
     Ok(comm.agree_any(!fits)?.then_some(page_rows.max(1) as usize))
+}
+
+/// The least number above one that is not enough that is, if a few more are never worse.
+fn least(not_enough: u64, is_enough: impl Fn(u64) -> bool) -> u64 {
+    let (mut low, mut high) = (not_enough, 2 * not_enough.max(1));
+    while !is_enough(high) && high < 1 << 40 {
+        (low, high) = (high, 2 * high);
+    }
+    while high - low > 1 {
+        let middle = low + (high - low) / 2;
+        if is_enough(middle) { high = middle } else { low = middle }
+    }
+    high
 }

@@ -56,7 +56,7 @@ impl Pairs<'_> {
 
     /// Whether most gradients, or most hessians, that are not 0 would have less than 2 units of 16 bits. Collective.
     fn is_heavy(&self, comm: &Communicator, bounds: Bounds) -> Result<bool> {
-        let least = [bounds.gradient, bounds.hessian].map(|e| pow2(e.unwrap_or(0) - 14));
+        let least = [pow2(bounds.gradient.unwrap_or(0) - 13), pow2(bounds.hessian.unwrap_or(0) - 14)];
         let mut counts = [0u64; 4];
         let of_rows = |pairs: &[[f32; 2]]| sizes_of(pairs, least);
         for of_task in self.pairs.par_chunks(TASK_ROWS).map(of_rows).collect::<Vec<_>>() {

@@ -304,11 +304,14 @@ impl<'a> Boosting<'a> {
             None => {
                 let (l1, l2) = (self.tree_config.l1, self.tree_config.l2);
                 let sums = pairs.leaf_sums(self.comm, bounds, self.grower.leaf_of(), grown.n_leaves())?;
-                sums.iter().map(|[g, h]| leaf_value(*g, *h, l1, l2)).collect()
+                sums.iter().map(|[g, h]| leaf_value(*g, self.loss.leaf_hessian(*g, *h), l1, l2)).collect()
             }
         };
         let within = values.into_iter().zip(&grown.bounds).map(|(value, bounds)| bounds.clamp(value));
         let values: Vec<f64> = within.map(|value| self.boost.shrinkage * value).collect();
+        if values.iter().any(|value| !value.is_finite()) {
+            return Err(Error::data("the value of a leaf is beyond 3e38: rescale the target"));
+        }
         add_values(&mut self.scores, k, class, &values, self.grower.leaf_of());
         Ok(tree_of(&grown, &self.grower.records().features, values))
     }

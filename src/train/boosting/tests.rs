@@ -263,6 +263,8 @@ fn what_cannot_be_trained_on_is_said() {
     assert!(of(&numbers(|s| s), &loss(BoostLoss::Poisson)).contains("not negative"));
     assert!(of(&numbers(|s| s.max(0.0)), &loss(BoostLoss::Gamma)).contains("gamma wants amounts above 0"));
     assert!(of(&numbers(|s| s), &loss(BoostLoss::Logistic)).contains("not a class"));
+    let alone: Change = |boost| (boost.loss, boost.min_rows, boost.max_leaves) = (BoostLoss::Absolute, 1, 300);
+    assert!(of(&numbers(|s| if s > 1.5 { -1e300 } else { s }), &config(alone)).contains("beyond 3e38"));
     let typed: [(Change, &str); 9] = [
         (|boost| boost.categorical = vec!["color".into()], "--categorical: there is no column 'color'; there is: X[0]"),
         (|boost| boost.monotone = vec!["9:1".into()], "--monotone: there is no column '9'"),
