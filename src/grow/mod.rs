@@ -304,81 +304,28 @@ impl Grower {
         nodes: &mut Vec<Node>,
         batch: &[usize],
     ) -> Result<()> {
-        let split_of = |node: usize| nodes[node].best.as_ref();
-        let wanted: Vec<(Range<usize>, &Split)> = batch
-            .iter()
-            .filter_map(|&node| {
-                split_of(node).map(|split| nodes[node].places.iter().map(move |run| (run.clone(), split)))
-            })
-            .flatten()
-            .collect();
-        let middles = self.records.split(&wanted);
-        let mut middles = self.agree(comm, middles)?.into_iter();
-        let mut part = |node: &usize| {
-            let parted = nodes[*node].places.iter().zip(middles.by_ref());
-            let mut sides: [Vec<Range<usize>>; 2] =
-                parted.map(|(run, middle)| (run.start..middle, middle..run.end)).unzip::<_, _, Vec<_>, Vec<_>>().into();
-            sides.iter_mut().for_each(|runs| runs.retain(|run| !run.is_empty()));
-            sides
-        };
-        let sides: Vec<[Vec<Range<usize>>; 2]> = batch.iter().map(&mut part).collect();
+        let sides = self.part(comm, nodes, batch)?;
         let lefts: Vec<u64> = sides.iter().map(|sides| rows_of(&sides[0])).collect();
         let lefts = sync::sum_counts(comm, &lefts)?;
-        let mut to_count = Vec::new();
-        let mut to_subtract = Vec::new();
         let first_child = nodes.len();
-        for ((&node, places), n_left) in batch.iter().zip(sides).zip(lefts) {
-            let (at, children) = (self.histograms.take(), [nodes.len(), nodes.len() + 1]);
-            let parent = &mut nodes[node];
-            let (Some(split), Some(of_parent)) = (&parent.best, parent.histogram.take()) else {
-                return Err(Error::internal("a leaf without a split was to be split"));
-            };
-            let bounds = Leaf::bounds_of_children(parent, split, &self.config, scale);
-            let mut path = parent.path.clone();
-            if !self.config.interactions.is_empty() && !path.contains(&split.feature) {
-                path.push(split.feature);
-            }
-            let (depth, ways) = (parent.depth + 1, parent.way.children());
-            let sums = [split.left, parent.sums - split.left];
-            let n_rows = [n_left, parent.n_rows - n_left];
-            // The one with fewer rows over all ranks is counted, the other is what is left.
-            let smaller = usize::from(n_rows[1] < n_rows[0]);
-            let histograms = if smaller == 0 { [at, of_parent] } else { [of_parent, at] };
-            to_count.push(ToCount { number: at, places: places[smaller].clone(), n_rows: n_rows[smaller] });
-            to_subtract.push(Difference { larger: of_parent, smaller: at, n_rows: n_rows[1 - smaller] });
-            parent.children = Some(children);
-            for (((places, histogram), (n_rows, sums)), (bounds, way)) in
-                places.into_iter().zip(histograms).zip(n_rows.into_iter().zip(sums)).zip(bounds.into_iter().zip(ways))
-            {
-                let path = path.clone();
-                nodes.push(Node {
-                    places,
-                    n_rows,
-                    sums,
-                    depth,
-                    bounds,
-                    way,
-                    path,
-                    best: None,
-                    histogram: Some(histogram),
-                    children: None,
-                });
-            }
+        let (mut to_count, mut to_subtract) = (Vec::new(), Vec::new());
+        for ((node, places), n_left) in batch.iter().zip(sides).zip(lefts) {
+            let (smaller, difference) = self.add_children(scale, nodes, *node, places, n_left)?;
+            to_count.push(smaller);
+            to_subtract.push(difference);
         }
-        // What some leaves' sums have to travel is done while the next ones are counted.
+        // The sums of some leaves travel while the next ones are counted.
         let n_parts = if comm.size() > 1 { PARTS.min(to_count.len()) } else { 1 };
         let bound = |part: usize| to_count.len() * part / n_parts.max(1);
-        let parts: Vec<Range<usize>> = (0..n_parts).map(|part| bound(part)..bound(part + 1)).collect();
+        let part = |part: usize| bound(part)..bound(part + 1);
         let mut found = Vec::new();
-        let mut sent = self.count(comm, &to_count[..bound(1)], &mut None)?;
-        for (at, part) in parts.iter().enumerate() {
-            let next = match parts.get(at + 1) {
-                Some(next) => self.count(comm, &to_count[next.clone()], &mut sent)?,
-                None => None,
-            };
-            sync::receive_histograms(&mut self.histograms, &to_count[part.clone()], comm.rank(), sent)?;
-            self.histograms.subtract(&to_subtract[part.clone()]);
-            let children: Vec<&Node> = nodes[first_child..][2 * part.start..2 * part.end].iter().collect();
+        let mut sent = self.count(comm, &to_count[part(0)], &mut None)?;
+        for at in 0..n_parts {
+            let is_last = at + 1 == n_parts;
+            let next = if is_last { None } else { self.count(comm, &to_count[part(at + 1)], &mut sent)? };
+            sync::receive_histograms(&mut self.histograms, &to_count[part(at)], comm.rank(), sent)?;
+            self.histograms.subtract(&to_subtract[part(at)]);
+            let children: Vec<&Node> = nodes[first_child..][2 * bound(at)..2 * bound(at + 1)].iter().collect();
             found.extend(self.splitter.best_of_mine(&self.config, scale, columns, &self.histograms, &children));
             sent = next;
         }
@@ -390,6 +337,72 @@ impl Grower {
             }
         }
         Ok(())
+    }
+
+    /// Parts the records of leaves by their splits. Returns the places of the left side and of the right one. Collective.
+    fn part(&mut self, comm: &Communicator, nodes: &[Node], batch: &[usize]) -> Result<Vec<[Vec<Range<usize>>; 2]>> {
+        let runs = batch.iter().flat_map(|&node| nodes[node].places.iter().zip(nodes[node].best.iter().cycle()));
+        let runs: Vec<(Range<usize>, &Split)> = runs.map(|(run, split)| (run.clone(), split)).collect();
+        let middles = self.records.split(&runs);
+        let mut middles = self.agree(comm, middles)?.into_iter();
+        let sides = |node: &usize| {
+            let mut sides = [Vec::new(), Vec::new()];
+            for (run, middle) in nodes[*node].places.iter().zip(middles.by_ref()) {
+                for (side, run) in sides.iter_mut().zip([run.start..middle, middle..run.end]) {
+                    side.extend((!run.is_empty()).then_some(run));
+                }
+            }
+            sides
+        };
+        Ok(batch.iter().map(sides).collect())
+    }
+
+    /// Adds the two children of a node. Returns which histogram is to be counted, and which is then a difference. Not collective.
+    ///
+    /// * `places`: of the rows here that go left, and of those that go right.
+    /// * `n_left`: rows that go left, over all ranks.
+    fn add_children(
+        &mut self,
+        scale: PairScale,
+        nodes: &mut Vec<Node>,
+        node: usize,
+        places: [Vec<Range<usize>>; 2],
+        n_left: u64,
+    ) -> Result<(ToCount, Difference)> {
+        let children = [nodes.len(), nodes.len() + 1];
+        let parent = &mut nodes[node];
+        let (Some(split), Some(of_parent)) = (&parent.best, parent.histogram.take()) else {
+            return Err(Error::internal("a leaf without a split was to be split"));
+        };
+        parent.children = Some(children);
+        let bounds = Leaf::bounds_of_children(parent, split, &self.config, scale);
+        let mut path = parent.path.clone();
+        if !self.config.interactions.is_empty() && !path.contains(&split.feature) {
+            path.push(split.feature);
+        }
+        let (depth, ways) = (parent.depth + 1, parent.way.children());
+        let sums = [split.left, parent.sums - split.left];
+        let n_rows = [n_left, parent.n_rows - n_left];
+        // The one with fewer rows over all ranks is counted, the other is what is left.
+        let smaller = usize::from(n_rows[1] < n_rows[0]);
+        let number = self.histograms.take();
+        let to_count = ToCount { number, places: places[smaller].clone(), n_rows: n_rows[smaller] };
+        let difference = Difference { larger: of_parent, smaller: number, n_rows: n_rows[1 - smaller] };
+        for (side, places) in places.into_iter().enumerate() {
+            nodes.push(Node {
+                places,
+                n_rows: n_rows[side],
+                sums: sums[side],
+                depth,
+                bounds: bounds[side],
+                way: ways[side],
+                path: path.clone(),
+                best: None,
+                histogram: Some(if side == smaller { number } else { of_parent }),
+                children: None,
+            });
+        }
+        Ok((to_count, difference))
     }
 }
 

@@ -174,7 +174,7 @@ impl Records {
         runs.par_iter().enumerate().map_init(Vec::new, of_run).collect()
     }
 
-    /// Calls `visit` with one page of rows after the other. Errors: of its own too.
+    /// Calls `visit` with one page of rows after the other. Errors: pages that cannot be read.
     pub fn each_page(&self, mut visit: impl FnMut(&Page<'_>)) -> Result<()> {
         let mut buffer = Vec::new();
         for places in self.pages() {

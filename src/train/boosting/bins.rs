@@ -119,9 +119,10 @@ pub(super) fn read<'a>(
     let of_scores = loss.n_scores() as u64 * if model.is_some() { 24 } else { 16 };
     let of_labels = 16 + if hold.is_some() { 8 } else { 0 } + if loss.leaf_quantile().is_some() { 4 } else { 0 };
     // The last 4 are the leaf.
+    let of_depth = if boost.max_depth > 0 { 1 << boost.max_depth.min(40) } else { u64::MAX };
+    let max_leaves = boost.max_leaves.min(of_depth).min(schema.n_rows);
     let row_bytes = RowBytes { n_rows: gathered.rows.y.len(), of_row: of_labels + of_scores + 4 };
-    let mut records = match super::memory::plan(comm, reading, &row_bytes, &bins, boost.max_leaves.min(schema.n_rows))?
-    {
+    let mut records = match super::memory::plan(comm, reading, &row_bytes, &bins, max_leaves)? {
         None => Records::with_room(bins, row_bytes.n_rows),
         Some(page_rows) => {
             let scratch = comm.agree(Scratch::in_folder(reading.scratch.as_deref()))?;

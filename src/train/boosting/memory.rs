@@ -67,9 +67,9 @@ pub(super) fn plan(
         _ if rows.n_rows > MOST_ROWS => Err(Error::usage(format!(
             "boost takes at most {MOST_ROWS} rows a rank, and this one has {n_rows}: take more ranks"
         ))),
-        None => {
-            memory::check_machine(at_any_rate.saturating_add(of_records)).map(|()| (!reading.streamed, LEAST_PAGE_ROWS))
-        }
+        // Trees may have far fewer leaves than they are allowed: only rows are sure to be there.
+        None => memory::check_machine(of_records.saturating_add(rows.of_row * n_rows))
+            .map(|()| (!reading.streamed, LEAST_PAGE_ROWS)),
         Some(limit) => {
             let left = |limit: u64| {
                 let of_reading = memory::of_source(limit) + 8 * memory::batch_values(Some(limit));
