@@ -111,13 +111,20 @@ pub fn with_progress<T>(json: bool, work: impl FnOnce(&mut dyn FnMut(&BytesDone)
 
 /// `step 12/1000 | loss 0.48213 | gradient 3.0e-3 | learning_rate 1.0e-1`
 fn as_text(progress: &Progress) -> String {
-    let mut text = format!("step {}/{} | loss {:.5}", progress.step, progress.of_steps, progress.loss);
+    let mut text = format!("step {}/{} | loss {}", progress.step, progress.of_steps, number(progress.loss, 5));
     for (name, value) in [("gradient", progress.gradient), ("learning_rate", progress.learning_rate)] {
         if let Some(value) = value {
             text.push_str(&format!(" | {name} {value:.1e}"));
         }
     }
     text
+}
+
+/// So many digits after the point; of very large and small numbers with an exponent: the others would fill lines, or be all zeros.
+pub fn number(value: f64, digits: usize) -> String {
+    let size = value.abs();
+    let is_plain = size == 0.0 || !value.is_finite() || (1e-3..1e15).contains(&size);
+    if is_plain { format!("{value:.digits$}") } else { format!("{value:.digits$e}") }
 }
 
 fn as_json(progress: &Progress, elapsed_s: f64) -> Value {
@@ -140,6 +147,13 @@ pub fn print_line(line: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_are_short() {
+        let all = [0.0, 0.25, -1234.5, 9e14, 1e15, -1.5e300, 2e-7, f64::NAN, f64::INFINITY];
+        let short = ["0.00", "0.25", "-1234.50", "900000000000000.00", "1.00e15", "-1.50e300", "2.00e-7", "NaN", "inf"];
+        assert_eq!(all.map(|value| number(value, 2)), short);
+    }
 
     #[test]
     fn text_and_json_say_the_same() {

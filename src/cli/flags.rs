@@ -428,7 +428,8 @@ pub struct InspectFlags {
 
 /// Write a boosted model in the text form of LightGBM, whose library then predicts the same.
 ///
-/// Features are numbered as `inspect` shows them; columns of strings are one feature for each string.
+/// Features are numbered as `inspect` shows them; columns of strings are one feature for each string. Values within 1e-35 of 0 are
+/// 0 to that library, whatever the thresholds are: rescale columns of such values before training.
 #[derive(Debug, Args)]
 #[command(arg_required_else_help = true, override_usage = "consort export MODEL OUT.txt [OPTIONS]")]
 pub struct ExportFlags {

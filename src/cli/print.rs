@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::metric::Metrics;
 use crate::model::{Boosted, Scores};
 use crate::predict::PredictReport;
-use crate::report::print_line;
+use crate::report::{number, print_line};
 use crate::store::ModelFile;
 use crate::train::measure::Evaluation;
 use crate::train::{Model, TrainReport};
@@ -92,14 +92,14 @@ impl Printer {
                 false => "iteration",
             };
             format!(
-                "{}{} × {} | loss {:.6} | {ended} after {}{stop_value}\n\
+                "{}{} × {} | loss {} | {ended} after {}{stop_value}\n\
                  read {:.2} s | train {:.2} s ({:.2e} s per {pass}) | write {:.2} s | peak memory {} | {}, {}\n\
                  model {}\n\
                  digest {}",
                 notes(model, report),
                 count(report.rows, "row"),
                 count(report.features, "feature"),
-                report.loss,
+                number(report.loss, 6),
                 count(report.iterations, pass),
                 report.read_s,
                 report.train_s,

@@ -10,6 +10,7 @@ use crate::data::hdf5::repack::RepackOptions;
 use crate::data::names::TableNames;
 use crate::error::{Error, InContext, Result};
 use crate::predict::PredictConfig;
+use crate::train::boosting::NO_OFFSET;
 use crate::train::{Inputs, Kind, Model, Reading, Sync, TrainConfig};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, CommandFactory};
@@ -39,6 +40,9 @@ pub struct Continued {
 pub fn train(flags: &TrainFlags) -> Result<TrainJob> {
     let kind = flags.kind.ok_or_else(|| Error::usage("train needs a KIND: linear, logistic, svm, poisson or boost"))?;
     let names = names(&flags.table);
+    if names.offset.is_some() && kind == Kind::Boost {
+        return Err(Error::usage(NO_OFFSET));
+    }
     if names.offset.is_some() && kind != Kind::Poisson {
         return Err(Error::usage(format!("--offset is for poisson only; '{}' has none", kind.name())));
     }

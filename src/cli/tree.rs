@@ -2,6 +2,7 @@
 
 use super::print::count;
 use crate::model::{ColumnCode, Tree};
+use crate::report::number;
 use serde_json::{Value, json};
 
 /// Deeper levels are not moved to the right any more: of a long path, lines would grow with the square of it.
@@ -21,17 +22,19 @@ pub(super) fn drawn(tree: &Tree, columns: &[ColumnCode], features: &[String]) ->
         let Ok(node) = usize::try_from(child) else {
             let leaf = (-1 - child) as usize;
             let rows = count(tree.leaf_rows[leaf], "row");
-            lines.push(format!("{indent}{condition}: leaf {leaf} adds {:.6}, {rows}", tree.value[leaf]));
+            lines.push(format!("{indent}{condition}: leaf {leaf} adds {}, {rows}", number(tree.value[leaf], 6)));
             continue;
         };
-        lines.push(format!("{indent}{condition}: {}, gain {:.6}", count(tree.n_rows[node], "row"), tree.gain[node]));
+        let gain = number(tree.gain[node], 6);
+        lines.push(format!("{indent}{condition}: {}, gain {gain}", count(tree.n_rows[node], "row")));
         let feature = tree.feature[node] as usize;
         let name = &features[feature];
         let [left, right] = match tree.left_set[node].is_empty() {
             true => {
                 let missing =
                     [tree.missing_left[node], !tree.missing_left[node]].map(|m| if m { " or missing" } else { "" });
-                let threshold = tree.threshold[node];
+                // All digits, and an exponent where there would be many zeros.
+                let threshold = format!("{:?}", tree.threshold[node]);
                 [format!("{name} <= {threshold}{}", missing[0]), format!("{name} > {threshold}{}", missing[1])]
             }
             false => {

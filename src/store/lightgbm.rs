@@ -17,7 +17,7 @@ const MISSING_LEFT: u32 = 2;
 const MISSING_SHIFT: u32 = 2;
 const MISSING_NONE: u32 = 0;
 const MISSING_NAN: u32 = 2;
-/// Larger thresholds are not read.
+/// Larger ranges, gains and values of leaves are not written there. Thresholds are: its library reads all of them, `inf` too.
 const MOST: f64 = 1e300;
 
 /// A boosted model as such a text. Not collective.
@@ -189,7 +189,7 @@ fn block_of(number: usize, tree: &Tree) -> String {
     if !tree.feature.is_empty() {
         line("split_feature", &joined(tree.feature.iter()));
         line("split_gain", &numbers(&tree.gain));
-        line("threshold", &numbers(&thresholds));
+        line("threshold", &joined(thresholds.iter().map(|threshold| format!("{threshold:e}"))));
         line("decision_type", &joined(tree.left_set.iter().zip(&tree.missing_left).map(decision)));
         line("left_child", &joined(tree.left.iter()));
         line("right_child", &joined(tree.right.iter()));
@@ -531,6 +531,21 @@ mod tests {
             model.preprocess.columns[2].values[0] = value;
             let error = to_text(&model).expect_err("no code").to_string();
             assert!(error.contains("whole numbers from 0"), "{error}");
+        }
+    }
+
+    #[test]
+    fn thresholds_beyond_1e300_are_written_as_they_are() {
+        let mut model = from_text(text_of(&told()[0])).unwrap();
+        let thresholds = [-1.5e307, 5e-324, 1.25e301, f64::MAX, f64::INFINITY];
+        for threshold in thresholds {
+            let Scores::Boosted(boosted) = &mut model.scores else { panic!("not boosted") };
+            let at = boosted.trees[0].left_set.iter().position(Vec::is_empty).unwrap();
+            boosted.trees[0].threshold[at] = threshold;
+            let Scores::Boosted(again) = from_text(&to_text(&model).unwrap()).unwrap().scores else {
+                panic!("not boosted")
+            };
+            assert_eq!(again.trees[0].threshold[at], threshold);
         }
     }
 

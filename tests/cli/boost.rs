@@ -77,3 +77,65 @@ fn trees_go_to_the_text_form_and_back_and_predict_the_same() {
     assert_ne!(digest(&more), "");
     assert!(done(path, 0, &["inspect", "more.h5"]).contains("continued after 9 rounds"));
 }
+
+/// A table of `X` and a target of numbers.
+fn amounts(folder: &TempDir, name: &str, n: usize, d: usize, x: impl Fn(usize) -> f64, y: impl Fn(usize) -> f64) {
+    let file = hdf5::File::create(folder.path().join(name)).unwrap();
+    let x = ndarray::Array2::from_shape_vec((n, d), (0..n * d).map(x).collect()).unwrap();
+    file.new_dataset_builder().with_data(&x).create("X").unwrap();
+    file.new_dataset_builder().with_data(&ndarray::Array1::from_iter((0..n).map(y))).create("y").unwrap();
+}
+
+#[test]
+fn what_boost_cannot_learn_from_has_its_one_message() {
+    let folder = folder();
+    let path = folder.path();
+    let number = |i: usize| (i * 7919 % 101) as f64;
+    let train = |name: &'static str| ["train", "boost", name, "--loss", "squared", "-o", "new.h5"];
+    amounts(&folder, "nan.h5", 60, 2, number, |row| if row == 41 { f64::NAN } else { number(row) });
+    refused(path, &train("nan.h5"), 3, &["nan.h5", "'y'", "41"]);
+    amounts(&folder, "inf.h5", 60, 2, |i| if i == 31 { f64::NEG_INFINITY } else { number(i) }, number);
+    refused(path, &train("inf.h5"), 3, &["inf.h5", "infinite value in column 1", "row 15", "NaN for a missing value"]);
+    amounts(&folder, "none.h5", 60, 0, number, number);
+    refused(path, &train("none.h5"), 3, &["none.h5", "has no columns"]);
+    amounts(&folder, "good.h5", 60, 2, number, number);
+    refused(path, &[&train("good.h5")[..], &["--offset", "y"]].concat(), 2, &["--offset is not for boost", "--weight"]);
+}
+
+#[test]
+fn a_constant_model_is_warned_of_once_and_large_losses_are_short() {
+    let folder = folder();
+    let path = folder.path();
+    amounts(&folder, "t.h5", 3, 1, |i| i as f64, |row| 1e30 * row as f64);
+    let words = ["train", "boost", "t.h5", "--force", "-o", "m.h5"];
+    let alone = done(path, 0, &words);
+    for ranks in if has_mpi() { vec![0, 5] } else { vec![0] } {
+        let text = done(path, ranks, &words);
+        let warnings: Vec<&str> = text.lines().filter(|line| line.contains("warning: no split was found")).collect();
+        assert!(warnings.len() == 1 && warnings[0].contains("--min-rows 20 is more than half of the 3 rows"), "{text}");
+        // Half of the mean of 1e60, 0 and 1e60.
+        assert!(text.contains("3 rows × 1 feature | loss 3.333333e59 | grown after 1 round\n"), "{text}");
+        assert_eq!(digest(&text), digest(&alone), "more ranks than rows");
+    }
+}
+
+#[test]
+fn a_disk_that_is_full_leaves_no_part_of_a_boosted_model() {
+    let folder = folder();
+    table(&folder, "t.h5", 900, |_, _| {});
+    let path = folder.path();
+    train(path, 0, "good.h5", &["--rounds", "3"]);
+    let before = listing(path);
+    for model in ["new.h5", "good.h5"] {
+        // Files may have 2 KiB.
+        let script =
+            format!("trap '' XFSZ; ulimit -f 2; exec {PROGRAM} train boost t.h5 --rounds 40 --force -o {model}");
+        let mut command = Command::new("bash");
+        command.current_dir(path).args(["-c", &script]);
+        let ended = end_of(command);
+        assert_eq!(ended.code, Some(3), "{}", ended.text);
+        one_message(&ended, &[model]);
+        assert_eq!(listing(path), before);
+    }
+    refused(path, &["train", "boost", "t.h5", "-o", "no/such/folder/m.h5"], 3, &["no/such/folder"]);
+}

@@ -34,6 +34,10 @@ use bins::{BinnedRows, read};
 use rounds::Boosting;
 use std::time::Instant;
 
+/// What is said of a table with one.
+pub(crate) const NO_OFFSET: &str = "--offset is not for boost, whose trees start from one score for all rows; leave it out; for --loss poisson, counts with the \
+     logarithm of an exposure as offset are trained on as counts / exposure with --weight exposure, which has the same loss";
+
 /// Trains on any table. Collective.
 ///
 /// `model`: to go on from, if any. The rounds of `config` are then added to its own; see `continued.rs` for what has to agree.
@@ -54,6 +58,9 @@ pub fn train_source(
         ));
     }
     let mut folds: Vec<(String, Vec<f64>)> = Vec::new();
+    if source.schema().has_offset {
+        return Err(Error::usage(NO_OFFSET));
+    }
     for fold in 0..config.folds {
         let hold = Some(HeldOut::Fold { fold, folds: config.folds });
         let (mut rows, records) = read(comm, source, config, reading, hold, model, &mut super::Silent)?;
@@ -81,6 +88,9 @@ pub fn train_source(
     let began = Instant::now();
     let done = Boosting::new(comm, &rows, records, config, boost)?.run(watch)?;
     let train_s = began.elapsed().as_secs_f64();
+    if done.boosted.trees.iter().all(|tree| tree.n_leaves() == 1) {
+        watch.warning(&without_splits(rows.n_rows, boost));
+    }
     let valid = match hold {
         Some(_) => metrics_of(comm, &rows, config, reading, &done.scores)?,
         None => Metrics::new(),
@@ -120,6 +130,22 @@ pub fn train_source(
     };
     model.digest = digest(&model)?;
     Ok((model, report))
+}
+
+/// Why a model predicts the same for every row, as far as that is known. The same on every rank.
+fn without_splits(n_rows: u64, boost: &BoostConfig) -> String {
+    let why = match boost {
+        boost if boost.max_leaves == 1 => "--max-leaves 1 asks for trees of one leaf".to_string(),
+        boost if boost.min_rows.saturating_mul(2) > n_rows => {
+            format!("--min-rows {} is more than half of the {n_rows} rows; lower it", boost.min_rows)
+        }
+        boost => format!(
+            "all features may be constant or missing, or --min-rows {}, --min-hessian {} or --min-gain {} too much for these rows \
+             and weights",
+            boost.min_rows, boost.min_hessian, boost.min_gain
+        ),
+    };
+    format!("no split was found in any tree, so that the model predicts the same for every row: {why}")
 }
 
 /// The settings of all rounds, and the model that the first come from. Not collective; the same on every rank.

@@ -133,12 +133,12 @@ impl<'a> Boosting<'a> {
         let (mut losses, mut valid_losses, mut seconds) = (Vec::new(), Vec::new(), Vec::new());
         let mut best: Option<(f64, usize)> = None;
         let mut first = 0;
+        // That no row was held out is said before the first round.
+        let held_out_loss = (self.boost.early_stop > 0).then(|| self.valid_loss()).transpose()?;
         if let Some(base) = &self.rows.base {
             (losses, valid_losses) = (base.history("loss"), base.history("valid_loss"));
             first = base.boosted.n_rounds() as u64;
-            if self.boost.early_stop > 0 {
-                best = Some((self.valid_loss()?, first as usize));
-            }
+            best = held_out_loss.map(|loss| (loss, first as usize));
             if base.is_over {
                 first = self.boost.rounds;
             }

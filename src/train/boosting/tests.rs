@@ -15,6 +15,7 @@ use crate::model::{Boosted, Scores};
 use crate::rng::{Draws, Stream};
 
 mod continued;
+mod edges;
 
 const D: usize = 6;
 
