@@ -137,5 +137,5 @@ fn a_disk_that_is_full_leaves_no_part_of_a_boosted_model() {
         one_message(&ended, &[model]);
         assert_eq!(listing(path), before);
     }
-    refused(path, &["train", "boost", "t.h5", "-o", "no/such/folder/m.h5"], 3, &["no/such/folder"]);
+    refused(path, &["train", "boost", "t.h5", "-o", "no/such/folder/m.h5"], 2, &["no/such/folder"]);
 }
