@@ -310,6 +310,9 @@ pub struct BoostFlags {
     /// Bins of a feature, without that of missing values, 2 to 65535. Default 255.
     #[arg(long, value_name = "N", value_parser = whole(), visible_alias = "max-bin")]
     pub max_bins: Option<u64>,
+    /// Rows that bins are made from, about, chosen by a hash of the row number; of a table with no more, all. Default 200000.
+    #[arg(long, value_name = "ROWS", value_parser = whole(), visible_alias = "bin-construct-sample-cnt")]
+    pub bin_sample: Option<u64>,
     /// Columns of numbers that are categories, by name or by number from 0. Columns of strings are, without being named.
     #[arg(long, value_name = "COLUMN,…", value_delimiter = ',', visible_alias = "categorical-feature")]
     pub categorical: Option<Vec<String>>,

@@ -131,7 +131,7 @@ fn boost_settings(config: &mut TrainConfig, flags: &BoostFlags) -> Result<()> {
             if let Some(boost) = &mut config.boost { boost.$field = value; }
         })* };
     }
-    take!(loss alpha tweedie_power rounds shrinkage growth max_leaves max_depth min_rows min_hessian min_gain max_bins categorical cat_smooth cat_l2 max_cat_threshold max_cat_to_onehot min_data_per_group
+    take!(loss alpha tweedie_power rounds shrinkage growth max_leaves max_depth min_rows min_hessian min_gain max_bins bin_sample categorical cat_smooth cat_l2 max_cat_threshold max_cat_to_onehot min_data_per_group
         monotone interactions row_sample column_sample column_sample_level column_sample_node early_stop);
     match (typed, &config.boost) {
         (Some(setting), None) => {

@@ -63,6 +63,8 @@ pub struct BoostConfig {
     pub min_gain: f64,
     /// Bins of a feature, that of missing values not counted. Default 255.
     pub max_bins: u64,
+    /// Rows that bins are made from, about, chosen by a hash of the row number; of a table with no more, all. Default 200,000.
+    pub bin_sample: u64,
     /// Columns of numbers that are categories, by name or by place. Columns of strings are, without being named.
     pub categorical: Vec<String>,
     /// Added to the hessian of categories before they are ordered; those of fewer rows are not split off. Default 10.
@@ -106,6 +108,7 @@ impl Default for BoostConfig {
             min_hessian: 1e-3,
             min_gain: 0.0,
             max_bins: 255,
+            bin_sample: 200_000,
             categorical: Vec::new(),
             cat_smooth: 10.0,
             cat_l2: 10.0,
@@ -133,6 +136,7 @@ impl BoostConfig {
             ("--max-depth", self.max_depth, 0, 1 << 20),
             ("--min-rows", self.min_rows, 0, i64::MAX as u64),
             ("--max-bins", self.max_bins, 2, 65_535),
+            ("--bin-sample", self.bin_sample, 1, i64::MAX as u64),
             ("--max-cat-threshold", self.max_cat_threshold, 1, 1 << 20),
             ("--max-cat-to-onehot", self.max_cat_to_onehot, 0, 1 << 20),
             ("--min-data-per-group", self.min_data_per_group, 0, i64::MAX as u64),

@@ -26,9 +26,6 @@ use rayon::prelude::*;
 use std::ops::Range;
 use std::time::Instant;
 
-/// Rows that bins are made from, about: of longer tables a sample by the hash of the row number.
-pub(super) const SAMPLE_ROWS: u64 = 200_000;
-
 /// What is known of a rank's rows; all but the rows is the same on every rank.
 pub(super) struct BinnedRows<'a> {
     pub(super) plan: RowPlan,
@@ -87,8 +84,8 @@ pub(super) fn read<'a>(
         base.iter_mut().try_for_each(|base| base.join_categories(&mut preprocess))?;
     }
     let first_row = plan.rows(units.clone()).start;
-    let groups = super::memory::groups(comm, reading, reader.n_rows(), preprocess.n_features(), schema.n_rows)?;
-    let sample = |features: &Range<usize>| Sampled::new(features.clone(), schema.n_rows, config.seed);
+    let groups = super::memory::groups(comm, reading, boost, &reader, preprocess.n_features(), schema.n_rows)?;
+    let sample = |features: &Range<usize>| Sampled::new(features.clone(), boost.bin_sample, schema.n_rows, config.seed);
     let mut sampled = sample(&groups[0]);
     let mut gathered = Gathered::with_room(&reader, reader.n_rows(), preprocess.n_features(), config, hold);
     let mut positions = std::collections::BTreeMap::new();
@@ -214,10 +211,11 @@ struct Sampled {
 }
 
 impl Sampled {
-    fn new(features: Range<usize>, n_rows: u64, seed: u64) -> Sampled {
+    /// * `n_sampled`: rows, about, of `n_rows`.
+    fn new(features: Range<usize>, n_sampled: u64, n_rows: u64, seed: u64) -> Sampled {
         Sampled {
             draws: FastDraws::new(Draws::new(seed, Stream::Bins), 0),
-            share: SAMPLE_ROWS as f64 / n_rows.max(1) as f64,
+            share: n_sampled as f64 / n_rows.max(1) as f64,
             values: vec![Column::default(); features.len()],
             has_missing: vec![false; features.len()],
             features,

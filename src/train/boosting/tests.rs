@@ -144,12 +144,13 @@ fn every_loss_gives_the_same_bits_on_any_number_of_ranks_and_threads() {
 #[test]
 fn every_option_gives_the_same_bits_on_any_number_of_ranks_and_threads() {
     let table = table(1100, |s| f64::from(s > 0.3), TargetKind::Integer);
-    let options: [(&str, Change); 9] = [
+    let options: [(&str, Change); 10] = [
         ("level", |boost| (boost.growth, boost.max_depth) = (Growth::Level, 3)),
         ("samples", |boost| (boost.row_sample, boost.column_sample, boost.column_sample_node) = (0.6, 0.7, 0.5)),
         ("categories", |boost| (boost.categorical, boost.min_data_per_group) = (vec!["3".into()], 10)),
         ("two bins", |boost| boost.max_bins = 2),
         ("many bins", |boost| boost.max_bins = 60_000),
+        ("few rows for bins", |boost| boost.bin_sample = 50),
         ("monotone", |boost| boost.monotone = vec!["0:1".into()]),
         ("groups", |boost| boost.interactions = vec!["0+1".into(), "3+5".into()]),
         ("one leaf", |boost| boost.max_leaves = 1),
