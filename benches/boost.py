@@ -10,7 +10,7 @@ binning included: `train_s` of Consort; Dataset and train of LightGBM. Predictio
 Fair: same rows, same settings, quality of the same test rows beside. Unfair to Consort: LightGBM samples 200,000 rows for bins as
 Consort does, but from rows in memory; Consort's bin numbers come from a second pass over the file, whose decoding is not counted.
 """
-import json, os, statistics, subprocess, sys, tempfile, time
+import json, os, socket, statistics, subprocess, sys, tempfile, time
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[name] = "2"
@@ -79,7 +79,7 @@ def run_consort(consort, folder, case, processes):
     return found
 
 
-def run_lightgbm(folder, case, processes, rank=0):
+def run_lightgbm(folder, case, processes, rank, ports):
     rounds, settings = CASES[case]["rounds"], SETTINGS | {k: v for k, v in CASES[case].items() if k != "rounds"}
     with h5py.File(os.path.join(folder, f"{case}.h5")) as file:
         n = file["train/X"].shape[0]
@@ -88,7 +88,7 @@ def run_lightgbm(folder, case, processes, rank=0):
     settings["num_threads"] = 2 // processes
     if processes == 2:
         settings |= dict(tree_learner="data", pre_partition=True, num_machines=2, time_out=2,
-                         machines="127.0.0.1:12400,127.0.0.1:12401", local_listen_port=12400 + rank)
+                         machines=",".join(f"127.0.0.1:{port}" for port in ports), local_listen_port=ports[rank])
     began = time.perf_counter()
     model = lightgbm.train(settings, lightgbm.Dataset(x, y, params=settings), rounds)
     found = {"train_s": time.perf_counter() - began}
@@ -109,8 +109,11 @@ def main():
 
     def apart(case, processes):
         """LightGBM in processes of its own: it keeps its sockets until one ends."""
-        ranks = [subprocess.Popen([sys.executable, __file__, "--rank", folder, case, str(processes), str(rank)], stdout=subprocess.PIPE)
-                 for rank in range(processes)]
+        listening = [socket.create_server(("127.0.0.1", 0)) for _ in range(processes)]
+        ports = [str(one.getsockname()[1]) for one in listening]
+        [one.close() for one in listening]
+        words = [sys.executable, __file__, "--rank", folder, case, str(processes)]
+        ranks = [subprocess.Popen([*words, str(rank), *ports], stdout=subprocess.PIPE) for rank in range(processes)]
         return json.loads([rank.communicate()[0] for rank in ranks][0].splitlines()[-1])
 
     for case in CASES:
@@ -131,6 +134,6 @@ def main():
 
 
 if sys.argv[1] == "--rank":
-    print(json.dumps(run_lightgbm(sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))))
+    print(json.dumps(run_lightgbm(sys.argv[2], sys.argv[3], *map(int, sys.argv[4:6]), [int(port) for port in sys.argv[6:]])))
 else:
     main()
