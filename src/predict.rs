@@ -190,7 +190,7 @@ fn text_width(texts: &[String]) -> usize {
 /// Bytes of these rows for each dataset that the model makes.
 fn columns_of(model: &Model, first_row: u64, scores: &[f64]) -> Result<Vec<Vec<u8>>> {
     let n_classes = model.target.n_classes();
-    let link = Link::new(model.config.responds_as(), n_classes);
+    let link = Link::of(model);
     let k = link.n_scores();
     let n_rows = scores.len() / k;
     let row_numbers: Vec<u64> = (first_row..first_row + n_rows as u64).collect();

@@ -7,16 +7,16 @@
 
 pub mod ahead;
 pub mod features;
-pub mod forest;
 pub mod kernels;
 pub mod linear;
+pub mod lockstep;
 pub mod preprocess;
 pub mod shap;
 pub mod tree;
 
 pub use features::{Features, Row};
-pub use forest::Forest;
 pub use linear::LinearModel;
+pub use lockstep::Lockstep;
 pub use preprocess::{ColumnCode, Preprocess, TargetCoding};
 pub use tree::{Boosted, Tree};
 
@@ -38,6 +38,13 @@ impl Scores {
         match self {
             Scores::Linear(linear) => linear.n_scores,
             Scores::Boosted(boosted) => boosted.n_scores(),
+        }
+    }
+
+    /// Whether they are what is predicted, rather than what an inverse link makes it from.
+    pub fn are_predictions(&self) -> bool {
+        match self {
+            Scores::Linear(_) | Scores::Boosted(_) => false,
         }
     }
 

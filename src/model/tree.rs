@@ -144,7 +144,7 @@ impl Boosted {
 
     /// Scores of rows of feature values: `rows` is (rows, features), `scores` (rows, scores). Not collective.
     ///
-    /// The plain walk that [`Forest`](super::Forest), which many rows want, is held to.
+    /// The plain walk that [`Lockstep`](super::Lockstep), which many rows want, is held to.
     pub fn scores(&self, rows: &[f64], scores: &mut [f64]) {
         let (d, k) = (self.n_features, self.n_scores());
         for of_row in scores.chunks_exact_mut(k) {

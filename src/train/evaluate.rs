@@ -3,7 +3,7 @@
 use super::linear_family::open;
 use super::measure::{Evaluation, ScoredRows, Show, measure};
 use super::memory;
-use super::score::{Scorer, for_each_batch, rows_of_rank, table_name};
+use super::score::{Link, Scorer, for_each_batch, rows_of_rank, table_name};
 use super::{Inputs, Model, TrainReport};
 use crate::comm::Communicator;
 use crate::data::names::Need;
@@ -51,7 +51,7 @@ pub fn evaluate(comm: &Communicator, model: &Model, inputs: &Inputs, rows: Optio
         })
     };
     let room = limit.map(memory::of_measuring);
-    let measured = measure(comm, model.config.responds_as(), model.target.n_classes(), room, &mut pass)?;
+    let measured = measure(comm, &Link::of(model), room, &mut pass)?;
     if measured.rows == 0 {
         return Err(Error::data("all rows have weight 0: nothing to measure")).in_file(name);
     }

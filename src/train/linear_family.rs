@@ -3,6 +3,7 @@
 use super::full_batch::FullBatch;
 use super::measure::{ScoredRows, Show, measure};
 use super::prepare::{HeldOut, Prepared, objective, prepare, start};
+use super::score::Link;
 use super::table::{Fit, RowBuffer};
 use super::warm_start::warm_start;
 use super::{
@@ -243,7 +244,7 @@ fn held_out_metrics(
         })
     };
     let room = reading.max_memory.map(memory::of_measuring);
-    Ok(measure(comm, config.kind, n_classes, room, &mut pass)?.metrics)
+    Ok(measure(comm, &Link::new(config.kind, n_classes), room, &mut pass)?.metrics)
 }
 
 /// BLAKE3 of the parameters, of every setting that can change them, and of the input values. Not collective.

@@ -48,19 +48,12 @@ pub type Pass<'p> = dyn FnMut(&mut Show<'_>) -> Result<()> + 'p;
 
 /// Metrics of the rows that `pass` shows. Collective. Ranks may have no rows.
 ///
-/// * `n_classes`: 0 for numbers.
+/// * `link`: of their scores.
 /// * `room`: bytes of scores that may be held. Where more are needed, rows are shown again: for the area under the ROC curve of
 ///   each class at least once, and once for each part of the range of scores that fits.
-pub fn measure(
-    comm: &Communicator,
-    kind: Kind,
-    n_classes: usize,
-    room: Option<u64>,
-    pass: &mut Pass<'_>,
-) -> Result<Evaluation> {
-    let link = Link::new(kind, n_classes);
+pub fn measure(comm: &Communicator, link: &Link, room: Option<u64>, pass: &mut Pass<'_>) -> Result<Evaluation> {
     let room = room.map_or(usize::MAX, |bytes| bytes as usize);
-    if n_classes == 0 { numbers(comm, &link, pass) } else { classes(comm, &link, room, pass) }
+    if link.n_classes == 0 { numbers(comm, link, pass) } else { classes(comm, link, room, pass) }
 }
 
 fn numbers(comm: &Communicator, link: &Link, pass: &mut Pass<'_>) -> Result<Evaluation> {
@@ -351,7 +344,7 @@ mod tests {
             }
             Ok(())
         };
-        measure(comm, kind, n_classes, room, &mut pass).map(|evaluation| (evaluation, n_passes))
+        measure(comm, &Link::new(kind, n_classes), room, &mut pass).map(|evaluation| (evaluation, n_passes))
     }
 
     #[test]
@@ -389,7 +382,7 @@ mod tests {
                 1 => Err(crate::error::Error::data("torn")),
                 _ => Ok(()),
             };
-            let of_rank = measure(comm, Kind::Logistic, 2, None, &mut pass);
+            let of_rank = measure(comm, &Link::new(Kind::Logistic, 2), None, &mut pass);
             Ok(of_rank.map(|_| ()).map_err(|e| e.to_string()))
         });
         for of_rank in failed.unwrap() {

@@ -11,7 +11,7 @@ use crate::error::{Error, InContext, Result};
 use crate::functions::check_denormals;
 use crate::metric::classification::most_probable;
 use crate::model::preprocess::standardised;
-use crate::model::{Features, Forest, LinearModel, Scores};
+use crate::model::{Features, LinearModel, Lockstep, Scores};
 use crate::objective::Objective;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -27,23 +27,44 @@ pub struct Link {
     pub kind: Kind,
     /// 0 for numbers.
     pub n_classes: usize,
-    objective: Box<dyn Objective>,
+    /// Whose inverse link it is; None: scores are predictions.
+    objective: Option<Box<dyn Objective>>,
 }
 
 impl Link {
+    /// Of scores before the inverse link.
     pub fn new(kind: Kind, n_classes: usize) -> Link {
-        Link { kind, n_classes, objective: objective(kind, n_classes) }
+        Link { kind, n_classes, objective: Some(objective(kind, n_classes)) }
+    }
+
+    /// Of scores that are predictions: numbers, the share of class 1 of two classes, or the share of each class.
+    pub fn of_predictions(n_classes: usize) -> Link {
+        let kind = if n_classes == 0 { Kind::Linear } else { Kind::Logistic };
+        Link { kind, n_classes, objective: None }
+    }
+
+    /// Of a model's scores.
+    pub fn of(model: &Model) -> Link {
+        match model.scores.are_predictions() {
+            true => Link::of_predictions(model.target.n_classes()),
+            false => Link::new(model.config.responds_as(), model.target.n_classes()),
+        }
     }
 
     pub fn n_scores(&self) -> usize {
-        self.objective.n_scores()
+        let of_classes = if self.n_classes > 2 { self.n_classes } else { 1 };
+        self.objective.as_ref().map_or(of_classes, |objective| objective.n_scores())
     }
 
     /// A number's prediction.
     pub fn number(&self, score: f64) -> f64 {
         let mut score = [score];
-        self.objective.to_prediction(&mut score);
+        self.predict(&mut score);
         score[0]
+    }
+
+    fn predict(&self, scores: &mut [f64]) {
+        self.objective.iter().for_each(|objective| objective.to_prediction(scores));
     }
 
     /// Each class's share of one row, (n_classes): its probability, or for `svm`, which has none, 1 for the class
@@ -60,7 +81,7 @@ impl Link {
             }
             (_, scores) => {
                 shares.copy_from_slice(scores);
-                self.objective.to_prediction(shares);
+                self.predict(shares);
             }
         }
     }
@@ -80,7 +101,7 @@ pub struct Scorer<'m> {
 /// What scores rows.
 enum By<'m> {
     Linear(&'m LinearModel),
-    Trees(Forest<'m>),
+    Trees(Lockstep<'m>),
 }
 
 impl<'m> Scorer<'m> {
@@ -89,7 +110,7 @@ impl<'m> Scorer<'m> {
         check_columns(model, source.schema()).in_file(table)?;
         let by = match &model.scores {
             Scores::Linear(linear) => By::Linear(linear),
-            Scores::Boosted(boosted) => By::Trees(Forest::new(boosted)),
+            Scores::Boosted(boosted) => By::Trees(Lockstep::new(boosted)),
         };
         Ok(Scorer { model, by })
     }

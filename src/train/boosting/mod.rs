@@ -21,6 +21,7 @@ use super::linear_family::{digest, median};
 use super::measure::{ScoredRows, Show, measure};
 use super::memory::of_measuring;
 use super::prepare::HeldOut;
+use super::score::Link;
 use super::{Model, Observer, Reading, TrainConfig, TrainReport};
 use crate::comm::Communicator;
 use crate::config::{BoostConfig, BoostLoss};
@@ -192,5 +193,5 @@ fn metrics_of(
         Ok(())
     };
     let room = reading.max_memory.map(of_measuring);
-    Ok(measure(comm, config.responds_as(), rows.target.n_classes(), room, &mut pass)?.metrics)
+    Ok(measure(comm, &Link::new(config.responds_as(), rows.target.n_classes()), room, &mut pass)?.metrics)
 }

@@ -44,7 +44,7 @@ struct Place {
 }
 
 /// [`Boosted`] for prediction. Trees are as [`Tree::check`] wants them.
-pub struct Forest<'m> {
+pub struct Lockstep<'m> {
     boosted: &'m Boosted,
     /// Of all trees, one after the other; the levels of a tree from its root on.
     nodes: Vec<Node>,
@@ -56,9 +56,9 @@ pub struct Forest<'m> {
     low: Vec<u32>,
 }
 
-impl<'m> Forest<'m> {
+impl<'m> Lockstep<'m> {
     /// Takes about half the memory of the trees themselves. Not collective.
-    pub fn new(boosted: &'m Boosted) -> Forest<'m> {
+    pub fn new(boosted: &'m Boosted) -> Lockstep<'m> {
         let is_low = |tree: &Tree, node: usize| tree.left_set[node].is_empty() && tree.missing_left[node];
         let mut used = vec![[false; 2]; boosted.n_features];
         for tree in &boosted.trees {
@@ -112,7 +112,7 @@ impl<'m> Forest<'m> {
             let has_sets = tree.left_set.iter().any(|set| !set.is_empty());
             trees.push(Place { first, end: nodes.len(), steps: steps.unwrap_or(0), has_sets });
         }
-        Forest { boosted, nodes, leaves, trees, as_they_are, low }
+        Lockstep { boosted, nodes, leaves, trees, as_they_are, low }
     }
 
     /// Scores of rows of feature values: `rows` is (rows, features), `scores` (rows, scores). Not collective.
@@ -282,7 +282,7 @@ mod tests {
         let rows: Vec<f64> = (0..n_rows * d).map(|_| value(random)).collect();
         let (mut plain, mut found) = (vec![9.0; n_rows * k], vec![7.0; n_rows * k]);
         boosted.scores(&rows, &mut plain);
-        let forest = Forest::new(boosted);
+        let forest = Lockstep::new(boosted);
         forest.scores(&rows, &mut found);
         let bits = |scores: &[f64]| scores.iter().map(|score| score.to_bits()).collect::<Vec<u64>>();
         assert_eq!(bits(&found), bits(&plain), "{n_rows} rows, {d} features, {k} scores, {n_trees} trees");
