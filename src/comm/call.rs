@@ -14,6 +14,7 @@ pub enum Kind {
     AllReduce,
     ReduceScatter,
     AllGather,
+    AllToAll,
     Broadcast,
     Send,
     Recv,
@@ -23,11 +24,12 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 10] = [
+    pub const ALL: [Kind; 11] = [
         Kind::Barrier,
         Kind::AllReduce,
         Kind::ReduceScatter,
         Kind::AllGather,
+        Kind::AllToAll,
         Kind::Broadcast,
         Kind::Send,
         Kind::Recv,
@@ -42,6 +44,7 @@ impl Kind {
             Kind::AllReduce => "all_reduce",
             Kind::ReduceScatter => "reduce_scatter",
             Kind::AllGather => "all_gather",
+            Kind::AllToAll => "all_to_all",
             Kind::Broadcast => "broadcast",
             Kind::Send => "send",
             Kind::Recv => "recv",

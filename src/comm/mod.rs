@@ -50,8 +50,8 @@ element!(Element: u8, i32, u32, i64, u64, f32, f64);
 element!(Summable: u32, u64);
 element!(Ordered: i32, i64);
 
-/// The highest tag of a message; what every MPI library admits.
-pub const MAX_TAG: u32 = 32_767;
+/// The highest tag of a message. Every MPI library admits one more, which is kept for [`Communicator::all_to_all`].
+pub const MAX_TAG: u32 = 32_766;
 
 /// The ranks taking part in one computation. Neither `Send` nor `Sync`.
 ///
@@ -254,6 +254,42 @@ impl Communicator {
     #[track_caller]
     pub fn all_gather_bytes(&self, mine: &[u8]) -> Result<Gathered<u8>> {
         self.all_gather(mine)
+    }
+
+    /// Each rank's part of every rank's values: `parts[r]` goes to rank r, and what comes from it is `of_rank(r)`. *Collective.*
+    ///
+    /// # Panics
+    /// If there is not one part per rank.
+    #[track_caller]
+    pub fn all_to_all<T: Element>(&self, parts: &[Vec<T>]) -> Result<Gathered<T>> {
+        assert_eq!(parts.len(), self.size(), "one part per rank");
+        let (rank, size) = (self.rank(), self.size());
+        let mut call = self.next(Kind::AllToAll, "", Location::caller());
+        call.element = Some(T::TYPE);
+        let all: usize = parts.iter().map(|part| size_of_val(&part[..])).sum();
+        self.timed(&call, all - size_of_val(&parts[rank][..]), || {
+            let mine: Vec<u64> = parts.iter().map(|part| part.len() as u64).collect();
+            let mut lengths = vec![0u64; size * size];
+            self.transport.all_gather(u64::slice(&mine), &vec![size; size], u64::slice_mut(&mut lengths))?;
+            let mut bounds = vec![0];
+            for from in 0..size {
+                bounds.push(bounds[from] + lengths[from * size + rank] as usize);
+            }
+            let mut values = vec![T::default(); bounds[size]];
+            values[bounds[rank]..bounds[rank + 1]].copy_from_slice(&parts[rank]);
+            // In each round everybody sends to one and receives from one.
+            for round in 1..size {
+                let (to, from) = ((rank + round) % size, (rank + size - round) % size);
+                if !parts[to].is_empty() {
+                    self.transport.send(T::slice(&parts[to]), to, MAX_TAG + 1)?;
+                }
+                let part = bounds[from]..bounds[from + 1];
+                if !part.is_empty() {
+                    self.transport.recv(T::slice_mut(&mut values[part]), from, MAX_TAG + 1)?;
+                }
+            }
+            Ok(Gathered { values, bounds })
+        })
     }
 
     /// `buf` becomes what it is on `root`; equally long on all ranks. *Collective.*

@@ -11,6 +11,7 @@
 mod category;
 mod columns;
 mod count;
+pub mod forest;
 mod histogram;
 mod layout;
 mod leaf_of;

@@ -1,0 +1,257 @@
+//! # grow::forest — many trees at once, to the end
+//!
+//! In:    [`BinRows`], what their targets and weights are, and a [`Communicator`].
+//! Out:   [`Grown`] trees, the same on every rank.
+//! Talks: a few times per level for many nodes of many trees together, then once to bring rows together; only in `sync.rs`.
+//! Never: names of files, flags, thresholds chosen by hand, votes.
+//!
+//! A node of many rows is counted by all ranks, each its own rows, and the sums of many nodes travel in one message (`top.rs`). A node
+//! of few rows is given to one rank, to which the others send the rows that they have of it, and which grows all that is below
+//! alone (`finish.rs`, `subtree.rs`). Where the one ends and the other begins changes no bit: sums are of integers, and what a node
+//! draws at random hangs on its way from the root. Source: Breiman, *Random forests*, Machine Learning 2001; growing small nodes on
+//! one machine: Panda et al., *PLANET*, VLDB 2009.
+
+mod draw;
+mod finish;
+mod problem;
+mod rows;
+mod search;
+mod subtree;
+mod sync;
+#[cfg(test)]
+mod tests;
+mod top;
+mod tree;
+
+pub use draw::{Bootstrap, TreeDraws};
+pub use rows::{BinRows, MOST_FOREST_BINS};
+pub use tree::{Grown, LEAF, MISSING_LEFT, Node, OF_SET};
+
+use crate::comm::Communicator;
+use crate::error::Result;
+use problem::{Binary, BinaryItem, ClassItem, Classes, NumberItem, Numbers, Problem};
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// How trees are grown.
+#[derive(Clone, Debug)]
+pub struct ForestConfig {
+    pub seed: u64,
+    /// Features that a node looks at; more where these do not tell its rows apart.
+    pub max_features: usize,
+    /// Rows of a leaf, at least, each as often as it was drawn.
+    pub min_rows: u64,
+    /// Splits from the root to a leaf; None: any number.
+    pub max_depth: Option<usize>,
+    /// Cuts are drawn at random, one for each feature that a node looks at.
+    pub is_extra: bool,
+    pub bootstrap: Bootstrap,
+    /// Classes have the same weight in the rows of each tree.
+    pub is_balanced: bool,
+}
+
+impl ForestConfig {
+    fn is_leaf<P: Problem>(&self, problem: &P, depth: usize, total: &[u64]) -> bool {
+        self.max_depth.is_some_and(|most| depth >= most)
+            || problem.draws(total) < 2 * self.min_rows.max(1)
+            || problem.is_pure(total)
+    }
+}
+
+/// What trees are to predict, of the rows here.
+pub enum Goal<'a> {
+    Classes {
+        n_classes: usize,
+        is_entropy: bool,
+        class: &'a [u16],
+    },
+    /// `zero + target·unit`. |target·weight| summed over all draws of all ranks stays below 2⁶³.
+    Numbers {
+        target: &'a [i64],
+        zero: f64,
+        unit: f64,
+    },
+}
+
+/// The rows that trees are grown from, here.
+pub struct Rows<'a> {
+    pub bins: &'a BinRows,
+    pub goal: Goal<'a>,
+    /// Whole numbers of at most [`MOST_WEIGHT`]; rows of 0 take no part. None: all are 1.
+    pub weight: Option<&'a [u32]>,
+    /// Number of the first row in the table.
+    pub first_row: u64,
+    /// Of the whole table.
+    pub n_all_rows: u64,
+}
+
+/// The greatest weight of a row, before it is drawn and balanced.
+pub const MOST_WEIGHT: u32 = 1 << 14;
+/// The greatest weight of a class that has few rows.
+const MOST_BALANCE: u64 = 1 << 12;
+
+/// Where the rows of a tree are.
+#[derive(Clone, Debug)]
+pub enum Scope {
+    /// All rows of all ranks.
+    Global,
+    /// Those of one lane, which one rank has: tree t is of lane t mod lanes.
+    Local(Vec<Lane>),
+}
+
+/// Rows of one rank.
+#[derive(Clone, Debug)]
+pub struct Lane {
+    pub rank: usize,
+    /// Places in its [`Rows`]; on other ranks whatever.
+    pub rows: Range<usize>,
+}
+
+impl Scope {
+    fn lane_of(&self, tree: u64) -> Option<&Lane> {
+        match self {
+            Scope::Global => None,
+            Scope::Local(lanes) => Some(&lanes[(tree % lanes.len() as u64) as usize]),
+        }
+    }
+}
+
+/// Bytes of rows that a rank takes from others at a time, where nobody limits memory.
+pub const WAVE_BYTES: u64 = 256 << 20;
+
+/// Grows some trees. Collective; the same trees on every rank.
+///
+/// * `room`: bytes of rows that a rank may take from others at a time.
+pub fn grow(
+    comm: &Communicator,
+    rows: &Rows<'_>,
+    config: &ForestConfig,
+    scope: &Scope,
+    trees: Range<u64>,
+    room: u64,
+) -> Result<Vec<Grown>> {
+    let driver = Driver { rank: comm.rank(), rows, config, scope, room };
+    match rows.goal {
+        Goal::Classes { n_classes: 2, is_entropy: false, class }
+            if rows.weight.is_none() && !config.is_balanced && rows.n_all_rows < 1 << 28 =>
+        {
+            let item = |row: usize, draws: u32| BinaryItem::new(row as u32, class[row], draws);
+            driver.grow(comm, &Binary, trees, item)
+        }
+        Goal::Classes { n_classes, is_entropy, class } => {
+            let problem = Classes { n_classes, is_entropy };
+            let weight = |row: usize| rows.weight.map_or(1, |weight| weight[row]);
+            match config.is_balanced {
+                false => driver.grow(comm, &problem, trees, |row, draws| {
+                    ClassItem::new(row as u32, class[row], weight(row) * draws, draws as u16)
+                }),
+                true => driver.grow_balanced(comm, &problem, trees, class, weight),
+            }
+        }
+        Goal::Numbers { target, zero, unit } => driver.grow(comm, &Numbers { zero, unit }, trees, |row, draws| {
+            let weight = rows.weight.map_or(1, |weight| weight[row]);
+            NumberItem::new(row as u32, target[row], weight * draws, draws)
+        }),
+    }
+}
+
+/// Where the smallest node that all ranks count begins, in parts of what a thread grows: fewer parts mean idle threads at the end, more
+/// of them messages.
+const TASKS_OF_THREAD: u64 = 4;
+
+struct Driver<'a> {
+    rank: usize,
+    rows: &'a Rows<'a>,
+    config: &'a ForestConfig,
+    scope: &'a Scope,
+    room: u64,
+}
+
+impl Driver<'_> {
+    /// * `item`: of a row, by its place, that was drawn so often.
+    fn grow<P: Problem>(
+        &self,
+        comm: &Communicator,
+        problem: &P,
+        trees: Range<u64>,
+        item: impl Fn(usize, u32) -> P::Item + Sync,
+    ) -> Result<Vec<Grown>> {
+        let items: Vec<Vec<P::Item>> = trees.clone().into_par_iter().map(|tree| self.items(tree, &item)).collect();
+        self.grow_from(comm, problem, trees, items)
+    }
+
+    /// Each class's weight in a tree is that of the class with the fewest draws. Collective.
+    fn grow_balanced(
+        &self,
+        comm: &Communicator,
+        problem: &Classes,
+        trees: Range<u64>,
+        class: &[u16],
+        weight: impl Fn(usize) -> u32 + Sync,
+    ) -> Result<Vec<Grown>> {
+        let k = problem.n_classes;
+        let item = |row: usize, draws: u32| ClassItem::new(row as u32, class[row], weight(row) * draws, draws as u16);
+        let mut items: Vec<Vec<ClassItem>> =
+            trees.clone().into_par_iter().map(|tree| self.items(tree, &item)).collect();
+        let mut totals: Vec<u64> = items.par_iter().flat_map_iter(|items| total_of(problem, items)).collect();
+        sync::sum(comm, &mut totals)?;
+        for (items, total) in items.iter_mut().zip(totals.chunks_exact(k + 1)) {
+            let least = total[..k].iter().copied().filter(|weight| *weight > 0).min().unwrap_or(1);
+            let share = |weight: &u64| match weight {
+                0 => 1,
+                weight => ((u128::from(MOST_BALANCE * 2) * u128::from(least) / u128::from(*weight)) as u64).div_ceil(2),
+            };
+            let of_class: Vec<u32> = total[..k].iter().map(|weight| share(weight).max(1) as u32).collect();
+            items.par_iter_mut().for_each(|item| item.multiply(&of_class));
+        }
+        self.grow_from(comm, problem, trees, items)
+    }
+
+    /// The rows here that a tree takes.
+    fn items<T>(&self, tree: u64, item: &impl Fn(usize, u32) -> T) -> Vec<T> {
+        let draws = self.config.bootstrap.of_tree(tree);
+        let places = match self.scope.lane_of(tree) {
+            None => 0..self.rows.bins.n_rows(),
+            Some(lane) if lane.rank == self.rank => lane.rows.clone(),
+            Some(_) => 0..0,
+        };
+        let mut items = Vec::new();
+        for row in places {
+            let takes_part = self.rows.weight.is_none_or(|weight| weight[row] > 0);
+            let n = draws.of_row(self.rows.first_row + row as u64);
+            if takes_part && n > 0 {
+                items.push(item(row, n));
+            }
+        }
+        items
+    }
+
+    fn grow_from<P: Problem>(
+        &self,
+        comm: &Communicator,
+        problem: &P,
+        trees: Range<u64>,
+        items: Vec<Vec<P::Item>>,
+    ) -> Result<Vec<Grown>> {
+        let width = problem.width();
+        let mut totals: Vec<u64> = items.par_iter().flat_map_iter(|items| total_of(problem, items)).collect();
+        sync::sum(comm, &mut totals)?;
+        let draws: u64 = totals.chunks_exact(width).map(|total| problem.draws(total)).sum();
+        let n_tasks = TASKS_OF_THREAD * sync::sum_one(comm, rayon::current_num_threads() as u64)?;
+        let limit = match self.scope {
+            // Whole trees are tasks enough.
+            Scope::Global if trees.end - trees.start < n_tasks => draws / n_tasks,
+            _ => u64::MAX,
+        };
+        let mut top = top::Top::new(self, trees);
+        let below = top.grow(comm, problem, items, &totals, limit)?;
+        let grown = finish::grow(comm, self, problem, below)?;
+        Ok(top.assemble(problem, grown))
+    }
+}
+
+fn total_of<P: Problem>(problem: &P, items: &[P::Item]) -> Vec<u64> {
+    let mut total = vec![0; problem.width()];
+    items.iter().for_each(|item| problem.add(&mut total, item));
+    total
+}

@@ -1,0 +1,129 @@
+//! Grown trees: nodes in an order of their own, values of leaves, gains of splits.
+
+use super::problem::Problem;
+use super::search::{Cut, Found, bins_of};
+use crate::data::binned::FeatureBins;
+
+/// Bits of [`Node::feature`]: missing values go left; the node asks for a set of categories; it is a leaf.
+pub const MISSING_LEFT: u32 = 1 << 31;
+pub const OF_SET: u32 = 1 << 30;
+pub const LEAF: u32 = 1 << 29;
+
+/// An inner node, or a leaf.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Node {
+    /// Values up to it go left; of a set its number; of a leaf of numbers its value.
+    pub value: f64,
+    /// Its number, and bits that say what the node is.
+    pub feature: u32,
+    /// The left child, next to which is the right one. Of a leaf its number.
+    pub child: u32,
+}
+
+/// A tree, or what is below a node of it. Node 0 is the root; all that is below a left child comes before what is below the right one.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Grown {
+    pub nodes: Vec<Node>,
+    /// Of classes: (leaves, shares).
+    pub shares: Vec<f32>,
+    pub n_leaves: u32,
+    /// By split, those below a left child before those below the right one: the feature, and how much lower Σ weight times impurity became.
+    pub gains: Vec<(u32, f64)>,
+    /// Categories that go left, of the nodes that ask for sets.
+    pub sets: Vec<Vec<u32>>,
+}
+
+impl Grown {
+    pub(super) fn set_leaf<P: Problem>(&mut self, at: usize, problem: &P, total: &[u64]) {
+        let value = problem.leaf(total, &mut self.shares);
+        self.nodes[at] = Node { value, feature: LEAF, child: self.n_leaves };
+        self.n_leaves += 1;
+    }
+
+    /// Returns the left child.
+    pub(super) fn set_split(&mut self, at: usize, found: &Found, feature: &FeatureBins) -> usize {
+        let child = self.nodes.len();
+        let (value, bits) = match &found.cut {
+            Cut::UpTo { bin, missing_left } => {
+                (feature.value_of(usize::from(*bin)), if *missing_left { MISSING_LEFT } else { 0 })
+            }
+            Cut::OneOf(set) => {
+                let categories = feature.categories.as_deref().unwrap_or_default();
+                self.sets.push(bins_of(set).filter_map(|bin| categories.get(bin).copied()).collect());
+                ((self.sets.len() - 1) as f64, OF_SET)
+            }
+        };
+        self.nodes[at] = Node { value, feature: found.feature | bits, child: child as u32 };
+        self.nodes.extend([Node::default(); 2]);
+        self.gains.push((found.feature, found.gain));
+        child
+    }
+
+    /// Puts a tree in the place of a node that has nothing below it yet, as if it had been grown there.
+    pub(super) fn graft(&mut self, at: usize, below: &Grown) {
+        // The root goes to its place, all others to the end.
+        let (first, first_leaf, first_set) = (self.nodes.len() as u32, self.n_leaves, self.sets.len());
+        let moved = |node: &Node| match node.feature {
+            feature if feature & LEAF != 0 => Node { child: node.child + first_leaf, ..*node },
+            feature if feature & OF_SET != 0 => {
+                Node { value: node.value + first_set as f64, child: node.child - 1 + first, ..*node }
+            }
+            _ => Node { child: node.child - 1 + first, ..*node },
+        };
+        self.nodes[at] = moved(&below.nodes[0]);
+        self.nodes.extend(below.nodes[1..].iter().map(moved));
+        self.shares.extend_from_slice(&below.shares);
+        self.n_leaves += below.n_leaves;
+        self.gains.extend_from_slice(&below.gains);
+        self.sets.extend(below.sets.iter().cloned());
+    }
+
+    /// As bytes, and back; None: not such bytes.
+    pub(super) fn put(&self, bytes: &mut Vec<u8>) {
+        let lengths = [self.nodes.len(), self.shares.len(), self.n_leaves as usize, self.gains.len(), self.sets.len()];
+        lengths.iter().for_each(|n| bytes.extend_from_slice(&(*n as u64).to_le_bytes()));
+        for node in &self.nodes {
+            bytes.extend_from_slice(&node.value.to_le_bytes());
+            bytes.extend_from_slice(&node.feature.to_le_bytes());
+            bytes.extend_from_slice(&node.child.to_le_bytes());
+        }
+        self.shares.iter().for_each(|share| bytes.extend_from_slice(&share.to_le_bytes()));
+        for (feature, gain) in &self.gains {
+            bytes.extend_from_slice(&feature.to_le_bytes());
+            bytes.extend_from_slice(&gain.to_le_bytes());
+        }
+        for set in &self.sets {
+            bytes.extend_from_slice(&(set.len() as u32).to_le_bytes());
+            set.iter().for_each(|category| bytes.extend_from_slice(&category.to_le_bytes()));
+        }
+    }
+
+    /// Takes it from the front of some bytes.
+    pub(super) fn take(bytes: &mut &[u8]) -> Option<Grown> {
+        fn next<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
+            let (taken, rest) = bytes.split_first_chunk()?;
+            *bytes = rest;
+            Some(*taken)
+        }
+        let mut length = || next(bytes).map(|word| u64::from_le_bytes(word) as usize);
+        let (n_nodes, n_shares, n_leaves, n_gains, n_sets) = (length()?, length()?, length()?, length()?, length()?);
+        let mut grown = Grown { n_leaves: u32::try_from(n_leaves).ok()?, ..Grown::default() };
+        for _ in 0..n_nodes {
+            let value = f64::from_le_bytes(next(bytes)?);
+            let [feature, child] = [u32::from_le_bytes(next(bytes)?), u32::from_le_bytes(next(bytes)?)];
+            grown.nodes.push(Node { value, feature, child });
+        }
+        for _ in 0..n_shares {
+            grown.shares.push(f32::from_le_bytes(next(bytes)?));
+        }
+        for _ in 0..n_gains {
+            grown.gains.push((u32::from_le_bytes(next(bytes)?), f64::from_le_bytes(next(bytes)?)));
+        }
+        for _ in 0..n_sets {
+            let n = u32::from_le_bytes(next(bytes)?);
+            let set: Option<Vec<u32>> = (0..n).map(|_| next(bytes).map(u32::from_le_bytes)).collect();
+            grown.sets.push(set?);
+        }
+        Some(grown)
+    }
+}
