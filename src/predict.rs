@@ -81,7 +81,7 @@ pub fn predict(comm: &Communicator, model: &Model, config: &PredictConfig) -> Re
     // Scores, each class's share as numbers and as bytes, the prediction, the row, and what is carried over.
     let values_of = |copy: &Copied| if let Cell::Text(width) = copy.cell { 6 + width as u64 / 4 } else { 3 };
     let details = u64::from(config.contributions) * 2 * contribution_shape(model).iter().product::<usize>() as u64
-        + u64::from(config.leaves) * n_trees(model) as u64;
+        + u64::from(config.leaves) * model.scores.n_trees() as u64;
     let made = 6 + details + 3 * model.target.n_classes().max(1) as u64 + copied.iter().map(values_of).sum::<u64>();
     let mut score_s = 0.0;
     let mut write = |copied: &mut [Copied]| -> Result<()> {
@@ -126,6 +126,9 @@ fn check_details(model: &Model, config: &PredictConfig) -> Result<()> {
         Scores::Linear(_) if config.leaves => {
             Err(Error::usage(format!("--leaves: a '{}' model has no trees", model.config.kind.name())))
         }
+        Scores::Forest(_) if config.contributions => Err(Error::usage(
+            "--contributions: they are worked out for boosted trees and linear models, not for a forest",
+        )),
         Scores::Boosted(boosted) if config.contributions => match boosted.trees.iter().map(Tree::depth).max() {
             Some(depth) if depth > MOST_DEPTH => Err(Error::usage(format!(
                 "--contributions: a tree has a path of {depth} splits, and at most {MOST_DEPTH} are worked out"
@@ -145,10 +148,6 @@ fn contribution_shape(model: &Model) -> Vec<usize> {
     }
 }
 
-fn n_trees(model: &Model) -> usize {
-    if let Scores::Boosted(boosted) = &model.scores { boosted.trees.len() } else { 0 }
-}
-
 /// The datasets of the file, in the order of [`columns_of`], then the copied ones.
 fn layout_of(model: &Model, config: &PredictConfig, copied: &[Copied], n_rows: u64) -> Layout {
     let n_classes = model.target.n_classes();
@@ -161,14 +160,14 @@ fn layout_of(model: &Model, config: &PredictConfig, copied: &[Copied], n_rows: u
     match model.config.responds_as() {
         Kind::Logistic => datasets.push(RowDataset::matrix("probability", Cell::F64, n_classes)),
         Kind::Svm => datasets.push(RowDataset::matrix("score", Cell::F64, model.scores.n_scores())),
-        Kind::Linear | Kind::Poisson | Kind::Boost => {}
+        Kind::Linear | Kind::Poisson | Kind::Boost | Kind::Forest => {}
     }
     datasets.push(RowDataset::column("row", Cell::U64));
     if config.contributions {
         datasets.push(RowDataset::array("contribution", Cell::F64, &contribution_shape(model)));
     }
     if config.leaves {
-        datasets.push(RowDataset::matrix("leaf", Cell::U32, n_trees(model)));
+        datasets.push(RowDataset::matrix("leaf", Cell::U32, model.scores.n_trees()));
     }
     datasets.extend(copied.iter().map(|copy| RowDataset::column(copy.name.clone(), copy.cell)));
     let mut strings = if n_classes == 0 { vec![] } else { vec![("classes".to_string(), model.target.names())] };

@@ -111,7 +111,10 @@ pub fn with_progress<T>(json: bool, work: impl FnOnce(&mut dyn FnMut(&BytesDone)
 
 /// `step 12/1000 | loss 0.48213 | gradient 3.0e-3 | learning_rate 1.0e-1`
 fn as_text(progress: &Progress) -> String {
-    let mut text = format!("step {}/{} | loss {}", progress.step, progress.of_steps, number(progress.loss, 5));
+    let mut text = format!("step {}/{}", progress.step, progress.of_steps);
+    if !progress.loss.is_nan() {
+        text.push_str(&format!(" | loss {}", number(progress.loss, 5)));
+    }
     for (name, value) in [("gradient", progress.gradient), ("learning_rate", progress.learning_rate)] {
         if let Some(value) = value {
             text.push_str(&format!(" | {name} {value:.1e}"));

@@ -14,7 +14,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("comm", &[]),
     ("blas", &["comm"]),
     ("data", &[]),
-    ("grow", &["comm", "config", "data"]),
+    ("grow", &["comm", "config", "data", "model"]),
     ("objective", &[]),
     ("metric", &[]),
     ("optim", &[]),

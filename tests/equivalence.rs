@@ -4,7 +4,7 @@
 //! and the parameters themselves must be equal, bit for bit.
 
 use consort::comm::run_threads;
-use consort::config::{BoostConfig, BoostLoss, Missing};
+use consort::config::{BoostConfig, BoostLoss, ForestConfig, Missing, Scope};
 use consort::data::memory::MemorySource;
 use consort::data::names::TableNames;
 use consort::data::synthetic::{self, Storage};
@@ -34,6 +34,12 @@ fn params(model: &Model) -> Vec<u64> {
             };
             boosted.start.iter().map(|x| x.to_bits()).chain(boosted.trees.iter().flat_map(of_tree)).collect()
         }
+        Scores::Forest(forest) => {
+            let mut bits = Vec::new();
+            forest.each_bytes(|bytes| bits.extend(bytes.iter().map(|byte| u64::from(*byte))));
+            bits.extend(forest.importance.iter().map(|of| of.gain.to_bits()));
+            bits
+        }
     }
 }
 
@@ -51,6 +57,7 @@ fn check(name: &str, tables: &[Inputs], config: &TrainConfig) {
     let has_learned = match &alone.scores {
         Scores::Linear(linear) => linear.params.iter().any(|p| *p != 0.0),
         Scores::Boosted(boosted) => boosted.trees.iter().any(|tree| tree.n_leaves() > 1),
+        Scores::Forest(forest) => forest.trees.iter().any(|tree| tree.n_leaves() > 1),
     };
     assert!(has_learned, "{name}: nothing was learned");
     for (shape, inputs) in tables.iter().enumerate() {
@@ -184,6 +191,22 @@ fn boosted_trees_have_the_same_bits_in_every_shape() {
         ..boost(&|boost| (boost.early_stop, boost.categorical) = (2, vec!["X[1]".into()]))
     };
     check("early stop", &mixture[..1], &stopping);
+}
+
+#[test]
+fn forests_have_the_same_bits_in_every_shape() {
+    let folder = tempfile::tempdir().unwrap();
+    let forest = |change: &dyn Fn(&mut ForestConfig)| {
+        let mut forest = ForestConfig { trees: 5, max_bins: 30, ..ForestConfig::default() };
+        change(&mut forest);
+        TrainConfig { forest: Some(forest), ..TrainConfig::of(Kind::Forest) }
+    };
+    let linear = tables(folder.path(), "linear", &synthetic::linear(1_009, 5, 0.1, 1).unwrap());
+    check("numbers", &linear, &forest(&|_| ()));
+    let mixture = tables(folder.path(), "mixture", &synthetic::mixture(1_009, 5, 3, 3).unwrap());
+    check("classes", &mixture, &forest(&|_| ()));
+    check("extra-trees", &mixture[..1], &forest(&|forest| forest.extra = true));
+    check("lanes", &mixture[..1], &TrainConfig { lanes: Some(3), ..forest(&|forest| forest.scope = Scope::Local) });
 }
 
 /// The filters that a dataset of numbers can have here.

@@ -1,7 +1,9 @@
 //! The words of the command line, exactly as typed. What they mean together is settled in [`resolve`](super::resolve).
 
 use crate::comm::World;
-use crate::config::{BoostLoss, ClassWeight, Growth, Kind, Missing, Schedule, Solver};
+use crate::config::{
+    BoostLoss, BootstrapKind, ClassWeight, Criterion, Growth, Kind, MaxFeatures, Missing, Schedule, Scope, Solver,
+};
 use crate::data::convert::Format;
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand};
@@ -106,7 +108,7 @@ pub struct TableFlags {
 #[derive(Debug, Args)]
 #[command(arg_required_else_help = true, override_usage = "consort train KIND DATA… -o MODEL.h5 [OPTIONS]")]
 pub struct TrainFlags {
-    /// linear, logistic, svm, poisson or boost.
+    /// linear, logistic, svm, poisson, boost or forest.
     #[arg(value_name = "KIND", value_parser = word::<Kind>)]
     pub kind: Option<Kind>,
     /// HDF5 files; their rows follow one another in this order. A quoted pattern ('run-*.h5') stands for the files that it
@@ -126,9 +128,7 @@ pub struct TrainFlags {
     #[arg(long = "continue", value_name = "MODEL.h5", visible_alias = "input-model", conflicts_with = "print_config")]
     pub continued: Option<PathBuf>,
     #[command(flatten)]
-    pub settings: SettingFlags,
-    #[command(flatten)]
-    pub boost: BoostFlags,
+    pub model: ModelFlags,
     #[command(flatten)]
     pub memory: MemoryFlags,
     /// Measure the model on this table as well, which has the same layout: a file, a pattern or @FILE. May be repeated: rows
@@ -143,6 +143,17 @@ pub struct TrainFlags {
     pub print_config: bool,
     #[command(flatten)]
     pub run: RunFlags,
+}
+
+/// What is trained, and how.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ModelFlags {
+    #[command(flatten)]
+    pub settings: SettingFlags,
+    #[command(flatten)]
+    pub boost: BoostFlags,
+    #[command(flatten)]
+    pub forest: ForestFlags,
 }
 
 /// What a rank may take; changes nothing of the model.
@@ -235,8 +246,8 @@ pub struct SettingFlags {
     /// Rows per step of sgd and adam, over all lanes. Default 1024.
     #[arg(long, value_name = "ROWS", value_parser = whole())]
     pub global_batch: Option<u64>,
-    /// Row streams that a batch is taken from; more ranks than lanes are idle. Default: the largest power of two ≤ 64,
-    /// global batch ÷ 128 and rows ÷ 256, at least 1.
+    /// Row streams that a batch is taken from, or that the trees of a forest with --scope local see one of; more ranks than lanes are
+    /// idle. Default: the largest power of two ≤ 64, global batch ÷ 128 (a forest: trees) and rows ÷ 256, at least 1.
     #[arg(long, value_name = "N", value_parser = whole())]
     pub lanes: Option<u64>,
     /// Momentum of sgd, 0 to below 1. Default 0.9.
@@ -255,7 +266,7 @@ pub struct SettingFlags {
     /// What a missing value (NaN) becomes: mean (of the column; not of sparse tables), zero, or error. Default mean.
     #[arg(long, value_parser = word::<Missing>)]
     pub missing: Option<Missing>,
-    /// none, or balanced: every class gets the same total weight. Default none.
+    /// none; balanced: every class gets the same total weight; bootstrap (forest): it does in the rows that each tree drew. Default none.
     #[arg(long, value_parser = word::<ClassWeight>)]
     pub class_weight: Option<ClassWeight>,
     /// Also train and measure K times on all rows but a K-th, chosen by a hash of the row number. Default 0: do not.
@@ -352,6 +363,34 @@ pub struct BoostFlags {
     /// Stop when the loss of the rows of --valid-fraction has not improved for so many rounds, and keep the best. Default 0: do not.
     #[arg(long, value_name = "ROUNDS", value_parser = whole(), visible_alias = "early-stopping-rounds")]
     pub early_stop: Option<u64>,
+}
+
+/// What only `forest` has; it takes --max-depth, --min-rows, --max-bins, --bin-sample, --categorical and --row-sample of boost too.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Forests")]
+pub struct ForestFlags {
+    /// Trees. Default 100.
+    #[arg(long, value_name = "N", value_parser = whole(), visible_alias = "n-estimators")]
+    pub trees: Option<u64>,
+    /// Extra-trees: cuts are drawn at random, and without --bootstrap poisson every tree takes every row once.
+    #[arg(long)]
+    pub extra: bool,
+    /// What splits lower: gini or entropy of classes, squared error of numbers. Default: gini for strings, truth values and whole
+    /// numbers, squared for floating-point targets.
+    #[arg(long, value_parser = word::<Criterion>)]
+    pub criterion: Option<Criterion>,
+    /// Features that a node looks at: sqrt, log2, all, a number, or a share such as 0.3. Default: sqrt for classes, all for numbers.
+    #[arg(long, value_name = "N", value_parser = word::<MaxFeatures>)]
+    pub max_features: Option<MaxFeatures>,
+    /// global: every tree sees all rows; local: the rows of one of --lanes, which are not exchanged. Default global.
+    #[arg(long, value_parser = word::<Scope>)]
+    pub scope: Option<Scope>,
+    /// How a tree's rows are drawn: poisson (with replacement, --row-sample times on average) or none. Default poisson; of --extra none.
+    #[arg(long, value_parser = word::<BootstrapKind>)]
+    pub bootstrap: Option<BootstrapKind>,
+    /// Measure every row by the trees that did not draw it.
+    #[arg(long)]
+    pub oob: bool,
 }
 
 /// Write predictions for every row of a table.

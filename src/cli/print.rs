@@ -10,7 +10,8 @@ use crate::data::hdf5::repack::RepackReport;
 use crate::doctor::{Diagnosis, list_cores};
 use crate::error::{Error, Result};
 use crate::metric::Metrics;
-use crate::model::{Boosted, Scores};
+use crate::model::Scores;
+use crate::model::forest::ForestTree;
 use crate::predict::PredictReport;
 use crate::report::{number, print_line};
 use crate::store::ModelFile;
@@ -72,34 +73,42 @@ impl Printer {
         output: &Path,
     ) {
         self.folds(report);
+        if !report.oob.is_empty() {
+            self.say(
+                || format!("out of bag | {}", report.oob),
+                || event("metrics", [("part", json!("oob"))], &report.oob),
+            );
+        }
         if let Some(metrics) = valid {
             self.say(|| format!("valid | {metrics}"), || event("metrics", [("part", json!("valid"))], metrics));
         }
         let text = || {
+            let has_trees = model.config.kind.has_trees();
             let ended = match report.converged {
-                _ if model.config.kind == Kind::Boost => "grown",
+                _ if has_trees => "grown",
                 true => "converged",
                 false => "stopped",
             };
-            let stop_value = match model.config.kind {
-                Kind::Boost => String::new(),
-                _ => format!(", stop value {:.1e}", report.stop_value),
+            let stop_value = if has_trees { String::new() } else { format!(", stop value {:.1e}", report.stop_value) };
+            let loss = match report.loss.is_nan() {
+                true => String::new(),
+                false => format!("loss {} | ", number(report.loss, 6)),
             };
             let total = report.traffic.total();
             let pass = match model.config.solver.is_mini_batch() {
                 _ if model.config.kind == Kind::Boost => "round",
+                _ if model.config.kind == Kind::Forest => "tree",
                 true => "epoch",
                 false => "iteration",
             };
             format!(
-                "{}{} × {} | loss {} | {ended} after {}{stop_value}\n\
+                "{}{} × {} | {loss}{ended} after {}{stop_value}\n\
                  read {:.2} s | train {:.2} s ({:.2e} s per {pass}) | write {:.2} s | peak memory {} | {}, {}\n\
                  model {}\n\
                  digest {}",
                 notes(model, report),
                 count(report.rows, "row"),
                 count(report.features, "feature"),
-                number(report.loss, 6),
                 count(report.iterations, pass),
                 report.read_s,
                 report.train_s,
@@ -199,7 +208,17 @@ impl Printer {
                 lines.extend(model.continued.as_ref().map(|from| {
                     format!("  continued after {} of the model of digest {}", count(from.rounds, "round"), from.digest)
                 }));
-                lines.extend(importance_table(boosted, &features));
+                let all = boosted.importance().into_iter();
+                let head = "share of the gain, splits, rows that met one";
+                let rows = all.map(|of| (of.gain, of.splits, format!("{:>7}  {}", of.splits, of.cover)));
+                lines.extend(importance_table(head, rows.collect(), &features));
+            }
+            if let Scores::Forest(forest) = &model.scores {
+                let depth = forest.trees.iter().map(ForestTree::depth).max().unwrap_or(0);
+                let (trees, nodes) = (count(forest.trees.len(), "tree"), count(forest.n_nodes(), "node"));
+                lines.push(format!("  {trees} of {nodes}, the deepest of {}", count(depth, "level")));
+                let rows = forest.importance.iter().map(|of| (of.gain, of.splits, format!("{:>7}", of.splits)));
+                lines.extend(importance_table("share of the gain, splits", rows.collect(), &features));
             }
             lines.push("  settings:".to_string());
             lines.extend(file.config.lines().filter(|line| !line.is_empty()).map(|line| format!("    {line}")));
@@ -208,11 +227,15 @@ impl Printer {
         };
         let value = || {
             json!({"event": "model", "file": path.display().to_string(), "kind": file.kind, "rows": model.n_rows,
-                   "features": model.preprocess.feature_names(), "classes": model.target.names(), "settings": file.config,
-                   "continued": model.continued.as_ref().map(|from| json!({"rounds": from.rounds, "digest": from.digest})),
-                   "input_digest": model.input_digest, "digest": file.digest, "version": file.program_version,
-                   "history": file.history.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
-                   "importance": if let Scores::Boosted(boosted) = &model.scores { Some(boosted.importance()) } else { None }})
+            "features": model.preprocess.feature_names(), "classes": model.target.names(), "settings": file.config,
+            "continued": model.continued.as_ref().map(|from| json!({"rounds": from.rounds, "digest": from.digest})),
+            "input_digest": model.input_digest, "digest": file.digest, "version": file.program_version,
+            "history": file.history.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
+            "importance": match &model.scores {
+                Scores::Boosted(boosted) => json!(boosted.importance()),
+                Scores::Forest(forest) => json!(forest.importance),
+                Scores::Linear(_) => Value::Null,
+            }})
         };
         self.say(text, value);
     }
@@ -497,19 +520,20 @@ fn confusion_table(classes: &[String], confusion: &[Vec<u64>]) -> String {
 const MOST_IMPORTANT: usize = 20;
 
 /// The features that splits gained most by: lines.
-fn importance_table(boosted: &Boosted, features: &[String]) -> Vec<String> {
-    let all = boosted.importance();
-    let total: f64 = all.iter().map(|of| of.gain).sum();
-    let mut order: Vec<usize> = (0..all.len()).filter(|feature| all[*feature].splits > 0).collect();
-    order.sort_by(|one, other| all[*other].gain.total_cmp(&all[*one].gain));
+///
+/// * `all`: of each feature gain, splits, and what is said of it beside the share of the gain.
+fn importance_table(head: &str, all: Vec<(f64, u64, String)>, features: &[String]) -> Vec<String> {
+    let total: f64 = all.iter().map(|of| of.0).sum();
+    let mut order: Vec<usize> = (0..all.len()).filter(|feature| all[*feature].1 > 0).collect();
+    order.sort_by(|one, other| all[*other].0.total_cmp(&all[*one].0));
     let n_hidden = order.len().saturating_sub(MOST_IMPORTANT);
     order.truncate(MOST_IMPORTANT);
     let width = order.iter().map(|feature| features[*feature].chars().count()).max().unwrap_or(0);
-    let mut lines = vec!["  importance: share of the gain, splits, rows that met one".to_string()];
+    let mut lines = vec![format!("  importance: {head}")];
     lines.extend(order.iter().map(|feature| {
-        let of = &all[*feature];
-        let share = if total > 0.0 { 100.0 * of.gain / total } else { 0.0 };
-        format!("    {:width$}  {share:5.1} %  {:>7}  {}", features[*feature], of.splits, of.cover)
+        let (gain, _, said) = &all[*feature];
+        let share = if total > 0.0 { 100.0 * gain / total } else { 0.0 };
+        format!("    {:width$}  {share:5.1} %  {said}", features[*feature])
     }));
     if n_hidden > 0 {
         lines.push(format!("    and {n_hidden} more"));

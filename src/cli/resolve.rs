@@ -1,8 +1,8 @@
 //! From words to checked jobs, before any rank talks to another. Messages name the flag.
 
 use super::flags::{
-    BoostFlags, ConvertFlags, EvaluateFlags, MemoryFlags, PredictFlags, RepackFlags, SettingFlags, TableFlags,
-    TrainFlags, VerifyFlags, Words,
+    BoostFlags, ConvertFlags, EvaluateFlags, ForestFlags, MemoryFlags, ModelFlags, PredictFlags, RepackFlags,
+    SettingFlags, TableFlags, TrainFlags, VerifyFlags, Words,
 };
 use crate::config::BoostConfig;
 use crate::data::convert::ConvertOptions;
@@ -34,11 +34,13 @@ pub struct TrainJob {
 #[derive(Clone, Debug)]
 pub struct Continued {
     pub model: PathBuf,
-    typed: Box<(SettingFlags, BoostFlags)>,
+    typed: Box<ModelFlags>,
 }
 
 pub fn train(flags: &TrainFlags) -> Result<TrainJob> {
-    let kind = flags.kind.ok_or_else(|| Error::usage("train needs a KIND: linear, logistic, svm, poisson or boost"))?;
+    let kind = flags
+        .kind
+        .ok_or_else(|| Error::usage("train needs a KIND: linear, logistic, svm, poisson, boost or forest"))?;
     let names = names(&flags.table);
     if names.offset.is_some() && kind == Kind::Boost {
         return Err(Error::usage(NO_OFFSET));
@@ -52,7 +54,7 @@ pub fn train(flags: &TrainFlags) -> Result<TrainJob> {
             return Err(Error::usage(format!("--continue goes on from boosted trees; 'train {name}' has none")));
         }
         Some(_) => TrainConfig::of(kind),
-        None => settings(TrainConfig::of(kind), &flags.settings, &flags.boost)?,
+        None => settings(TrainConfig::of(kind), &flags.model)?,
     };
     let output = match &flags.output {
         Some(output) => output.clone(),
@@ -66,10 +68,8 @@ pub fn train(flags: &TrainFlags) -> Result<TrainJob> {
     check_valid(&valid, &config)?;
     let inputs =
         Inputs { paths: flags.data.clone(), names, rows: flags.rows.clone(), reading: reading(&flags.memory)? };
-    let continued = flags.continued.as_ref().map(|model| Continued {
-        model: model.clone(),
-        typed: Box::new((flags.settings.clone(), flags.boost.clone())),
-    });
+    let continued =
+        flags.continued.as_ref().map(|model| Continued { model: model.clone(), typed: Box::new(flags.model.clone()) });
     Ok(TrainJob { inputs, config, continued, valid, output, force: flags.force })
 }
 
@@ -87,8 +87,7 @@ pub fn going_on(job: &TrainJob, from: &Continued, model: &Model) -> Result<Train
         return Err(Error::usage(format!("is a '{name}' model; --continue goes on from boosted trees")));
     };
     let boost = Some(BoostConfig { rounds: BoostConfig::default().rounds, ..boost });
-    let (flags, of_boost) = &*from.typed;
-    let config = settings(TrainConfig { folds: 0, boost, ..model.config.clone() }, flags, of_boost)?;
+    let config = settings(TrainConfig { folds: 0, boost, ..model.config.clone() }, &from.typed)?;
     check_valid(&job.valid, &config)?;
     let inputs = Inputs { names: names_for(model, &job.inputs.names), ..job.inputs.clone() };
     Ok(TrainJob { inputs, config, ..job.clone() })
@@ -102,8 +101,10 @@ fn reading(flags: &MemoryFlags) -> Result<Reading> {
 }
 
 /// `config`: where nothing was typed.
-fn settings(mut config: TrainConfig, flags: &SettingFlags, of_boost: &BoostFlags) -> Result<TrainConfig> {
-    boost_settings(&mut config, of_boost)?;
+fn settings(mut config: TrainConfig, typed: &ModelFlags) -> Result<TrainConfig> {
+    boost_settings(&mut config, &typed.boost)?;
+    forest_settings(&mut config, &typed.forest, &typed.boost)?;
+    let flags = &typed.settings;
     macro_rules! take {
         ($($field:ident)*) => { $(if let Some(value) = flags.$field { config.$field = value; })* };
     }
@@ -122,12 +123,17 @@ fn settings(mut config: TrainConfig, flags: &SettingFlags, of_boost: &BoostFlags
     Ok(config)
 }
 
+/// Settings that boosts and forests share.
+const OF_ALL_TREES: [&str; 6] = ["max_depth", "min_rows", "max_bins", "bin_sample", "categorical", "row_sample"];
+
 /// Takes what was typed for `boost`. Errors: it was typed for another kind.
 fn boost_settings(config: &mut TrainConfig, flags: &BoostFlags) -> Result<()> {
     let mut typed = None;
+    let has_other_trees = config.kind.has_trees() && config.boost.is_none();
     macro_rules! take {
         ($($field:ident)*) => { $(if let Some(value) = flags.$field.clone() {
-            typed = typed.or(Some(stringify!($field)));
+            let is_shared = has_other_trees && OF_ALL_TREES.contains(&stringify!($field));
+            typed = typed.or((!is_shared).then_some(stringify!($field)));
             if let Some(boost) = &mut config.boost { boost.$field = value; }
         })* };
     }
@@ -135,16 +141,52 @@ fn boost_settings(config: &mut TrainConfig, flags: &BoostFlags) -> Result<()> {
         monotone interactions row_sample column_sample column_sample_level column_sample_node early_stop);
     match (typed, &config.boost) {
         (Some(setting), None) => {
-            let flag = setting.replace('_', "-");
-            Err(Error::usage(format!("--{flag} is for boost only; 'train {}' has no trees", config.kind.name())))
+            let (flag, kind) = (setting.replace('_', "-"), config.kind.name());
+            Err(Error::usage(match has_other_trees {
+                true => format!("--{flag} is for boost only; '{kind}' has no such setting"),
+                false => format!("--{flag} is for boost only; 'train {kind}' has no trees"),
+            }))
         }
         _ => Ok(()),
+    }
+}
+
+/// Takes what was typed for `forest`. Errors: it was typed for another kind.
+fn forest_settings(config: &mut TrainConfig, flags: &ForestFlags, shared: &BoostFlags) -> Result<()> {
+    let mut typed = None;
+    macro_rules! take {
+        ($($field:ident)*) => { $(if let Some(value) = flags.$field {
+            typed = typed.or(Some(stringify!($field)));
+            if let Some(forest) = &mut config.forest { forest.$field = value; }
+        })* };
+    }
+    take!(trees criterion max_features scope bootstrap);
+    for (is_typed, name) in [(flags.extra, "extra"), (flags.oob, "oob")] {
+        typed = typed.or(is_typed.then_some(name));
+    }
+    match (typed, &mut config.forest) {
+        (Some(setting), None) => Err(Error::usage(format!(
+            "--{} is for forest only; 'train {}' has no such setting",
+            setting.replace('_', "-"),
+            config.kind.name()
+        ))),
+        (_, Some(forest)) => {
+            (forest.extra, forest.oob) = (flags.extra, flags.oob);
+            macro_rules! take_shared {
+                ($($field:ident)*) => { $(if let Some(value) = shared.$field.clone() { forest.$field = value; })* };
+            }
+            take_shared!(max_depth min_rows max_bins bin_sample categorical row_sample);
+            Ok(())
+        }
+        (None, None) => Ok(()),
     }
 }
 
 /// A flag that the solver would not look at is a misunderstanding.
 fn check_words_fit(config: &TrainConfig, flags: &SettingFlags) -> Result<()> {
     let typed = [
+        ("l1", flags.l1.is_some()),
+        ("l2", flags.l2.is_some()),
         ("tolerance", flags.tolerance.is_some()),
         ("max_iterations", flags.max_iterations.is_some()),
         ("epochs", flags.epochs.is_some()),
@@ -168,8 +210,9 @@ fn check_words_fit(config: &TrainConfig, flags: &SettingFlags) -> Result<()> {
             "max_iterations" if config.looks_at("epochs") => " (its passes are --epochs)",
             _ => "",
         };
-        if config.kind == Kind::Boost {
-            return Err(Error::usage(format!("--{flag} means nothing to boost; leave it out")));
+        if config.kind.has_trees() {
+            let hint = if *setting == "lanes" { ", or give --scope local too" } else { "" };
+            return Err(Error::usage(format!("--{flag} means nothing to {}; leave it out{hint}", config.kind.name())));
         }
         return Err(Error::usage(format!(
             "--{flag} means nothing to --solver {}{instead}; leave it out, or choose another solver",

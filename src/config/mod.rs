@@ -6,9 +6,11 @@
 //! Never: files, ranks, threads, paths: they may not change the answer.
 
 mod boost;
+mod forest;
 
 pub use crate::optim::Schedule;
 pub use boost::{BoostConfig, BoostLoss, Growth};
+pub use forest::{BootstrapKind, Criterion, ForestConfig, MaxFeatures, Scope};
 
 use crate::data::TargetKind;
 use crate::data::partition::default_lanes;
@@ -24,6 +26,7 @@ pub enum Kind {
     Svm,
     Poisson,
     Boost,
+    Forest,
 }
 
 /// How it is trained. `Auto` is resolved by the config's check, before training, and never stored.
@@ -65,6 +68,8 @@ pub enum ClassWeight {
     None,
     /// Every class gets the same total weight.
     Balanced,
+    /// The same in the rows that each tree of a forest drew.
+    Bootstrap,
 }
 
 /// What a missing value (NaN) becomes.
@@ -119,6 +124,9 @@ pub struct TrainConfig {
     /// Of `boost`; None for the others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub boost: Option<BoostConfig>,
+    /// Of `forest`; None for the others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forest: Option<ForestConfig>,
     /// `Auto` was settled for a dense table: see [`for_table`](TrainConfig::for_table). Never stored.
     #[serde(skip)]
     pub solver_may_change: bool,
@@ -147,6 +155,7 @@ impl Default for TrainConfig {
             valid_fraction: 0.0,
             seed: 0,
             boost: None,
+            forest: None,
             solver_may_change: false,
         }
     }
@@ -161,7 +170,13 @@ impl Kind {
             Kind::Svm => "svm",
             Kind::Poisson => "poisson",
             Kind::Boost => "boost",
+            Kind::Forest => "forest",
         }
+    }
+
+    /// Whether it is of trees, which want neither standardised features nor a solver.
+    pub fn has_trees(self) -> bool {
+        matches!(self, Kind::Boost | Kind::Forest)
     }
 
     /// Whether targets are classes.
@@ -172,7 +187,7 @@ impl Kind {
     /// Solvers that can train it.
     pub fn solvers(self) -> &'static [Solver] {
         match self {
-            Kind::Boost => &[],
+            Kind::Boost | Kind::Forest => &[],
             Kind::Linear => &[Solver::Cholesky, Solver::Qr, Solver::Cd, Solver::Lbfgs, Solver::Sgd, Solver::Adam],
             _ => &[Solver::Lbfgs, Solver::Newton, Solver::Sgd, Solver::Adam],
         }
@@ -216,6 +231,7 @@ impl TrainConfig {
         let defaults = TrainConfig { kind, ..TrainConfig::default() };
         match kind {
             Kind::Boost => TrainConfig { l2: 0.0, boost: Some(BoostConfig::default()), ..defaults },
+            Kind::Forest => TrainConfig { l2: 0.0, forest: Some(ForestConfig::default()), ..defaults },
             _ => defaults,
         }
     }
@@ -233,6 +249,18 @@ impl TrainConfig {
         if let Some(boost) = &config.boost {
             boost.check(config.valid_fraction)?;
         }
+        if let Some(forest) = &mut config.forest {
+            *forest = forest.resolved()?;
+            if config.lanes == Some(0) {
+                return Err(Error::usage("--lanes 0: at least 1 is needed"));
+            }
+        }
+        if config.class_weight == ClassWeight::Bootstrap && config.kind != Kind::Forest {
+            return Err(Error::usage(format!(
+                "--class-weight bootstrap balances the rows that each tree of a forest drew; '{}' draws none: use balanced",
+                config.kind.name()
+            )));
+        }
         if config.class_weight != ClassWeight::None && !config.responds_as().is_classifier() {
             return Err(Error::usage(format!(
                 "--class-weight balances classes, but '{}' predicts numbers; leave it out, or weigh rows with --weight",
@@ -246,24 +274,36 @@ impl TrainConfig {
         macro_rules! forget {
             ($($field:ident)*) => { $(if !config.looks_at(stringify!($field)) { config.$field = default.$field; })* };
         }
-        forget!(missing tolerance max_iterations epochs learning_rate schedule global_batch lanes momentum nesterov sync);
+        forget!(l1 l2 missing tolerance max_iterations epochs learning_rate schedule global_batch lanes momentum nesterov sync);
         Ok(config)
     }
 
     /// The settings for a table that is now known: where nobody chose a solver, a sparse one is passed over by `Lbfgs`, since the
     /// matrices of the others grow with the square of its columns; where nobody chose a loss of `boost`, the target as it is stored
-    /// does. Not collective; the same on every rank.
+    /// does, and likewise the criterion of `forest`. Not collective; the same on every rank.
     pub fn for_table(&self, is_sparse: bool, target: Option<TargetKind>) -> TrainConfig {
         let solver = if self.solver_may_change && is_sparse { Solver::Lbfgs } else { self.solver };
         let mut config = TrainConfig { solver, solver_may_change: false, ..self.clone() };
         if let Some(boost) = config.boost.as_mut().filter(|boost| boost.loss == BoostLoss::Auto) {
             boost.loss = if target == Some(TargetKind::Float) { BoostLoss::Squared } else { BoostLoss::Logistic };
         }
+        if let Some(forest) = &mut config.forest {
+            if forest.criterion == Criterion::Auto {
+                forest.criterion = if target == Some(TargetKind::Float) { Criterion::Squared } else { Criterion::Gini };
+            }
+            if forest.max_features == MaxFeatures::Auto {
+                let is_number = forest.criterion == Criterion::Squared;
+                forest.max_features = if is_number { MaxFeatures::All } else { MaxFeatures::Sqrt };
+            }
+        }
         config
     }
 
-    /// The kind of the linear family with the same targets, scores, predictions and metrics: itself, but for `boost`.
+    /// The kind of the linear family with the same targets, predictions and metrics: itself, but for trees.
     pub fn responds_as(&self) -> Kind {
+        if let Some(forest) = &self.forest {
+            return if forest.criterion == Criterion::Squared { Kind::Linear } else { Kind::Logistic };
+        }
         match self.boost.as_ref().map(|boost| boost.loss) {
             None => self.kind,
             Some(BoostLoss::Auto | BoostLoss::Logistic) => Kind::Logistic,
@@ -275,10 +315,14 @@ impl TrainConfig {
     /// Whether this solver looks at the setting of this name (a field of the config). The others cannot change a model.
     pub fn looks_at(&self, setting: &str) -> bool {
         match setting {
-            "solver" | "missing" => self.kind != Kind::Boost,
+            "solver" | "missing" => !self.kind.has_trees(),
+            "l1" | "l2" => self.kind != Kind::Forest,
+            "lanes" if self.kind == Kind::Forest => {
+                self.forest.as_ref().is_some_and(|forest| forest.scope == Scope::Local)
+            }
             "epochs" | "learning_rate" | "schedule" | "global_batch" | "lanes" | "sync" => self.solver.is_mini_batch(),
             "momentum" | "nesterov" => self.solver == Solver::Sgd,
-            "max_iterations" | "tolerance" if self.kind == Kind::Boost => false,
+            "max_iterations" | "tolerance" if self.kind.has_trees() => false,
             "max_iterations" => !self.solver.is_mini_batch() && !self.solver.is_direct(),
             "tolerance" => !self.solver.is_direct(),
             _ => true,
@@ -332,8 +376,10 @@ impl TrainConfig {
 
     fn settle_solver(&self) -> Result<Solver> {
         let solver = match (self.solver, self.kind) {
-            (Solver::Auto, Kind::Boost) => return Ok(Solver::Auto),
-            (_, Kind::Boost) => return Err(Error::usage("--solver is for the linear family; 'boost' has none")),
+            (Solver::Auto, kind) if kind.has_trees() => return Ok(Solver::Auto),
+            (_, kind) if kind.has_trees() => {
+                return Err(Error::usage(format!("--solver is for the linear family; '{}' has none", kind.name())));
+            }
             (Solver::Auto, Kind::Linear) if self.l1 > 0.0 => Solver::Cd,
             (Solver::Auto, Kind::Linear) => Solver::Cholesky,
             (Solver::Auto, _) => Solver::Lbfgs,

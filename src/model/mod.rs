@@ -7,6 +7,7 @@
 
 pub mod ahead;
 pub mod features;
+pub mod forest;
 pub mod kernels;
 pub mod linear;
 pub mod lockstep;
@@ -15,6 +16,7 @@ pub mod shap;
 pub mod tree;
 
 pub use features::{Features, Row};
+pub use forest::Forest;
 pub use linear::LinearModel;
 pub use lockstep::Lockstep;
 pub use preprocess::{ColumnCode, Preprocess, TargetCoding};
@@ -30,6 +32,8 @@ pub enum Scores {
     Linear(LinearModel),
     /// Of features as stored.
     Boosted(Boosted),
+    /// Likewise; its scores are predictions.
+    Forest(Forest),
 }
 
 impl Scores {
@@ -38,6 +42,7 @@ impl Scores {
         match self {
             Scores::Linear(linear) => linear.n_scores,
             Scores::Boosted(boosted) => boosted.n_scores(),
+            Scores::Forest(forest) => forest.n_scores,
         }
     }
 
@@ -45,6 +50,7 @@ impl Scores {
     pub fn are_predictions(&self) -> bool {
         match self {
             Scores::Linear(_) | Scores::Boosted(_) => false,
+            Scores::Forest(_) => true,
         }
     }
 
@@ -53,6 +59,16 @@ impl Scores {
         match self {
             Scores::Linear(linear) => linear.n_features,
             Scores::Boosted(boosted) => boosted.n_features,
+            Scores::Forest(forest) => forest.n_features,
+        }
+    }
+
+    /// Trees, of a model that has some.
+    pub fn n_trees(&self) -> usize {
+        match self {
+            Scores::Linear(_) => 0,
+            Scores::Boosted(boosted) => boosted.trees.len(),
+            Scores::Forest(forest) => forest.trees.len(),
         }
     }
 
@@ -60,7 +76,7 @@ impl Scores {
     pub fn linear(&self) -> Option<&LinearModel> {
         match self {
             Scores::Linear(linear) => Some(linear),
-            Scores::Boosted(_) => None,
+            Scores::Boosted(_) | Scores::Forest(_) => None,
         }
     }
 }

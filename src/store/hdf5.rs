@@ -26,6 +26,7 @@ pub enum Array {
     F32 { shape: Vec<usize>, values: Vec<f32> },
     F64 { shape: Vec<usize>, values: Vec<f64> },
     I64 { shape: Vec<usize>, values: Vec<i64> },
+    U32 { shape: Vec<usize>, values: Vec<u32> },
     U64 { shape: Vec<usize>, values: Vec<u64> },
 }
 
@@ -36,6 +37,7 @@ impl Array {
             Array::F32 { shape, .. }
             | Array::F64 { shape, .. }
             | Array::I64 { shape, .. }
+            | Array::U32 { shape, .. }
             | Array::U64 { shape, .. } => shape,
         }
     }
@@ -46,6 +48,7 @@ impl Array {
             Array::F32 { values, .. } => values.len(),
             Array::F64 { values, .. } => values.len(),
             Array::I64 { values, .. } => values.len(),
+            Array::U32 { values, .. } => values.len(),
             Array::U64 { values, .. } => values.len(),
         }
     }
@@ -55,12 +58,13 @@ impl Array {
         self.len() == 0
     }
 
-    /// The type in words, for messages: `float32`, `float64`, `int64`, `uint64`.
+    /// The type in words, for messages: `float32`, `float64`, `int64`, `uint32`, `uint64`.
     pub fn type_name(&self) -> &'static str {
         match self {
             Array::F32 { .. } => "float32",
             Array::F64 { .. } => "float64",
             Array::I64 { .. } => "int64",
+            Array::U32 { .. } => "uint32",
             Array::U64 { .. } => "uint64",
         }
     }
@@ -160,6 +164,7 @@ impl Writer {
             Array::F32 { shape, values } => self.numbers(name, shape, values),
             Array::F64 { shape, values } => self.numbers(name, shape, values),
             Array::I64 { shape, values } => self.numbers(name, shape, values),
+            Array::U32 { shape, values } => self.numbers(name, shape, values),
             Array::U64 { shape, values } => self.numbers(name, shape, values),
         }
     }
@@ -342,6 +347,7 @@ impl Reader {
                 TypeDescriptor::Float(FloatSize::U4) => Array::F32 { shape, values: numbers(&dataset)? },
                 TypeDescriptor::Float(FloatSize::U8) => Array::F64 { shape, values: numbers(&dataset)? },
                 TypeDescriptor::Integer(_) => Array::I64 { shape, values: numbers(&dataset)? },
+                TypeDescriptor::Unsigned(IntSize::U4) => Array::U32 { shape, values: numbers(&dataset)? },
                 TypeDescriptor::Unsigned(_) => Array::U64 { shape, values: numbers(&dataset)? },
                 other => return Err(Error::data(format!("expected numbers, found {other}"))),
             })

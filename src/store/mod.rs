@@ -24,6 +24,7 @@
 //!
 //! The same model gives the same bytes: no time stamps.
 
+mod forest;
 mod hdf5;
 pub mod lightgbm;
 pub mod model;
@@ -102,6 +103,14 @@ impl ModelFile {
         match self.array(name)? {
             Array::I64 { shape, values } => Ok((shape, values)),
             other => Err(wrong_type(name, "int64", other)),
+        }
+    }
+
+    /// Shape and values of a uint32 array. Errors as [`array`](Self::array), and for another type.
+    pub fn u32(&self, name: &str) -> Result<(&[usize], &[u32])> {
+        match self.array(name)? {
+            Array::U32 { shape, values } => Ok((shape, values)),
+            other => Err(wrong_type(name, "uint32", other)),
         }
     }
 

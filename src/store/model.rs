@@ -5,7 +5,7 @@
 //! | `params/coefficients` | (scores, features), on standardised features |
 //! | `params/intercepts` | (scores) |
 //! | `params/mean`, `params/inverse_scale` | (features): z = (x − mean)·inverse_scale |
-//! | `params/start`, `params/tree_…` | of boosted trees: see `trees.rs` |
+//! | `params/start`, `params/tree_…` | of boosted trees: see `trees.rs`; of a forest: see `forest.rs` |
 //! | `params/class_values` | integer classes, in order |
 //! | `features`, `classes` | names after encoding; class names |
 //! | `columns`, `column_kinds` | stored columns: `narrow`, `wide` or `text` |
@@ -16,7 +16,7 @@
 //! | `settings` | a TOML text that `--config` takes: see [`settings`](super::settings) |
 
 use super::settings::{settings_from, settings_text};
-use super::{Array, ModelFile, trees};
+use super::{Array, ModelFile, forest, trees};
 use crate::config::Kind;
 use crate::data::ColumnKind;
 use crate::data::names::Inputs;
@@ -34,6 +34,7 @@ pub fn to_file(model: &Model, inputs: &Inputs) -> Result<ModelFile> {
     let mut arrays = match &model.scores {
         Scores::Linear(linear) => linear_arrays(linear, &model.preprocess),
         Scores::Boosted(boosted) => trees::to_arrays(boosted),
+        Scores::Forest(forest) => forest::to_arrays(forest),
     };
     let coding = match &model.target {
         TargetCoding::Number => "number",
@@ -120,6 +121,10 @@ pub fn from_file(file: &ModelFile) -> Result<Model> {
     let columns = columns_from(file)?;
     let (scores, mean, inverse_scale) = match config.kind {
         Kind::Boost => (Scores::Boosted(trees::from_file(file)?), Vec::new(), Vec::new()),
+        Kind::Forest => {
+            let has_classes = config.responds_as().is_classifier();
+            (Scores::Forest(forest::from_file(file, has_classes)?), Vec::new(), Vec::new())
+        }
         _ => {
             let linear = linear_from(file)?;
             let d = linear.n_features;

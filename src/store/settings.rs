@@ -1,6 +1,6 @@
 //! Settings as a TOML text of flags: what `--print-config` prints, the model stores, and `--config` takes.
 
-use crate::config::{BoostConfig, Kind, Sync, TrainConfig};
+use crate::config::{BoostConfig, ForestConfig, Sync, TrainConfig};
 use crate::data::names::TableNames;
 use crate::error::{Error, Result};
 use serde::de::DeserializeOwned;
@@ -17,8 +17,10 @@ pub fn settings_text(config: &TrainConfig, names: &TableNames) -> Result<String>
     } else if config.looks_at("sync") {
         table.insert("sync".to_string(), Value::try_from(config.sync).map_err(failed)?);
     }
-    if let Some(Value::Table(boost)) = table.remove("boost") {
-        table.extend(boost);
+    for of_kind in ["boost", "forest"] {
+        if let Some(Value::Table(settings)) = table.remove(of_kind) {
+            table.extend(settings);
+        }
     }
     table.extend(Table::try_from(names).map_err(failed)?);
     toml::to_string(&table).map_err(failed)
@@ -38,12 +40,17 @@ pub fn settings_from(text: &str) -> Result<(TrainConfig, TableNames)> {
     for name in ["features", "exclude", "target", "weight", "offset", "group", "transpose"] {
         names.extend(settings.remove_entry(name));
     }
-    if settings.get("kind").and_then(Value::as_str) == Some(Kind::Boost.name()) {
-        // Its own settings stand beside those that all trainings have.
-        let known = Table::try_from(BoostConfig::default()).map_err(unreadable)?;
-        let mut boost = Table::new();
-        known.keys().for_each(|name| boost.extend(settings.remove_entry(name)));
-        settings.insert("boost".to_string(), Value::Table(boost));
+    // Its own settings stand beside those that all trainings have.
+    let kind = settings.get("kind").and_then(Value::as_str).unwrap_or_default().to_string();
+    let known = match kind.as_str() {
+        "boost" => Table::try_from(BoostConfig::default()).map_err(unreadable)?,
+        "forest" => Table::try_from(ForestConfig::default()).map_err(unreadable)?,
+        _ => Table::new(),
+    };
+    if !known.is_empty() {
+        let mut of_kind = Table::new();
+        known.keys().for_each(|name| of_kind.extend(settings.remove_entry(name)));
+        settings.insert(kind, Value::Table(of_kind));
     }
     Ok((of_table(settings)?, of_table(names)?))
 }

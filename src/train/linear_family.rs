@@ -8,7 +8,7 @@ use super::table::{Fit, RowBuffer};
 use super::warm_start::warm_start;
 use super::{
     Inputs, Kind, Model, Observer, Reading, Silent, Solver, TrainConfig, TrainReport, boosting, coordinate_descent,
-    data_parallel, lbfgs, least_squares, memory, newton, tsqr,
+    data_parallel, forest, lbfgs, least_squares, memory, newton, tsqr,
 };
 use crate::comm::Communicator;
 use crate::data::hdf5::Hdf5Source;
@@ -102,6 +102,9 @@ pub fn train_source(
     if config.kind == Kind::Boost {
         return boosting::train_source(comm, source, names, config, reading, None, watch);
     }
+    if config.kind == Kind::Forest {
+        return forest::train_source(comm, source, names, config, reading, watch);
+    }
     let mut folds: Vec<(String, Vec<f64>)> = Vec::new();
     for fold in 0..config.folds {
         let held_out = HeldOut::Fold { fold, folds: config.folds };
@@ -144,7 +147,7 @@ pub fn train_source(
         traffic: comm.traffic(),
         streamed: prepared.table.streamed(),
         is_sparse,
-        through_library: Vec::new(),
+        ..TrainReport::default()
     };
     let linear = LinearModel { n_features, n_scores: objective.n_scores(), params: fit.params };
     let mut model = Model {
@@ -252,8 +255,9 @@ fn held_out_metrics(
 /// Names, paths and the shape of the job are left out: the same values under other names give the same digest.
 pub fn digest(model: &Model) -> Result<String> {
     let mut hasher = blake3::Hasher::new();
-    // Cross-validation measures; it does not touch the model.
-    let settings = TrainConfig { folds: 0, ..model.config.clone() };
+    // Cross-validation measures, as do rows out of bag; it does not touch the model.
+    let mut settings = TrainConfig { folds: 0, ..model.config.clone() };
+    settings.forest.iter_mut().for_each(|forest| forest.oob = false);
     let settings = serde_json::to_vec(&settings).map_err(|e| Error::internal(e.to_string()))?;
     hasher.update(b"consort model 1\n");
     for part in [&settings[..], model.input_digest.as_bytes()] {
@@ -276,6 +280,9 @@ pub fn digest(model: &Model) -> Result<String> {
             let trees = postcard::to_allocvec(boosted).map_err(|e| Error::internal(e.to_string()))?;
             hasher.update(&trees);
         }
+        Scores::Forest(forest) => forest.each_bytes(|bytes| {
+            hasher.update(bytes);
+        }),
     }
     Ok(hasher.finalize().to_hex().to_string())
 }

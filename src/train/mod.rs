@@ -5,11 +5,13 @@
 //! Talks: yes; the only room that combines ranks with data and models.
 //! Never: flags, printing (an [`Observer`] does that), file names other than the inputs'.
 
+mod binning;
 pub mod boosting;
 pub mod coordinate_descent;
 pub mod data_parallel;
 pub mod dense;
 pub mod evaluate;
+pub mod forest;
 pub mod full_batch;
 mod gather;
 mod lanes;
@@ -35,6 +37,8 @@ pub mod table;
 mod target;
 #[cfg(test)]
 mod test_tables;
+#[cfg(test)]
+mod tree_tables;
 pub mod tsqr;
 pub mod warm_start;
 
@@ -52,7 +56,7 @@ pub struct Progress {
     /// Iterations or steps done.
     pub step: u64,
     pub of_steps: u64,
-    /// Mean weighted loss with penalty.
+    /// Mean weighted loss with penalty; NaN where there is none.
     pub loss: f64,
     /// Largest element of the gradient relative to the start; full batch only.
     pub gradient: Option<f64>,
@@ -91,6 +95,8 @@ pub struct TrainReport {
     pub folds: Vec<(String, Vec<f64>)>,
     /// Metrics of the rows that `valid_fraction` held out; else none.
     pub valid: Metrics,
+    /// Of a forest: metrics of training rows by the trees that did not draw them, if they were asked for.
+    pub oob: Metrics,
     pub traffic: Traffic,
     /// Where rows were read for every pass; None: they were held in memory.
     pub streamed: Option<Streamed>,

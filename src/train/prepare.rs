@@ -324,7 +324,7 @@ fn warn_of_constants(preprocess: &Preprocess, watch: &mut dyn Observer) {
 pub fn objective(kind: Kind, n_classes: usize) -> Box<dyn Objective> {
     use crate::objective::{Logistic, Poisson, Softmax, Squared, SquaredHinge};
     match kind {
-        Kind::Linear | Kind::Boost => Box::new(Squared),
+        Kind::Linear | Kind::Boost | Kind::Forest => Box::new(Squared),
         Kind::Poisson => Box::new(Poisson),
         Kind::Svm => Box::new(SquaredHinge { n_classes }),
         Kind::Logistic if n_classes == 2 => Box::new(Logistic),

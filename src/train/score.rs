@@ -11,7 +11,7 @@ use crate::error::{Error, InContext, Result};
 use crate::functions::check_denormals;
 use crate::metric::classification::most_probable;
 use crate::model::preprocess::standardised;
-use crate::model::{Features, LinearModel, Lockstep, Scores};
+use crate::model::{Features, Forest, LinearModel, Lockstep, Scores};
 use crate::objective::Objective;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -102,6 +102,7 @@ pub struct Scorer<'m> {
 enum By<'m> {
     Linear(&'m LinearModel),
     Trees(Lockstep<'m>),
+    Forest(&'m Forest),
 }
 
 impl<'m> Scorer<'m> {
@@ -111,6 +112,7 @@ impl<'m> Scorer<'m> {
         let by = match &model.scores {
             Scores::Linear(linear) => By::Linear(linear),
             Scores::Boosted(boosted) => By::Trees(Lockstep::new(boosted)),
+            Scores::Forest(forest) => By::Forest(forest),
         };
         Ok(Scorer { model, by })
     }
@@ -126,6 +128,7 @@ impl<'m> Scorer<'m> {
             let n_rows = scores.len() / k;
             match &self.by {
                 By::Trees(forest) => forest.scores(&self.encoded(block, first..first + n_rows)?, scores),
+                By::Forest(forest) => forest.scores(&self.encoded(block, first..first + n_rows)?, scores),
                 By::Linear(linear) if keeps_zeros => {
                     let mut rows = SparseRows::default();
                     preprocess.standardise_sparse(block, first..first + n_rows, &mut rows)?;
@@ -173,6 +176,7 @@ impl Scorer<'_> {
                 let row = &rows[slot * d..(slot + 1) * d];
                 match of_features {
                     Scores::Boosted(boosted) => boosted.contributions(row, of_row),
+                    Scores::Forest(_) => return Err(Error::internal("contributions of a forest")),
                     Scores::Linear(linear) => {
                         for (of_score, params) in of_row.chunks_exact_mut(d + 1).zip(linear.params.chunks_exact(d + 1))
                         {
@@ -197,14 +201,16 @@ impl Scorer<'_> {
 
     /// The leaf of each row in each tree, (rows, trees); nothing of a linear model. Not collective; rayon over rows.
     pub fn leaves(&self, block: &Block) -> Result<Vec<u32>> {
-        let (Scores::Boosted(boosted), By::Trees(forest)) = (&self.model.scores, &self.by) else {
-            return Ok(Vec::new());
-        };
-        let n_trees = boosted.trees.len();
+        let n_trees = self.model.scores.n_trees();
         let mut all = vec![0; block.n_rows * n_trees];
         let of_task = |(task, all): (usize, &mut [u32])| -> Result<()> {
             let first = task * TASK_ROWS;
-            forest.leaves(&self.encoded(block, first..first + all.len() / n_trees)?, all);
+            let rows = self.encoded(block, first..first + all.len() / n_trees)?;
+            match &self.by {
+                By::Trees(trees) => trees.leaves(&rows, all),
+                By::Forest(forest) => forest.leaves(&rows, all),
+                By::Linear(_) => {}
+            }
             Ok(())
         };
         let tasks = all.par_chunks_mut((TASK_ROWS * n_trees).max(1)).enumerate();

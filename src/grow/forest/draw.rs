@@ -2,9 +2,10 @@
 //! and the row or the node's way from the root, so that it does not matter who draws, or when.
 
 use crate::rng::{Draws, FastDraws, Stream};
+use std::sync::Arc;
 
 /// A row is drawn no more often.
-const MOST_DRAWS: usize = 15;
+pub const MOST_DRAWS: u32 = 15;
 
 /// How often the rows of the trees are drawn: Poisson, which is what drawing n of n rows with replacement comes to for a long table. Source:
 /// Oza and Russell, *Online bagging and boosting*, AISTATS 2001.
@@ -12,45 +13,41 @@ const MOST_DRAWS: usize = 15;
 pub struct Bootstrap {
     seed: u64,
     /// Share of all draws of 64 bits that are below the entry of 0, 1, … draws. Empty: every row is drawn once.
-    below: Vec<u64>,
+    below: Arc<[u64]>,
 }
 
 impl Bootstrap {
     /// Every tree takes every row once.
     pub fn none(seed: u64) -> Bootstrap {
-        Bootstrap { seed, below: Vec::new() }
+        Bootstrap { seed, below: Arc::new([]) }
     }
 
     /// * `mean`: draws of a row, above 0.
     pub fn poisson(seed: u64, mean: f64) -> Bootstrap {
         let mut share = libm::exp(-mean);
-        let (mut sum, mut below) = (0.0, Vec::with_capacity(MOST_DRAWS));
+        let (mut sum, mut below) = (0.0, Vec::with_capacity(MOST_DRAWS as usize));
         for n in 1..=MOST_DRAWS {
             sum += share;
             below.push((sum * (1u64 << 53) as f64) as u64);
             share *= mean / n as f64;
         }
-        Bootstrap { seed, below }
+        Bootstrap { seed, below: below.into() }
     }
 
     /// Those of a tree.
-    pub fn of_tree(&self, tree: u64) -> TreeDraws<'_> {
-        TreeDraws { draws: FastDraws::new(Draws::new(self.seed, Stream::TreeRows), tree), below: &self.below }
-    }
-
-    pub fn takes_all(&self) -> bool {
-        self.below.is_empty()
+    pub fn of_tree(&self, tree: u64) -> TreeDraws {
+        TreeDraws { draws: FastDraws::new(Draws::new(self.seed, Stream::TreeRows), tree), below: self.below.clone() }
     }
 }
 
 /// How often a tree takes each row.
-#[derive(Clone, Copy)]
-pub struct TreeDraws<'a> {
+#[derive(Clone)]
+pub struct TreeDraws {
     draws: FastDraws,
-    below: &'a [u64],
+    below: Arc<[u64]>,
 }
 
-impl TreeDraws<'_> {
+impl TreeDraws {
     /// Of a row by its number in the table.
     #[inline]
     pub fn of_row(&self, row: u64) -> u32 {
@@ -141,7 +138,7 @@ mod tests {
     fn rows_are_drawn_as_often_as_poisson_says() {
         for mean in [0.3, 1.0, 2.5] {
             let bootstrap = Bootstrap::poisson(5, mean);
-            let mut counts = [0u64; MOST_DRAWS + 1];
+            let mut counts = [0u64; MOST_DRAWS as usize + 1];
             for tree in 0..20 {
                 let draws = bootstrap.of_tree(tree);
                 (0..10_000).for_each(|row| counts[draws.of_row(row) as usize] += 1);

@@ -23,9 +23,9 @@ mod tests;
 mod top;
 mod tree;
 
-pub use draw::{Bootstrap, TreeDraws};
+pub use draw::{Bootstrap, MOST_DRAWS, TreeDraws};
 pub use rows::{BinRows, MOST_FOREST_BINS};
-pub use tree::{Grown, LEAF, MISSING_LEFT, Node, OF_SET};
+pub use tree::Grown;
 
 use crate::comm::Communicator;
 use crate::error::Result;
@@ -79,6 +79,8 @@ pub struct Rows<'a> {
     pub goal: Goal<'a>,
     /// Whole numbers of at most [`MOST_WEIGHT`]; rows of 0 take no part. None: all are 1.
     pub weight: Option<&'a [u32]>,
+    /// All weights of all ranks are 0 or 1.
+    pub are_units: bool,
     /// Number of the first row in the table.
     pub first_row: u64,
     /// Of the whole table.
@@ -133,7 +135,7 @@ pub fn grow(
     let driver = Driver { rank: comm.rank(), rows, config, scope, room };
     match rows.goal {
         Goal::Classes { n_classes: 2, is_entropy: false, class }
-            if rows.weight.is_none() && !config.is_balanced && rows.n_all_rows < 1 << 28 =>
+            if rows.are_units && !config.is_balanced && rows.n_all_rows < 1 << 28 =>
         {
             let item = |row: usize, draws: u32| BinaryItem::new(row as u32, class[row], draws);
             driver.grow(comm, &Binary, trees, item)

@@ -9,9 +9,10 @@ use super::draw::{NodeDraws, Shuffle, Way};
 use super::problem::Problem;
 use super::rows::{MOST_FOREST_BINS, Places};
 use super::search::{Cut, Found, Mask, Search, bins_of, has};
-use super::tree::{Grown, Node};
+use super::tree::Grown;
 use crate::data::binned::FeatureBins;
 use crate::functions::prefetch_at;
+use crate::model::forest::Node;
 
 /// From so many rows on, bins that have rows are looked for afterwards.
 const MANY: usize = 256;

@@ -6,6 +6,7 @@ use super::tree::Grown;
 use super::*;
 use crate::comm::run_threads;
 use crate::data::binned::FeatureBins;
+use crate::model::forest::Node;
 use crate::rng::{Draws, Stream};
 
 /// A table: values by feature, classes, numbers, weights.
@@ -90,6 +91,7 @@ impl Case {
             bins: &bins,
             goal,
             weight: self.is_weighted.then_some(&self.table.weight[here.clone()]),
+            are_units: !self.is_weighted,
             first_row: here.start as u64,
             n_all_rows: self.table.bins.len() as u64,
         };

@@ -4,10 +4,11 @@ use super::draw::{NodeDraws, Shuffle, Way};
 use super::problem::Problem;
 use super::search::{Found, Search};
 use super::subtree::{Root, mask_of};
-use super::tree::{Grown, Node};
+use super::tree::Grown;
 use super::{Driver, sync};
 use crate::comm::Communicator;
 use crate::error::Result;
+use crate::model::forest::Node;
 use rayon::prelude::*;
 use std::ops::Range;
 

@@ -3,22 +3,7 @@
 use super::problem::Problem;
 use super::search::{Cut, Found, bins_of};
 use crate::data::binned::FeatureBins;
-
-/// Bits of [`Node::feature`]: missing values go left; the node asks for a set of categories; it is a leaf.
-pub const MISSING_LEFT: u32 = 1 << 31;
-pub const OF_SET: u32 = 1 << 30;
-pub const LEAF: u32 = 1 << 29;
-
-/// An inner node, or a leaf.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Node {
-    /// Values up to it go left; of a set its number; of a leaf of numbers its value.
-    pub value: f64,
-    /// Its number, and bits that say what the node is.
-    pub feature: u32,
-    /// The left child, next to which is the right one. Of a leaf its number.
-    pub child: u32,
-}
+use crate::model::forest::{LEAF, MISSING_LEFT, Node, OF_SET};
 
 /// A tree, or what is below a node of it. Node 0 is the root; all that is below a left child comes before what is below the right one.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -1,19 +1,9 @@
 //! Constraints as they were typed, by columns, to constraints of features.
 
+use super::super::binning::categories::column;
 use crate::config::BoostConfig;
 use crate::error::{Error, InContext, Result};
 use crate::model::Preprocess;
-
-/// The column of this name, or of this number. Every column is a feature of boosting. Errors: there is none (usage).
-pub(super) fn column(preprocess: &Preprocess, name: &str) -> Result<usize> {
-    let columns = &preprocess.columns;
-    let by_place = || name.parse::<usize>().ok().filter(|place| *place < columns.len());
-    columns.iter().position(|column| column.name == name).or_else(by_place).ok_or_else(|| {
-        let names: Vec<&str> = columns.iter().map(|column| column.name.as_str()).take(20).collect();
-        let and_more = if columns.len() > names.len() { ", …" } else { "" };
-        Error::usage(format!("there is no column '{name}'; there is: {}{and_more}", names.join(", ")))
-    })
-}
 
 /// By feature: 1, −1 or 0; empty where nothing is constrained.
 pub(super) fn monotone(boost: &BoostConfig, preprocess: &Preprocess) -> Result<Vec<i8>> {

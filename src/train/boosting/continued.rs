@@ -4,10 +4,11 @@
 //! number of the round, and a score is the start and the leaf values in the order of the rounds. Rows are led through the model's trees
 //! by their values, since the bins of another table are others.
 
+use super::super::binning::categories;
 use super::super::score::check_columns;
 use super::super::{Model, TrainConfig};
-use super::bins::BinnedRows;
-use super::{categories, constraints, loss_of};
+use super::bins::BoostRows;
+use super::{constraints, loss_of};
 use crate::config::{BoostConfig, BoostLoss};
 use crate::data::{Block, Schema, TargetKind};
 use crate::error::{Error, InContext, Result};
@@ -154,7 +155,7 @@ impl<'a> Base<'a> {
     }
 
     /// The rows are the model's, but those that are held out are not those that were.
-    pub(super) fn has_learned_from_held_out(&self, config: &TrainConfig, rows: &BinnedRows<'_>) -> bool {
+    pub(super) fn has_learned_from_held_out(&self, config: &TrainConfig, rows: &BoostRows<'_>) -> bool {
         let held_out = |config: &TrainConfig| (config.valid_fraction, config.seed);
         config.valid_fraction > 0.0
             && held_out(config) != held_out(&self.model.config)

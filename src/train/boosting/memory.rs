@@ -1,44 +1,14 @@
 //! What a rank holds while it boosts, and whether its records stay in memory. Nothing of this changes a bit of the model.
 
-use super::super::gather::Reader;
 use super::super::{Reading, memory};
 use crate::comm::Communicator;
-use crate::config::BoostConfig;
 use crate::data::binned::{FeatureBins, deal_features, offsets_of};
 use crate::error::{Error, InContext, Result};
 use crate::grow::{MOST_ROWS, Records, histogram_bytes};
-use std::ops::Range;
 
 /// Rows of a page: fewer where memory is tight, but reading fewer at a time is slow.
 const PAGE_ROWS: u64 = 1 << 16;
 const LEAST_PAGE_ROWS: u64 = 1 << 9;
-
-/// Features whose values are sampled in one pass over the table, pass by pass; the same on every rank. Collective.
-///
-/// * `reader`: of the rows here.
-/// * `n_all_rows`: of the whole table.
-pub(super) fn groups(
-    comm: &Communicator,
-    reading: &Reading,
-    boost: &BoostConfig,
-    reader: &Reader<'_>,
-    n_features: usize,
-    n_all_rows: u64,
-) -> Result<Vec<Range<usize>>> {
-    let mut most = [i64::MAX];
-    if let Some(limit) = reading.max_memory {
-        let n_rows = reader.n_rows();
-        let read = memory::of_source(limit) + 8 * memory::batch_values(Some(limit)) + 16 * n_rows as u64;
-        // Of a feature: values sampled here while they grow, and those of all ranks, sorted and counted by each thread.
-        let sampled = boost.bin_sample.min(n_all_rows);
-        let here = (sampled as f64 * n_rows as f64 / n_all_rows.max(1) as f64) as u64;
-        let left = memory::usable(limit).saturating_sub(read + 32 * sampled * rayon::current_num_threads() as u64);
-        most[0] = (left / (2 * 8 * here).max(1)) as i64;
-    }
-    comm.all_reduce_min(&mut most)?;
-    let most = usize::try_from(most[0]).unwrap_or(usize::MAX).clamp(1, n_features.max(1));
-    Ok((0..n_features.max(1)).step_by(most).map(|first| first..n_features.min(first + most)).collect())
-}
 
 /// A rank's rows and what is kept of each beside its record.
 pub(super) struct RowBytes {

@@ -6,8 +6,6 @@
 //! et al., *LightGBM*, NIPS 2017; integer pairs: Shi et al., *Quantized training of gradient boosting decision trees*, NeurIPS 2022.
 
 mod bins;
-mod categories;
-mod column;
 mod constraints;
 mod continued;
 mod memory;
@@ -29,9 +27,9 @@ use crate::data::DataSource;
 use crate::data::names::TableNames;
 use crate::error::{Error, InContext, Result};
 use crate::metric::Metrics;
-use crate::model::{Continued, Preprocess, Scores};
+use crate::model::{Continued, Scores};
 use crate::objective::PairLoss;
-use bins::{BinnedRows, read};
+use bins::{BoostRows, read};
 use rounds::Boosting;
 use std::time::Instant;
 
@@ -117,12 +115,13 @@ pub fn train_source(
     if !done.valid_losses.is_empty() {
         history.push(("valid_loss".to_string(), done.valid_losses));
     }
+    let rows = rows.into_binned();
     let mut model = Model {
         config: config.clone(),
         names: names.clone(),
         n_rows: rows.n_rows,
         input_digest: rows.input_digest.to_hex(),
-        preprocess: Preprocess { mean: Vec::new(), inverse_scale: Vec::new(), ..rows.preprocess },
+        preprocess: rows.preprocess,
         target: rows.target,
         scores: Scores::Boosted(done.boosted),
         continued,
@@ -150,7 +149,7 @@ fn without_splits(n_rows: u64, boost: &BoostConfig) -> String {
 }
 
 /// The settings of all rounds, and the model that the first come from. Not collective; the same on every rank.
-fn whole(rows: &mut BinnedRows<'_>, config: &TrainConfig) -> (TrainConfig, Option<Continued>) {
+fn whole(rows: &mut BoostRows<'_>, config: &TrainConfig) -> (TrainConfig, Option<Continued>) {
     let (n_rows, input_digest) = (rows.n_rows, rows.input_digest.to_hex());
     rows.base.as_mut().map_or_else(|| (config.clone(), None), |base| base.whole(config, n_rows, &input_digest))
 }
@@ -176,7 +175,7 @@ const MEASURED_ROWS: usize = 1 << 18;
 /// Metrics of the rows that were held out. Collective.
 fn metrics_of(
     comm: &Communicator,
-    rows: &BinnedRows<'_>,
+    rows: &BoostRows<'_>,
     config: &TrainConfig,
     reading: &Reading,
     scores: &[f64],

@@ -1,6 +1,6 @@
 //! Weighted quantiles of each leaf's rows over all ranks, exact: a digit of the answer after the other, by counts that are integers.
 
-use super::column::Column;
+use super::super::binning::Column;
 use crate::comm::Communicator;
 use crate::error::Result;
 use crate::exact::scale::pow2;

@@ -3,7 +3,7 @@
 use super::super::prepare::objective;
 use super::super::sums::{Total, sum_blocks};
 use super::super::{Observer, Progress, Streamed, TrainConfig};
-use super::bins::BinnedRows;
+use super::bins::BoostRows;
 use super::continued::is_over;
 use super::loss_of;
 use super::pairs::{Pairs, Rounding, round_pairs};
@@ -40,7 +40,7 @@ pub(super) struct Done {
 /// A boosting under way.
 pub(super) struct Boosting<'a> {
     comm: &'a Communicator,
-    rows: &'a BinnedRows<'a>,
+    rows: &'a BoostRows<'a>,
     boost: &'a BoostConfig,
     loss: PairLoss,
     seed: u64,
@@ -59,7 +59,7 @@ impl<'a> Boosting<'a> {
     /// Scores start where a model without features has its least loss, or where the model that is continued left them. Collective.
     pub(super) fn new(
         comm: &'a Communicator,
-        rows: &'a BinnedRows<'a>,
+        rows: &'a BoostRows<'a>,
         records: Records,
         config: &TrainConfig,
         boost: &'a BoostConfig,

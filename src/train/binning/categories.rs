@@ -2,7 +2,6 @@
 
 use super::super::gather::Reader;
 use super::super::prepare::union_of_strings;
-use super::constraints::column;
 use crate::comm::Communicator;
 use crate::data::Values;
 use crate::error::{Error, InContext, Result};
@@ -16,7 +15,7 @@ const MOST: usize = 65_000;
 /// Marks the columns that are categories: strings, and those that are named. Not collective; the same on every rank.
 ///
 /// Errors: a name that is none (usage).
-pub(super) fn mark(preprocess: &mut Preprocess, named: &[String]) -> Result<()> {
+pub(in crate::train) fn mark(preprocess: &mut Preprocess, named: &[String]) -> Result<()> {
     for column in &mut preprocess.columns {
         column.is_category = column.is_text();
     }
@@ -27,8 +26,19 @@ pub(super) fn mark(preprocess: &mut Preprocess, named: &[String]) -> Result<()> 
     Ok(())
 }
 
+/// The column of this name, or of this number. Every column is a feature of trees. Errors: there is none (usage).
+pub(in crate::train) fn column(preprocess: &Preprocess, name: &str) -> Result<usize> {
+    let columns = &preprocess.columns;
+    let by_place = || name.parse::<usize>().ok().filter(|place| *place < columns.len());
+    columns.iter().position(|column| column.name == name).or_else(by_place).ok_or_else(|| {
+        let names: Vec<&str> = columns.iter().map(|column| column.name.as_str()).take(20).collect();
+        let and_more = if columns.len() > names.len() { ", …" } else { "" };
+        Error::usage(format!("there is no column '{name}'; there is: {}{and_more}", names.join(", ")))
+    })
+}
+
 /// Reads all rows once and gives each marked column its categories. Collective.
-pub(super) fn find(comm: &Communicator, reader: &mut Reader<'_>, preprocess: &mut Preprocess) -> Result<()> {
+pub(in crate::train) fn find(comm: &Communicator, reader: &mut Reader<'_>, preprocess: &mut Preprocess) -> Result<()> {
     let columns = &preprocess.columns;
     let mut texts = vec![BTreeSet::<String>::new(); columns.iter().filter(|column| column.is_text()).count()];
     // By column of numbers: keys that are in the order of the values.
@@ -79,7 +89,7 @@ pub(super) fn find(comm: &Communicator, reader: &mut Reader<'_>, preprocess: &mu
 }
 
 /// Errors: a column has more categories than there are bins for (data).
-pub(super) fn check_number(column: &ColumnCode) -> Result<()> {
+pub(in crate::train) fn check_number(column: &ColumnCode) -> Result<()> {
     match column.categories.len().max(column.values.len()) <= MOST {
         true => Ok(()),
         false => Err(Error::data(format!(

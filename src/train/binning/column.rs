@@ -4,7 +4,7 @@ use std::ops::Range;
 
 /// Numbers of rows: what comes out is what went in, bit for bit.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Column {
+pub(in crate::train) enum Column {
     /// So many rows with the same number.
     Same(f64, usize),
     F32(Vec<f32>),
@@ -12,7 +12,7 @@ pub(super) enum Column {
 }
 
 impl Column {
-    pub(super) fn of(values: Vec<f64>) -> Column {
+    pub(in crate::train) fn of(values: Vec<f64>) -> Column {
         if let Some(first) = values.first()
             && values.iter().all(|value| value.to_bits() == first.to_bits())
         {
@@ -24,7 +24,7 @@ impl Column {
         }
     }
 
-    pub(super) fn push(&mut self, value: f64) {
+    pub(in crate::train) fn push(&mut self, value: f64) {
         match self {
             Column::F32(values) if is_narrow(value) => values.push(value as f32),
             Column::F64(values) => values.push(value),
@@ -36,7 +36,7 @@ impl Column {
         }
     }
 
-    pub(super) fn into_values(self) -> Vec<f64> {
+    pub(in crate::train) fn into_values(self) -> Vec<f64> {
         match self {
             Column::Same(value, n) => vec![value; n],
             Column::F32(values) => values.into_iter().map(f64::from).collect(),
@@ -44,7 +44,7 @@ impl Column {
         }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::train) fn len(&self) -> usize {
         match self {
             Column::Same(_, n) => *n,
             Column::F32(values) => values.len(),
@@ -53,7 +53,7 @@ impl Column {
     }
 
     #[inline]
-    pub(super) fn get(&self, row: usize) -> f64 {
+    pub(in crate::train) fn get(&self, row: usize) -> f64 {
         match self {
             Column::Same(value, _) => *value,
             Column::F32(values) => values[row].into(),
@@ -64,7 +64,7 @@ impl Column {
     /// Of some rows.
     ///
     /// * `room`: for those that have to be made.
-    pub(super) fn rows<'c>(&'c self, rows: Range<usize>, room: &'c mut Vec<f64>) -> &'c [f64] {
+    pub(in crate::train) fn rows<'c>(&'c self, rows: Range<usize>, room: &'c mut Vec<f64>) -> &'c [f64] {
         room.clear();
         match self {
             Column::Same(value, _) => room.resize(rows.len(), *value),

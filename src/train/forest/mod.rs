@@ -1,0 +1,416 @@
+//! # train::forest — random forests and extra-trees
+//!
+//! In:    any dense [`DataSource`] with a target.
+//! Out:   a [`Model`] of trees that are averaged, the same on every rank.
+//! Talks: yes; growing trees does so in `grow::forest`.
+//! Never: how a tree is grown, flags.
+//!
+//! Every tree sees all rows, whichever rank has them, or (`--scope local`) those of one lane, which one rank has. Source: Breiman, *Random
+//! forests*, Machine Learning 2001; Geurts, Ernst, Wehenkel, *Extremely randomized trees*, Machine Learning 2006.
+
+mod goal;
+mod out_of_bag;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use out_of_bag::OutOfBag;
+
+use super::binning::{BinnedRows, Binning, each_bin, groups};
+use super::linear_family::{digest, median};
+use super::measure::{ScoredRows, Show, measure};
+use super::prepare::HeldOut;
+use super::score::Link;
+use super::{ClassWeight, Model, Observer, Progress, Reading, TrainConfig, TrainReport, memory};
+use crate::comm::Communicator;
+use crate::config::{BootstrapKind, Criterion, ForestConfig, Scope};
+use crate::data::DataSource;
+use crate::data::binned::FeatureBins;
+use crate::data::names::TableNames;
+use crate::data::partition::{Partition, RowPlan};
+use crate::error::{Error, InContext, Result};
+use crate::grow::forest::{self as grow, BinRows, Bootstrap, Goal, Grown, Lane, Rows, WAVE_BYTES};
+use crate::metric::Metrics;
+use crate::model::Scores;
+use crate::model::forest::{Forest, ForestTree, Importance, Node, OF_SET};
+use goal::{Targets, Weights};
+use std::time::Instant;
+
+/// Trains on any table. Collective; the same model on every rank.
+pub fn train_source(
+    comm: &Communicator,
+    source: &mut dyn DataSource,
+    names: &TableNames,
+    config: &TrainConfig,
+    reading: &Reading,
+    watch: &mut dyn Observer,
+) -> Result<(Model, TrainReport)> {
+    if source.schema().is_sparse {
+        return Err(Error::usage(
+            "forest wants a dense table, and this one is sparse; train a model of the linear family, or convert it without --sparse",
+        ));
+    }
+    if source.schema().has_offset {
+        return Err(Error::usage("--offset is for poisson only; 'forest' has none"));
+    }
+    let mut folds: Vec<(String, Vec<f64>)> = Vec::new();
+    for fold in 0..config.folds {
+        let hold = Some(HeldOut::Fold { fold, folds: config.folds });
+        let fit = Fit::new(comm, source, config, reading, hold, &mut super::Silent)?;
+        for (name, value) in fit.held_out_metrics(comm, reading)?.iter() {
+            match folds.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, values)) => values.push(value),
+                None => folds.push((name.to_string(), vec![value])),
+            }
+        }
+    }
+    let hold = (config.valid_fraction > 0.0).then_some(HeldOut::Fraction(config.valid_fraction));
+    let fit = Fit::new(comm, source, config, reading, hold, watch)?;
+    let began = Instant::now();
+    if fit.forest.trees.iter().all(|tree| tree.n_leaves() == 1) {
+        watch.warning(
+            "no split was found in any tree, so that the model predicts the same for every row: all features may be constant or missing, \
+             or --min-rows too much for these rows",
+        );
+    }
+    let valid = fit.held_out_metrics(comm, reading)?;
+    let oob = if fit.settings.oob { fit.out_of_bag_metrics(comm, reading)? } else { Metrics::new() };
+    let measured_s = began.elapsed().as_secs_f64();
+    let rows = fit.rows;
+    let report = TrainReport {
+        rows: rows.n_rows,
+        features: rows.preprocess.n_features(),
+        read_s: rows.read_s,
+        train_s: rows.bin_s + fit.grow_s + measured_s,
+        epoch_s: median(&fit.seconds),
+        iterations: fit.forest.trees.len() as u64,
+        converged: true,
+        loss: f64::NAN,
+        folds,
+        valid,
+        oob,
+        traffic: comm.traffic(),
+        ..TrainReport::default()
+    };
+    let mut model = Model {
+        config: config.clone(),
+        names: names.clone(),
+        n_rows: rows.n_rows,
+        input_digest: rows.input_digest.to_hex(),
+        preprocess: rows.preprocess,
+        target: rows.target,
+        scores: Scores::Forest(fit.forest),
+        continued: None,
+        history: report.oob.iter().map(|(name, value)| (format!("oob_{name}"), vec![value])).collect(),
+        digest: String::new(),
+    };
+    model.digest = digest(&model)?;
+    Ok((model, report))
+}
+
+/// A forest and the rows it was grown from.
+struct Fit<'c> {
+    config: &'c TrainConfig,
+    settings: &'c ForestConfig,
+    rows: BinnedRows,
+    bins: BinRows,
+    forest: Forest,
+    grow_s: f64,
+    /// Of each tree, about.
+    seconds: Vec<f64>,
+}
+
+impl<'c> Fit<'c> {
+    /// Reads, bins, and grows all trees. Collective.
+    fn new(
+        comm: &Communicator,
+        source: &mut dyn DataSource,
+        config: &'c TrainConfig,
+        reading: &Reading,
+        hold: Option<HeldOut>,
+        watch: &mut dyn Observer,
+    ) -> Result<Fit<'c>> {
+        let settings = config.forest.as_ref().ok_or_else(|| Error::internal("a forest without its settings"))?;
+        let (rows, bins) = read(comm, source, config, settings, reading, hold)?;
+        let began = Instant::now();
+        let (forest, seconds) = grow_all(comm, config, settings, &rows, &bins, reading, watch)?;
+        Ok(Fit { config, settings, rows, bins, forest, grow_s: began.elapsed().as_secs_f64(), seconds })
+    }
+
+    /// Metrics of the rows that were held out. Collective.
+    fn held_out_metrics(&self, comm: &Communicator, reading: &Reading) -> Result<Metrics> {
+        let Some(held_out) = &self.rows.held_out else { return Ok(Metrics::new()) };
+        let all = |_: usize, _: usize| true;
+        self.metrics(comm, reading, |row| held_out.get(row), &all)
+    }
+
+    /// Metrics of the training rows, each by the trees that did not draw it; rows that all trees drew are left out. Collective.
+    fn out_of_bag_metrics(&self, comm: &Communicator, reading: &Reading) -> Result<Metrics> {
+        let out = OutOfBag::new(self.config, self.settings, self.rows.n_rows, self.forest.trees.len());
+        let first_row = self.rows.first_row;
+        let takes = |tree: usize, row: usize| out.is_out(tree, first_row + row as u64);
+        self.metrics(comm, reading, |row| self.rows.weight.get(row), &takes)
+    }
+
+    /// Of rows by the trees that `takes` (tree, row) names. Collective.
+    fn metrics(
+        &self,
+        comm: &Communicator,
+        reading: &Reading,
+        weight_of: impl Fn(usize) -> f64,
+        takes: &(impl Fn(usize, usize) -> bool + Sync),
+    ) -> Result<Metrics> {
+        let rows = &self.rows;
+        let k = self.forest.n_scores;
+        let mut y = Vec::new();
+        let mut pass = |show: &mut Show<'_>| {
+            for first in (0..rows.y.len()).step_by(MEASURED_ROWS) {
+                let some = first..rows.y.len().min(first + MEASURED_ROWS);
+                let mut scores = vec![0.0; some.len() * k];
+                score_bins(&self.forest, &self.bins, first, &mut scores, takes);
+                let weight: Vec<f64> = some
+                    .clone()
+                    .zip(scores.chunks_exact(k))
+                    .map(|(row, scores)| if scores[0].is_nan() { 0.0 } else { weight_of(row) })
+                    .collect();
+                scores.iter_mut().filter(|score| score.is_nan()).for_each(|score| *score = 0.0);
+                show(ScoredRows { y: rows.y.rows(some, &mut y), weight: &weight, scores: &scores });
+            }
+            Ok(())
+        };
+        let room = reading.max_memory.map(memory::of_measuring);
+        Ok(measure(comm, &Link::of_predictions(rows.target.n_classes()), room, &mut pass)?.metrics)
+    }
+}
+
+/// Rows that are measured together.
+const MEASURED_ROWS: usize = 1 << 17;
+/// Rows that one task scores.
+const TASK_ROWS: usize = 512;
+
+/// Scores of some rows by their bins. Rayon over rows.
+fn score_bins(
+    forest: &Forest,
+    bins: &BinRows,
+    first: usize,
+    scores: &mut [f64],
+    takes: &(impl Fn(usize, usize) -> bool + Sync),
+) {
+    use rayon::prelude::*;
+    let (d, k) = (forest.n_features, forest.n_scores);
+    scores.par_chunks_mut(TASK_ROWS * k).enumerate().for_each(|(task, scores)| {
+        let first = first + task * TASK_ROWS;
+        let mut values = vec![0.0; scores.len() / k * d];
+        for (row, values) in values.chunks_exact_mut(d.max(1)).enumerate() {
+            bins.values(first + row, values);
+        }
+        forest.scores_of(&values, scores, |tree, row| takes(tree, first + row));
+    });
+}
+
+/// Lanes of a forest whose trees see one lane each: as asked for, or as many as there are trees, powers of two up to 64 of at least 256 rows.
+pub(super) fn n_lanes(config: &TrainConfig, settings: &ForestConfig, n_rows: u64) -> u64 {
+    let most = settings.trees.min(64).min(n_rows / 256).max(1);
+    config.lanes.unwrap_or(1 << most.ilog2())
+}
+
+fn plan_of(config: &TrainConfig, settings: &ForestConfig, n_rows: u64, n_columns: usize) -> RowPlan {
+    match settings.scope {
+        Scope::Global => RowPlan::full_batch(n_rows, n_columns),
+        Scope::Local => RowPlan::lanes(n_rows, n_columns, n_lanes(config, settings, n_rows)),
+    }
+}
+
+/// Reads and bins the rows of this rank. Collective.
+fn read(
+    comm: &Communicator,
+    source: &mut dyn DataSource,
+    config: &TrainConfig,
+    settings: &ForestConfig,
+    reading: &Reading,
+    hold: Option<HeldOut>,
+) -> Result<(BinnedRows, BinRows)> {
+    let schema = source.schema();
+    let plan = plan_of(config, settings, schema.n_rows, schema.columns.len());
+    let mut binning = Binning::open(comm, source, config, reading, plan, &settings.categorical, hold)?;
+    binning.find_categories(comm)?;
+    let (n_features, n_rows) = (binning.preprocess.n_features(), binning.schema.n_rows);
+    let groups = groups(comm, reading, settings.bin_sample, &binning.reader, n_features, n_rows)?;
+    let wanted = (settings.max_bins, settings.bin_sample);
+    let (labels, features) = binning.sample(comm, wanted, &groups, |_| Ok(()), Ok)?;
+    comm.agree(check_memory(reading, labels.n_rows() as u64, n_features))?;
+    let mut bins = BinRows::with_room(features, labels.n_rows());
+    binning.pass(comm, |batch, blocks, preprocess| {
+        let runs: Vec<usize> = blocks.iter().map(std::ops::Range::len).collect();
+        let (features, stride) = (bins.features.clone(), bins.stride());
+        bins.append(&runs, |number, run| {
+            each_bin(&features, batch, &blocks[number], preprocess, |row, j, bin| run[row * stride + j] = bin as u8)
+        })
+    })?;
+    Ok((binning.finish(comm, labels)?, bins))
+}
+
+/// Bytes of a row's labels, weights and goal, and of a tree's item of it, at most.
+const LABEL_BYTES: u64 = 32;
+const ITEM_BYTES: u64 = 24;
+
+/// What rows take whatever is done with them.
+fn held_bytes(n_rows: u64, n_features: usize) -> u64 {
+    n_rows * (BinRows::bytes_of_row(n_features) as u64 + LABEL_BYTES)
+}
+
+/// Errors: the binned rows of this rank do not fit (usage). Not collective.
+fn check_memory(reading: &Reading, n_rows: u64, n_features: usize) -> Result<()> {
+    let held = held_bytes(n_rows, n_features);
+    let Some(limit) = reading.max_memory else { return memory::check_machine(held + n_rows * ITEM_BYTES) };
+    let wanted = held + n_rows * ITEM_BYTES * rayon::current_num_threads() as u64;
+    let of_reading = memory::of_source(limit) + 8 * memory::batch_values(Some(limit));
+    match wanted + of_reading <= memory::usable(limit) {
+        true => Ok(()),
+        false => Err(Error::usage(format!(
+            "{}M are too few: a forest keeps the binned rows of its ranks in memory, and those of this rank want about {}M; take more ranks, or train boost",
+            limit >> 20,
+            (2 * wanted).div_ceil(1 << 20) + 32
+        )))
+        .for_flag("--max-memory"),
+    }
+}
+
+/// Trees that are grown together. The same on every rank, but free: it changes no bit. Collective.
+fn trees_at_a_time(comm: &Communicator, reading: &Reading, n_rows: usize, n_features: usize) -> Result<(u64, u64)> {
+    let room = match reading.max_memory {
+        None => 4 * WAVE_BYTES,
+        Some(limit) => memory::usable(limit).saturating_sub(held_bytes(n_rows as u64, n_features)) / 2,
+    };
+    let mut trees = [(room / (n_rows as u64 * ITEM_BYTES).max(1)).min(1 << 20) as i64];
+    comm.all_reduce_min(&mut trees)?;
+    Ok((trees[0].max(1) as u64, (room / 2).min(WAVE_BYTES)))
+}
+
+/// All trees. Collective.
+fn grow_all(
+    comm: &Communicator,
+    config: &TrainConfig,
+    settings: &ForestConfig,
+    rows: &BinnedRows,
+    bins: &BinRows,
+    reading: &Reading,
+    watch: &mut dyn Observer,
+) -> Result<(Forest, Vec<f64>)> {
+    let n_classes = rows.target.n_classes();
+    let d = bins.features.len();
+    let weights = Weights::new(comm, rows)?;
+    let class: Vec<u16> = match n_classes {
+        0 => Vec::new(),
+        _ => (0..rows.y.len()).map(|row| rows.y.get(row) as u16).collect(),
+    };
+    let targets = if n_classes == 0 { Some(Targets::new(comm, rows, &weights)?) } else { None };
+    let goal = match &targets {
+        Some(targets) => Goal::Numbers { target: &targets.values, zero: targets.zero, unit: targets.unit },
+        None => Goal::Classes { n_classes, is_entropy: settings.criterion == Criterion::Entropy, class: &class },
+    };
+    let here = Rows {
+        bins,
+        goal,
+        weight: Some(&weights.values),
+        are_units: weights.are_units,
+        first_row: rows.first_row,
+        n_all_rows: rows.n_rows,
+    };
+    let how = grow::ForestConfig {
+        seed: config.seed,
+        max_features: settings.max_features.of(d),
+        min_rows: settings.min_rows,
+        max_depth: (settings.max_depth > 0).then_some(settings.max_depth as usize),
+        is_extra: settings.extra,
+        bootstrap: bootstrap_of(config, settings),
+        is_balanced: config.class_weight == ClassWeight::Bootstrap,
+    };
+    let scope = match settings.scope {
+        Scope::Global => grow::Scope::Global,
+        Scope::Local => {
+            if let Some(lane) = (0..rows.plan.n_lanes()).find(|lane| rows.plan.lane_rows(*lane).is_empty()) {
+                let (n_lanes, n_rows) = (rows.plan.n_lanes(), rows.n_rows);
+                return Err(Error::usage(format!("lane {lane} of {n_lanes} gets no rows of {n_rows}; use fewer")))
+                    .for_flag("--lanes");
+            }
+            grow::Scope::Local(lanes(comm, rows))
+        }
+    };
+    let mut forest = Forest {
+        n_features: d,
+        n_scores: if n_classes > 2 { n_classes } else { 1 },
+        has_classes: n_classes > 0,
+        trees: Vec::new(),
+        importance: vec![Importance::default(); d],
+    };
+    let (at_a_time, room) = trees_at_a_time(comm, reading, rows.y.len(), d)?;
+    let mut seconds = Vec::new();
+    let mut done = 0;
+    while done < settings.trees {
+        let began = Instant::now();
+        let end = settings.trees.min(done + at_a_time);
+        for grown in grow::grow(comm, &here, &how, &scope, done..end, room)? {
+            add_tree(&mut forest, grown, &bins.features);
+        }
+        seconds.push(began.elapsed().as_secs_f64() / (end - done) as f64);
+        done = end;
+        watch.progress(&Progress {
+            step: done,
+            of_steps: settings.trees,
+            loss: f64::NAN,
+            gradient: None,
+            learning_rate: None,
+        });
+    }
+    let n = forest.trees.len() as f64;
+    forest.importance.iter_mut().for_each(|of| of.gain /= n);
+    Ok((forest, seconds))
+}
+
+fn bootstrap_of(config: &TrainConfig, settings: &ForestConfig) -> Bootstrap {
+    match settings.bootstrap {
+        BootstrapKind::None => Bootstrap::none(config.seed),
+        _ => Bootstrap::poisson(config.seed, settings.row_sample),
+    }
+}
+
+/// The rank of every lane, and where its rows are there. Not collective; the same on every rank.
+fn lanes(comm: &Communicator, rows: &BinnedRows) -> Vec<Lane> {
+    let partition = Partition::new(rows.plan.n_units(), comm.size());
+    let of_rank = |rank: usize| {
+        let units = partition.units_of(rank);
+        let first = rows.plan.rows(units.clone()).start;
+        let of_lane = move |lane: u64| {
+            let rows = rows.plan.lane_rows(lane);
+            Lane { rank, rows: (rows.start - first) as usize..(rows.end - first) as usize }
+        };
+        units.map(of_lane)
+    };
+    (0..comm.size()).flat_map(of_rank).collect()
+}
+
+/// Appends a tree, and what its splits gained as shares of all that they did.
+fn add_tree(forest: &mut Forest, grown: Grown, features: &[FeatureBins]) {
+    let all: f64 = grown.gains.iter().fold(0.0, |sum, (_, gain)| sum + gain);
+    for (feature, gain) in &grown.gains {
+        let of = &mut forest.importance[*feature as usize];
+        of.gain += if all > 0.0 { gain / all } else { 0.0 };
+        of.splits += 1;
+    }
+    let set = |categories: &Vec<u32>| {
+        let mut set = vec![0u64; categories.iter().max().map_or(1, |most| *most as usize / 64 + 1)];
+        categories.iter().for_each(|category| set[*category as usize / 64] |= 1 << (category % 64));
+        set
+    };
+    debug_assert!(
+        grown
+            .nodes
+            .iter()
+            .all(|node: &Node| node.feature & OF_SET == 0 || features[node.number()].categories.is_some())
+    );
+    forest.trees.push(ForestTree {
+        sets: grown.sets.iter().map(set).collect(),
+        nodes: grown.nodes,
+        shares: grown.shares,
+    });
+}

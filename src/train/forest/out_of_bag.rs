@@ -1,0 +1,35 @@
+//! Which trees did not draw a row: worked out again from the seed, so that nothing of it is stored.
+
+use super::super::TrainConfig;
+use super::{bootstrap_of, n_lanes};
+use crate::config::{ForestConfig, Scope};
+use crate::data::partition::RowPlan;
+use crate::grow::forest::TreeDraws;
+
+/// Of the forest with these settings, trained on a table of so many rows.
+pub(crate) struct OutOfBag {
+    draws: Vec<TreeDraws>,
+    /// Rows of each lane, where a tree sees one lane.
+    lanes: Vec<std::ops::Range<u64>>,
+}
+
+impl OutOfBag {
+    pub(crate) fn new(config: &TrainConfig, settings: &ForestConfig, n_rows: u64, n_trees: usize) -> OutOfBag {
+        let lanes = match settings.scope {
+            Scope::Global => Vec::new(),
+            Scope::Local => {
+                let plan = RowPlan::lanes(n_rows, 1, n_lanes(config, settings, n_rows));
+                (0..plan.n_lanes()).map(|lane| plan.lane_rows(lane)).collect()
+            }
+        };
+        let bootstrap = bootstrap_of(config, settings);
+        OutOfBag { draws: (0..n_trees as u64).map(|tree| bootstrap.of_tree(tree)).collect(), lanes }
+    }
+
+    /// Whether a tree did not draw a row of the table.
+    #[inline]
+    pub(crate) fn is_out(&self, tree: usize, row: u64) -> bool {
+        let is_of_another = !self.lanes.is_empty() && !self.lanes[tree % self.lanes.len()].contains(&row);
+        is_of_another || self.draws[tree].of_row(row) == 0
+    }
+}
