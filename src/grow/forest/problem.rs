@@ -7,6 +7,8 @@
 /// A row of a tree: where its bins are, and what it adds to a cell.
 pub(super) trait Problem: Sync {
     type Item: Copy + Send + Sync;
+    /// What an item adds, ready to be added to several cells.
+    type Word: Copy;
     /// Bytes of an item that travels.
     const ITEM_BYTES: usize;
 
@@ -15,11 +17,27 @@ pub(super) trait Problem: Sync {
     fn row(item: &Self::Item) -> usize;
     /// The same with its bins in another place.
     fn moved(item: &Self::Item, row: u32) -> Self::Item;
-    fn add(&self, cell: &mut [u64], item: &Self::Item);
+    fn word(item: &Self::Item) -> Self::Word;
+    fn add_word(&self, cell: &mut [u64], word: Self::Word);
+
+    #[inline]
+    fn add(&self, cell: &mut [u64], item: &Self::Item) {
+        self.add_word(cell, Self::word(item));
+    }
+
     /// Rows, each as often as it was drawn.
     fn draws(&self, cell: &[u64]) -> u64;
     /// Σ weight times impurity; for numbers but for what is the same for all ways to split a node.
     fn impurity(&self, cell: &[u64]) -> f64;
+    /// Σ weight times impurity of both sides of a split, and the other side's cell in `right`; None: a side has too few draws.
+    #[inline]
+    fn left_over(&self, total: &[u64], left: &[u64], right: &mut [u64], least_draws: u64) -> Option<[f64; 2]> {
+        for ((right, total), left) in right.iter_mut().zip(total).zip(left) {
+            *right = total.wrapping_sub(*left);
+        }
+        let is_enough = self.draws(left) >= least_draws && self.draws(right) >= least_draws;
+        is_enough.then(|| [self.impurity(left), self.impurity(right)])
+    }
     /// Nothing can be gained by splitting rows of these sums.
     fn is_pure(&self, cell: &[u64]) -> bool;
     /// The same of rows whose sums do not say so.
@@ -60,6 +78,7 @@ impl Binary {
 
 impl Problem for Binary {
     type Item = BinaryItem;
+    type Word = u64;
     const ITEM_BYTES: usize = 4;
 
     #[inline]
@@ -78,9 +97,14 @@ impl Problem for Binary {
     }
 
     #[inline]
-    fn add(&self, cell: &mut [u64], item: &BinaryItem) {
+    fn word(item: &BinaryItem) -> u64 {
         let weight = u64::from(item.word >> 1);
-        cell[0] = cell[0].wrapping_add((weight << 32) * u64::from(item.word & 1) + weight);
+        (weight << 32) * u64::from(item.word & 1) + weight
+    }
+
+    #[inline]
+    fn add_word(&self, cell: &mut [u64], word: u64) {
+        cell[0] = cell[0].wrapping_add(word);
     }
 
     #[inline]
@@ -93,6 +117,16 @@ impl Problem for Binary {
         let (ones, all) = Binary::parts(cell);
         // Both are below 2³².
         2.0 * (ones * (all - ones)) as f64 / all.max(1) as f64
+    }
+
+    #[inline]
+    fn left_over(&self, total: &[u64], left: &[u64], right: &mut [u64], least_draws: u64) -> Option<[f64; 2]> {
+        right[0] = total[0].wrapping_sub(left[0]);
+        let (of_left, of_right) = (Binary::parts(left), Binary::parts(right));
+        if of_left.1 < least_draws || of_right.1 < least_draws {
+            return None;
+        }
+        Some([self.impurity(left), self.impurity(right)])
     }
 
     #[inline]
@@ -151,6 +185,7 @@ impl ClassItem {
 
 impl Problem for Classes {
     type Item = ClassItem;
+    type Word = ClassItem;
     const ITEM_BYTES: usize = 8;
 
     #[inline]
@@ -169,7 +204,12 @@ impl Problem for Classes {
     }
 
     #[inline]
-    fn add(&self, cell: &mut [u64], item: &ClassItem) {
+    fn word(item: &ClassItem) -> ClassItem {
+        *item
+    }
+
+    #[inline]
+    fn add_word(&self, cell: &mut [u64], item: ClassItem) {
         cell[usize::from(item.class)] += u64::from(item.weight);
         cell[self.n_classes] += u64::from(item.draws);
     }
@@ -253,6 +293,7 @@ impl NumberItem {
 
 impl Problem for Numbers {
     type Item = NumberItem;
+    type Word = [u64; 3];
     const ITEM_BYTES: usize = 16;
 
     #[inline]
@@ -271,10 +312,13 @@ impl Problem for Numbers {
     }
 
     #[inline]
-    fn add(&self, cell: &mut [u64], item: &NumberItem) {
-        cell[0] = cell[0].wrapping_add((item.target * i64::from(item.weight)) as u64);
-        cell[1] += u64::from(item.weight);
-        cell[2] += u64::from(item.draws);
+    fn word(item: &NumberItem) -> [u64; 3] {
+        [(item.target * i64::from(item.weight)) as u64, item.weight.into(), item.draws.into()]
+    }
+
+    #[inline]
+    fn add_word(&self, cell: &mut [u64], word: [u64; 3]) {
+        cell.iter_mut().zip(word).for_each(|(sum, word)| *sum = sum.wrapping_add(word));
     }
 
     #[inline]

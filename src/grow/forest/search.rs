@@ -46,8 +46,9 @@ pub(super) struct Search<'p, P> {
     left: Vec<u64>,
     other: Vec<u64>,
     right: Vec<u64>,
-    /// Impurity that is left, feature, cut.
-    best: Option<(f64, u32, Cut)>,
+    /// What is left over at best so far.
+    most: f64,
+    best: Option<(u32, Cut)>,
     best_left: Vec<u64>,
 }
 
@@ -73,6 +74,7 @@ impl<'p, P: Problem> Search<'p, P> {
             left: zeros(),
             other: zeros(),
             right: zeros(),
+            most: f64::INFINITY,
             best: None,
             best_left: zeros(),
         }
@@ -82,12 +84,13 @@ impl<'p, P: Problem> Search<'p, P> {
     pub(super) fn begin(&mut self, total: &[u64]) {
         self.total.copy_from_slice(total);
         self.of_node = self.problem.impurity(total);
+        self.most = f64::INFINITY;
         self.best = None;
     }
 
     pub(super) fn found(&self) -> Option<Found> {
-        let (left_over, feature, cut) = self.best?;
-        Some(Found { feature, cut, gain: self.of_node - left_over, left: self.best_left.clone() })
+        let (feature, cut) = self.best?;
+        Some(Found { feature, cut, gain: self.of_node - self.most, left: self.best_left.clone() })
     }
 
     /// Looks at a feature.
@@ -124,8 +127,9 @@ impl<'p, P: Problem> Search<'p, P> {
     }
 
     fn add_left(&mut self, cells: &[u64], bin: usize) {
-        let cell = self.cell(cells, bin);
-        self.left.iter_mut().zip(cell).for_each(|(sum, word)| *sum = sum.wrapping_add(*word));
+        let width = self.problem.width();
+        let cell = &cells[bin * width..(bin + 1) * width];
+        self.left[..width].iter_mut().zip(cell).for_each(|(sum, word)| *sum = sum.wrapping_add(*word));
     }
 
     /// Cuts between values that rows have, halfway through the bins that nobody has.
@@ -246,18 +250,14 @@ impl<'p, P: Problem> Search<'p, P> {
     /// * `is_turned`: what is in `left` goes right.
     #[inline]
     fn offer(&mut self, number: u32, cut: Cut, is_turned: bool) {
-        for ((right, total), left) in self.right.iter_mut().zip(&self.total).zip(&self.left) {
-            *right = total.wrapping_sub(*left);
-        }
         let problem = self.problem;
-        if problem.draws(&self.left) < self.least_draws || problem.draws(&self.right) < self.least_draws {
+        let Some([left, right]) = problem.left_over(&self.total, &self.left, &mut self.right, self.least_draws) else {
             return;
-        }
-        let [left, right] = [&self.left, &self.right].map(|cell| problem.impurity(cell));
+        };
         let left_over = left + right;
-        let most = self.best.map_or(self.of_node - LEAST_GAIN * (left.abs() + right.abs()), |(best, ..)| best);
-        if left_over < most {
-            self.best = Some((left_over, number, cut));
+        if left_over < self.most && left_over < self.of_node - LEAST_GAIN * (left.abs() + right.abs()) {
+            self.most = left_over;
+            self.best = Some((number, cut));
             self.best_left.copy_from_slice(if is_turned { &self.right } else { &self.left });
         }
     }

@@ -191,9 +191,10 @@ impl<'a, P: Problem> Builder<'a, P> {
                 prefetch_at(bins, P::row(ahead) * stride);
             }
             let of_row = &bins[P::row(item) * stride..][..stride];
+            let word = P::word(item);
             for (feature, cells) in features.iter().zip(self.cells.chunks_exact_mut(words)) {
                 let bin = usize::from(of_row[*feature as usize]);
-                problem.add(&mut cells[bin * width..(bin + 1) * width], item);
+                problem.add_word(&mut cells[bin * width..(bin + 1) * width], word);
             }
         }
         for (cells, mask) in self.cells.chunks_exact(words).zip(&mut self.masks).take(features.len()) {

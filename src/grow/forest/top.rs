@@ -263,10 +263,10 @@ impl<'a> Top<'a> {
             let mut cells = vec![0; size];
             for item in items {
                 let row = bins.row(P::row(item));
-                let mut first = 0;
+                let (word, mut first) = (P::word(item), 0);
                 for feature in drawn {
                     let at = first + usize::from(row[*feature as usize]) * width;
-                    problem.add(&mut cells[at..at + width], item);
+                    problem.add_word(&mut cells[at..at + width], word);
                     first += bins.features[*feature as usize].n_bins() * width;
                 }
             }
