@@ -42,6 +42,8 @@ pub struct PredictConfig {
     pub contributions: bool,
     /// Also the leaf of each tree.
     pub leaves: bool,
+    /// The table is the one that the forest was trained on, and each row is predicted by the trees that did not draw it.
+    pub out_of_bag: bool,
     /// Replace an output that Consort did not write.
     pub force: bool,
 }
@@ -60,7 +62,10 @@ pub struct PredictReport {
 pub fn predict(comm: &Communicator, model: &Model, config: &PredictConfig) -> Result<PredictReport> {
     let mut source = open(comm, &config.inputs, Need::Predict)?;
     let name = table_name(&config.inputs.paths);
-    let scorer = Scorer::new(model, &source, &name)?;
+    let scorer = match config.out_of_bag {
+        true => Scorer::out_of_bag(model, &source, &name)?,
+        false => Scorer::new(model, &source, &name)?,
+    };
     check_details(model, config)?;
     let blocks = rows_of_rank(comm, &source, config.rows.clone())?;
     let rows = config.rows.clone().unwrap_or(0..source.schema().n_rows);

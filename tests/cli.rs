@@ -4,6 +4,8 @@
 
 #[path = "cli/boost.rs"]
 mod boost;
+#[path = "cli/forest.rs"]
+mod forest;
 mod launch;
 
 use hdf5::types::VarLenUnicode;

@@ -5,7 +5,6 @@
 
 What is trained on which rows is in `CASES` and `rows_of`, and is written beside the figures; tests/reference.rs reads the same rows.
 """
-import gzip
 import json
 import os
 import pathlib
@@ -17,6 +16,8 @@ import sklearn
 import xgboost
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.metrics import roc_auc_score
+
+from public_tables import rows_of
 
 SETTINGS = {"rounds": 100, "leaves": 31, "bins": 255, "shrinkage": 0.1, "min_rows": 20, "l2": 1.0}
 # Share of the rows a tree sees, share of the columns a node sees, seeds. scikit-learn draws no rows.
@@ -33,46 +34,6 @@ CASES = {
     f"housing {loss}": ("california-housing/cal_housing.data.gz", loss, [])
     for loss in ("squared", "absolute", "huber", "quantile", "poisson", "gamma", "tweedie")
 }
-
-
-def lines_of(path):
-    with gzip.open(path, "rt") as file:
-        return [line.strip() for line in file]
-
-
-def rows_of(folder, file):
-    """x, y, which rows are for the test. Numbers as they are written."""
-    lines = lines_of(folder / file)
-    name = file.split("/")[0]
-    if name == "higgs-subset":
-        # The test file has 500 rows: too few to tell anything apart.
-        cells = numpy.array([line.split("\t") for line in lines], dtype=float)
-        x, y = cells[:, 1:], cells[:, 0]
-    elif name == "a9a":
-        x, y = numpy.zeros((len(lines), 123)), numpy.array([float(line.split()[0]) for line in lines])
-        for row, line in enumerate(lines):
-            for cell in line.split()[1:]:
-                x[row, int(cell.split(":")[0]) - 1] = float(cell.split(":")[1])
-    elif name == "kddcup99":
-        # Every tenth row; the three classes that are frequent, and the rest. Texts are numbered in the order of their bytes.
-        cells = [line.split(",") for line in lines[::10]]
-        for column in 1, 2, 3:
-            texts = sorted({row[column] for row in cells})
-            for row in cells:
-                row[column] = texts.index(row[column])
-        classes = ["normal.", "neptune.", "smurf."]
-        y = numpy.array([classes.index(row[-1]) if row[-1] in classes else 3 for row in cells], dtype=float)
-        x = numpy.array([row[:-1] for row in cells], dtype=float)
-    elif name == "covtype-20k":
-        cells = numpy.array([line.split(",") for line in lines], dtype=float)
-        x, y = cells[:, :-1], cells[:, -1] - 1
-    elif name == "casp-protein":
-        cells = numpy.array([line.split(",") for line in lines[1:]], dtype=float)
-        x, y = cells[:, 1:], cells[:, 0]
-    else:
-        cells = numpy.array([line.split(",") for line in lines[1:]], dtype=float)
-        x, y = cells[:, :-1], cells[:, -1] / 100_000
-    return x, y, numpy.arange(len(y)) % 4 == 3
 
 
 def measure(loss, y, p):

@@ -415,6 +415,9 @@ pub struct PredictFlags {
     /// Also write `leaf`: the number of the row's leaf in each tree.
     #[arg(long)]
     pub leaves: bool,
+    /// Predict the table that a forest was trained on, each row by the trees that did not draw it.
+    #[arg(long)]
+    pub oob: bool,
     /// Carry this 1-D dataset over to the output, row for row (relative to --group). May be repeated.
     #[arg(long, value_name = "PATH")]
     pub copy: Vec<String>,

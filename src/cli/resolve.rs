@@ -239,6 +239,7 @@ pub fn predict(flags: &PredictFlags) -> Result<(PathBuf, PredictConfig)> {
         copy: flags.copy.clone(),
         contributions: flags.contributions,
         leaves: flags.leaves,
+        out_of_bag: flags.oob,
         force: flags.force,
     };
     Ok((model, config))

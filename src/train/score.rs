@@ -1,9 +1,11 @@
 //! A model's scores of a table's rows, and what they say: the common part of `predict` and `evaluate`.
 
+use super::forest::OutOfBag;
 use super::memory;
 use super::prepare::objective;
 use super::{Kind, Model};
 use crate::comm::Communicator;
+use crate::config::{BootstrapKind, Scope as ForestScope};
 use crate::data::hdf5::Hdf5Source;
 use crate::data::partition::{Partition, RowPlan};
 use crate::data::{Block, ColumnKind, DataSource, Schema, SparseRows, Values};
@@ -96,6 +98,8 @@ impl Link {
 pub struct Scorer<'m> {
     model: &'m Model,
     by: By<'m>,
+    /// Only trees that did not draw a row are asked.
+    out_of_bag: Option<OutOfBag>,
 }
 
 /// What scores rows.
@@ -114,7 +118,27 @@ impl<'m> Scorer<'m> {
             Scores::Boosted(boosted) => By::Trees(Lockstep::new(boosted)),
             Scores::Forest(forest) => By::Forest(forest),
         };
-        Ok(Scorer { model, by })
+        Ok(Scorer { model, by, out_of_bag: None })
+    }
+
+    /// Of the table that a forest was trained on: each row by the trees that did not draw it. Not collective; all ranks alike.
+    pub fn out_of_bag(model: &'m Model, source: &dyn DataSource, table: &str) -> Result<Scorer<'m>> {
+        let wrong = |text: String| Err(Error::usage(text)).for_flag("--oob");
+        let (Scores::Forest(forest), Some(settings)) = (&model.scores, &model.config.forest) else {
+            return wrong(format!("a '{}' model draws no rows for trees; it is for forests", model.config.kind.name()));
+        };
+        if settings.bootstrap == BootstrapKind::None && settings.scope == ForestScope::Global {
+            return wrong("every tree of this forest took every row; train it with --bootstrap poisson".to_string());
+        }
+        let found = source.schema().n_rows;
+        if found != model.n_rows {
+            return wrong(format!(
+                "wants the table that the forest was trained on: {table} has {found} rows, and that had {}",
+                model.n_rows
+            ));
+        }
+        let out_of_bag = Some(OutOfBag::new(&model.config, settings, model.n_rows, forest.trees.len()));
+        Ok(Scorer { out_of_bag, ..Scorer::new(model, source, table)? })
     }
 
     /// (rows, n_scores), offset included. Not collective; rayon over rows, each on its own.
@@ -128,7 +152,24 @@ impl<'m> Scorer<'m> {
             let n_rows = scores.len() / k;
             match &self.by {
                 By::Trees(forest) => forest.scores(&self.encoded(block, first..first + n_rows)?, scores),
-                By::Forest(forest) => forest.scores(&self.encoded(block, first..first + n_rows)?, scores),
+                By::Forest(forest) => {
+                    let rows = self.encoded(block, first..first + n_rows)?;
+                    let first_row = block.first_row + first as u64;
+                    match &self.out_of_bag {
+                        None => forest.scores(&rows, scores),
+                        Some(out) => {
+                            forest.scores_of(&rows, scores, |tree, row| out.is_out(tree, first_row + row as u64));
+                            if let Some(row) = scores.chunks_exact(k).position(|scores| scores[0].is_nan()) {
+                                return Err(Error::data(format!(
+                                    "row {} was drawn by all {} trees, so that none can predict it unseen; train more trees",
+                                    first_row + row as u64,
+                                    forest.trees.len()
+                                )))
+                                .for_flag("--oob");
+                            }
+                        }
+                    }
+                }
                 By::Linear(linear) if keeps_zeros => {
                     let mut rows = SparseRows::default();
                     preprocess.standardise_sparse(block, first..first + n_rows, &mut rows)?;
