@@ -4,11 +4,12 @@
 //! (6e-8 of a value) times how ill-conditioned the problem is. Objectives are minima, so they agree to the square of that.
 
 use consort::comm::run_threads;
-use consort::config::{BoostConfig, BoostLoss};
+use consort::config::{BoostConfig, BoostLoss, ForestConfig};
 use consort::data::memory::MemorySource;
 use consort::data::names::TableNames;
 use consort::data::{Block, DataSource, TargetKind};
 use consort::train::boosting::train_source;
+use consort::train::linear_family;
 use consort::train::score::Scorer;
 use consort::train::{ClassWeight, Inputs, Kind, Reading, Silent, Solver, TrainConfig, train};
 use serde_json::Value;
@@ -180,7 +181,7 @@ struct Rows {
     y: Vec<f64>,
 }
 
-/// Rows to train on and rows to test with, as `rows_of` of `reference/make_boost.py` takes them from a file.
+/// Rows to train on and rows to test with, as `rows_of` of `reference/public_tables.py` takes them from a file.
 fn rows_of(folder: &Path, file: &str, n_columns: usize) -> [Rows; 2] {
     let packed = std::fs::File::open(folder.join(file)).unwrap();
     let mut text = String::new();
@@ -330,4 +331,78 @@ fn boosted_trees_are_as_good_as_those_of_other_programs() {
         }
     }
     assert!(worse.is_empty(), "worse than the others differ:\n{}", worse.join("\n"));
+}
+
+/// Seeds of ours that are averaged.
+const SEEDS: u64 = 3;
+
+/// The settings that `reference/make_ensemble.py` gives scikit-learn's ensemble of this name; None: Consort has none.
+fn ensemble_of(name: &str, l2: f64) -> Option<TrainConfig> {
+    let forest = |extra: bool| TrainConfig {
+        forest: Some(ForestConfig { trees: 100, min_rows: 2, extra, ..ForestConfig::default() }),
+        ..TrainConfig::of(Kind::Forest)
+    };
+    let _ = l2;
+    match name {
+        "forest" => Some(forest(false)),
+        "extra" => Some(forest(true)),
+        _ => None,
+    }
+}
+
+/// As `figures_of` of `reference/make_ensemble.py`: −ln of the share of a row's class, or the squared error.
+fn loss_of_prediction(is_class: bool, y: f64, prediction: &[f64]) -> f64 {
+    match (is_class, prediction) {
+        (false, prediction) => (prediction[0] - y) * (prediction[0] - y),
+        (true, [of_second]) => -(if y == 1.0 { *of_second } else { 1.0 - of_second }).clamp(1e-15, 1.0).ln(),
+        (true, shares) => -shares[y as usize].clamp(1e-15, 1.0).ln(),
+    }
+}
+
+/// The mean of a few seeds may be above the worst of scikit-learn's ten by no more than these differ.
+#[test]
+fn ensembles_are_as_good_as_those_of_scikit_learn() {
+    let Some(folder) = std::env::var_os("CONSORT_EXTRA_DATA") else {
+        return println!("SKIPPED: ensembles on public tables (CONSORT_EXTRA_DATA names no folder)");
+    };
+    let text = std::fs::read_to_string(data("reference/ensemble.json")).unwrap();
+    let reference: Value = serde_json::from_str(&text).unwrap();
+    let mut worse = Vec::new();
+    for case in reference["cases"].as_array().unwrap() {
+        let (table, name) = (case["table"].as_str().unwrap(), case["ensemble"].as_str().unwrap());
+        let Some(config) = ensemble_of(name, reference["l2"].as_f64().unwrap()) else { continue };
+        let (n_columns, is_class) = (case["columns"].as_u64().unwrap() as usize, case["is_class"] == true);
+        let kind = if is_class { TargetKind::Integer } else { TargetKind::Float };
+        let [trained, tested] = rows_of(Path::new(&folder), case["file"].as_str().unwrap(), n_columns);
+        let [train_table, test_table] = [&trained, &tested].map(|rows| {
+            MemorySource::from_f64(rows.x.clone(), n_columns).unwrap().with_target(rows.y.clone(), kind).unwrap()
+        });
+        let mut block = Block::empty();
+        test_table.clone().read(0..tested.y.len() as u64, &mut block).unwrap();
+        let mut ours = 0.0;
+        for seed in 0..SEEDS {
+            let config = TrainConfig { seed, ..config.clone() }.resolved().unwrap();
+            let (model, _) = run_threads(1, 2, |comm| {
+                let mut source = train_table.clone();
+                let names = TableNames::default();
+                linear_family::train_source(comm, &mut source, &names, &config, &Reading::default(), &mut Silent)
+            })
+            .unwrap()
+            .swap_remove(0);
+            let scores = Scorer::new(&model, &test_table, "test").unwrap().scores(&block).unwrap();
+            let k = scores.len() / tested.y.len();
+            let of_row = |(y, scores): (&f64, &[f64])| loss_of_prediction(is_class, *y, scores);
+            ours += tested.y.iter().zip(scores.chunks_exact(k)).map(of_row).sum::<f64>() / tested.y.len() as f64;
+        }
+        ours /= SEEDS as f64;
+        let losses: Vec<f64> =
+            case["figures"].as_array().unwrap().iter().map(|figure| figure["loss"].as_f64().unwrap()).collect();
+        let (least, most) = losses.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), x| (a.min(*x), b.max(*x)));
+        let line = format!("{table}, {name}: {ours:.6}, scikit-learn {least:.6} to {most:.6}");
+        println!("{line}");
+        if ours > most + (most - least) {
+            worse.push(line);
+        }
+    }
+    assert!(worse.is_empty(), "worse than seeds differ:\n{}", worse.join("\n"));
 }

@@ -119,7 +119,7 @@ impl Scope {
 }
 
 /// Bytes of rows that a rank takes from others at a time, where nobody limits memory.
-pub const WAVE_BYTES: u64 = 256 << 20;
+pub const WAVE_BYTES: u64 = 64 << 20;
 
 /// Grows some trees. Collective; the same trees on every rank.
 ///
@@ -239,16 +239,28 @@ impl Driver<'_> {
         let mut totals: Vec<u64> = items.par_iter().flat_map_iter(|items| total_of(problem, items)).collect();
         sync::sum(comm, &mut totals)?;
         let draws: u64 = totals.chunks_exact(width).map(|total| problem.draws(total)).sum();
-        let n_tasks = TASKS_OF_THREAD * sync::sum_one(comm, rayon::current_num_threads() as u64)?;
         let limit = match self.scope {
-            // Whole trees are tasks enough.
-            Scope::Global if trees.end - trees.start < n_tasks => draws / n_tasks,
-            _ => u64::MAX,
+            Scope::Global => self.limit::<P>(comm, trees.end - trees.start, draws)?,
+            Scope::Local(_) => u64::MAX,
         };
         let mut top = top::Top::new(self, trees);
         let below = top.grow(comm, problem, items, &totals, limit)?;
         let grown = finish::grow(comm, self, problem, below)?;
         Ok(top.assemble(problem, grown))
+    }
+
+    /// Draws of the largest nodes that are given to one rank: there are enough of them for all threads, and enough that travel together.
+    /// Collective.
+    fn limit<P: Problem>(&self, comm: &Communicator, n_trees: u64, draws: u64) -> Result<u64> {
+        let threads = rayon::current_num_threads() as u64;
+        let n_tasks = TASKS_OF_THREAD * sync::sum_one(comm, threads)?;
+        // Whole trees may be tasks enough.
+        let limit = if n_trees < n_tasks { draws / n_tasks } else { u64::MAX };
+        if comm.size() == 1 {
+            return Ok(limit);
+        }
+        let row_bytes = (P::ITEM_BYTES + self.rows.bins.features.len()) as u64;
+        Ok(limit.min(sync::least(comm, self.room / row_bytes / (2 * threads))?))
     }
 }
 

@@ -16,6 +16,12 @@ pub(super) fn sum_one(comm: &Communicator, word: u64) -> Result<u64> {
     Ok(words[0])
 }
 
+pub(super) fn least(comm: &Communicator, number: u64) -> Result<u64> {
+    let mut least = [i64::try_from(number).unwrap_or(i64::MAX)];
+    comm.all_reduce_min(&mut least)?;
+    Ok(least[0] as u64)
+}
+
 /// The cells of some nodes, one node after the other, summed: each rank gets those of its own nodes. Collective.
 ///
 /// * `words_of`: of each rank's nodes.
