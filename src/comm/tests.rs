@@ -97,6 +97,21 @@ fn reduce_scatter_gives_each_rank_its_uneven_part() {
 }
 
 #[test]
+fn all_to_all_gives_each_rank_its_parts() {
+    on_all_sizes(|comm| {
+        for scale in LENGTHS {
+            let part = |from: usize, to: usize| values(from + 10 * to, scale * ((from + to) % 3), |v| v as u8);
+            let parts: Vec<Vec<u8>> = (0..comm.size()).map(|to| part(comm.rank(), to)).collect();
+            let received = comm.all_to_all(&parts)?;
+            for from in 0..comm.size() {
+                assert_eq!(received.of_rank(from), part(from, comm.rank()));
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn all_gather_keeps_uneven_parts_apart() {
     on_all_sizes(|comm| {
         for scale in LENGTHS {

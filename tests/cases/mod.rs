@@ -13,6 +13,7 @@ pub const CASES: &[Case] = &[
     ("reduce-scatter with uneven parts across segments", uneven_reduce_scatter),
     ("all-gather with uneven parts", uneven_all_gather),
     ("all-gather beyond one message", long_all_gather),
+    ("all-to-all with uneven parts beyond one message", uneven_all_to_all),
     ("broadcast from every root", broadcasts),
     ("messages keep their order", messages),
     ("a message that does not fit", message_that_does_not_fit),
@@ -122,6 +123,17 @@ fn long_all_gather(comm: &Communicator) -> Result<()> {
     let all = comm.all_gather(&values(comm.rank(), length(comm.rank())))?;
     let right = (0..comm.size()).all(|rank| all.of_rank(rank) == values(rank, length(rank)));
     ensure(right, || "a part is wrong".into())
+}
+
+fn uneven_all_to_all(comm: &Communicator) -> Result<()> {
+    for scale in [0, 1, 1009, 900_001] {
+        let part = |from: usize, to: usize| values(from, scale * ((from + 2 * to) % 3));
+        let parts: Vec<Vec<u64>> = (0..comm.size()).map(|to| part(comm.rank(), to)).collect();
+        let received = comm.all_to_all(&parts)?;
+        let right = (0..comm.size()).all(|from| received.of_rank(from) == part(from, comm.rank()));
+        comm.agree(ensure(right, || format!("scale {scale}")))?;
+    }
+    Ok(())
 }
 
 fn broadcasts(comm: &Communicator) -> Result<()> {
