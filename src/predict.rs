@@ -127,13 +127,18 @@ pub fn predict(comm: &Communicator, model: &Model, config: &PredictConfig) -> Re
 
 /// What this model cannot say. Not collective; the same on every rank.
 fn check_details(model: &Model, config: &PredictConfig) -> Result<()> {
+    let name = model.config.kind.name();
     match &model.scores {
-        Scores::Linear(_) if config.leaves => {
-            Err(Error::usage(format!("--leaves: a '{}' model has no trees", model.config.kind.name())))
+        Scores::Ensemble(_) if config.leaves || config.contributions => {
+            let flag = if config.leaves { "--leaves" } else { "--contributions" };
+            Err(Error::usage(format!(
+                "{flag}: '{name}' is a model of several; ask for those of a member trained by itself"
+            )))
         }
         Scores::Forest(_) if config.contributions => Err(Error::usage(
             "--contributions: they are worked out for boosted trees and linear models, not for a forest",
         )),
+        Scores::Linear(_) if config.leaves => Err(Error::usage(format!("--leaves: a '{name}' model has no trees"))),
         Scores::Boosted(boosted) if config.contributions => match boosted.trees.iter().map(Tree::depth).max() {
             Some(depth) if depth > MOST_DEPTH => Err(Error::usage(format!(
                 "--contributions: a tree has a path of {depth} splits, and at most {MOST_DEPTH} are worked out"
@@ -162,10 +167,10 @@ fn layout_of(model: &Model, config: &PredictConfig, copied: &[Copied], n_rows: u
         TargetCoding::Strings(classes) => Cell::Text(text_width(classes)),
     };
     let mut datasets = vec![RowDataset::column("prediction", cell)];
-    match model.config.responds_as() {
+    match model.responds_as() {
         Kind::Logistic => datasets.push(RowDataset::matrix("probability", Cell::F64, n_classes)),
         Kind::Svm => datasets.push(RowDataset::matrix("score", Cell::F64, model.scores.n_scores())),
-        Kind::Linear | Kind::Poisson | Kind::Boost | Kind::Forest => {}
+        _ => {}
     }
     datasets.push(RowDataset::column("row", Cell::U64));
     if config.contributions {
@@ -217,7 +222,7 @@ fn columns_of(model: &Model, first_row: u64, scores: &[f64]) -> Result<Vec<Vec<u
         }
         TargetCoding::Number => Vec::new(),
     };
-    let detail = predictions::bytes_of_f64(if model.config.responds_as() == Kind::Svm { scores } else { &shares });
+    let detail = predictions::bytes_of_f64(if model.responds_as() == Kind::Svm { scores } else { &shares });
     Ok(vec![predicted, detail, row_numbers])
 }
 

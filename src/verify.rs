@@ -56,6 +56,10 @@ pub fn verify(
     let before = model.before();
     let (base, config) = match &before {
         Some((base, config)) => (Some(base), config),
+        // Models that vote are taken as they are: their inputs are not known.
+        None if model.config.ensemble.as_ref().is_some_and(|ensemble| !ensemble.given.is_empty()) => {
+            (Some(model), &model.config)
+        }
         None => (None, &model.config),
     };
     let (again, _) = train_from(comm, inputs, config, base, &mut Silent)?;

@@ -21,7 +21,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("config", &["data", "optim"]),
     ("model", &["config", "data", "objective"]),
     ("store", &["config", "data", "model"]),
-    ("train", &["blas", "comm", "config", "data", "grow", "metric", "model", "objective", "optim"]),
+    // Members of ensembles travel between ranks as what their files hold.
+    ("train", &["blas", "comm", "config", "data", "grow", "metric", "model", "objective", "optim", "store"]),
     ("predict", &["comm", "config", "data", "metric", "model", "objective", "store", "train"]),
     ("convert", &["comm", "data"]),
     ("verify", &["comm", "data", "model", "train"]),

@@ -40,6 +40,10 @@ fn params(model: &Model) -> Vec<u64> {
             bits.extend(forest.importance.iter().map(|of| of.gain.to_bits()));
             bits
         }
+        Scores::Ensemble(ensemble) => {
+            let weights = ensemble.members.iter().map(|member| member.weight.to_bits());
+            weights.chain(ensemble.members.iter().flat_map(|member| params(&member.model))).collect()
+        }
     }
 }
 
@@ -58,6 +62,7 @@ fn check(name: &str, tables: &[Inputs], config: &TrainConfig) {
         Scores::Linear(linear) => linear.params.iter().any(|p| *p != 0.0),
         Scores::Boosted(boosted) => boosted.trees.iter().any(|tree| tree.n_leaves() > 1),
         Scores::Forest(forest) => forest.trees.iter().any(|tree| tree.n_leaves() > 1),
+        Scores::Ensemble(ensemble) => !ensemble.members.is_empty(),
     };
     assert!(has_learned, "{name}: nothing was learned");
     for (shape, inputs) in tables.iter().enumerate() {

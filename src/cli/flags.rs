@@ -3,6 +3,7 @@
 use crate::comm::World;
 use crate::config::{
     BoostLoss, BootstrapKind, ClassWeight, Criterion, Growth, Kind, MaxFeatures, Missing, Schedule, Scope, Solver,
+    VoteWeights, Voting,
 };
 use crate::data::convert::Format;
 use clap::builder::RangedU64ValueParser;
@@ -101,14 +102,14 @@ pub struct TableFlags {
     pub transpose: bool,
 }
 
-/// Train a model: linear, logistic, svm, poisson or boost.
+/// Train a model: linear, logistic, svm, poisson, boost, forest, or an ensemble of these: bag, adaboost, vote, stack.
 ///
 /// The last line of the output is `digest` and 64 hex digits: a hash of parameters, settings and input values, the same for
 /// every number of ranks and threads.
 #[derive(Debug, Args)]
 #[command(arg_required_else_help = true, override_usage = "consort train KIND DATA… -o MODEL.h5 [OPTIONS]")]
 pub struct TrainFlags {
-    /// linear, logistic, svm, poisson, boost or forest.
+    /// linear, logistic, svm, poisson, boost, forest, bag, adaboost, vote or stack.
     #[arg(value_name = "KIND", value_parser = word::<Kind>)]
     pub kind: Option<Kind>,
     /// HDF5 files; their rows follow one another in this order. A quoted pattern ('run-*.h5') stands for the files that it
@@ -130,6 +131,8 @@ pub struct TrainFlags {
     #[command(flatten)]
     pub model: ModelFlags,
     #[command(flatten)]
+    pub ensemble: EnsembleFlags,
+    #[command(flatten)]
     pub memory: MemoryFlags,
     /// Measure the model on this table as well, which has the same layout: a file, a pattern or @FILE. May be repeated: rows
     /// of one table.
@@ -146,7 +149,7 @@ pub struct TrainFlags {
 }
 
 /// What is trained, and how.
-#[derive(Clone, Debug, Default, Args)]
+#[derive(Clone, Debug, Default, PartialEq, Args)]
 pub struct ModelFlags {
     #[command(flatten)]
     pub settings: SettingFlags,
@@ -212,7 +215,7 @@ fn size(text: &str) -> Result<u64, String> {
 }
 
 /// Settings that can change the model; all are stored in it.
-#[derive(Clone, Debug, Default, Args)]
+#[derive(Clone, Debug, Default, PartialEq, Args)]
 #[command(next_help_heading = "Settings")]
 pub struct SettingFlags {
     /// linear: cholesky, qr, cd, lbfgs, sgd, adam. Others: lbfgs, newton, sgd, adam. Default auto: cholesky (cd with --l1)
@@ -281,7 +284,7 @@ pub struct SettingFlags {
 }
 
 /// Settings of `boost` alone.
-#[derive(Clone, Debug, Default, Args)]
+#[derive(Clone, Debug, Default, PartialEq, Args)]
 #[command(next_help_heading = "Boosting")]
 pub struct BoostFlags {
     /// Numbers: squared, absolute, huber, quantile, poisson, gamma, tweedie. Classes: logistic (softmax for more than two).
@@ -366,7 +369,7 @@ pub struct BoostFlags {
 }
 
 /// What only `forest` has; it takes --max-depth, --min-rows, --max-bins, --bin-sample, --categorical and --row-sample of boost too.
-#[derive(Clone, Debug, Default, Args)]
+#[derive(Clone, Debug, Default, PartialEq, Args)]
 #[command(next_help_heading = "Forests")]
 pub struct ForestFlags {
     /// Trees. Default 100.
@@ -382,15 +385,75 @@ pub struct ForestFlags {
     /// Features that a node looks at: sqrt, log2, all, a number, or a share such as 0.3. Default: sqrt for classes, all for numbers.
     #[arg(long, value_name = "N", value_parser = word::<MaxFeatures>)]
     pub max_features: Option<MaxFeatures>,
-    /// global: every tree sees all rows; local: the rows of one of --lanes, which are not exchanged. Default global.
+    /// global: every tree sees all rows; local: the rows of one of --lanes, which are not exchanged. Default global. bag: likewise its
+    /// members, of which there are as many as lanes.
     #[arg(long, value_parser = word::<Scope>)]
     pub scope: Option<Scope>,
     /// How a tree's rows are drawn: poisson (with replacement, --row-sample times on average) or none. Default poisson; of --extra none.
+    /// bag: likewise the rows of a member, of which --member-rows are drawn.
     #[arg(long, value_parser = word::<BootstrapKind>)]
     pub bootstrap: Option<BootstrapKind>,
     /// Measure every row by the trees that did not draw it.
     #[arg(long)]
     pub oob: bool,
+}
+
+/// Settings of `bag`, `adaboost`, `vote` and `stack`.
+#[derive(Clone, Debug, Default, PartialEq, Args)]
+#[command(next_help_heading = "Ensembles")]
+pub struct EnsembleFlags {
+    /// bag, adaboost: what each member is. The learner's own flags stand beside it (--learner boost --rounds 20) or inside it
+    /// (--learner 'boost --rounds 20'); in a job file, also a table [learner] with `kind`.
+    #[arg(long, value_name = "KIND")]
+    pub learner: Option<String>,
+    /// bag: how many; adaboost: at most. Default 10.
+    #[arg(long, value_name = "N", value_parser = whole())]
+    pub members: Option<u64>,
+    /// A member that cannot be trained is left out; fewer than these are an error. Default 1.
+    #[arg(long, value_name = "N", value_parser = whole())]
+    pub min_members: Option<u64>,
+    /// bag: rows drawn for a member, as a share of all. Default 1.
+    #[arg(long, value_name = "F", allow_negative_numbers = true)]
+    pub member_rows: Option<f64>,
+    /// bag: columns that a member sees, as a share of all. Default 1.
+    #[arg(long, value_name = "F", allow_negative_numbers = true)]
+    pub member_columns: Option<f64>,
+    /// bag, vote: soft, the mean of probabilities or numbers; hard, each member votes for one class. Default soft.
+    #[arg(long, value_parser = word::<Voting>)]
+    pub voting: Option<Voting>,
+    /// vote: equal; search, exact line searches on the rows of --valid-fraction; logistic, coefficients of a linear model on these.
+    /// Default equal.
+    #[arg(long, value_parser = word::<VoteWeights>)]
+    pub vote_weights: Option<VoteWeights>,
+    /// adaboost: the weight of each member is multiplied by it. Default 1.
+    #[arg(long, value_name = "F", allow_negative_numbers = true)]
+    pub member_rate: Option<f64>,
+    /// vote, stack: a member, its kind and flags: --member 'boost --rounds 20 --name trees'. May be repeated; in a job file, tables
+    /// [[member]] with `kind`, flags as keys, and `name`.
+    #[arg(long, value_name = "'KIND FLAGS'")]
+    pub member: Vec<String>,
+    /// vote: a trained model instead of members to train. May be repeated.
+    #[arg(long, value_name = "MODEL.h5")]
+    pub model: Vec<PathBuf>,
+    /// stack: folds whose members have not seen them, which the last learner is trained on. Default 5.
+    #[arg(long, value_name = "K", value_parser = whole())]
+    pub stack_folds: Option<u64>,
+    /// stack: learns from the members' predictions, as --member has it; in a job file, also a table [final]. Default: logistic, linear
+    /// for numbers.
+    #[arg(long = "final", value_name = "'KIND FLAGS'")]
+    pub last: Option<String>,
+}
+
+/// The words of one member.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "member", disable_help_flag = true)]
+pub struct MemberWords {
+    #[arg(value_name = "KIND", value_parser = word::<Kind>)]
+    pub kind: Option<Kind>,
+    #[arg(long)]
+    pub name: Option<String>,
+    #[command(flatten)]
+    pub model: ModelFlags,
 }
 
 /// Write predictions for every row of a table.
@@ -633,6 +696,7 @@ mod tests {
     #[test]
     fn the_words_fit_together() {
         Words::command().debug_assert();
+        MemberWords::command().debug_assert();
     }
 
     #[test]

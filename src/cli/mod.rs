@@ -6,6 +6,7 @@
 //! Never: arithmetic, training, HDF5.
 
 mod flags;
+mod members;
 mod print;
 mod resolve;
 mod tree;
@@ -162,6 +163,7 @@ impl Job<'_> {
         match self {
             Job::Train(job) => {
                 resolve::check_apart(&job.output, &job.inputs.paths, "one of the inputs")?;
+                resolve::check_apart(&job.output, &job.models, "one of the models")?;
                 resolve::check_apart(&job.output, &job.valid, "the table of --valid")
             }
             Job::Predict(model, config) => {
@@ -262,7 +264,18 @@ fn run_train(comm: &Communicator, job: &TrainJob, printer: &Printer) -> Result<i
         Some((from, model)) => resolve::going_on(job, from, model).in_file(&from.model)?,
         None => job.clone(),
     };
-    let from = from.as_ref().map(|(_, model)| model);
+    let from = from.map(|(_, model)| model);
+    let (job, from) = match job.models.as_slice() {
+        [] => (job.clone(), from),
+        models => {
+            let loaded = models.iter().map(|path| Ok((members::name_of(path), load_model(comm, path)?)));
+            let voters = train::ensemble::of_models(loaded.collect::<Result<Vec<_>>>()?)?;
+            let names = resolve::names_for(&voters, &job.inputs.names);
+            let inputs = Inputs { names, ..job.inputs.clone() };
+            (TrainJob { inputs, ..job.clone() }, Some(voters))
+        }
+    };
+    let (job, from) = (&job, from.as_ref());
     let threads = rayon::current_num_threads();
     printer.train_start(job, comm.size(), threads);
     let valid = (!job.valid.is_empty()).then(|| Inputs { paths: job.valid.clone(), rows: None, ..job.inputs.clone() });

@@ -21,6 +21,8 @@ use crate::verify::{Shape, Verification};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 
+mod members;
+
 /// Larger confusion matrices are printed as JSON only.
 const MOST_SHOWN_CLASSES: usize = 20;
 
@@ -37,6 +39,21 @@ pub struct TrainCosts {
     pub threads: usize,
     pub write_s: f64,
     pub peak_memory_bytes: u64,
+}
+
+/// What a training took; `pass`: what it did again and again.
+fn costs_text(report: &TrainReport, costs: &TrainCosts, pass: &str) -> String {
+    let total = report.traffic.total();
+    format!(
+        "read {:.2} s | train {:.2} s ({:.2e} s per {pass}) | write {:.2} s | peak memory {} | {}, {}",
+        report.read_s,
+        report.train_s,
+        report.epoch_s,
+        costs.write_s,
+        size_text(costs.peak_memory_bytes),
+        count(total.calls, "message"),
+        size_text(total.bytes)
+    )
 }
 
 impl Printer {
@@ -84,6 +101,18 @@ impl Printer {
         }
         let text = || {
             let has_trees = model.config.kind.has_trees();
+            if let Some(ensemble) = &report.ensemble {
+                return format!(
+                    "{}{} × {}\n{}\n{}\nmodel {}\ndigest {}",
+                    notes(model, report),
+                    count(report.rows, "row"),
+                    count(report.features, "column"),
+                    members::trained(ensemble),
+                    costs_text(report, costs, "member"),
+                    output.display(),
+                    model.digest
+                );
+            }
             let ended = match report.converged {
                 _ if has_trees => "grown",
                 true => "converged",
@@ -94,7 +123,6 @@ impl Printer {
                 true => String::new(),
                 false => format!("loss {} | ", number(report.loss, 6)),
             };
-            let total = report.traffic.total();
             let pass = match model.config.solver.is_mini_batch() {
                 _ if model.config.kind == Kind::Boost => "round",
                 _ if model.config.kind == Kind::Forest => "tree",
@@ -102,33 +130,28 @@ impl Printer {
                 false => "iteration",
             };
             format!(
-                "{}{} × {} | {loss}{ended} after {}{stop_value}\n\
-                 read {:.2} s | train {:.2} s ({:.2e} s per {pass}) | write {:.2} s | peak memory {} | {}, {}\n\
-                 model {}\n\
-                 digest {}",
+                "{}{} × {} | {loss}{ended} after {}{stop_value}\n{}\nmodel {}\ndigest {}",
                 notes(model, report),
                 count(report.rows, "row"),
                 count(report.features, "feature"),
                 count(report.iterations, pass),
-                report.read_s,
-                report.train_s,
-                report.epoch_s,
-                costs.write_s,
-                size_text(costs.peak_memory_bytes),
-                count(total.calls, "message"),
-                size_text(total.bytes),
+                costs_text(report, costs, pass),
                 output.display(),
                 model.digest
             )
         };
         let value = || {
             let streamed = report.streamed.map(|s| json!({"read_s": s.read_s, "wait_s": s.wait_s, "rows": s.rows}));
-            json!({"event": "done", "digest": model.digest, "streamed": streamed, "sparse": report.is_sparse,
+            let mut value = json!({"event": "done", "digest": model.digest, "streamed": streamed, "sparse": report.is_sparse,
                    "through_library": report.through_library, "rows": report.rows, "features": report.features,
                    "ranks": costs.ranks, "threads": costs.threads, "read_s": report.read_s, "train_s": report.train_s,
                    "epoch_s": report.epoch_s, "write_s": costs.write_s, "peak_memory_bytes": costs.peak_memory_bytes,
                    "traffic": traffic(&report.traffic), "loss": report.loss, "iterations": report.iterations,
-                   "converged": report.converged, "stop_value": report.stop_value, "output": output.display().to_string()})
+                   "converged": report.converged, "stop_value": report.stop_value, "output": output.display().to_string()});
+            if let (Value::Object(fields), Some(ensemble)) = (&mut value, &report.ensemble) {
+                fields.extend(members::as_json(ensemble));
+            }
+            value
         };
         self.say(text, value);
     }
@@ -220,6 +243,9 @@ impl Printer {
                 let rows = forest.importance.iter().map(|of| (of.gain, of.splits, format!("{:>7}", of.splits)));
                 lines.extend(importance_table("share of the gain, splits", rows.collect(), &features));
             }
+            if let Scores::Ensemble(ensemble) = &model.scores {
+                lines.extend(members::kept(ensemble, &model.history));
+            }
             lines.push("  settings:".to_string());
             lines.extend(file.config.lines().filter(|line| !line.is_empty()).map(|line| format!("    {line}")));
             lines.push(format!("  digest {}", file.digest));
@@ -234,8 +260,9 @@ impl Printer {
             "importance": match &model.scores {
                 Scores::Boosted(boosted) => json!(boosted.importance()),
                 Scores::Forest(forest) => json!(forest.importance),
-                Scores::Linear(_) => Value::Null,
-            }})
+                Scores::Linear(_) | Scores::Ensemble(_) => Value::Null,
+            },
+            "members": if let Scores::Ensemble(ensemble) = &model.scores { Some(members::kept_json(ensemble)) } else { None }})
         };
         self.say(text, value);
     }

@@ -4,6 +4,7 @@ use super::flags::{
     BoostFlags, ConvertFlags, EvaluateFlags, ForestFlags, MemoryFlags, ModelFlags, PredictFlags, RepackFlags,
     SettingFlags, TableFlags, TrainFlags, VerifyFlags, Words,
 };
+use super::members;
 use crate::config::BoostConfig;
 use crate::data::convert::ConvertOptions;
 use crate::data::hdf5::repack::RepackOptions;
@@ -24,6 +25,8 @@ pub struct TrainJob {
     /// Of a model that is continued, what is settled when it is known.
     pub config: TrainConfig,
     pub continued: Option<Continued>,
+    /// Trained models that vote.
+    pub models: Vec<PathBuf>,
     /// Files of the validation table; none: there is none.
     pub valid: Vec<PathBuf>,
     pub output: PathBuf,
@@ -38,9 +41,9 @@ pub struct Continued {
 }
 
 pub fn train(flags: &TrainFlags) -> Result<TrainJob> {
-    let kind = flags
-        .kind
-        .ok_or_else(|| Error::usage("train needs a KIND: linear, logistic, svm, poisson, boost or forest"))?;
+    let kind = flags.kind.ok_or_else(|| {
+        Error::usage("train needs a KIND: linear, logistic, svm, poisson, boost, forest, bag, adaboost, vote or stack")
+    })?;
     let names = names(&flags.table);
     if names.offset.is_some() && kind == Kind::Boost {
         return Err(Error::usage(NO_OFFSET));
@@ -48,12 +51,14 @@ pub fn train(flags: &TrainFlags) -> Result<TrainJob> {
     if names.offset.is_some() && kind != Kind::Poisson {
         return Err(Error::usage(format!("--offset is for poisson only; '{}' has none", kind.name())));
     }
+    members::check_for(kind, &flags.ensemble)?;
     let config = match &flags.continued {
         Some(_) if kind != Kind::Boost => {
             let name = kind.name();
             return Err(Error::usage(format!("--continue goes on from boosted trees; 'train {name}' has none")));
         }
         Some(_) => TrainConfig::of(kind),
+        None if kind.is_ensemble() => members::settings(kind, flags)?,
         None => settings(TrainConfig::of(kind), &flags.model)?,
     };
     let output = match &flags.output {
@@ -70,7 +75,8 @@ pub fn train(flags: &TrainFlags) -> Result<TrainJob> {
         Inputs { paths: flags.data.clone(), names, rows: flags.rows.clone(), reading: reading(&flags.memory)? };
     let continued =
         flags.continued.as_ref().map(|model| Continued { model: model.clone(), typed: Box::new(flags.model.clone()) });
-    Ok(TrainJob { inputs, config, continued, valid, output, force: flags.force })
+    let models = flags.ensemble.model.clone();
+    Ok(TrainJob { inputs, config, continued, models, valid, output, force: flags.force })
 }
 
 fn check_valid(valid: &[PathBuf], config: &TrainConfig) -> Result<()> {
@@ -101,7 +107,7 @@ fn reading(flags: &MemoryFlags) -> Result<Reading> {
 }
 
 /// `config`: where nothing was typed.
-fn settings(mut config: TrainConfig, typed: &ModelFlags) -> Result<TrainConfig> {
+pub(super) fn settings(mut config: TrainConfig, typed: &ModelFlags) -> Result<TrainConfig> {
     boost_settings(&mut config, &typed.boost)?;
     forest_settings(&mut config, &typed.forest, &typed.boost)?;
     let flags = &typed.settings;
@@ -398,15 +404,18 @@ impl From<Error> for Problem {
     }
 }
 
-enum Added {
+pub(super) enum Added {
     Flags(Vec<OsString>),
     /// The position of the argument, and its values.
     Arguments(usize, Vec<OsString>),
     Nothing,
 }
 
-fn words_of(command: &clap::Command, typed: &ArgMatches, key: &str, value: &toml::Value) -> Result<Added> {
+pub(super) fn words_of(command: &clap::Command, typed: &ArgMatches, key: &str, value: &toml::Value) -> Result<Added> {
     let flag = key.replace('_', "-");
+    if let Some(value) = members::as_words(key, value)? {
+        return words_of(command, typed, key, &value);
+    }
     // `nesterov = false` is the flag --no-nesterov.
     let negated = format!("no-{flag}");
     if let (Some(_), toml::Value::Boolean(on)) =

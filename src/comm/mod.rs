@@ -347,6 +347,22 @@ impl Communicator {
         self.timed(&call, 0, || self.transport.recv(T::slice_mut(buf), from, tag))
     }
 
+    /// As [`recv`](Self::recv) if a message of this rank and tag has come, else false, at once. Not collective.
+    ///
+    /// For a rank that answers others between steps of its own work. A message may be on its way for a while before it has come.
+    ///
+    /// # Panics
+    /// As [`recv`](Self::recv).
+    #[track_caller]
+    pub fn try_recv<T: Element>(&self, buf: &mut [T], from: usize, tag: u32) -> Result<bool> {
+        self.assert_rank(from);
+        if !self.transport.has_message(from, tag)? {
+            return Ok(false);
+        }
+        let call = self.message(Kind::Recv, from, tag, Location::caller()).of::<T>(buf.len());
+        self.timed(&call, 0, || self.transport.recv(T::slice_mut(buf), from, tag)).map(|()| true)
+    }
+
     /// The ranks that give the same color form a communicator, in the order of their ranks here.
     /// *Collective.* Errors there name ranks of the new communicator.
     ///

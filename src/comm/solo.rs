@@ -61,6 +61,10 @@ impl Transport for Solo {
         fill(&mut buf, &message, 0, tag)
     }
 
+    fn has_message(&self, _from: usize, tag: u32) -> Result<bool> {
+        Ok(self.mail.borrow().get(&tag).is_some_and(|queue| !queue.is_empty()))
+    }
+
     fn split(&self, _color: u32) -> Result<Box<dyn Transport>> {
         Ok(Box::new(Solo::default()))
     }

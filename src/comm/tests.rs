@@ -163,6 +163,30 @@ fn messages_arrive_in_order_by_tag_and_sending_does_not_wait() {
 }
 
 #[test]
+fn a_message_is_taken_when_it_has_come_and_nobody_waits_for_one_that_has_not() {
+    on_all_sizes(|comm| {
+        let (next, before) = ((comm.rank() + 1) % comm.size(), (comm.rank() + comm.size() - 1) % comm.size());
+        let mut taken = [0u64];
+        assert!(!comm.try_recv(&mut taken, before, 3)?, "nothing was sent");
+        comm.barrier()?;
+        comm.send(&[comm.rank() as u64], next, 3)?;
+        comm.barrier()?;
+        assert!(!comm.try_recv(&mut taken, before, 4)?, "another tag");
+        while !comm.try_recv(&mut taken, before, 3)? {}
+        assert_eq!(taken, [before as u64]);
+        assert!(!comm.try_recv(&mut taken, before, 3)?, "it was taken");
+        Ok(())
+    });
+    let failed = run_threads(2, 1, |comm| match comm.rank() {
+        0 => loop {
+            comm.try_recv(&mut [0u8], 1, 0)?;
+        },
+        _ => Err::<(), Error>(Error::data("torn")),
+    });
+    assert!(failed.unwrap_err().to_string().contains("torn"), "a rank that polls learns that the other has failed");
+}
+
+#[test]
 fn a_split_of_a_split_talks_among_itself() {
     on_all_sizes(|comm| {
         let half = comm.split(comm.rank() as u32 % 2)?;
@@ -405,6 +429,9 @@ impl Transport for Spoiling {
         unimplemented!("not needed here")
     }
     fn recv(&self, _buf: SliceMut<'_>, _from: usize, _tag: u32) -> Result<()> {
+        unimplemented!("not needed here")
+    }
+    fn has_message(&self, _from: usize, _tag: u32) -> Result<bool> {
         unimplemented!("not needed here")
     }
     fn split(&self, _color: u32) -> Result<Box<dyn Transport>> {

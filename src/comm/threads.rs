@@ -472,6 +472,18 @@ impl Transport for ThreadRank {
         fill(&mut buf, &message, from, tag)
     }
 
+    fn has_message(&self, from: usize, tag: u32) -> Result<bool> {
+        let state = self.hub.lock();
+        let sender = state.groups[self.group].members[from];
+        let has_come = state.mail.get(&(self.group, from, self.rank, tag)).is_some_and(|queue| !queue.is_empty());
+        match (&state.stuck, &state.ranks[sender].doing) {
+            _ if has_come => Ok(true),
+            (Some(error), _) => Err(error.clone()),
+            (None, Doing::Finished { failure: Some(failure) }) => Err(passed_on(sender, failure)),
+            _ => Ok(false),
+        }
+    }
+
     fn split(&self, color: u32) -> Result<Box<dyn Transport>> {
         let outcome = self.meet(Action::Split(color), ElementType::U8.empty())?;
         match &*outcome {

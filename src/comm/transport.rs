@@ -194,6 +194,8 @@ pub trait Transport {
     /// Does not wait for the receiver: the values are kept until it takes them.
     fn send(&self, buf: Slice<'_>, to: usize, tag: u32) -> Result<()>;
     fn recv(&self, buf: SliceMut<'_>, from: usize, tag: u32) -> Result<()>;
+    /// Whether a message of this rank and tag has come. Does not wait.
+    fn has_message(&self, from: usize, tag: u32) -> Result<bool>;
     /// Ranks of equal color form a group, in the order of their ranks here.
     fn split(&self, color: u32) -> Result<Box<dyn Transport>>;
     /// Starts an all-reduce that may overlap with computation. By default it is finished here.

@@ -6,10 +6,12 @@
 //! Never: files, ranks, threads, paths: they may not change the answer.
 
 mod boost;
+mod ensemble;
 mod forest;
 
 pub use crate::optim::Schedule;
 pub use boost::{BoostConfig, BoostLoss, Growth};
+pub use ensemble::{EnsembleConfig, MemberConfig, VoteWeights, Voting};
 pub use forest::{BootstrapKind, Criterion, ForestConfig, MaxFeatures, Scope};
 
 use crate::data::TargetKind;
@@ -27,6 +29,10 @@ pub enum Kind {
     Poisson,
     Boost,
     Forest,
+    Bag,
+    Adaboost,
+    Vote,
+    Stack,
 }
 
 /// How it is trained. `Auto` is resolved by the config's check, before training, and never stored.
@@ -127,6 +133,9 @@ pub struct TrainConfig {
     /// Of `forest`; None for the others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub forest: Option<ForestConfig>,
+    /// Of `bag`, `adaboost`, `vote` and `stack`; None for the others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ensemble: Option<Box<EnsembleConfig>>,
     /// `Auto` was settled for a dense table: see [`for_table`](TrainConfig::for_table). Never stored.
     #[serde(skip)]
     pub solver_may_change: bool,
@@ -156,6 +165,7 @@ impl Default for TrainConfig {
             seed: 0,
             boost: None,
             forest: None,
+            ensemble: None,
             solver_may_change: false,
         }
     }
@@ -171,12 +181,21 @@ impl Kind {
             Kind::Poisson => "poisson",
             Kind::Boost => "boost",
             Kind::Forest => "forest",
+            Kind::Bag => "bag",
+            Kind::Adaboost => "adaboost",
+            Kind::Vote => "vote",
+            Kind::Stack => "stack",
         }
     }
 
     /// Whether it is of trees, which want neither standardised features nor a solver.
     pub fn has_trees(self) -> bool {
         matches!(self, Kind::Boost | Kind::Forest)
+    }
+
+    /// Whether it is made of models that any trainer makes.
+    pub fn is_ensemble(self) -> bool {
+        matches!(self, Kind::Bag | Kind::Adaboost | Kind::Vote | Kind::Stack)
     }
 
     /// Whether targets are classes.
@@ -187,7 +206,7 @@ impl Kind {
     /// Solvers that can train it.
     pub fn solvers(self) -> &'static [Solver] {
         match self {
-            Kind::Boost | Kind::Forest => &[],
+            Kind::Boost | Kind::Forest | Kind::Bag | Kind::Adaboost | Kind::Vote | Kind::Stack => &[],
             Kind::Linear => &[Solver::Cholesky, Solver::Qr, Solver::Cd, Solver::Lbfgs, Solver::Sgd, Solver::Adam],
             _ => &[Solver::Lbfgs, Solver::Newton, Solver::Sgd, Solver::Adam],
         }
@@ -232,6 +251,7 @@ impl TrainConfig {
         match kind {
             Kind::Boost => TrainConfig { l2: 0.0, boost: Some(BoostConfig::default()), ..defaults },
             Kind::Forest => TrainConfig { l2: 0.0, forest: Some(ForestConfig::default()), ..defaults },
+            kind if kind.is_ensemble() => TrainConfig { ensemble: Some(Box::default()), ..defaults },
             _ => defaults,
         }
     }
@@ -242,6 +262,9 @@ impl TrainConfig {
     /// # Errors
     /// `Usage`, naming the flag and what to do.
     pub fn resolved(&self) -> Result<TrainConfig> {
+        if self.kind.is_ensemble() {
+            return self.resolved_ensemble();
+        }
         let mut config = self.clone();
         config.check_numbers()?;
         config.solver = config.settle_solver()?;
@@ -278,6 +301,16 @@ impl TrainConfig {
         Ok(config)
     }
 
+    fn resolved_ensemble(&self) -> Result<TrainConfig> {
+        self.check_numbers()?;
+        if self.folds > 0 {
+            return Err(Error::usage("--folds is not for ensembles; hold rows out with --valid-fraction"));
+        }
+        let ensemble = self.ensemble.clone().unwrap_or_default().resolved(self.kind, self.valid_fraction)?;
+        let (kind, valid_fraction, seed) = (self.kind, self.valid_fraction, self.seed);
+        Ok(TrainConfig { kind, valid_fraction, seed, ensemble: Some(Box::new(ensemble)), ..TrainConfig::default() })
+    }
+
     /// The settings for a table that is now known: where nobody chose a solver, a sparse one is passed over by `Lbfgs`, since the
     /// matrices of the others grow with the square of its columns; where nobody chose a loss of `boost`, the target as it is stored
     /// does, and likewise the criterion of `forest`. Not collective; the same on every rank.
@@ -296,13 +329,20 @@ impl TrainConfig {
                 forest.max_features = if is_number { MaxFeatures::All } else { MaxFeatures::Sqrt };
             }
         }
+        if let Some(ensemble) = &mut config.ensemble {
+            **ensemble = ensemble.for_table(self.kind, is_sparse, target);
+        }
         config
     }
 
-    /// The kind of the linear family with the same targets, predictions and metrics: itself, but for trees.
+    /// The kind of the linear family with the same targets, predictions and metrics: itself, but for trees. Of an ensemble, as far as
+    /// its settings say: see [`Model::responds_as`](crate::model::Model::responds_as).
     pub fn responds_as(&self) -> Kind {
         if let Some(forest) = &self.forest {
             return if forest.criterion == Criterion::Squared { Kind::Linear } else { Kind::Logistic };
+        }
+        if let Some(ensemble) = &self.ensemble {
+            return if ensemble.has_classes() == Some(false) { Kind::Linear } else { Kind::Logistic };
         }
         match self.boost.as_ref().map(|boost| boost.loss) {
             None => self.kind,
@@ -314,6 +354,9 @@ impl TrainConfig {
 
     /// Whether this solver looks at the setting of this name (a field of the config). The others cannot change a model.
     pub fn looks_at(&self, setting: &str) -> bool {
+        if self.kind.is_ensemble() {
+            return matches!(setting, "kind" | "valid_fraction" | "seed" | "ensemble");
+        }
         match setting {
             "solver" | "missing" => !self.kind.has_trees(),
             "l1" | "l2" => self.kind != Kind::Forest,

@@ -6,6 +6,7 @@
 //! Never: ranks, files, solvers: a model does not train itself.
 
 pub mod ahead;
+pub mod ensemble;
 pub mod features;
 pub mod forest;
 pub mod kernels;
@@ -15,6 +16,7 @@ pub mod preprocess;
 pub mod shap;
 pub mod tree;
 
+pub use ensemble::{Combine, Ensemble, Member};
 pub use features::{Features, Row};
 pub use forest::Forest;
 pub use linear::LinearModel;
@@ -22,7 +24,7 @@ pub use lockstep::Lockstep;
 pub use preprocess::{ColumnCode, Preprocess, TargetCoding};
 pub use tree::{Boosted, Tree};
 
-use crate::config::TrainConfig;
+use crate::config::{Kind, TrainConfig};
 use crate::data::names::TableNames;
 
 /// What makes scores of features.
@@ -34,6 +36,8 @@ pub enum Scores {
     Boosted(Boosted),
     /// Likewise; its scores are predictions.
     Forest(Forest),
+    /// Of what other models predict.
+    Ensemble(Box<Ensemble>),
 }
 
 impl Scores {
@@ -43,6 +47,7 @@ impl Scores {
             Scores::Linear(linear) => linear.n_scores,
             Scores::Boosted(boosted) => boosted.n_scores(),
             Scores::Forest(forest) => forest.n_scores,
+            Scores::Ensemble(ensemble) => ensemble.n_scores,
         }
     }
 
@@ -51,6 +56,7 @@ impl Scores {
         match self {
             Scores::Linear(_) | Scores::Boosted(_) => false,
             Scores::Forest(_) => true,
+            Scores::Ensemble(_) => true,
         }
     }
 
@@ -60,13 +66,14 @@ impl Scores {
             Scores::Linear(linear) => linear.n_features,
             Scores::Boosted(boosted) => boosted.n_features,
             Scores::Forest(forest) => forest.n_features,
+            Scores::Ensemble(ensemble) => ensemble.n_features,
         }
     }
 
     /// Trees, of a model that has some.
     pub fn n_trees(&self) -> usize {
         match self {
-            Scores::Linear(_) => 0,
+            Scores::Linear(_) | Scores::Ensemble(_) => 0,
             Scores::Boosted(boosted) => boosted.trees.len(),
             Scores::Forest(forest) => forest.trees.len(),
         }
@@ -76,7 +83,7 @@ impl Scores {
     pub fn linear(&self) -> Option<&LinearModel> {
         match self {
             Scores::Linear(linear) => Some(linear),
-            Scores::Boosted(_) | Scores::Forest(_) => None,
+            Scores::Boosted(_) | Scores::Forest(_) | Scores::Ensemble(_) => None,
         }
     }
 }
@@ -111,6 +118,15 @@ pub struct Continued {
 }
 
 impl Model {
+    /// The kind of the linear family with the same targets and predictions; of an ensemble by whether it has classes.
+    pub fn responds_as(&self) -> Kind {
+        match &self.scores {
+            Scores::Ensemble(_) if self.target.n_classes() > 0 => Kind::Logistic,
+            Scores::Ensemble(_) => Kind::Linear,
+            _ => self.config.responds_as(),
+        }
+    }
+
     /// The model that this one was continued from, with the settings that it was continued with, whose rounds are those that were added.
     /// Its own settings, rows and inputs are not known any more.
     pub fn before(&self) -> Option<(Model, TrainConfig)> {

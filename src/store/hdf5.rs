@@ -20,7 +20,7 @@ use crate::error::{Error, InContext, Result};
 /// Row-major numbers of one type, any number of axes, as they are in the file.
 ///
 /// `shape` multiplies to the number of `values`; at least one axis (one number has shape `[1]`).
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[allow(missing_docs)]
 pub enum Array {
     F32 { shape: Vec<usize>, values: Vec<f32> },
@@ -186,20 +186,21 @@ impl Writer {
         write().in_dataset(name)
     }
 
-    /// Writes a scalar string attribute of the root, of any length.
-    pub fn text_attribute(&self, name: &str, value: &str) -> Result<()> {
+    /// Writes a scalar string attribute of a group (`/` for the root), of any length.
+    pub fn text_attribute(&self, group: &str, name: &str, value: &str) -> Result<()> {
         let write = || {
             let value = unicode(value)?;
-            let attribute = self.file().new_attr::<VarLenUnicode>().create(name);
+            let group = self.file().group(group).map_err(|e| failed("cannot open the group", &e))?;
+            let attribute = group.new_attr::<VarLenUnicode>().create(name);
             let written = attribute.and_then(|attribute| attribute.write_scalar(&value));
             written.map_err(|e| failed("cannot write the attribute", &e))
         };
         write().in_dataset(name)
     }
 
-    /// Writes a scalar integer attribute of the root.
-    pub fn number_attribute(&self, name: &str, value: u64) -> Result<()> {
-        let attribute = self.file().new_attr::<u64>().create(name);
+    /// Writes a scalar integer attribute of a group (`/` for the root).
+    pub fn number_attribute(&self, group: &str, name: &str, value: u64) -> Result<()> {
+        let attribute = self.file().group(group).and_then(|group| group.new_attr::<u64>().create(name));
         let written = attribute.and_then(|attribute| attribute.write_scalar(&value));
         written.map_err(|e| failed("cannot write the attribute", &e)).in_dataset(name)
     }
@@ -268,10 +269,11 @@ impl Reader {
         open().in_file(path)
     }
 
-    /// The scalar string attribute of the root, or `None` if there is none of this name.
-    pub fn text_attribute(&self, name: &str) -> Result<Option<String>> {
+    /// The scalar string attribute of a group (`/` for the root), or `None` if there is none of this name.
+    pub fn text_attribute(&self, group: &str, name: &str) -> Result<Option<String>> {
         let read = || {
-            let attribute = self.file.attr(name).map_err(|e| failed("cannot open the attribute", &e))?;
+            let attribute = self.file.group(group).and_then(|group| group.attr(name));
+            let attribute = attribute.map_err(|e| failed("cannot open the attribute", &e))?;
             sound::check_attribute(&attribute)
                 .map_err(|why| Error::data(format!("cannot read the attribute: {why}")))?;
             let descriptor = attribute.dtype().and_then(|dtype| dtype.to_descriptor());
@@ -282,26 +284,29 @@ impl Reader {
             };
             utf8(&value.map_err(|e| failed("cannot read the attribute", &e))?)
         };
-        if !self.attribute_names()?.iter().any(|known| known == name) {
+        if !self.attribute_names(group)?.iter().any(|known| known == name) {
             return Ok(None);
         }
         read().map(Some).in_dataset(name).in_file(&self.path)
     }
 
-    /// The scalar integer attribute of the root, or `None` if there is none of this name.
-    pub fn number_attribute(&self, name: &str) -> Result<Option<u64>> {
-        if !self.attribute_names()?.iter().any(|known| known == name) {
+    /// The scalar integer attribute of a group (`/` for the root), or `None` if there is none of this name.
+    pub fn number_attribute(&self, group: &str, name: &str) -> Result<Option<u64>> {
+        if !self.attribute_names(group)?.iter().any(|known| known == name) {
             return Ok(None);
         }
-        let value = self.file.attr(name).and_then(|attribute| attribute.read_scalar::<u64>());
+        let value = self.file.group(group).and_then(|group| group.attr(name)?.read_scalar::<u64>());
         value.map(Some).map_err(|e| failed("cannot read the attribute", &e)).in_dataset(name).in_file(&self.path)
     }
 
-    /// Attributes of the root: in the order they were written if the file knows it, else by name.
-    pub fn attribute_names(&self) -> Result<Vec<String>> {
-        let written = self.file.attr_names_by(IndexType::CreationOrder, IterationOrder::Increasing);
-        let names = written.or_else(|_| self.file.attr_names_by(IndexType::Name, IterationOrder::Increasing));
-        names.map_err(|e| failed("cannot list the attributes", &e)).in_file(&self.path)
+    /// Attributes of a group (`/` for the root): in the order they were written if the file knows it, else by name.
+    pub fn attribute_names(&self, group: &str) -> Result<Vec<String>> {
+        let list = || {
+            let group = self.file.group(group)?;
+            let written = group.attr_names_by(IndexType::CreationOrder, IterationOrder::Increasing);
+            written.or_else(|_| group.attr_names_by(IndexType::Name, IterationOrder::Increasing))
+        };
+        list().map_err(|e| failed("cannot list the attributes", &e)).in_dataset(group).in_file(&self.path)
     }
 
     /// Members of a group (`/` for the root): in the order they were written if the file knows it, else by name.
@@ -318,6 +323,12 @@ impl Reader {
     pub fn has(&self, name: &str) -> bool {
         let steps = name.match_indices('/').map(|(at, _)| &name[..at]).filter(|step| !step.is_empty());
         steps.chain([name]).all(|step| self.file.link_exists(step))
+    }
+
+    /// True if the object is a group.
+    pub fn is_group(&self, name: &str) -> Result<bool> {
+        let kind = self.file.loc_type_by_name(name).map_err(|e| failed("cannot look at the object", &e));
+        Ok(kind.in_dataset(name).in_file(&self.path)? == LocationType::Group)
     }
 
     /// True if the object is a dataset of strings.
@@ -463,8 +474,8 @@ mod tests {
         let words: Vec<String> = ["", "jet", "µ⁺µ⁻", "日本"].map(str::to_owned).to_vec();
         writer.strings("words", &words).unwrap();
         writer.strings("no_words", &[]).unwrap();
-        writer.text_attribute("long", &"ü".repeat(100_000)).unwrap();
-        writer.number_attribute("n", u64::MAX).unwrap();
+        writer.text_attribute("/", "long", &"ü".repeat(100_000)).unwrap();
+        writer.number_attribute("/", "n", u64::MAX).unwrap();
         writer.finish().unwrap();
 
         let reader = Reader::open(&path).unwrap();
@@ -479,9 +490,9 @@ mod tests {
         assert!(reader.strings("no_words").unwrap().is_empty());
         assert_eq!(reader.names("numbers").unwrap(), ["z", "a", "m", "none"], "as written");
         assert_eq!(reader.names("/").unwrap(), ["numbers", "words", "no_words"]);
-        assert_eq!(reader.text_attribute("long").unwrap().unwrap().len(), 200_000);
-        assert_eq!(reader.number_attribute("n").unwrap(), Some(u64::MAX));
-        assert_eq!(reader.text_attribute("missing").unwrap(), None);
+        assert_eq!(reader.text_attribute("/", "long").unwrap().unwrap().len(), 200_000);
+        assert_eq!(reader.number_attribute("/", "n").unwrap(), Some(u64::MAX));
+        assert_eq!(reader.text_attribute("/", "missing").unwrap(), None);
         assert!(reader.has("numbers/z") && !reader.has("numbers/q") && !reader.has("nothing/at/all"));
         assert!(reader.is_text("words").unwrap() && !reader.is_text("numbers").unwrap());
     }
@@ -492,7 +503,7 @@ mod tests {
         let path = folder.path().join("a.h5");
         let writer = Writer::create(&path).unwrap();
         writer.strings("words", &["a".into()]).unwrap();
-        writer.text_attribute("text", "t").unwrap();
+        writer.text_attribute("/", "text", "t").unwrap();
         let refused = writer.strings("bad", &["a\0b".into()]).unwrap_err().to_string();
         assert!(refused.contains("'bad'") && refused.contains("NUL"), "{refused}");
         writer.finish().unwrap();
@@ -501,7 +512,7 @@ mod tests {
             reader.array("words").unwrap_err(),
             reader.array("missing").unwrap_err(),
             reader.names("missing").unwrap_err(),
-            reader.number_attribute("text").unwrap_err(),
+            reader.number_attribute("/", "text").unwrap_err(),
         ] {
             assert_eq!(error.kind(), crate::error::ErrorKind::Data);
             let text = error.to_string();

@@ -21,12 +21,14 @@
 //! | `/params/NAME` | [`ModelFile::arrays`]: float32, float64, int64, uint64 |
 //! | `/features`, `/classes`, … | [`ModelFile::strings`]: UTF-8, variable length |
 //! | `/history/NAME` | [`ModelFile::history`]: float64 |
+//! | `/GROUP`, `/GROUP/GROUP` with attributes | [`ModelFile::parts`]: models inside this one (`members/000`), each laid out as a file is |
 //!
 //! The same model gives the same bytes: no time stamps.
 
 mod forest;
 mod hdf5;
 pub mod lightgbm;
+mod members;
 pub mod model;
 mod output;
 pub mod predictions;
@@ -52,7 +54,7 @@ const RESERVED: [&str; 6] = ["format", "format_version", "kind", "settings", "di
 /// What a model file holds. The model room turns a model into this and back; nothing here knows what it means.
 ///
 /// Names of arrays, strings and histories have no `/`; those of strings are not `params` or `history`; order is kept.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct ModelFile {
     /// The kind of model: `linear`, `boost`, …
     pub kind: String,
@@ -70,6 +72,8 @@ pub struct ModelFile {
     pub digest: String,
     /// Version of the program that trained the model.
     pub program_version: String,
+    /// Models that this one is made of, by the group that holds them: `members/000`, `final`, … At most one `/` in a name.
+    pub parts: Vec<(String, ModelFile)>,
 }
 
 impl ModelFile {
@@ -166,27 +170,48 @@ pub fn save_text(path: &Path, text: &str, force: bool) -> Result<()> {
 
 fn write_model(path: &Path, model: &ModelFile) -> Result<()> {
     let writer = Writer::create(path)?;
-    writer.text_attribute("format", MODEL_FORMAT)?;
-    writer.number_attribute("format_version", MODEL_FORMAT_VERSION)?;
-    writer.text_attribute("kind", &model.kind)?;
-    writer.text_attribute("settings", &model.config)?;
-    writer.text_attribute("digest", &model.digest)?;
-    writer.text_attribute("program_version", &model.program_version)?;
+    write_group(&writer, "", model)?;
+    writer.finish()
+}
+
+/// A model to a group: the empty name is the root.
+fn write_group(writer: &Writer, group: &str, model: &ModelFile) -> Result<()> {
+    let (at, inside) = if group.is_empty() { ("/", String::new()) } else { (group, format!("{group}/")) };
+    writer.text_attribute(at, "format", MODEL_FORMAT)?;
+    writer.number_attribute(at, "format_version", MODEL_FORMAT_VERSION)?;
+    writer.text_attribute(at, "kind", &model.kind)?;
+    writer.text_attribute(at, "settings", &model.config)?;
+    writer.text_attribute(at, "digest", &model.digest)?;
+    writer.text_attribute(at, "program_version", &model.program_version)?;
     for (name, value) in &model.attributes {
-        writer.text_attribute(name, value)?;
+        writer.text_attribute(at, name, value)?;
     }
     for (name, list) in &model.strings {
-        writer.strings(name, list)?;
+        writer.strings(&format!("{inside}{name}"), list)?;
     }
-    writer.group("params")?;
+    writer.group(&format!("{inside}params"))?;
     for (name, array) in &model.arrays {
-        writer.array(&format!("params/{name}"), array)?;
+        writer.array(&format!("{inside}params/{name}"), array)?;
     }
-    writer.group("history")?;
+    writer.group(&format!("{inside}history"))?;
     for (name, values) in &model.history {
-        writer.array(&format!("history/{name}"), &Array::F64 { shape: vec![values.len()], values: values.clone() })?;
+        let values = Array::F64 { shape: vec![values.len()], values: values.clone() };
+        writer.array(&format!("{inside}history/{name}"), &values)?;
     }
-    writer.finish()
+    let mut folder = None;
+    for (name, part) in &model.parts {
+        match name.split_once('/') {
+            Some((of, _)) if folder != Some(of) => {
+                writer.group(&format!("{inside}{of}"))?;
+                folder = Some(of);
+            }
+            _ => {}
+        }
+        let name = format!("{inside}{name}");
+        writer.group(&name)?;
+        write_group(writer, &name, part)?;
+    }
+    Ok(())
 }
 
 /// A name that HDF5 would read as a path, or twice the same name, is a bug of the room that made the model.
@@ -205,8 +230,11 @@ fn check_names(model: &ModelFile) -> Result<()> {
             return Err(Error::internal(format!("'{name}' cannot be the name of a model's {what}")));
         }
     }
-    Ok(())
+    model.parts.iter().try_for_each(|(_, part)| check_names(part))
 }
+
+/// Models inside models inside models, at most; a file that says more is damaged.
+const MOST_DEPTH: usize = 8;
 
 /// Reads a model file. Not collective.
 ///
@@ -216,7 +244,16 @@ fn check_names(model: &ModelFile) -> Result<()> {
 pub fn load(path: &Path) -> Result<ModelFile> {
     let reader = Reader::open(path)?;
     check_format(&reader).in_file(path)?;
-    let text = |name: &str| reader.text_attribute(name)?.ok_or_else(|| lacks(name)).in_file(path);
+    read_group(&reader, "", path, MOST_DEPTH)
+}
+
+/// The model in a group: the empty name is the root.
+fn read_group(reader: &Reader, group: &str, path: &Path, depth: usize) -> Result<ModelFile> {
+    let (at, inside) = if group.is_empty() { ("/", String::new()) } else { (group, format!("{group}/")) };
+    let text = |name: &str| {
+        let value = reader.text_attribute(at, name)?.ok_or_else(|| lacks(name));
+        if group.is_empty() { value.in_file(path) } else { value.in_dataset(group).in_file(path) }
+    };
     let mut model = ModelFile {
         kind: text("kind")?,
         config: text("settings")?,
@@ -224,22 +261,37 @@ pub fn load(path: &Path) -> Result<ModelFile> {
         program_version: text("program_version")?,
         ..ModelFile::default()
     };
-    for name in reader.attribute_names()?.into_iter().filter(|name| !RESERVED.contains(&name.as_str())) {
+    for name in reader.attribute_names(at)?.into_iter().filter(|name| !RESERVED.contains(&name.as_str())) {
         let value = text(&name)?;
         model.attributes.push((name, value));
     }
-    for name in reader.names("/")? {
-        if reader.is_text(&name)? {
-            let list = reader.strings(&name)?;
+    for name in reader.names(at)? {
+        let object = format!("{inside}{name}");
+        if reader.is_text(&object)? {
+            let list = reader.strings(&object)?;
             model.strings.push((name, list));
+        } else if !["params", "history"].contains(&name.as_str()) && reader.is_group(&object)? {
+            if depth == 0 {
+                return Err(Error::data("models inside models without an end")).in_dataset(&object).in_file(path);
+            }
+            // A group with the attributes of a model is one; another holds some.
+            match reader.attribute_names(&object)?.iter().any(|name| name == "kind") {
+                true => model.parts.push((name, read_group(reader, &object, path, depth - 1)?)),
+                false => {
+                    for part in reader.names(&object)? {
+                        let read = read_group(reader, &format!("{object}/{part}"), path, depth - 1)?;
+                        model.parts.push((format!("{name}/{part}"), read));
+                    }
+                }
+            }
         }
     }
-    for name in reader.names("params")? {
-        let array = reader.array(&format!("params/{name}"))?;
+    for name in reader.names(&format!("{inside}params"))? {
+        let array = reader.array(&format!("{inside}params/{name}"))?;
         model.arrays.push((name, array));
     }
-    for name in reader.names("history")? {
-        let path_inside = format!("history/{name}");
+    for name in reader.names(&format!("{inside}history"))? {
+        let path_inside = format!("{inside}history/{name}");
         match reader.array(&path_inside)? {
             Array::F64 { values, .. } => model.history.push((name, values)),
             other => {
@@ -256,11 +308,11 @@ pub fn load(path: &Path) -> Result<ModelFile> {
 pub fn format_of(path: &Path) -> Result<Option<String>> {
     let reader = Reader::open(path)?;
     // An attribute of this name that is not a string is somebody else's.
-    Ok(reader.text_attribute("format").unwrap_or(None))
+    Ok(reader.text_attribute("/", "format").unwrap_or(None))
 }
 
 fn check_format(reader: &Reader) -> Result<()> {
-    match reader.text_attribute("format").unwrap_or(None).as_deref() {
+    match reader.text_attribute("/", "format").unwrap_or(None).as_deref() {
         Some(MODEL_FORMAT) => {}
         Some(PREDICTIONS_FORMAT) => return Err(Error::data("holds predictions written by consort, not a model")),
         Some(other) if other.starts_with("consort-") => {
@@ -268,9 +320,9 @@ fn check_format(reader: &Reader) -> Result<()> {
         }
         _ => return Err(Error::data(format!("is HDF5 but not a consort model; it holds {}", list_of(reader)))),
     }
-    let version = reader.number_attribute("format_version")?.ok_or_else(|| lacks("format_version"))?;
+    let version = reader.number_attribute("/", "format_version")?.ok_or_else(|| lacks("format_version"))?;
     if version == 0 || version > MODEL_FORMAT_VERSION {
-        let writer = reader.text_attribute("program_version").unwrap_or(None);
+        let writer = reader.text_attribute("/", "program_version").unwrap_or(None);
         let by = writer.map_or(String::new(), |version| format!(", written by consort {version}"));
         return Err(Error::data(format!(
             "has model format {version}{by}; this is consort {}, which reads formats up to {MODEL_FORMAT_VERSION}: use the newer program",

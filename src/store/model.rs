@@ -12,11 +12,12 @@
 //! | `categories_N` | the dictionary of text column N |
 //! | `params/column_is_category` | (columns): 1 where a column is one feature, the place of its category; absent: none |
 //! | `params/category_values_N` | the categories of column N, which holds numbers |
+//! | `member_names`, `members/000`, … | of an ensemble: names, and the models: see `members.rs` |
 //! | `continued_rounds`, `continued_digest` | rounds that came from another model, and its digest; absent: trained at once |
 //! | `settings` | a TOML text that `--config` takes: see [`settings`](super::settings) |
 
 use super::settings::{settings_from, settings_text};
-use super::{Array, ModelFile, forest, trees};
+use super::{Array, ModelFile, forest, members, trees};
 use crate::config::Kind;
 use crate::data::ColumnKind;
 use crate::data::names::Inputs;
@@ -35,6 +36,7 @@ pub fn to_file(model: &Model, inputs: &Inputs) -> Result<ModelFile> {
         Scores::Linear(linear) => linear_arrays(linear, &model.preprocess),
         Scores::Boosted(boosted) => trees::to_arrays(boosted),
         Scores::Forest(forest) => forest::to_arrays(forest),
+        Scores::Ensemble(ensemble) => members::to_arrays(ensemble),
     };
     let coding = match &model.target {
         TargetCoding::Number => "number",
@@ -82,6 +84,12 @@ pub fn to_file(model: &Model, inputs: &Inputs) -> Result<ModelFile> {
         attributes.push(("continued_rounds".to_string(), from.rounds.to_string()));
         attributes.push(("continued_digest".to_string(), from.digest.clone()));
     }
+    let mut parts = Vec::new();
+    if let Scores::Ensemble(ensemble) = &model.scores {
+        strings.push(("member_names".to_string(), ensemble.members.iter().map(|member| member.name.clone()).collect()));
+        attributes.push(("combine".to_string(), ensemble.combine.name().to_string()));
+        parts = members::to_parts(ensemble)?;
+    }
     Ok(ModelFile {
         kind: model.config.kind.name().to_string(),
         arrays,
@@ -91,6 +99,7 @@ pub fn to_file(model: &Model, inputs: &Inputs) -> Result<ModelFile> {
         history: model.history.clone(),
         digest: model.digest.clone(),
         program_version: env!("CARGO_PKG_VERSION").to_string(),
+        parts,
     })
 }
 
@@ -119,11 +128,22 @@ pub fn from_file(file: &ModelFile) -> Result<Model> {
         )));
     }
     let columns = columns_from(file)?;
+    let text = |name: &str| file.attribute(name).ok_or_else(|| Error::data(format!("lacks the attribute '{name}'")));
+    let target = match text("target_coding")? {
+        "number" => TargetCoding::Number,
+        "strings" => TargetCoding::Strings(ascending("classes", file.strings("classes")?)?),
+        "integers" => TargetCoding::Integers(ascending("class_values", file.i64("class_values")?.1)?),
+        other => return Err(Error::data(format!("codes its target as '{other}', which this program does not know"))),
+    };
     let (scores, mean, inverse_scale) = match config.kind {
         Kind::Boost => (Scores::Boosted(trees::from_file(file)?), Vec::new(), Vec::new()),
         Kind::Forest => {
             let has_classes = config.responds_as().is_classifier();
             (Scores::Forest(forest::from_file(file, has_classes)?), Vec::new(), Vec::new())
+        }
+        kind if kind.is_ensemble() => {
+            let ensemble = members::from_file(file, &columns, &target)?;
+            (Scores::Ensemble(Box::new(ensemble)), Vec::new(), Vec::new())
         }
         _ => {
             let linear = linear_from(file)?;
@@ -136,15 +156,9 @@ pub fn from_file(file: &ModelFile) -> Result<Model> {
     if preprocess.n_features() != d {
         return Err(misfit("features", &format!("{} of them, as the columns say", preprocess.n_features())));
     }
-    let text = |name: &str| file.attribute(name).ok_or_else(|| Error::data(format!("lacks the attribute '{name}'")));
-    let target = match text("target_coding")? {
-        "number" => TargetCoding::Number,
-        "strings" => TargetCoding::Strings(ascending("classes", file.strings("classes")?)?),
-        "integers" => TargetCoding::Integers(ascending("class_values", file.i64("class_values")?.1)?),
-        other => return Err(Error::data(format!("codes its target as '{other}', which this program does not know"))),
-    };
+    let is_ensemble = config.kind.is_ensemble(); // whose settings may not say
     let n_scores = match target.n_classes() {
-        n_classes if config.responds_as().is_classifier() != (n_classes > 0) || n_classes == 1 => {
+        n_classes if n_classes == 1 || (!is_ensemble && config.responds_as().is_classifier() != (n_classes > 0)) => {
             return Err(misfit("classes", &format!("those of a '{}' model", file.kind)));
         }
         0 | 2 => 1,

@@ -53,7 +53,7 @@ fn check_place(path: &Path, force: bool) -> Result<()> {
 
 /// True for an HDF5 file with a root attribute `format` that begins with `consort-`.
 fn is_ours(path: &Path) -> bool {
-    let format = Reader::open(path).and_then(|reader| reader.text_attribute("format"));
+    let format = Reader::open(path).and_then(|reader| reader.text_attribute("/", "format"));
     matches!(format, Ok(Some(format)) if format.starts_with("consort-"))
 }
 

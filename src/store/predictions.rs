@@ -124,10 +124,10 @@ pub fn create(path: &Path, layout: &Layout, force: bool) -> Result<Offsets> {
 /// Everything but the rows. Returns first byte and bytes of a row of each dataset.
 fn write_frame(partial: &Path, layout: &Layout) -> Result<Vec<(u64, u64)>> {
     let writer = Writer::create(partial)?;
-    writer.text_attribute("format", PREDICTIONS_FORMAT)?;
-    writer.number_attribute("format_version", PREDICTIONS_FORMAT_VERSION)?;
+    writer.text_attribute("/", "format", PREDICTIONS_FORMAT)?;
+    writer.number_attribute("/", "format_version", PREDICTIONS_FORMAT_VERSION)?;
     for (name, value) in &layout.attributes {
-        writer.text_attribute(name, value)?;
+        writer.text_attribute("/", name, value)?;
     }
     for (name, list) in &layout.strings {
         writer.strings(name, list)?;
@@ -361,7 +361,7 @@ mod tests {
         );
         assert!(reader.is_text("prediction").unwrap());
         assert_eq!(reader.strings("classes").unwrap(), CLASSES);
-        assert_eq!(reader.text_attribute("digest").unwrap(), Some("ab".repeat(32)));
+        assert_eq!(reader.text_attribute("/", "digest").unwrap(), Some("ab".repeat(32)));
     }
 
     #[test]

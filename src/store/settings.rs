@@ -1,15 +1,25 @@
 //! Settings as a TOML text of flags: what `--print-config` prints, the model stores, and `--config` takes.
 
-use crate::config::{BoostConfig, ForestConfig, Sync, TrainConfig};
+use crate::config::{BoostConfig, EnsembleConfig, ForestConfig, Kind, MemberConfig, Sync, TrainConfig};
 use crate::data::names::TableNames;
 use crate::error::{Error, Result};
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-/// Every setting that the solver looks at, and the names of the datasets, as keys that are flags with `_` for `-`.
-/// Not collective.
+/// Every setting that the solver looks at, and the names of the datasets, as keys that are flags with `_` for `-`. Members of an
+/// ensemble are tables of such keys. Not collective.
 pub fn settings_text(config: &TrainConfig, names: &TableNames) -> Result<String> {
-    let failed = |e: toml::ser::Error| Error::internal(format!("settings as TOML: {e}"));
+    let mut table = table_of(config)?;
+    table.extend(Table::try_from(names).map_err(failed)?);
+    toml::to_string(&table).map_err(failed)
+}
+
+fn failed(e: toml::ser::Error) -> Error {
+    Error::internal(format!("settings as TOML: {e}"))
+}
+
+/// The settings that are looked at; those of `boost` and of ensembles beside those that all trainings have.
+fn table_of(config: &TrainConfig) -> Result<Table> {
     let mut table = Table::try_from(config).map_err(failed)?;
     table.retain(|setting, _| config.looks_at(setting));
     if let (Sync::Every(steps), Some(_)) = (config.sync, table.remove("sync")) {
@@ -22,9 +32,35 @@ pub fn settings_text(config: &TrainConfig, names: &TableNames) -> Result<String>
             table.extend(settings);
         }
     }
-    table.extend(Table::try_from(names).map_err(failed)?);
-    toml::to_string(&table).map_err(failed)
+    table.remove("ensemble");
+    if let Some(ensemble) = &config.ensemble {
+        let mut of_ensemble = Table::try_from(&**ensemble).map_err(failed)?;
+        of_ensemble.retain(|setting, _| EnsembleConfig::looks_at(config.kind, setting));
+        if ensemble.given.is_empty() {
+            of_ensemble.remove("given");
+        }
+        table.extend(of_ensemble.into_iter().filter(|(name, _)| !MEMBERS.contains(&name.as_str())));
+        if let Some(learner) = &ensemble.learner {
+            table.insert("learner".to_string(), Value::Table(table_of(learner)?));
+        }
+        if let Some(last) = &ensemble.last {
+            table.insert("final".to_string(), Value::Table(table_of(last)?));
+        }
+        let member = |member: &MemberConfig| {
+            let mut table = table_of(&member.config)?;
+            table.insert("name".to_string(), Value::String(member.name.clone()));
+            Ok(Value::Table(table))
+        };
+        if !ensemble.member.is_empty() {
+            let all = ensemble.member.iter().map(member).collect::<Result<Vec<_>>>()?;
+            table.insert("member".to_string(), Value::Array(all));
+        }
+    }
+    Ok(table)
 }
+
+/// Settings of an ensemble that are those of models.
+const MEMBERS: [&str; 3] = ["learner", "member", "last"];
 
 /// The same, back. Not collective.
 ///
@@ -32,27 +68,53 @@ pub fn settings_text(config: &TrainConfig, names: &TableNames) -> Result<String>
 /// `Data`, for what this program does not know.
 pub fn settings_from(text: &str) -> Result<(TrainConfig, TableNames)> {
     let mut settings: Table = text.parse().map_err(unreadable)?;
-    if let Some(steps) = settings.remove("sync_every") {
-        let steps = steps.try_into().map_err(unreadable)?;
-        settings.insert("sync".to_string(), Value::try_from(Sync::Every(steps)).map_err(unreadable)?);
-    }
     let mut names = Table::new();
     for name in ["features", "exclude", "target", "weight", "offset", "group", "transpose"] {
         names.extend(settings.remove_entry(name));
     }
+    Ok((config_of(settings, 0)?, of_table(names)?))
+}
+
+/// `depth`: ensembles that these are the settings of a member of.
+fn config_of(mut settings: Table, depth: usize) -> Result<TrainConfig> {
+    if let Some(steps) = settings.remove("sync_every") {
+        let steps = steps.try_into().map_err(unreadable)?;
+        settings.insert("sync".to_string(), Value::try_from(Sync::Every(steps)).map_err(unreadable)?);
+    }
+    let kind: Option<Kind> = settings.get("kind").cloned().and_then(|kind| kind.try_into().ok());
     // Its own settings stand beside those that all trainings have.
-    let kind = settings.get("kind").and_then(Value::as_str).unwrap_or_default().to_string();
-    let known = match kind.as_str() {
-        "boost" => Table::try_from(BoostConfig::default()).map_err(unreadable)?,
-        "forest" => Table::try_from(ForestConfig::default()).map_err(unreadable)?,
+    let known = match kind {
+        Some(Kind::Boost) => Table::try_from(BoostConfig::default()).map_err(unreadable)?,
+        Some(Kind::Forest) => Table::try_from(ForestConfig::default()).map_err(unreadable)?,
         _ => Table::new(),
     };
-    if !known.is_empty() {
+    if let (Some(kind), false) = (kind, known.is_empty()) {
         let mut of_kind = Table::new();
         known.keys().for_each(|name| of_kind.extend(settings.remove_entry(name)));
-        settings.insert(kind, Value::Table(of_kind));
+        settings.insert(kind.name().to_string(), Value::Table(of_kind));
     }
-    Ok((of_table(settings)?, of_table(names)?))
+    let mut ensemble = None;
+    if kind.is_some_and(Kind::is_ensemble) {
+        if depth > 0 {
+            return Err(unreadable("a member of an ensemble is an ensemble"));
+        }
+        let mut one = |name: &str| -> Result<Option<TrainConfig>> {
+            settings.remove(name).map(|table| config_of(table.try_into().map_err(unreadable)?, depth + 1)).transpose()
+        };
+        let (learner, last) = (one("learner")?, one("final")?);
+        let all: Vec<Table> = settings.remove("member").map_or(Ok(Vec::new()), Value::try_into).map_err(unreadable)?;
+        let member = |mut table: Table| {
+            let name = table.remove("name").ok_or_else(|| unreadable("a member without a name"))?;
+            let name = name.try_into().map_err(unreadable)?;
+            Ok(MemberConfig { name, config: config_of(table, depth + 1)? })
+        };
+        let member = all.into_iter().map(member).collect::<Result<Vec<_>>>()?;
+        let known = Table::try_from(EnsembleConfig::default()).map_err(unreadable)?;
+        let mut own = Table::new();
+        known.keys().for_each(|name| own.extend(settings.remove_entry(name)));
+        ensemble = Some(Box::new(EnsembleConfig { learner, last, member, ..of_table(own)? }));
+    }
+    Ok(TrainConfig { ensemble, ..of_table(settings)? })
 }
 
 fn of_table<T: DeserializeOwned>(table: Table) -> Result<T> {
@@ -86,6 +148,25 @@ mod tests {
                 assert_eq!(settings_from(&text).unwrap(), (config, names.clone()), "{text}");
                 assert_eq!(text.contains("momentum"), solver == Solver::Sgd, "{text}");
             }
+        }
+        let member =
+            |name: &str, kind| MemberConfig { name: name.into(), config: TrainConfig::of(kind).resolved().unwrap() };
+        let of_members = EnsembleConfig {
+            learner: Some(TrainConfig { solver: Solver::Adam, sync: Sync::Every(7), ..TrainConfig::of(Kind::Svm) }),
+            member: vec![member("a b", Kind::Boost), member("=", Kind::Logistic)],
+            last: Some(TrainConfig::of(Kind::Boost)),
+            scope: crate::config::Scope::Local,
+            min_members: 2,
+            ..EnsembleConfig::default()
+        };
+        for kind in [Kind::Bag, Kind::Adaboost, Kind::Vote, Kind::Stack] {
+            let ensemble = Some(Box::new(of_members.clone()));
+            let config = TrainConfig { seed: 9, ensemble, ..TrainConfig::of(kind) }.resolved().unwrap();
+            let config = config.for_table(false, None);
+            let text = settings_text(&config, &names).unwrap();
+            assert_eq!(settings_from(&text).unwrap(), (config, names.clone()), "{text}");
+            assert_eq!(text.contains("[[member]]"), matches!(kind, Kind::Vote | Kind::Stack), "{text}");
+            assert_eq!(text.contains("[final]"), kind == Kind::Stack, "{text}");
         }
         let older = settings_from("kind = 'svm'\nfeatures = ['X']").unwrap().1;
         assert_eq!(older, TableNames { features: vec!["X".into()], ..TableNames::default() });

@@ -23,6 +23,22 @@ fn model() -> ModelFile {
         history: vec![("loss".into(), vec![0.7, f64::NAN, 0.5]), ("valid_loss".into(), vec![])],
         digest: "0".repeat(64),
         program_version: "0.1.0".into(),
+        parts: ["members/000", "members/001", "final"].map(|name| (name.to_string(), part(name))).into(),
+    }
+}
+
+/// A model inside; that of the last one has one inside too.
+fn part(name: &str) -> ModelFile {
+    let weights = Array::F64 { shape: vec![1], values: vec![0.5] };
+    let inner = ModelFile { kind: "inner".into(), ..ModelFile::default() };
+    ModelFile {
+        kind: "svm".into(),
+        arrays: vec![("weights".into(), weights)],
+        strings: vec![("features".into(), vec![name.into()])],
+        attributes: vec![("units".into(), name.into())],
+        history: vec![("loss".into(), vec![0.25])],
+        parts: if name == "final" { vec![("inner".into(), inner)] } else { Vec::new() },
+        ..ModelFile::default()
     }
 }
 
@@ -98,17 +114,17 @@ fn files_that_are_no_models_are_told_apart() {
 
     std::fs::remove_file(&path).unwrap();
     let writer = Writer::create(&path).unwrap();
-    writer.text_attribute("format", MODEL_FORMAT).unwrap();
-    writer.number_attribute("format_version", 7).unwrap();
-    writer.text_attribute("program_version", "9.1.0").unwrap();
+    writer.text_attribute("/", "format", MODEL_FORMAT).unwrap();
+    writer.number_attribute("/", "format_version", 7).unwrap();
+    writer.text_attribute("/", "program_version", "9.1.0").unwrap();
     writer.finish().unwrap();
     let text = message(load(&path));
     assert!(text.contains("model format 7, written by consort 9.1.0"), "{text}");
 
     std::fs::remove_file(&path).unwrap();
     let writer = Writer::create(&path).unwrap();
-    writer.text_attribute("format", MODEL_FORMAT).unwrap();
-    writer.number_attribute("format_version", 1).unwrap();
+    writer.text_attribute("/", "format", MODEL_FORMAT).unwrap();
+    writer.number_attribute("/", "format_version", 1).unwrap();
     writer.finish().unwrap();
     assert!(message(load(&path)).contains("lacks the attribute 'kind'"));
 }

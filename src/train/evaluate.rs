@@ -72,7 +72,7 @@ impl TrainReport {
 }
 
 /// Class numbers (or values) of stored targets.
-fn code_targets(coding: &TargetCoding, targets: &Targets, first_row: u64) -> Result<Vec<f64>> {
+pub(super) fn code_targets(coding: &TargetCoding, targets: &Targets, first_row: u64) -> Result<Vec<f64>> {
     let unseen = |row: usize, label: &str| {
         let names = coding.names();
         let shown = names.iter().take(10).cloned().collect::<Vec<_>>().join(", ");

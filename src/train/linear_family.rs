@@ -8,7 +8,7 @@ use super::table::{Fit, RowBuffer};
 use super::warm_start::warm_start;
 use super::{
     Inputs, Kind, Model, Observer, Reading, Silent, Solver, TrainConfig, TrainReport, boosting, coordinate_descent,
-    data_parallel, forest, lbfgs, least_squares, memory, newton, tsqr,
+    data_parallel, ensemble, forest, lbfgs, least_squares, memory, newton, tsqr,
 };
 use crate::comm::Communicator;
 use crate::data::hdf5::Hdf5Source;
@@ -51,7 +51,7 @@ pub fn train(
 
 /// As [`train`]; with a model of boosted trees, training goes on from them. Collective.
 ///
-/// The rounds of `config` are then added to those of the model. With its inputs and its other settings the outcome is that of all
+/// A vote of trained models ([`ensemble::of_models`]) is weighed and measured. Of boosted trees, the rounds of `config` are then added to those of the model. With its inputs and its other settings the outcome is that of all
 /// rounds at once, bit for bit. Another table may be gone on with that has the same columns and classes.
 ///
 /// # Errors
@@ -78,6 +78,10 @@ fn open_and_train(
     let names = source.names().relative();
     let file = inputs.paths.first().cloned().unwrap_or_default();
     let trained = match from {
+        Some(_) if config.kind.is_ensemble() => {
+            let config = config.for_table(source.schema().is_sparse, source.schema().target);
+            ensemble::train_source(comm, &mut source, &names, &config, &inputs.reading, from, watch)
+        }
         Some(_) => boosting::train_source(comm, &mut source, &names, config, &inputs.reading, from, watch),
         None => train_source(comm, &mut source, &names, config, &inputs.reading, watch),
     };
@@ -99,6 +103,9 @@ pub fn train_source(
 ) -> Result<(Model, TrainReport)> {
     let is_sparse = source.schema().is_sparse;
     let config = &config.for_table(is_sparse, source.schema().target);
+    if config.kind.is_ensemble() {
+        return ensemble::train_source(comm, source, names, config, reading, None, watch);
+    }
     if config.kind == Kind::Boost {
         return boosting::train_source(comm, source, names, config, reading, None, watch);
     }
@@ -283,6 +290,7 @@ pub fn digest(model: &Model) -> Result<String> {
         Scores::Forest(forest) => forest.each_bytes(|bytes| {
             hasher.update(bytes);
         }),
+        Scores::Ensemble(ensemble) => ensemble.hash(&mut hasher),
     }
     Ok(hasher.finalize().to_hex().to_string())
 }

@@ -10,6 +10,7 @@ pub mod boosting;
 pub mod coordinate_descent;
 pub mod data_parallel;
 pub mod dense;
+pub mod ensemble;
 pub mod evaluate;
 pub mod forest;
 pub mod full_batch;
@@ -104,6 +105,8 @@ pub struct TrainReport {
     pub is_sparse: bool,
     /// Datasets that were read through the HDF5 library, one thread at a time, and why.
     pub through_library: Vec<(String, String)>,
+    /// Of an ensemble.
+    pub ensemble: Option<ensemble::EnsembleReport>,
 }
 
 /// Reading rows for every pass, after the table was prepared; of this rank.

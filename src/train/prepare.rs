@@ -325,6 +325,7 @@ pub fn objective(kind: Kind, n_classes: usize) -> Box<dyn Objective> {
     use crate::objective::{Logistic, Poisson, Softmax, Squared, SquaredHinge};
     match kind {
         Kind::Linear | Kind::Boost | Kind::Forest => Box::new(Squared),
+        Kind::Bag | Kind::Adaboost | Kind::Vote | Kind::Stack => Box::new(Squared),
         Kind::Poisson => Box::new(Poisson),
         Kind::Svm => Box::new(SquaredHinge { n_classes }),
         Kind::Logistic if n_classes == 2 => Box::new(Logistic),

@@ -1,5 +1,6 @@
 //! A model's scores of a table's rows, and what they say: the common part of `predict` and `evaluate`.
 
+use super::ensemble::score::EnsembleScorer;
 use super::forest::OutOfBag;
 use super::memory;
 use super::prepare::objective;
@@ -107,16 +108,26 @@ enum By<'m> {
     Linear(&'m LinearModel),
     Trees(Lockstep<'m>),
     Forest(&'m Forest),
+    Members(Box<EnsembleScorer<'m>>),
 }
 
 impl<'m> Scorer<'m> {
     /// Checks that the table has the model's columns. `table`: its name for messages. Not collective; all ranks alike.
     pub fn new(model: &'m Model, source: &dyn DataSource, table: &str) -> Result<Scorer<'m>> {
         check_columns(model, source.schema()).in_file(table)?;
+        Scorer::unchecked(model)
+    }
+
+    /// For tables that are known to have the model's columns.
+    pub(super) fn unchecked(model: &'m Model) -> Result<Scorer<'m>> {
         let by = match &model.scores {
             Scores::Linear(linear) => By::Linear(linear),
             Scores::Boosted(boosted) => By::Trees(Lockstep::new(boosted)),
             Scores::Forest(forest) => By::Forest(forest),
+            Scores::Ensemble(ensemble) => {
+                let columns = &model.preprocess.columns;
+                By::Members(Box::new(EnsembleScorer::new(ensemble, columns, &model.target)?))
+            }
         };
         Ok(Scorer { model, by, out_of_bag: None })
     }
@@ -143,6 +154,9 @@ impl<'m> Scorer<'m> {
 
     /// (rows, n_scores), offset included. Not collective; rayon over rows, each on its own.
     pub fn scores(&self, block: &Block) -> Result<Vec<f64>> {
+        if let By::Members(members) = &self.by {
+            return members.scores(block); // each adds the offset to its own
+        }
         let (preprocess, of_features) = (&self.model.preprocess, &self.model.scores);
         let (d, k) = (of_features.n_features(), of_features.n_scores());
         let mut scores = vec![0.0; block.n_rows * k];
@@ -151,6 +165,7 @@ impl<'m> Scorer<'m> {
             let first = task * TASK_ROWS;
             let n_rows = scores.len() / k;
             match &self.by {
+                By::Members(_) => {}
                 By::Trees(forest) => forest.scores(&self.encoded(block, first..first + n_rows)?, scores),
                 By::Forest(forest) => {
                     let rows = self.encoded(block, first..first + n_rows)?;
@@ -216,6 +231,7 @@ impl Scorer<'_> {
             for (slot, of_row) in all.chunks_exact_mut(k * (d + 1)).enumerate() {
                 let row = &rows[slot * d..(slot + 1) * d];
                 match of_features {
+                    Scores::Ensemble(_) => return Err(Error::usage("--contributions: a model of several has none")),
                     Scores::Boosted(boosted) => boosted.contributions(row, of_row),
                     Scores::Forest(_) => return Err(Error::internal("contributions of a forest")),
                     Scores::Linear(linear) => {
@@ -250,7 +266,7 @@ impl Scorer<'_> {
             match &self.by {
                 By::Trees(trees) => trees.leaves(&rows, all),
                 By::Forest(forest) => forest.leaves(&rows, all),
-                By::Linear(_) => {}
+                By::Linear(_) | By::Members(_) => {}
             }
             Ok(())
         };
@@ -345,7 +361,7 @@ pub fn rows_of_rank(comm: &Communicator, source: &Hdf5Source, rows: Option<Range
 /// * `limit`: bytes that the rank may take.
 /// * `made`: values of eight bytes that are made of a row.
 pub fn for_each_batch(
-    source: &mut Hdf5Source,
+    source: &mut dyn DataSource,
     blocks: &[Range<u64>],
     limit: Option<u64>,
     made: u64,

@@ -16,6 +16,7 @@ pub const CASES: &[Case] = &[
     ("all-to-all with uneven parts beyond one message", uneven_all_to_all),
     ("broadcast from every root", broadcasts),
     ("messages keep their order", messages),
+    ("messages are polled", polled_messages),
     ("a message that does not fit", message_that_does_not_fit),
     ("split of a split", split_of_a_split),
     ("mismatches are named and the ranks stay in step", mismatches),
@@ -162,6 +163,17 @@ fn messages(comm: &Communicator) -> Result<()> {
         comm.agree(ensure(right, || format!("length {length}")))?;
     }
     Ok(())
+}
+
+fn polled_messages(comm: &Communicator) -> Result<()> {
+    let (next, before) = ((comm.rank() + 1) % comm.size(), (comm.rank() + comm.size() - 1) % comm.size());
+    let mut taken = [0u64];
+    let none = comm.try_recv(&mut taken, before, 5)?;
+    comm.barrier()?;
+    comm.send(&[comm.rank() as u64], next, 5)?;
+    while !comm.try_recv(&mut taken, before, 5)? {}
+    let again = comm.try_recv(&mut taken, before, 5)?;
+    ensure(!none && !again && taken == [before as u64], || format!("polled: {none}, {taken:?}, {again}"))
 }
 
 fn message_that_does_not_fit(comm: &Communicator) -> Result<()> {

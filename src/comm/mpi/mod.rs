@@ -499,6 +499,17 @@ impl Transport for MpiRank {
         unsafe { self.receive(raw_mut(&mut buf), from, tag) }
     }
 
+    fn has_message(&self, from: usize, tag: u32) -> Result<bool> {
+        self.sweep()?;
+        let mut has_come: c_int = 0;
+        // SAFETY: the communicator lives as long as self, and the flag outlives the call.
+        let code = unsafe {
+            let status = ffi::RSMPI_STATUS_IGNORE;
+            ffi::MPI_Iprobe(count(from), tag as c_int, self.comm, &mut has_come, status)
+        };
+        check(code, "MPI_Iprobe").map(|()| has_come != 0)
+    }
+
     fn split(&self, color: u32) -> Result<Box<dyn Transport>> {
         // SAFETY: the communicator lives as long as self; color and key fit in an i32 (the color was
         // checked by `Communicator`, ranks are i32 in MPI); `part` outlives the call.

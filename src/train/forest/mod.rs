@@ -213,7 +213,7 @@ pub(super) fn n_lanes(config: &TrainConfig, settings: &ForestConfig, n_rows: u64
     config.lanes.unwrap_or(1 << most.ilog2())
 }
 
-fn plan_of(config: &TrainConfig, settings: &ForestConfig, n_rows: u64, n_columns: usize) -> RowPlan {
+pub(super) fn plan_of(config: &TrainConfig, settings: &ForestConfig, n_rows: u64, n_columns: usize) -> RowPlan {
     match settings.scope {
         Scope::Global => RowPlan::full_batch(n_rows, n_columns),
         Scope::Local => RowPlan::lanes(n_rows, n_columns, n_lanes(config, settings, n_rows)),
