@@ -28,6 +28,12 @@ pub enum Stream {
     TreeRows = 9,
     /// Which features a tree looks at.
     TreeColumns = 10,
+    /// How often a row is drawn for a member of an ensemble, or whether it is.
+    MemberRows = 30,
+    /// Which columns a member of an ensemble sees.
+    MemberColumns = 31,
+    /// The seeds of members of an ensemble.
+    MemberSeed = 32,
 }
 
 /// A key: all draws of one purpose under one seed.

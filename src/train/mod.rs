@@ -10,6 +10,7 @@ pub mod boosting;
 pub mod coordinate_descent;
 pub mod data_parallel;
 pub mod dense;
+pub mod ensemble;
 pub mod evaluate;
 pub mod forest;
 pub mod full_batch;
