@@ -15,14 +15,10 @@ use crate::model::forest::ForestTree;
 use crate::predict::PredictReport;
 use crate::report::{number, print_line};
 use crate::store::ModelFile;
-use crate::train::measure::Evaluation;
 use crate::train::{Model, TrainReport};
 use crate::verify::{Shape, Verification};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
-
-/// Larger confusion matrices are printed as JSON only.
-const MOST_SHOWN_CLASSES: usize = 20;
 
 /// Speaks on the root, in one of two languages.
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +36,7 @@ pub struct TrainCosts {
 }
 
 impl Printer {
-    fn say(&self, text: impl FnOnce() -> String, value: impl FnOnce() -> Value) {
+    pub(super) fn say(&self, text: impl FnOnce() -> String, value: impl FnOnce() -> Value) {
         match (self.speaks, self.json) {
             (false, _) => {}
             (true, true) => print_line(&value().to_string()),
@@ -160,31 +156,6 @@ impl Printer {
                       "output": output.display().to_string()})
             },
         );
-    }
-
-    pub fn evaluation(&self, model: &Model, measured: &Evaluation) {
-        let classes = model.target.names();
-        let text = || {
-            let mut text = format!("{} | {}", count(measured.rows, "row"), measured.metrics);
-            if !measured.confusion.is_empty() && classes.len() <= MOST_SHOWN_CLASSES {
-                text.push_str("\nrows of each true class (down) by predicted class (across):\n");
-                text.push_str(&confusion_table(&classes, &measured.confusion));
-            }
-            text
-        };
-        let value = || {
-            let mut value = event(
-                "metrics",
-                [("rows", json!(measured.rows)), ("weight", json!(measured.weight))],
-                &measured.metrics,
-            );
-            if let (Value::Object(fields), false) = (&mut value, measured.confusion.is_empty()) {
-                fields.insert("classes".to_string(), json!(classes));
-                fields.insert("confusion".to_string(), json!(measured.confusion));
-            }
-            value
-        };
-        self.say(text, value);
     }
 
     pub fn model(&self, path: &Path, file: &ModelFile, model: &Model) {
@@ -452,7 +423,7 @@ impl Printer {
     }
 }
 
-fn event<const N: usize>(name: &str, first: [(&str, Value); N], metrics: &Metrics) -> Value {
+pub(super) fn event<const N: usize>(name: &str, first: [(&str, Value); N], metrics: &Metrics) -> Value {
     let mut fields = Map::new();
     fields.insert("event".to_string(), json!(name));
     fields.extend(first.map(|(name, value)| (name.to_string(), value)));
@@ -501,19 +472,6 @@ fn seconds(s: f64) -> String {
         s if s < 1.0 => format!("{:.2} ms", s * 1e3),
         s => format!("{s:.2} s"),
     }
-}
-
-fn confusion_table(classes: &[String], confusion: &[Vec<u64>]) -> String {
-    let cells = confusion.iter().flatten().map(|n| n.to_string().len());
-    let names = classes.iter().map(|class| class.chars().count());
-    let width = cells.chain(names).max().unwrap_or(1);
-    let head: Vec<String> = classes.iter().map(|class| format!("{class:>width$}")).collect();
-    let mut lines = vec![format!("{:width$}  {}", "", head.join("  "))];
-    for (class, row) in classes.iter().zip(confusion) {
-        let row: Vec<String> = row.iter().map(|n| format!("{n:>width$}")).collect();
-        lines.push(format!("{class:>width$}  {}", row.join("  ")));
-    }
-    lines.join("\n")
 }
 
 /// Features shown by importance, at most.
@@ -571,11 +529,5 @@ mod tests {
         assert_eq!((count(1, "rank"), count(0, "rank")), ("1 rank".into(), "0 ranks".into()));
         assert_eq!([0, 4096, 31 << 20, 3 << 29].map(size_text), ["0 B", "4.0K", "31M", "1.5G"]);
         assert_eq!([5e-7, 2.2e-4, 0.0399, 2.0].map(seconds), ["0.5 µs", "220.0 µs", "39.90 ms", "2.00 s"]);
-    }
-
-    #[test]
-    fn a_confusion_matrix_is_aligned() {
-        let table = confusion_table(&["e".into(), "muon".into()], &[vec![1, 20000], vec![3, 4]]);
-        assert_eq!(table, "           e   muon\n    e      1  20000\n muon      3      4");
     }
 }

@@ -26,6 +26,7 @@ pub mod memory;
 pub mod newton;
 pub mod order;
 pub mod outer;
+pub mod permutation;
 pub mod prepare;
 pub mod score;
 pub mod second_order;
