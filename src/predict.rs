@@ -128,6 +128,10 @@ pub fn predict(comm: &Communicator, model: &Model, config: &PredictConfig) -> Re
 /// What this model cannot say. Not collective; the same on every rank.
 fn check_details(model: &Model, config: &PredictConfig) -> Result<()> {
     match &model.scores {
+        Scores::Calibrated(_) if config.contributions => Err(Error::usage(
+            "--contributions: they add up to a score, and a calibrated model predicts probabilities; train it without --calibrate",
+        )),
+        Scores::Calibrated(of) => check_details(&of.model, config),
         Scores::Linear(_) if config.leaves => {
             Err(Error::usage(format!("--leaves: a '{}' model has no trees", model.config.kind.name())))
         }

@@ -2,7 +2,8 @@
 
 use crate::comm::World;
 use crate::config::{
-    BoostLoss, BootstrapKind, ClassWeight, Criterion, Growth, Kind, MaxFeatures, Missing, Schedule, Scope, Solver,
+    BoostLoss, BootstrapKind, Calibrate, ClassWeight, Criterion, Growth, Kind, MaxFeatures, Missing, Schedule, Scope,
+    Solver,
 };
 use crate::data::convert::Format;
 use clap::builder::RangedU64ValueParser;
@@ -278,6 +279,13 @@ pub struct SettingFlags {
     /// Key of every random draw. Default 0; never the clock.
     #[arg(long, value_name = "N", value_parser = whole())]
     pub seed: Option<u64>,
+    /// Make probabilities of a classifier's scores that come true: platt (a logistic curve; for few rows) or isotonic (any rising map; for
+    /// a thousand rows and more). svm gets probabilities that way. Default: as the model says.
+    #[arg(long, value_name = "MAP", value_parser = word::<Calibrate>)]
+    pub calibrate: Option<Calibrate>,
+    /// Models trained beside it for --calibrate, each without one fold of the rows, chosen by a hash of the row number. Default 5.
+    #[arg(long, value_name = "K", value_parser = whole())]
+    pub calibrate_folds: Option<u64>,
 }
 
 /// Settings of `boost` alone.

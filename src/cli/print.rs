@@ -10,8 +10,8 @@ use crate::data::hdf5::repack::RepackReport;
 use crate::doctor::{Diagnosis, list_cores};
 use crate::error::{Error, Result};
 use crate::metric::Metrics;
-use crate::model::Scores;
 use crate::model::forest::ForestTree;
+use crate::model::{CalibrationMap, Scores};
 use crate::predict::PredictReport;
 use crate::report::{number, print_line};
 use crate::store::ModelFile;
@@ -170,7 +170,11 @@ impl Printer {
                 let classes = model.target.names();
                 lines.push(format!("  classes ({}): {}", classes.len(), shortened(&classes)));
             }
-            if let Scores::Boosted(boosted) = &model.scores {
+            if let Scores::Calibrated(of) = &model.scores {
+                lines.push(format!("  calibrated: {}", maps_text(&of.maps)));
+            }
+            let scores = model.scores.uncalibrated();
+            if let Scores::Boosted(boosted) = scores {
                 lines.push(format!(
                     "  {} of {}",
                     count(boosted.trees.len(), "tree"),
@@ -184,7 +188,7 @@ impl Printer {
                 let rows = all.map(|of| (of.gain, of.splits, format!("{:>7}  {}", of.splits, of.cover)));
                 lines.extend(importance_table(head, rows.collect(), &features));
             }
-            if let Scores::Forest(forest) = &model.scores {
+            if let Scores::Forest(forest) = scores {
                 let depth = forest.trees.iter().map(ForestTree::depth).max().unwrap_or(0);
                 let (trees, nodes) = (count(forest.trees.len(), "tree"), count(forest.n_nodes(), "node"));
                 lines.push(format!("  {trees} of {nodes}, the deepest of {}", count(depth, "level")));
@@ -202,10 +206,10 @@ impl Printer {
             "continued": model.continued.as_ref().map(|from| json!({"rounds": from.rounds, "digest": from.digest})),
             "input_digest": model.input_digest, "digest": file.digest, "version": file.program_version,
             "history": file.history.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
-            "importance": match &model.scores {
+            "importance": match model.scores.uncalibrated() {
                 Scores::Boosted(boosted) => json!(boosted.importance()),
                 Scores::Forest(forest) => json!(forest.importance),
-                Scores::Linear(_) => Value::Null,
+                Scores::Linear(_) | Scores::Calibrated(_) => Value::Null,
             }})
         };
         self.say(text, value);
@@ -213,7 +217,7 @@ impl Printer {
 
     /// A tree of a boosted model. Errors: there is no such tree.
     pub fn tree(&self, model: &Model, number: usize) -> Result<()> {
-        let Scores::Boosted(boosted) = &model.scores else {
+        let Scores::Boosted(boosted) = model.scores.uncalibrated() else {
             return Err(Error::usage(format!("--tree: a '{}' model has none", model.config.kind.name())));
         };
         let Some(tree) = boosted.trees.get(number) else {
@@ -471,6 +475,21 @@ fn seconds(s: f64) -> String {
         s if s < 1e-3 => format!("{:.1} µs", s * 1e6),
         s if s < 1.0 => format!("{:.2} ms", s * 1e3),
         s => format!("{s:.2} s"),
+    }
+}
+
+/// The maps of a calibrated model, of which one for each class may be too many to say.
+fn maps_text(maps: &[CalibrationMap]) -> String {
+    match maps {
+        [CalibrationMap::Platt { a, b }] => format!("probability = 1/(1 + exp(-({a:.6}·score + {b:.6})))"),
+        [CalibrationMap::Isotonic { x, .. }] => format!("isotonic, {}", count(x.len(), "point")),
+        maps => {
+            let points = |map: &CalibrationMap| if let CalibrationMap::Isotonic { x, .. } = map { x.len() } else { 0 };
+            match maps.iter().map(points).sum::<usize>() {
+                0 => "platt, each class against the rest".to_string(),
+                points => format!("isotonic, each class against the rest, {}", count(points, "point")),
+            }
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 //! Never: ranks, files, solvers: a model does not train itself.
 
 pub mod ahead;
+pub mod calibrated;
 pub mod features;
 pub mod forest;
 pub mod kernels;
@@ -15,6 +16,7 @@ pub mod preprocess;
 pub mod shap;
 pub mod tree;
 
+pub use calibrated::{Calibrated, CalibrationMap};
 pub use features::{Features, Row};
 pub use forest::Forest;
 pub use linear::LinearModel;
@@ -34,6 +36,8 @@ pub enum Scores {
     Boosted(Boosted),
     /// Likewise; its scores are predictions.
     Forest(Forest),
+    /// Of a classifier, made probabilities, which are predictions.
+    Calibrated(Box<Calibrated>),
 }
 
 impl Scores {
@@ -43,6 +47,7 @@ impl Scores {
             Scores::Linear(linear) => linear.n_scores,
             Scores::Boosted(boosted) => boosted.n_scores(),
             Scores::Forest(forest) => forest.n_scores,
+            Scores::Calibrated(of) => of.model.scores.n_scores(),
         }
     }
 
@@ -50,7 +55,7 @@ impl Scores {
     pub fn are_predictions(&self) -> bool {
         match self {
             Scores::Linear(_) | Scores::Boosted(_) => false,
-            Scores::Forest(_) => true,
+            Scores::Forest(_) | Scores::Calibrated(_) => true,
         }
     }
 
@@ -60,6 +65,7 @@ impl Scores {
             Scores::Linear(linear) => linear.n_features,
             Scores::Boosted(boosted) => boosted.n_features,
             Scores::Forest(forest) => forest.n_features,
+            Scores::Calibrated(of) => of.model.scores.n_features(),
         }
     }
 
@@ -69,6 +75,7 @@ impl Scores {
             Scores::Linear(_) => 0,
             Scores::Boosted(boosted) => boosted.trees.len(),
             Scores::Forest(forest) => forest.trees.len(),
+            Scores::Calibrated(of) => of.model.scores.n_trees(),
         }
     }
 
@@ -77,6 +84,15 @@ impl Scores {
         match self {
             Scores::Linear(linear) => Some(linear),
             Scores::Boosted(_) | Scores::Forest(_) => None,
+            Scores::Calibrated(of) => of.model.scores.linear(),
+        }
+    }
+
+    /// What was calibrated; else itself.
+    pub fn uncalibrated(&self) -> &Scores {
+        match self {
+            Scores::Calibrated(of) => of.model.scores.uncalibrated(),
+            _ => self,
         }
     }
 }

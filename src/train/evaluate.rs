@@ -27,7 +27,7 @@ pub(super) struct Opened<'m> {
     pub(super) blocks: Vec<Range<u64>>,
     /// Of the table and of its target, for messages.
     pub(super) name: String,
-    target_path: String,
+    pub(super) target_path: String,
 }
 
 /// What is known of some rows.
@@ -54,11 +54,12 @@ impl<'m> Opened<'m> {
         let rows = rows.unwrap_or(0..source.schema().n_rows);
         Ok(Opened { source, scorer, rows, blocks, name, target_path })
     }
+}
 
-    /// Targets and weights of some rows. Not collective. Errors: labels that were not there in training.
-    pub(super) fn known(&self, model: &Model, block: &Block) -> Result<Known> {
-        let y = code_targets(&model.target, &block.target, block.first_row);
-        let y = y.in_dataset(&self.target_path).in_file(&self.name)?;
+impl Known {
+    /// Of the rows of a block. Not collective. Errors: labels that were not there in training.
+    pub(super) fn of(model: &Model, block: &Block) -> Result<Known> {
+        let y = code_targets(&model.target, &block.target, block.first_row)?;
         Ok(Known { y, weight: block.weight.clone().unwrap_or_else(|| vec![1.0; block.n_rows]) })
     }
 }
@@ -77,16 +78,9 @@ pub fn evaluate(comm: &Communicator, model: &Model, inputs: &Inputs, rows: Optio
         _ => Ok(()),
     };
     comm.agree(decoded)?;
-    let mut weight = Vec::new();
     let mut pass = |show: &mut Show<'_>| {
         for_each_batch(&mut source, &blocks, limit, ROW_VALUES + model.scores.n_scores() as u64, |batch| {
-            let y = code_targets(&model.target, &batch.target, batch.first_row);
-            let y = y.in_dataset(&target_path).in_file(&name)?;
-            weight.clear();
-            match &batch.weight {
-                Some(weights) => weight.extend_from_slice(weights),
-                None => weight.resize(batch.n_rows, 1.0),
-            }
+            let Known { y, weight } = Known::of(model, batch).in_dataset(&target_path).in_file(&name)?;
             let scores = scorer.scores(batch).in_file(&name)?;
             show(ScoredRows { y: &y, weight: &weight, scores: &scores });
             Ok(())
@@ -114,7 +108,7 @@ impl TrainReport {
 }
 
 /// Class numbers (or values) of stored targets.
-pub(super) fn code_targets(coding: &TargetCoding, targets: &Targets, first_row: u64) -> Result<Vec<f64>> {
+fn code_targets(coding: &TargetCoding, targets: &Targets, first_row: u64) -> Result<Vec<f64>> {
     let unseen = |row: usize, label: &str| {
         let names = coding.names();
         let shown = names.iter().take(10).cloned().collect::<Vec<_>>().join(", ");

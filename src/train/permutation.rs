@@ -108,7 +108,8 @@ fn add_blocks(
     let (mut block, mut other) = (Block::empty(), Block::empty());
     for rows in opened.blocks.clone() {
         opened.source.read(rows.clone(), &mut block)?;
-        let Known { y, weight } = opened.known(model, &block)?;
+        let known = Known::of(model, &block).in_dataset(&opened.target_path);
+        let Known { y, weight } = known.in_file(&opened.name)?;
         weight.iter().for_each(|w| sums[0].add(*w));
         sums[1].merge(&summed_loss(link, &y, &weight, &opened.scorer.scores(&block).in_file(&opened.name)?));
         for repeat in 0..repeats {

@@ -13,7 +13,7 @@ use crate::error::{Error, InContext, Result};
 use crate::functions::check_denormals;
 use crate::metric::classification::most_probable;
 use crate::model::preprocess::standardised;
-use crate::model::{Features, Forest, LinearModel, Lockstep, Scores};
+use crate::model::{Calibrated, Features, Forest, LinearModel, Lockstep, Scores};
 use crate::objective::Objective;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -107,6 +107,8 @@ enum By<'m> {
     Linear(&'m LinearModel),
     Trees(Lockstep<'m>),
     Forest(&'m Forest),
+    /// Of what is calibrated, and by what.
+    Calibrated(Box<Scorer<'m>>, &'m Calibrated),
 }
 
 impl<'m> Scorer<'m> {
@@ -117,12 +119,17 @@ impl<'m> Scorer<'m> {
             Scores::Linear(linear) => By::Linear(linear),
             Scores::Boosted(boosted) => By::Trees(Lockstep::new(boosted)),
             Scores::Forest(forest) => By::Forest(forest),
+            Scores::Calibrated(of) => By::Calibrated(Box::new(Scorer::new(&of.model, source, table)?), of),
         };
         Ok(Scorer { model, by, out_of_bag: None })
     }
 
     /// Of the table that a forest was trained on: each row by the trees that did not draw it. Not collective; all ranks alike.
     pub fn out_of_bag(model: &'m Model, source: &dyn DataSource, table: &str) -> Result<Scorer<'m>> {
+        if let Scores::Calibrated(of) = &model.scores {
+            let by = By::Calibrated(Box::new(Scorer::out_of_bag(&of.model, source, table)?), of);
+            return Ok(Scorer { model, by, out_of_bag: None });
+        }
         let wrong = |text: String| Err(Error::usage(text)).for_flag("--oob");
         let (Scores::Forest(forest), Some(settings)) = (&model.scores, &model.config.forest) else {
             return wrong(format!("a '{}' model draws no rows for trees; it is for forests", model.config.kind.name()));
@@ -143,6 +150,12 @@ impl<'m> Scorer<'m> {
 
     /// (rows, n_scores), offset included. Not collective; rayon over rows, each on its own.
     pub fn scores(&self, block: &Block) -> Result<Vec<f64>> {
+        if let By::Calibrated(scorer, of) = &self.by {
+            let mut scores = scorer.scores(block)?;
+            let rows = scores.par_chunks_exact_mut(self.model.scores.n_scores()).with_min_len(TASK_ROWS);
+            rows.for_each(|scores| of.to_probabilities(scores));
+            return Ok(scores);
+        }
         let (preprocess, of_features) = (&self.model.preprocess, &self.model.scores);
         let (d, k) = (of_features.n_features(), of_features.n_scores());
         let mut scores = vec![0.0; block.n_rows * k];
@@ -170,6 +183,7 @@ impl<'m> Scorer<'m> {
                         }
                     }
                 }
+                By::Calibrated(..) => return Err(Error::internal("calibrated scores are those of another model")),
                 By::Linear(linear) if keeps_zeros => {
                     let mut rows = SparseRows::default();
                     preprocess.standardise_sparse(block, first..first + n_rows, &mut rows)?;
@@ -218,6 +232,7 @@ impl Scorer<'_> {
                 match of_features {
                     Scores::Boosted(boosted) => boosted.contributions(row, of_row),
                     Scores::Forest(_) => return Err(Error::internal("contributions of a forest")),
+                    Scores::Calibrated(_) => return Err(Error::internal("contributions to probabilities")),
                     Scores::Linear(linear) => {
                         for (of_score, params) in of_row.chunks_exact_mut(d + 1).zip(linear.params.chunks_exact(d + 1))
                         {
@@ -242,6 +257,9 @@ impl Scorer<'_> {
 
     /// The leaf of each row in each tree, (rows, trees); nothing of a linear model. Not collective; rayon over rows.
     pub fn leaves(&self, block: &Block) -> Result<Vec<u32>> {
+        if let By::Calibrated(scorer, _) = &self.by {
+            return scorer.leaves(block);
+        }
         let n_trees = self.model.scores.n_trees();
         let mut all = vec![0; block.n_rows * n_trees];
         let of_task = |(task, all): (usize, &mut [u32])| -> Result<()> {
@@ -250,7 +268,7 @@ impl Scorer<'_> {
             match &self.by {
                 By::Trees(trees) => trees.leaves(&rows, all),
                 By::Forest(forest) => forest.leaves(&rows, all),
-                By::Linear(_) => {}
+                By::Linear(_) | By::Calibrated(..) => {}
             }
             Ok(())
         };
@@ -345,7 +363,7 @@ pub fn rows_of_rank(comm: &Communicator, source: &Hdf5Source, rows: Option<Range
 /// * `limit`: bytes that the rank may take.
 /// * `made`: values of eight bytes that are made of a row.
 pub fn for_each_batch(
-    source: &mut Hdf5Source,
+    source: &mut dyn DataSource,
     blocks: &[Range<u64>],
     limit: Option<u64>,
     made: u64,
