@@ -135,6 +135,13 @@ fn check_details(model: &Model, config: &PredictConfig) -> Result<()> {
                 "{flag}: '{name}' is a model of several; ask for those of a member trained by itself"
             )))
         }
+        Scores::Calibrated(_) if config.contributions => Err(Error::usage(
+            "--contributions: they add up to a score, and a calibrated model predicts probabilities; train it without --calibrate",
+        )),
+        Scores::Calibrated(of) => check_details(&of.model, config),
+        Scores::Linear(_) if config.leaves => {
+            Err(Error::usage(format!("--leaves: a '{}' model has no trees", model.config.kind.name())))
+        }
         Scores::Forest(_) if config.contributions => Err(Error::usage(
             "--contributions: they are worked out for boosted trees and linear models, not for a forest",
         )),

@@ -4,6 +4,8 @@
 
 #[path = "cli/boost.rs"]
 mod boost;
+#[path = "cli/calibrate.rs"]
+mod calibrate;
 #[path = "cli/forest.rs"]
 mod forest;
 mod launch;

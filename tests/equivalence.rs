@@ -9,8 +9,8 @@ use consort::data::memory::MemorySource;
 use consort::data::names::TableNames;
 use consort::data::synthetic::{self, Storage};
 use consort::data::{TargetKind, Targets, Values};
-use consort::model::{Scores, Tree};
-use consort::train::{ClassWeight, Inputs, Kind, Model, Reading, Silent, Solver, Sync, TrainConfig, train};
+use consort::model::{CalibrationMap, Scores, Tree};
+use consort::train::{Calibrate, ClassWeight, Inputs, Kind, Model, Reading, Silent, Solver, Sync, TrainConfig, train};
 use std::path::{Path, PathBuf};
 
 fn run(size: usize, threads: usize, inputs: &Inputs, config: &TrainConfig) -> Model {
@@ -24,7 +24,11 @@ fn run(size: usize, threads: usize, inputs: &Inputs, config: &TrainConfig) -> Mo
 
 /// Bits of coefficients, or of what is in the trees.
 fn params(model: &Model) -> Vec<u64> {
-    match &model.scores {
+    params_of(&model.scores)
+}
+
+fn params_of(scores: &Scores) -> Vec<u64> {
+    match scores {
         Scores::Linear(linear) => linear.params.iter().map(|p| p.to_bits()).collect(),
         Scores::Boosted(boosted) => {
             let of_tree = |tree: &Tree| {
@@ -44,6 +48,13 @@ fn params(model: &Model) -> Vec<u64> {
             let weights = ensemble.members.iter().map(|member| member.weight.to_bits());
             weights.chain(ensemble.members.iter().flat_map(|member| params(&member.model))).collect()
         }
+        Scores::Calibrated(of) => {
+            let of_map = |map: &CalibrationMap| match map {
+                CalibrationMap::Platt { a, b } => vec![a.to_bits(), b.to_bits()],
+                CalibrationMap::Isotonic { x, y } => x.iter().chain(y).map(|x| x.to_bits()).collect(),
+            };
+            params_of(&of.model.scores).into_iter().chain(of.maps.iter().flat_map(of_map)).collect()
+        }
     }
 }
 
@@ -58,11 +69,12 @@ fn same_bits(a: &Model, b: &Model) -> bool {
 /// All shapes of job and storage for one table and one config.
 fn check(name: &str, tables: &[Inputs], config: &TrainConfig) {
     let alone = run(1, 1, &tables[0], config);
-    let has_learned = match &alone.scores {
+    let has_learned = match alone.scores.uncalibrated() {
         Scores::Linear(linear) => linear.params.iter().any(|p| *p != 0.0),
         Scores::Boosted(boosted) => boosted.trees.iter().any(|tree| tree.n_leaves() > 1),
         Scores::Forest(forest) => forest.trees.iter().any(|tree| tree.n_leaves() > 1),
         Scores::Ensemble(ensemble) => !ensemble.members.is_empty(),
+        Scores::Calibrated(_) => false,
     };
     assert!(has_learned, "{name}: nothing was learned");
     for (shape, inputs) in tables.iter().enumerate() {
@@ -196,6 +208,16 @@ fn boosted_trees_have_the_same_bits_in_every_shape() {
         ..boost(&|boost| (boost.early_stop, boost.categorical) = (2, vec!["X[1]".into()]))
     };
     check("early stop", &mixture[..1], &stopping);
+}
+
+#[test]
+fn calibrated_classifiers_have_the_same_bits_in_every_shape() {
+    let folder = tempfile::tempdir().unwrap();
+    let tables = tables(folder.path(), "calibrated", &synthetic::mixture(701, 5, 3, 8).unwrap());
+    let config = TrainConfig { max_iterations: 10, calibrate_folds: Some(2), ..TrainConfig::default() };
+    for (kind, calibrate) in [(Kind::Svm, Calibrate::Platt), (Kind::Logistic, Calibrate::Isotonic)] {
+        check("calibrated", &tables[..2], &TrainConfig { kind, calibrate: Some(calibrate), ..config.clone() });
+    }
 }
 
 #[test]

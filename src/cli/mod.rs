@@ -6,6 +6,7 @@
 //! Never: arithmetic, training, HDF5.
 
 mod flags;
+mod measured;
 mod members;
 mod print;
 mod resolve;
@@ -20,6 +21,7 @@ use crate::error::{Error, ErrorKind, InContext, Result};
 use crate::predict::load_model;
 use crate::report::{Reporter, print_line, with_progress};
 use crate::train::evaluate::evaluate;
+use crate::train::permutation::permutation;
 use crate::train::{Inputs, Reading};
 use crate::{blas, convert, doctor, predict, store, train, verify};
 use clap::Parser;
@@ -85,7 +87,8 @@ enum Job<'a> {
     Print(String),
     Train(Box<TrainJob>),
     Predict(PathBuf, predict::PredictConfig),
-    Evaluate(PathBuf, Inputs, Option<std::ops::Range<u64>>),
+    /// The model, the table, which rows, and how often to permute each column by which seed.
+    Evaluate(PathBuf, Inputs, Option<std::ops::Range<u64>>, (u64, u64)),
     Inspect(&'a InspectFlags),
     /// The model, and the files if they are not those named in it.
     Verify(PathBuf, Vec<PathBuf>, Reading, &'a VerifyFlags),
@@ -111,7 +114,7 @@ fn checked(command: &Command) -> Result<Job<'_>> {
         }
         Command::Evaluate(flags) => {
             let (model, inputs) = resolve::evaluate(flags)?;
-            Job::Evaluate(model, inputs, flags.rows.clone())
+            Job::Evaluate(model, inputs, flags.rows.clone(), (flags.permutation, flags.seed))
         }
         Command::Inspect(flags) => Job::Inspect(flags),
         Command::Verify(flags) => {
@@ -151,7 +154,7 @@ impl Job<'_> {
         match self {
             Job::Train(job) => vec![&mut job.inputs.paths, &mut job.valid],
             Job::Predict(_, config) => vec![&mut config.inputs.paths],
-            Job::Evaluate(_, inputs, _) => vec![&mut inputs.paths],
+            Job::Evaluate(_, inputs, ..) => vec![&mut inputs.paths],
             Job::Verify(_, files, ..) => vec![files],
             Job::Print(_) | Job::Inspect(_) | Job::Doctor => Vec::new(),
             Job::Convert(..) | Job::Repack(..) | Job::Export(_) | Job::Import(_) => Vec::new(),
@@ -215,10 +218,13 @@ fn carry_out(comm: &Communicator, job: &Job<'_>, json: bool) -> Result<i32> {
         }),
         Job::Train(job) => run_train(comm, job, &printer),
         Job::Predict(model, config) => run_predict(comm, model, config, &printer),
-        Job::Evaluate(model, inputs, rows) => {
+        Job::Evaluate(model, inputs, rows, (repeats, seed)) => {
             let model = load_model(comm, model)?;
             let inputs = Inputs { names: resolve::names_for(&model, &inputs.names), ..inputs.clone() };
             printer.evaluation(&model, &evaluate(comm, &model, &inputs, rows.clone())?);
+            if *repeats > 0 {
+                printer.permutation(&permutation(comm, &model, &inputs, rows.clone(), *repeats, *seed)?);
+            }
             Ok(0)
         }
         Job::Inspect(flags) => on_root(comm, || {

@@ -10,21 +10,17 @@ use crate::data::hdf5::repack::RepackReport;
 use crate::doctor::{Diagnosis, list_cores};
 use crate::error::{Error, Result};
 use crate::metric::Metrics;
-use crate::model::Scores;
 use crate::model::forest::ForestTree;
+use crate::model::{CalibrationMap, Scores};
 use crate::predict::PredictReport;
 use crate::report::{number, print_line};
 use crate::store::ModelFile;
-use crate::train::measure::Evaluation;
 use crate::train::{Model, TrainReport};
 use crate::verify::{Shape, Verification};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 
 mod members;
-
-/// Larger confusion matrices are printed as JSON only.
-const MOST_SHOWN_CLASSES: usize = 20;
 
 /// Speaks on the root, in one of two languages.
 #[derive(Clone, Copy, Debug)]
@@ -57,7 +53,7 @@ fn costs_text(report: &TrainReport, costs: &TrainCosts, pass: &str) -> String {
 }
 
 impl Printer {
-    fn say(&self, text: impl FnOnce() -> String, value: impl FnOnce() -> Value) {
+    pub(super) fn say(&self, text: impl FnOnce() -> String, value: impl FnOnce() -> Value) {
         match (self.speaks, self.json) {
             (false, _) => {}
             (true, true) => print_line(&value().to_string()),
@@ -185,31 +181,6 @@ impl Printer {
         );
     }
 
-    pub fn evaluation(&self, model: &Model, measured: &Evaluation) {
-        let classes = model.target.names();
-        let text = || {
-            let mut text = format!("{} | {}", count(measured.rows, "row"), measured.metrics);
-            if !measured.confusion.is_empty() && classes.len() <= MOST_SHOWN_CLASSES {
-                text.push_str("\nrows of each true class (down) by predicted class (across):\n");
-                text.push_str(&confusion_table(&classes, &measured.confusion));
-            }
-            text
-        };
-        let value = || {
-            let mut value = event(
-                "metrics",
-                [("rows", json!(measured.rows)), ("weight", json!(measured.weight))],
-                &measured.metrics,
-            );
-            if let (Value::Object(fields), false) = (&mut value, measured.confusion.is_empty()) {
-                fields.insert("classes".to_string(), json!(classes));
-                fields.insert("confusion".to_string(), json!(measured.confusion));
-            }
-            value
-        };
-        self.say(text, value);
-    }
-
     pub fn model(&self, path: &Path, file: &ModelFile, model: &Model) {
         let text = || {
             let features = model.preprocess.feature_names();
@@ -222,7 +193,11 @@ impl Printer {
                 let classes = model.target.names();
                 lines.push(format!("  classes ({}): {}", classes.len(), shortened(&classes)));
             }
-            if let Scores::Boosted(boosted) = &model.scores {
+            if let Scores::Calibrated(of) = &model.scores {
+                lines.push(format!("  calibrated: {}", maps_text(&of.maps)));
+            }
+            let scores = model.scores.uncalibrated();
+            if let Scores::Boosted(boosted) = scores {
                 lines.push(format!(
                     "  {} of {}",
                     count(boosted.trees.len(), "tree"),
@@ -236,7 +211,7 @@ impl Printer {
                 let rows = all.map(|of| (of.gain, of.splits, format!("{:>7}  {}", of.splits, of.cover)));
                 lines.extend(importance_table(head, rows.collect(), &features));
             }
-            if let Scores::Forest(forest) = &model.scores {
+            if let Scores::Forest(forest) = scores {
                 let depth = forest.trees.iter().map(ForestTree::depth).max().unwrap_or(0);
                 let (trees, nodes) = (count(forest.trees.len(), "tree"), count(forest.n_nodes(), "node"));
                 lines.push(format!("  {trees} of {nodes}, the deepest of {}", count(depth, "level")));
@@ -257,10 +232,10 @@ impl Printer {
             "continued": model.continued.as_ref().map(|from| json!({"rounds": from.rounds, "digest": from.digest})),
             "input_digest": model.input_digest, "digest": file.digest, "version": file.program_version,
             "history": file.history.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
-            "importance": match &model.scores {
+            "importance": match model.scores.uncalibrated() {
                 Scores::Boosted(boosted) => json!(boosted.importance()),
                 Scores::Forest(forest) => json!(forest.importance),
-                Scores::Linear(_) | Scores::Ensemble(_) => Value::Null,
+                Scores::Linear(_) | Scores::Ensemble(_) | Scores::Calibrated(_) => Value::Null,
             },
             "members": if let Scores::Ensemble(ensemble) = &model.scores { Some(members::kept_json(ensemble)) } else { None }})
         };
@@ -269,7 +244,7 @@ impl Printer {
 
     /// A tree of a boosted model. Errors: there is no such tree.
     pub fn tree(&self, model: &Model, number: usize) -> Result<()> {
-        let Scores::Boosted(boosted) = &model.scores else {
+        let Scores::Boosted(boosted) = model.scores.uncalibrated() else {
             return Err(Error::usage(format!("--tree: a '{}' model has none", model.config.kind.name())));
         };
         let Some(tree) = boosted.trees.get(number) else {
@@ -479,7 +454,7 @@ impl Printer {
     }
 }
 
-fn event<const N: usize>(name: &str, first: [(&str, Value); N], metrics: &Metrics) -> Value {
+pub(super) fn event<const N: usize>(name: &str, first: [(&str, Value); N], metrics: &Metrics) -> Value {
     let mut fields = Map::new();
     fields.insert("event".to_string(), json!(name));
     fields.extend(first.map(|(name, value)| (name.to_string(), value)));
@@ -530,17 +505,19 @@ fn seconds(s: f64) -> String {
     }
 }
 
-fn confusion_table(classes: &[String], confusion: &[Vec<u64>]) -> String {
-    let cells = confusion.iter().flatten().map(|n| n.to_string().len());
-    let names = classes.iter().map(|class| class.chars().count());
-    let width = cells.chain(names).max().unwrap_or(1);
-    let head: Vec<String> = classes.iter().map(|class| format!("{class:>width$}")).collect();
-    let mut lines = vec![format!("{:width$}  {}", "", head.join("  "))];
-    for (class, row) in classes.iter().zip(confusion) {
-        let row: Vec<String> = row.iter().map(|n| format!("{n:>width$}")).collect();
-        lines.push(format!("{class:>width$}  {}", row.join("  ")));
+/// The maps of a calibrated model, of which one for each class may be too many to say.
+fn maps_text(maps: &[CalibrationMap]) -> String {
+    match maps {
+        [CalibrationMap::Platt { a, b }] => format!("probability = 1/(1 + exp(-({a:.6}·score + {b:.6})))"),
+        [CalibrationMap::Isotonic { x, .. }] => format!("isotonic, {}", count(x.len(), "point")),
+        maps => {
+            let points = |map: &CalibrationMap| if let CalibrationMap::Isotonic { x, .. } = map { x.len() } else { 0 };
+            match maps.iter().map(points).sum::<usize>() {
+                0 => "platt, each class against the rest".to_string(),
+                points => format!("isotonic, each class against the rest, {}", count(points, "point")),
+            }
+        }
     }
-    lines.join("\n")
 }
 
 /// Features shown by importance, at most.
@@ -598,11 +575,5 @@ mod tests {
         assert_eq!((count(1, "rank"), count(0, "rank")), ("1 rank".into(), "0 ranks".into()));
         assert_eq!([0, 4096, 31 << 20, 3 << 29].map(size_text), ["0 B", "4.0K", "31M", "1.5G"]);
         assert_eq!([5e-7, 2.2e-4, 0.0399, 2.0].map(seconds), ["0.5 µs", "220.0 µs", "39.90 ms", "2.00 s"]);
-    }
-
-    #[test]
-    fn a_confusion_matrix_is_aligned() {
-        let table = confusion_table(&["e".into(), "muon".into()], &[vec![1, 20000], vec![3, 4]]);
-        assert_eq!(table, "           e   muon\n    e      1  20000\n muon      3      4");
     }
 }

@@ -92,6 +92,13 @@ pub fn going_on(job: &TrainJob, from: &Continued, model: &Model) -> Result<Train
     let (Kind::Boost, Some(boost)) = (model.config.kind, model.config.boost.clone()) else {
         return Err(Error::usage(format!("is a '{name}' model; --continue goes on from boosted trees")));
     };
+    let typed = &from.typed.settings;
+    if model.config.calibrate.is_some() || typed.calibrate.is_some() || typed.calibrate_folds.is_some() {
+        return Err(Error::usage(
+            "--continue goes on from trees as they were trained, and calibrated ones were trained once for each fold beside that: \
+             train all rounds at once with --calibrate",
+        ));
+    }
     let boost = Some(BoostConfig { rounds: BoostConfig::default().rounds, ..boost });
     let config = settings(TrainConfig { folds: 0, boost, ..model.config.clone() }, &from.typed)?;
     check_valid(&job.valid, &config)?;
@@ -115,6 +122,8 @@ pub(super) fn settings(mut config: TrainConfig, typed: &ModelFlags) -> Result<Tr
         ($($field:ident)*) => { $(if let Some(value) = flags.$field { config.$field = value; })* };
     }
     take!(solver l1 l2 tolerance max_iterations schedule global_batch momentum missing class_weight folds valid_fraction seed);
+    config.calibrate = flags.calibrate;
+    config.calibrate_folds = flags.calibrate_folds;
     config.epochs = flags.epochs;
     config.learning_rate = flags.learning_rate;
     config.lanes = flags.lanes;

@@ -6,11 +6,13 @@
 //! Never: files, ranks, threads, paths: they may not change the answer.
 
 mod boost;
+mod calibrate;
 mod ensemble;
 mod forest;
 
 pub use crate::optim::Schedule;
 pub use boost::{BoostConfig, BoostLoss, Growth};
+pub use calibrate::Calibrate;
 pub use ensemble::{EnsembleConfig, MemberConfig, VoteWeights, Voting};
 pub use forest::{BootstrapKind, Criterion, ForestConfig, MaxFeatures, Scope};
 
@@ -127,6 +129,12 @@ pub struct TrainConfig {
     /// Share of the rows, chosen by a hash of the row number, that is measured instead of trained on. Default 0.
     pub valid_fraction: f64,
     pub seed: u64,
+    /// What makes probabilities of a classifier's scores; None: itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calibrate: Option<Calibrate>,
+    /// Models that are trained beside it for that, each without one fold of the rows. None: 5.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calibrate_folds: Option<u64>,
     /// Of `boost`; None for the others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub boost: Option<BoostConfig>,
@@ -163,6 +171,8 @@ impl Default for TrainConfig {
             folds: 0,
             valid_fraction: 0.0,
             seed: 0,
+            calibrate: None,
+            calibrate_folds: None,
             boost: None,
             forest: None,
             ensemble: None,
@@ -290,6 +300,7 @@ impl TrainConfig {
                 config.kind.name()
             )));
         }
+        config.settle_calibration()?;
         if config.solver.is_mini_batch() {
             config.check_batch()?;
         }
@@ -338,6 +349,12 @@ impl TrainConfig {
     /// The kind of the linear family with the same targets, predictions and metrics: itself, but for trees. Of an ensemble, as far as
     /// its settings say: see [`Model::responds_as`](crate::model::Model::responds_as).
     pub fn responds_as(&self) -> Kind {
+        let kind = self.of_scores();
+        // What is calibrated has probabilities.
+        if self.calibrate.is_some() && kind == Kind::Svm { Kind::Logistic } else { kind }
+    }
+
+    fn of_scores(&self) -> Kind {
         if let Some(forest) = &self.forest {
             return if forest.criterion == Criterion::Squared { Kind::Linear } else { Kind::Logistic };
         }
@@ -415,6 +432,31 @@ impl TrainConfig {
             Sync::Every(0) => Err(Error::usage("--sync-every 0: at least 1 step is needed")),
             _ => Ok(()),
         }
+    }
+
+    fn settle_calibration(&mut self) -> Result<()> {
+        let name = self.kind.name();
+        match (self.calibrate, self.calibrate_folds) {
+            (None, None) => return Ok(()),
+            (None, Some(_)) => {
+                return Err(Error::usage("--calibrate-folds is for --calibrate platt or isotonic; give one of them"));
+            }
+            (Some(_), Some(folds)) if !(2..=1000).contains(&folds) => {
+                return Err(Error::usage(format!("--calibrate-folds {folds} is not from 2 to 1000")));
+            }
+            (Some(_), _) if !self.responds_as().is_classifier() => {
+                return Err(Error::usage(format!(
+                    "--calibrate makes probabilities of classes, but '{name}' predicts numbers; leave it out"
+                )));
+            }
+            (Some(_), _) if self.folds > 0 => {
+                return Err(Error::usage(
+                    "--folds would train every calibrated model again; measure it by --valid-fraction or --valid",
+                ));
+            }
+            (Some(_), folds) => self.calibrate_folds = Some(folds.unwrap_or(Calibrate::FOLDS)),
+        }
+        Ok(())
     }
 
     fn settle_solver(&self) -> Result<Solver> {

@@ -11,6 +11,7 @@
 //! Ranking ([`auc`]) needs the rows of others; it exchanges [`ScoreRuns`](auc::ScoreRuns) and counts pairs.
 
 pub mod auc;
+pub mod calibration;
 pub mod classification;
 pub mod regression;
 
@@ -18,7 +19,7 @@ use std::fmt;
 
 /// Named numbers for people, in the order they were pushed: printed as text, or as the fields of one JSON object.
 ///
-/// The names are those of the README: `accuracy`, `balanced_accuracy`, `log_loss`, `auc`, `rmse`, `mae`, `r2`,
+/// The names are those of the README: `accuracy`, `balanced_accuracy`, `log_loss`, `brier`, `ece`, `auc`, `rmse`, `mae`, `r2`,
 /// `poisson_deviance`. A metric that does not exist for these rows (one class only, no rows) is NaN: `-` in text, `null` in JSON.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Metrics {

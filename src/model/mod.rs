@@ -6,6 +6,7 @@
 //! Never: ranks, files, solvers: a model does not train itself.
 
 pub mod ahead;
+pub mod calibrated;
 pub mod ensemble;
 pub mod features;
 pub mod forest;
@@ -16,6 +17,7 @@ pub mod preprocess;
 pub mod shap;
 pub mod tree;
 
+pub use calibrated::{Calibrated, CalibrationMap};
 pub use ensemble::{Combine, Ensemble, Member};
 pub use features::{Features, Row};
 pub use forest::Forest;
@@ -38,6 +40,8 @@ pub enum Scores {
     Forest(Forest),
     /// Of what other models predict.
     Ensemble(Box<Ensemble>),
+    /// Of a classifier, made probabilities, which are predictions.
+    Calibrated(Box<Calibrated>),
 }
 
 impl Scores {
@@ -48,6 +52,7 @@ impl Scores {
             Scores::Boosted(boosted) => boosted.n_scores(),
             Scores::Forest(forest) => forest.n_scores,
             Scores::Ensemble(ensemble) => ensemble.n_scores,
+            Scores::Calibrated(of) => of.model.scores.n_scores(),
         }
     }
 
@@ -55,8 +60,7 @@ impl Scores {
     pub fn are_predictions(&self) -> bool {
         match self {
             Scores::Linear(_) | Scores::Boosted(_) => false,
-            Scores::Forest(_) => true,
-            Scores::Ensemble(_) => true,
+            Scores::Forest(_) | Scores::Ensemble(_) | Scores::Calibrated(_) => true,
         }
     }
 
@@ -67,6 +71,7 @@ impl Scores {
             Scores::Boosted(boosted) => boosted.n_features,
             Scores::Forest(forest) => forest.n_features,
             Scores::Ensemble(ensemble) => ensemble.n_features,
+            Scores::Calibrated(of) => of.model.scores.n_features(),
         }
     }
 
@@ -76,6 +81,7 @@ impl Scores {
             Scores::Linear(_) | Scores::Ensemble(_) => 0,
             Scores::Boosted(boosted) => boosted.trees.len(),
             Scores::Forest(forest) => forest.trees.len(),
+            Scores::Calibrated(of) => of.model.scores.n_trees(),
         }
     }
 
@@ -84,6 +90,15 @@ impl Scores {
         match self {
             Scores::Linear(linear) => Some(linear),
             Scores::Boosted(_) | Scores::Forest(_) | Scores::Ensemble(_) => None,
+            Scores::Calibrated(of) => of.model.scores.linear(),
+        }
+    }
+
+    /// What was calibrated; else itself.
+    pub fn uncalibrated(&self) -> &Scores {
+        match self {
+            Scores::Calibrated(of) => of.model.scores.uncalibrated(),
+            _ => self,
         }
     }
 }
@@ -121,6 +136,7 @@ impl Model {
     /// The kind of the linear family with the same targets and predictions; of an ensemble by whether it has classes.
     pub fn responds_as(&self) -> Kind {
         match &self.scores {
+            Scores::Calibrated(_) => Kind::Logistic,
             Scores::Ensemble(_) if self.target.n_classes() > 0 => Kind::Logistic,
             Scores::Ensemble(_) => Kind::Linear,
             _ => self.config.responds_as(),

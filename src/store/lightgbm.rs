@@ -25,6 +25,11 @@ const MOST: f64 = 1e300;
 /// # Errors
 /// `Usage`: other models.
 pub fn to_text(model: &Model) -> Result<String> {
+    if let Scores::Calibrated(_) = &model.scores {
+        return Err(Error::usage(
+            "is a calibrated model, and LightGBM's form has no place for that; train it without --calibrate",
+        ));
+    }
     let (Scores::Boosted(boosted), Some(boost)) = (&model.scores, &model.config.boost) else {
         return Err(Error::usage(format!(
             "is a '{}' model; LightGBM's form holds those of 'train boost' only",

@@ -25,6 +25,7 @@
 //!
 //! The same model gives the same bytes: no time stamps.
 
+mod calibrated;
 mod forest;
 mod hdf5;
 pub mod lightgbm;

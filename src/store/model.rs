@@ -6,6 +6,7 @@
 //! | `params/intercepts` | (scores) |
 //! | `params/mean`, `params/inverse_scale` | (features): z = (x − mean)·inverse_scale |
 //! | `params/start`, `params/tree_…` | of boosted trees: see `trees.rs`; of a forest: see `forest.rs` |
+//! | `params/calibration_…`, `uncalibrated_digest` | of a calibrated model: see `calibrated.rs` |
 //! | `params/class_values` | integer classes, in order |
 //! | `features`, `classes` | names after encoding; class names |
 //! | `columns`, `column_kinds` | stored columns: `narrow`, `wide` or `text` |
@@ -17,13 +18,13 @@
 //! | `settings` | a TOML text that `--config` takes: see [`settings`](super::settings) |
 
 use super::settings::{settings_from, settings_text};
-use super::{Array, ModelFile, forest, members, trees};
-use crate::config::Kind;
+use super::{Array, ModelFile, calibrated, forest, members, trees};
+use crate::config::{Kind, TrainConfig};
 use crate::data::ColumnKind;
 use crate::data::names::Inputs;
 use crate::data::names::TableNames;
 use crate::error::{Error, Result};
-use crate::model::{ColumnCode, Continued, LinearModel, Model, Preprocess, Scores, TargetCoding};
+use crate::model::{Calibrated, ColumnCode, Continued, LinearModel, Model, Preprocess, Scores, TargetCoding};
 use std::ops::Range;
 use std::path::PathBuf;
 
@@ -32,11 +33,21 @@ const COLUMN_KINDS: [(&str, ColumnKind); 3] =
 
 /// The model as a file holds it. `inputs`: the files, group and rows it was trained on, for `verify`; no part of the digest.
 pub fn to_file(model: &Model, inputs: &Inputs) -> Result<ModelFile> {
+    if let Scores::Calibrated(of) = &model.scores {
+        // The file of what was calibrated, and the maps beside it.
+        let mut file = to_file(&of.model, inputs)?;
+        file.arrays.extend(calibrated::to_arrays(&of.maps));
+        file.attributes.push(("uncalibrated_digest".to_string(), file.digest));
+        file.config = settings_text(&model.config, &model.names)?;
+        file.digest = model.digest.clone();
+        return Ok(file);
+    }
     let mut arrays = match &model.scores {
         Scores::Linear(linear) => linear_arrays(linear, &model.preprocess),
         Scores::Boosted(boosted) => trees::to_arrays(boosted),
         Scores::Forest(forest) => forest::to_arrays(forest),
         Scores::Ensemble(ensemble) => members::to_arrays(ensemble),
+        Scores::Calibrated(_) => return Err(Error::internal("a calibrated model in a calibrated model")),
     };
     let coding = match &model.target {
         TargetCoding::Number => "number",
@@ -120,6 +131,31 @@ fn linear_arrays(linear: &LinearModel, preprocess: &Preprocess) -> Vec<(String, 
 /// The model in a file. Everything is checked: the file is somebody's.
 pub fn from_file(file: &ModelFile) -> Result<Model> {
     let (config, names) = settings_from(&file.config)?;
+    let Some(method) = config.calibrate else { return model_from(file, config, names) };
+    let of_model = TrainConfig { calibrate: None, calibrate_folds: None, ..config.clone() };
+    let mut of = model_from(file, of_model, names)?;
+    let digest = file.attribute("uncalibrated_digest");
+    of.digest = digest.ok_or_else(|| Error::data("lacks the attribute 'uncalibrated_digest'"))?.to_string();
+    let maps = calibrated::from_file(file, method, of.scores.n_scores())?;
+    if of.target.n_classes() == 0 {
+        return Err(misfit("calibrate", "a model of classes"));
+    }
+    Ok(Model {
+        config,
+        digest: file.digest.clone(),
+        names: of.names.clone(),
+        preprocess: of.preprocess.clone(),
+        target: of.target.clone(),
+        continued: None,
+        history: of.history.clone(),
+        input_digest: of.input_digest.clone(),
+        n_rows: of.n_rows,
+        scores: Scores::Calibrated(Box::new(Calibrated { model: of, maps })),
+    })
+}
+
+/// The same of a model that is not calibrated.
+fn model_from(file: &ModelFile, config: TrainConfig, names: TableNames) -> Result<Model> {
     if file.kind != config.kind.name() {
         return Err(Error::data(format!(
             "is a '{}' model with the settings of a '{}' one",

@@ -6,8 +6,9 @@ use super::memory;
 use super::score::{Link, Scorer, for_each_batch, rows_of_rank, table_name};
 use super::{Inputs, Model, TrainReport};
 use crate::comm::Communicator;
+use crate::data::hdf5::Hdf5Source;
 use crate::data::names::Need;
-use crate::data::{DataSource, Targets};
+use crate::data::{Block, DataSource, Targets};
 use crate::error::{Error, InContext, Result};
 use crate::metric::Metrics;
 use crate::model::TargetCoding;
@@ -16,16 +17,58 @@ use std::ops::Range;
 /// What a row takes beside its features and scores, in values of eight bytes: target (as stored and coded), weight, offset.
 const ROW_VALUES: u64 = 8;
 
+/// A table that is opened to measure a model on.
+pub(super) struct Opened<'m> {
+    pub(super) source: Hdf5Source,
+    pub(super) scorer: Scorer<'m>,
+    /// The rows that are wanted.
+    pub(super) rows: Range<u64>,
+    /// Those of this rank.
+    pub(super) blocks: Vec<Range<u64>>,
+    /// Of the table and of its target, for messages.
+    pub(super) name: String,
+    pub(super) target_path: String,
+}
+
+/// What is known of some rows.
+pub(super) struct Known {
+    /// Class number or value.
+    pub(super) y: Vec<f64>,
+    pub(super) weight: Vec<f64>,
+}
+
+impl<'m> Opened<'m> {
+    /// Collective. `rows`: None for all. Errors: columns that do not fit the model.
+    pub(super) fn new(
+        comm: &Communicator,
+        model: &'m Model,
+        inputs: &Inputs,
+        rows: Option<Range<u64>>,
+    ) -> Result<Opened<'m>> {
+        let source = open(comm, inputs, Need::Evaluate)?;
+        let name = table_name(&inputs.paths);
+        let scorer = Scorer::new(model, &source, &name)?;
+        let blocks = rows_of_rank(comm, &source, rows.clone())?;
+        let target_name = source.names().target.clone().unwrap_or_default();
+        let target_path = source.names().path(&target_name);
+        let rows = rows.unwrap_or(0..source.schema().n_rows);
+        Ok(Opened { source, scorer, rows, blocks, name, target_path })
+    }
+}
+
+impl Known {
+    /// Of the rows of a block. Not collective. Errors: labels that were not there in training.
+    pub(super) fn of(model: &Model, block: &Block) -> Result<Known> {
+        let y = code_targets(&model.target, &block.target, block.first_row)?;
+        Ok(Known { y, weight: block.weight.clone().unwrap_or_else(|| vec![1.0; block.n_rows]) })
+    }
+}
+
 /// Measures `model` on the rows of a table whose targets are known. Collective.
 ///
 /// `rows`: None for all. Errors: columns that do not fit the model, labels that were not there in training.
 pub fn evaluate(comm: &Communicator, model: &Model, inputs: &Inputs, rows: Option<Range<u64>>) -> Result<Evaluation> {
-    let mut source = open(comm, inputs, Need::Evaluate)?;
-    let name = table_name(&inputs.paths);
-    let scorer = Scorer::new(model, &source, &name)?;
-    let blocks = rows_of_rank(comm, &source, rows)?;
-    let target_name = source.names().target.clone().unwrap_or_default();
-    let target_path = source.names().path(&target_name);
+    let Opened { mut source, scorer, blocks, name, target_path, .. } = Opened::new(comm, model, inputs, rows)?;
     let limit = inputs.reading.max_memory;
     if let Some(bytes) = limit {
         source.limit_memory(memory::of_source(bytes));
@@ -35,16 +78,9 @@ pub fn evaluate(comm: &Communicator, model: &Model, inputs: &Inputs, rows: Optio
         _ => Ok(()),
     };
     comm.agree(decoded)?;
-    let mut weight = Vec::new();
     let mut pass = |show: &mut Show<'_>| {
         for_each_batch(&mut source, &blocks, limit, ROW_VALUES + model.scores.n_scores() as u64, |batch| {
-            let y = code_targets(&model.target, &batch.target, batch.first_row);
-            let y = y.in_dataset(&target_path).in_file(&name)?;
-            weight.clear();
-            match &batch.weight {
-                Some(weights) => weight.extend_from_slice(weights),
-                None => weight.resize(batch.n_rows, 1.0),
-            }
+            let Known { y, weight } = Known::of(model, batch).in_dataset(&target_path).in_file(&name)?;
             let scores = scorer.scores(batch).in_file(&name)?;
             show(ScoredRows { y: &y, weight: &weight, scores: &scores });
             Ok(())

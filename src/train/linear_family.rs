@@ -7,8 +7,8 @@ use super::score::Link;
 use super::table::{Fit, RowBuffer};
 use super::warm_start::warm_start;
 use super::{
-    Inputs, Kind, Model, Observer, Reading, Silent, Solver, TrainConfig, TrainReport, boosting, coordinate_descent,
-    data_parallel, ensemble, forest, lbfgs, least_squares, memory, newton, tsqr,
+    Inputs, Kind, Model, Observer, Reading, Silent, Solver, TrainConfig, TrainReport, boosting, calibrate,
+    coordinate_descent, data_parallel, ensemble, forest, lbfgs, least_squares, memory, newton, tsqr,
 };
 use crate::comm::Communicator;
 use crate::data::hdf5::Hdf5Source;
@@ -16,7 +16,7 @@ use crate::data::names::{Need, TableNames};
 use crate::data::{DataSource, TableIndex};
 use crate::error::{Error, InContext, Result};
 use crate::metric::Metrics;
-use crate::model::{LinearModel, Scores};
+use crate::model::{CalibrationMap, LinearModel, Scores};
 use rayon::prelude::*;
 use std::ops::Range;
 use std::time::Instant;
@@ -101,6 +101,9 @@ pub fn train_source(
     reading: &Reading,
     watch: &mut dyn Observer,
 ) -> Result<(Model, TrainReport)> {
+    if config.calibrate.is_some() {
+        return calibrate::train_source(comm, source, names, config, reading, watch);
+    }
     let is_sparse = source.schema().is_sparse;
     let config = &config.for_table(is_sparse, source.schema().target);
     if config.kind.is_ensemble() {
@@ -291,6 +294,15 @@ pub fn digest(model: &Model) -> Result<String> {
             hasher.update(bytes);
         }),
         Scores::Ensemble(ensemble) => ensemble.hash(&mut hasher),
+        Scores::Calibrated(of) => {
+            for map in &of.maps {
+                match map {
+                    CalibrationMap::Platt { a, b } => hash_numbers(&[*a, *b]),
+                    CalibrationMap::Isotonic { x, y } => [x, y].into_iter().for_each(|numbers| hash_numbers(numbers)),
+                }
+            }
+            hasher.update(of.model.digest.as_bytes());
+        }
     }
     Ok(hasher.finalize().to_hex().to_string())
 }

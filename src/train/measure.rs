@@ -7,6 +7,7 @@ use crate::comm::Communicator;
 use crate::error::Result;
 use crate::metric::Metrics;
 use crate::metric::auc::{self, PairCount, ScoreRows, ScoreRuns};
+use crate::metric::calibration::{CalibrationStats, ReliabilityBin};
 use crate::metric::classification::ClassStats;
 use crate::metric::regression::RegressionStats;
 use rayon::prelude::*;
@@ -27,6 +28,8 @@ pub struct Evaluation {
     pub metrics: Metrics,
     /// Rows (not weights), `confusion[true][predicted]`; empty for numbers.
     pub confusion: Vec<Vec<u64>>,
+    /// Rows by predicted probability; empty for numbers and for classes without probabilities.
+    pub reliability: Vec<ReliabilityBin>,
 }
 
 /// Some rows whose scores are known.
@@ -81,12 +84,12 @@ fn numbers(comm: &Communicator, link: &Link, pass: &mut Pass<'_>) -> Result<Eval
     if link.kind == Kind::Poisson {
         done.push_poisson_to(&mut metrics);
     }
-    Ok(Evaluation { rows: done.n_rows, weight: done.weight, metrics, confusion: Vec::new() })
+    Ok(Evaluation { rows: done.n_rows, weight: done.weight, metrics, ..Evaluation::default() })
 }
 
 fn classes(comm: &Communicator, link: &Link, room: usize, pass: &mut Pass<'_>) -> Result<Evaluation> {
     let n_classes = link.n_classes;
-    let mut stats = ClassStats::new(n_classes);
+    let mut stats = Stats::new(n_classes);
     let mut held = Held::new(link, room);
     let mut weighted = false;
     let shown = pass(&mut |rows| {
@@ -95,16 +98,23 @@ fn classes(comm: &Communicator, link: &Link, room: usize, pass: &mut Pass<'_>) -
         held.add(link, rows);
     });
     comm.agree(shown)?;
-    let mut words = stats.to_words();
+    let (mut words, of_calibration) = (stats.classes.to_words(), stats.calibration.to_words());
+    words.extend(of_calibration);
     comm.all_reduce_sum(&mut words)?;
-    let Some(done) = ClassStats::from_words(n_classes, &words).finish() else {
+    let (words, of_calibration) = words.split_at(words.len() - CalibrationStats::WORDS);
+    let Some(done) = ClassStats::from_words(n_classes, words).finish() else {
         return Ok(Evaluation::default());
     };
     let mut metrics = Metrics::new();
     metrics.push("accuracy", done.accuracy);
     metrics.push("balanced_accuracy", done.balanced_accuracy);
+    let mut reliability = Vec::new();
     if link.kind == Kind::Logistic {
         metrics.push("log_loss", done.log_loss);
+        if let Some(calibration) = CalibrationStats::from_words(of_calibration).finish() {
+            calibration.push_to(&mut metrics);
+            reliability = calibration.bins;
+        }
     }
     let scale = auc::weight_scale(comm.agree_any(weighted)?, done.weight);
     let is_held = !comm.agree_any(held.is_too_much)?;
@@ -122,17 +132,39 @@ fn classes(comm: &Communicator, link: &Link, room: usize, pass: &mut Pass<'_>) -
         of_classes.push(area(comm, scale, if is_held { usize::MAX } else { room / ROW_BYTES }, &mut show)?);
     }
     metrics.push_option("auc", auc::macro_average(&of_classes));
-    Ok(Evaluation { rows: done.n_rows, weight: done.weight, metrics, confusion: done.confusion })
+    Ok(Evaluation { rows: done.n_rows, weight: done.weight, metrics, confusion: done.confusion, reliability })
 }
 
-fn stats_of(link: &Link, rows: ScoredRows<'_>) -> ClassStats {
+/// What classes and their probabilities are measured by.
+#[derive(Clone)]
+struct Stats {
+    classes: ClassStats,
+    /// Without rows where there are no probabilities.
+    calibration: CalibrationStats,
+}
+
+impl Stats {
+    fn new(n_classes: usize) -> Stats {
+        Stats { classes: ClassStats::new(n_classes), calibration: CalibrationStats::new() }
+    }
+
+    fn merge(&mut self, other: &Stats) {
+        self.classes.merge(&other.classes);
+        self.calibration.merge(&other.calibration);
+    }
+}
+
+fn stats_of(link: &Link, rows: ScoredRows<'_>) -> Stats {
     let (k, n_classes) = (link.n_scores(), link.n_classes);
-    let new = || ClassStats::new(n_classes);
+    let new = || Stats::new(n_classes);
     let stats = tasks(rows, k).fold(new, |mut stats, rows| {
         let mut shares = vec![0.0; n_classes];
         for ((y, w), scores) in rows.y.iter().zip(rows.weight).zip(rows.scores.chunks_exact(k)) {
             link.shares(scores, &mut shares);
-            stats.add(*y as usize, &shares, *w);
+            stats.classes.add(*y as usize, &shares, *w);
+            if link.kind == Kind::Logistic {
+                stats.calibration.add(*y as usize, &shares, *w);
+            }
         }
         stats
     });

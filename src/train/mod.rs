@@ -7,6 +7,7 @@
 
 mod binning;
 pub mod boosting;
+pub mod calibrate;
 pub mod coordinate_descent;
 pub mod data_parallel;
 pub mod dense;
@@ -26,6 +27,7 @@ pub mod memory;
 pub mod newton;
 pub mod order;
 pub mod outer;
+pub mod permutation;
 pub mod prepare;
 pub mod score;
 pub mod second_order;
@@ -43,7 +45,7 @@ mod tree_tables;
 pub mod tsqr;
 pub mod warm_start;
 
-pub use crate::config::{ClassWeight, Kind, Missing, Schedule, Solver, Sync, TrainConfig};
+pub use crate::config::{Calibrate, ClassWeight, Kind, Missing, Schedule, Solver, Sync, TrainConfig};
 pub use crate::data::names::{Inputs, Reading};
 pub use crate::model::Model;
 pub use linear_family::{train, train_from};

@@ -14,7 +14,7 @@ use crate::error::{Error, InContext, Result};
 use crate::functions::check_denormals;
 use crate::metric::classification::most_probable;
 use crate::model::preprocess::standardised;
-use crate::model::{Features, Forest, LinearModel, Lockstep, Scores};
+use crate::model::{Calibrated, Features, Forest, LinearModel, Lockstep, Scores};
 use crate::objective::Objective;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -109,6 +109,8 @@ enum By<'m> {
     Trees(Lockstep<'m>),
     Forest(&'m Forest),
     Members(Box<EnsembleScorer<'m>>),
+    /// Of what is calibrated, and by what.
+    Calibrated(Box<Scorer<'m>>, &'m Calibrated),
 }
 
 impl<'m> Scorer<'m> {
@@ -128,12 +130,17 @@ impl<'m> Scorer<'m> {
                 let columns = &model.preprocess.columns;
                 By::Members(Box::new(EnsembleScorer::new(ensemble, columns, &model.target)?))
             }
+            Scores::Calibrated(of) => By::Calibrated(Box::new(Scorer::unchecked(&of.model)?), of),
         };
         Ok(Scorer { model, by, out_of_bag: None })
     }
 
     /// Of the table that a forest was trained on: each row by the trees that did not draw it. Not collective; all ranks alike.
     pub fn out_of_bag(model: &'m Model, source: &dyn DataSource, table: &str) -> Result<Scorer<'m>> {
+        if let Scores::Calibrated(of) = &model.scores {
+            let by = By::Calibrated(Box::new(Scorer::out_of_bag(&of.model, source, table)?), of);
+            return Ok(Scorer { model, by, out_of_bag: None });
+        }
         let wrong = |text: String| Err(Error::usage(text)).for_flag("--oob");
         let (Scores::Forest(forest), Some(settings)) = (&model.scores, &model.config.forest) else {
             return wrong(format!("a '{}' model draws no rows for trees; it is for forests", model.config.kind.name()));
@@ -156,6 +163,12 @@ impl<'m> Scorer<'m> {
     pub fn scores(&self, block: &Block) -> Result<Vec<f64>> {
         if let By::Members(members) = &self.by {
             return members.scores(block); // each adds the offset to its own
+        }
+        if let By::Calibrated(scorer, of) = &self.by {
+            let mut scores = scorer.scores(block)?;
+            let rows = scores.par_chunks_exact_mut(self.model.scores.n_scores()).with_min_len(TASK_ROWS);
+            rows.for_each(|scores| of.to_probabilities(scores));
+            return Ok(scores);
         }
         let (preprocess, of_features) = (&self.model.preprocess, &self.model.scores);
         let (d, k) = (of_features.n_features(), of_features.n_scores());
@@ -185,6 +198,7 @@ impl<'m> Scorer<'m> {
                         }
                     }
                 }
+                By::Calibrated(..) => return Err(Error::internal("calibrated scores are those of another model")),
                 By::Linear(linear) if keeps_zeros => {
                     let mut rows = SparseRows::default();
                     preprocess.standardise_sparse(block, first..first + n_rows, &mut rows)?;
@@ -234,6 +248,7 @@ impl Scorer<'_> {
                     Scores::Ensemble(_) => return Err(Error::usage("--contributions: a model of several has none")),
                     Scores::Boosted(boosted) => boosted.contributions(row, of_row),
                     Scores::Forest(_) => return Err(Error::internal("contributions of a forest")),
+                    Scores::Calibrated(_) => return Err(Error::internal("contributions to probabilities")),
                     Scores::Linear(linear) => {
                         for (of_score, params) in of_row.chunks_exact_mut(d + 1).zip(linear.params.chunks_exact(d + 1))
                         {
@@ -258,6 +273,9 @@ impl Scorer<'_> {
 
     /// The leaf of each row in each tree, (rows, trees); nothing of a linear model. Not collective; rayon over rows.
     pub fn leaves(&self, block: &Block) -> Result<Vec<u32>> {
+        if let By::Calibrated(scorer, _) = &self.by {
+            return scorer.leaves(block);
+        }
         let n_trees = self.model.scores.n_trees();
         let mut all = vec![0; block.n_rows * n_trees];
         let of_task = |(task, all): (usize, &mut [u32])| -> Result<()> {
@@ -266,7 +284,7 @@ impl Scorer<'_> {
             match &self.by {
                 By::Trees(trees) => trees.leaves(&rows, all),
                 By::Forest(forest) => forest.leaves(&rows, all),
-                By::Linear(_) | By::Members(_) => {}
+                By::Linear(_) | By::Members(_) | By::Calibrated(..) => {}
             }
             Ok(())
         };
