@@ -63,7 +63,7 @@ pub fn predict(comm: &Communicator, model: &Model, config: &PredictConfig) -> Re
     let mut source = open(comm, &config.inputs, Need::Predict)?;
     let name = table_name(&config.inputs.paths);
     let scorer = match config.out_of_bag {
-        true => Scorer::out_of_bag(model, &source, &name)?,
+        true => Scorer::out_of_bag(model, &source, config.rows.as_ref(), &name)?,
         false => Scorer::new(model, &source, &name)?,
     };
     check_details(model, config)?;

@@ -319,7 +319,7 @@ pub struct BoostFlags {
     /// Splits from the root to a leaf; 0: any number. Default 0.
     #[arg(long, value_name = "N", value_parser = whole())]
     pub max_depth: Option<u64>,
-    /// Rows of a leaf, at least; where hessians differ, rows are taken to be spread as the hessian is. Default 20.
+    /// Rows of a leaf, at least; where hessians differ, rows are taken to be spread as the hessian is; of a forest, each as often as it was drawn. Default 20, of a forest 1.
     #[arg(long, value_name = "ROWS", value_parser = whole(), visible_alias = "min-data-in-leaf")]
     pub min_rows: Option<u64>,
     /// Sum of the hessian of a leaf, at least. Default 1e-3.
@@ -328,7 +328,7 @@ pub struct BoostFlags {
     /// A split has to lower twice the loss by more. Default 0.
     #[arg(long, value_name = "GAIN", allow_negative_numbers = true, visible_alias = "min-split-gain")]
     pub min_gain: Option<f64>,
-    /// Bins of a feature, without that of missing values, 2 to 65535. Default 255.
+    /// Bins of a feature, without that of missing values, 2 to 65535, of a forest to 255. Default 255.
     #[arg(long, value_name = "N", value_parser = whole(), visible_alias = "max-bin")]
     pub max_bins: Option<u64>,
     /// Rows that bins are made from, about, chosen by a hash of the row number; of a table with no more, all. Default 200000.
@@ -358,7 +358,7 @@ pub struct BoostFlags {
     /// Groups of columns (A+B+C) that may meet on a way from the root to a leaf; those of no group meet no other.
     #[arg(long, value_name = "A+B,…", value_delimiter = ',', visible_alias = "interaction-constraints")]
     pub interactions: Option<Vec<String>>,
-    /// Share of the rows that a tree is grown on, chosen by a hash of the row number. Default 1.
+    /// Share of the rows that a tree is grown on, chosen by a hash of the row number; of a forest how often a row is drawn, on average. Default 1.
     #[arg(long, value_name = "F", allow_negative_numbers = true, visible_alias = "subsample")]
     pub row_sample: Option<f64>,
     /// Share of the features that a tree looks at. Default 1.

@@ -187,8 +187,8 @@ impl ForestConfig {
                 return Err(Error::usage(format!("{flag} {value} is not from {least} to {most}")));
             }
         }
-        if !(self.row_sample > 0.0 && self.row_sample <= 10.0) {
-            return Err(Error::usage(format!("--row-sample {} is not above 0 and at most 10", self.row_sample)));
+        if !(self.row_sample > 0.0 && self.row_sample <= 5.0) {
+            return Err(Error::usage(format!("--row-sample {} is not above 0 and at most 5", self.row_sample)));
         }
         let is_drawn = config.bootstrap == BootstrapKind::Poisson;
         if !is_drawn && self.row_sample != 1.0 {

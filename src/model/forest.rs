@@ -36,7 +36,7 @@ pub struct ForestTree {
     pub nodes: Vec<Node>,
     /// Of classes: (leaves, scores).
     pub shares: Vec<f32>,
-    /// Categories that go left, of the nodes that ask for sets: bit c % 64 of word c / 64; all else goes right.
+    /// Of the nodes that ask for sets, which of the feature's categories go left: place p by bit p % 64 of word p / 64; all else goes right.
     pub sets: Vec<Vec<u64>>,
 }
 
@@ -56,7 +56,11 @@ pub struct Forest {
     pub n_scores: usize,
     /// Leaves hold shares of classes.
     pub has_classes: bool,
+    /// By feature: the categories that its sets are of, ascending; none of one that is a number.
+    pub categories: Vec<Vec<u32>>,
     pub trees: Vec<ForestTree>,
+    /// By tree: what its random draws are numbered by. Trees that drew no row are not there.
+    pub numbers: Vec<u64>,
     /// By feature.
     pub importance: Vec<Importance>,
 }
@@ -66,25 +70,17 @@ const GROUP: usize = 8;
 
 impl ForestTree {
     #[inline]
-    fn goes_left(&self, node: &Node, value: f64) -> bool {
+    fn goes_left(&self, node: &Node, value: f64, categories: &[Vec<u32>]) -> bool {
         if node.feature & OF_SET != 0 {
-            return super::tree::is_in(&self.sets[node.value as usize], value);
+            let place = categories[node.number()].binary_search_by(|category| f64::from(*category).total_cmp(&value));
+            return place.is_ok_and(|place| super::tree::is_in(&self.sets[node.value as usize], place as f64));
         }
         value <= node.value || (value.is_nan() && node.feature & MISSING_LEFT != 0)
     }
 
-    /// The leaf of a row of feature values; NaN: missing.
-    pub fn leaf_of(&self, row: &[f64]) -> &Node {
-        let mut node = &self.nodes[0];
-        while !node.is_leaf() {
-            let is_right = !self.goes_left(node, row[node.number()]);
-            node = &self.nodes[node.child as usize + usize::from(is_right)];
-        }
-        node
-    }
-
-    /// The same of up to [`GROUP`] rows: `rows` is (rows, `d`).
-    fn leaves_of(&self, rows: &[f64], d: usize) -> [u32; GROUP] {
+    /// The leaves of up to [`GROUP`] rows of feature values, NaN where one is missing: `rows` is (rows, features).
+    fn leaves_of(&self, rows: &[f64], categories: &[Vec<u32>]) -> [u32; GROUP] {
+        let d = categories.len();
         let n = rows.len() / d.max(1);
         let mut at = [0u32; GROUP];
         let mut walking = true;
@@ -93,7 +89,7 @@ impl ForestTree {
             for (slot, at) in at.iter_mut().enumerate().take(n) {
                 let node = &self.nodes[*at as usize];
                 if !node.is_leaf() {
-                    let is_right = !self.goes_left(node, rows[slot * d + node.number()]);
+                    let is_right = !self.goes_left(node, rows[slot * d + node.number()], categories);
                     *at = node.child + u32::from(is_right);
                     walking = true;
                 }
@@ -161,8 +157,15 @@ impl Forest {
         let check = |(number, tree): (usize, &ForestTree)| {
             tree.check(self).map_err(|expected| format!("tree {number}: {expected}"))
         };
-        if self.trees.is_empty() || self.importance.len() != self.n_features || self.n_scores == 0 {
-            return Err("trees, and an importance of every feature".to_string());
+        let of_features = [self.importance.len(), self.categories.len()];
+        if self.trees.is_empty() || of_features != [self.n_features; 2] || self.n_scores == 0 {
+            return Err("trees, and importance and categories of every feature".to_string());
+        }
+        if self.numbers.len() != self.trees.len() || self.numbers.windows(2).any(|pair| pair[0] >= pair[1]) {
+            return Err("a number of every tree, ascending".to_string());
+        }
+        if self.categories.iter().any(|of| of.windows(2).any(|pair| pair[0] >= pair[1])) {
+            return Err("ascending categories".to_string());
         }
         self.trees.par_iter().enumerate().try_for_each(check)
     }
@@ -170,7 +173,12 @@ impl Forest {
     /// Shows all that predictions hang on, as bytes: for a digest.
     pub fn each_bytes(&self, mut show: impl FnMut(&[u8])) {
         show(&[self.n_features as u64, self.n_scores as u64, self.trees.len() as u64].map(u64::to_le_bytes).concat());
-        for tree in &self.trees {
+        for categories in &self.categories {
+            show(&(categories.len() as u64).to_le_bytes());
+            show(&categories.iter().flat_map(|category| category.to_le_bytes()).collect::<Vec<u8>>());
+        }
+        for (tree, number) in self.trees.iter().zip(&self.numbers) {
+            show(&number.to_le_bytes());
             let node = |node: &Node| {
                 let (value, feature, child) =
                     (node.value.to_le_bytes(), node.feature.to_le_bytes(), node.child.to_le_bytes());
@@ -239,7 +247,7 @@ impl Forest {
         for (number, tree) in self.trees.iter().enumerate() {
             for first in (0..n_rows).step_by(GROUP) {
                 let end = (first + GROUP).min(n_rows);
-                let leaves = tree.leaves_of(&rows[first * d..end * d], d);
+                let leaves = tree.leaves_of(&rows[first * d..end * d], &self.categories);
                 for (row, leaf) in (first..end).zip(leaves) {
                     show(number, row, leaf);
                 }
@@ -269,7 +277,7 @@ mod tests {
                 leaf(3, 40.0),
             ],
             shares: Vec::new(),
-            sets: vec![vec![1, 2]],
+            sets: vec![vec![0b1001]],
         }
     }
 
@@ -279,7 +287,10 @@ mod tests {
             n_features: 2,
             n_scores: 1,
             has_classes: false,
+            // Feature 1: categories 0 and 65 are those of the set.
+            categories: vec![Vec::new(), vec![0, 3, 64, 65]],
             trees: vec![tree(), one],
+            numbers: vec![0, 3],
             importance: vec![Importance::default(); 2],
         }
     }
@@ -303,7 +314,8 @@ mod tests {
         let mut scores = vec![7.0; rows.len()];
         forest.scores(&values, &mut scores);
         for ((row, expected), score) in rows.iter().zip(&scores) {
-            assert_eq!(forest.trees[0].leaf_of(row).value, *expected);
+            let node = forest.trees[0].leaves_of(row, &forest.categories)[0];
+            assert_eq!(forest.trees[0].nodes[node as usize].value, *expected);
             assert_eq!(*score, (expected + 100.0) / 2.0);
         }
         forest.scores_of(&values, &mut scores, |tree, row| row != 3 && (tree == 0 || row == 0));

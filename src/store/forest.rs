@@ -2,12 +2,13 @@
 //!
 //! | in `params/` | what it is |
 //! |---|---|
-//! | `tree_nodes` | (trees): nodes of each |
+//! | `tree_nodes`, `tree_numbers` | (trees): nodes of each; what its draws are numbered by |
 //! | `node_value` | threshold: values up to it go left; number of a set; value of a leaf |
 //! | `node_feature` | feature; plus 2³¹ where missing values go left, 2³⁰ where a set is asked for, 2²⁹ for a leaf |
 //! | `node_child` | left child in its tree, next to which is the right one; number of a leaf |
 //! | `leaf_share` | (leaves, scores), of classes |
-//! | `tree_sets`, `set_words`, `sets` | sets of each tree, words of each set, the words |
+//! | `tree_sets`, `set_words`, `sets` | sets of each tree, words of each set, the words: bit p is the feature's category at place p |
+//! | `category_counts`, `categories` | (features): categories of each; the categories, as columns number them |
 //! | `importance_gain`, `importance_splits` | (features) |
 
 use super::model::misfit;
@@ -38,6 +39,9 @@ pub(super) fn to_arrays(forest: &Forest) -> Vec<(String, Array)> {
     let arrays = [
         ("n_features", u64s(std::iter::once(forest.n_features as u64))),
         ("tree_nodes", u64s(trees().map(|tree| tree.nodes.len() as u64))),
+        ("tree_numbers", u64s(forest.numbers.iter().copied())),
+        ("category_counts", u64s(forest.categories.iter().map(|of| of.len() as u64))),
+        ("categories", u32s(forest.categories.iter().flatten().copied())),
         ("node_value", f64s(nodes().map(|node| node.value))),
         ("node_feature", u32s(nodes().map(|node| node.feature))),
         ("node_child", u32s(nodes().map(|node| node.child))),
@@ -90,10 +94,23 @@ pub(super) fn from_file(file: &ModelFile, has_classes: bool) -> Result<Forest> {
         }
         trees.push(ForestTree { nodes: of_tree, shares: of_leaves.to_vec(), sets: left });
     }
+    for (name, n_left) in
+        [("node_value", nodes.len()), ("leaf_share", shares.len()), ("set_words", words.len()), ("sets", sets.len())]
+    {
+        if n_left > 0 {
+            return Err(misfit(name, "no more entries than the trees say"));
+        }
+    }
+    let (counts, mut all) = (file.u64("category_counts")?.1, file.u32("categories")?.1);
+    let of_feature = |n: &u64| usize::try_from(*n).ok().and_then(|n| take(&mut all, n)).map(<[u32]>::to_vec);
+    let categories: Option<Vec<Vec<u32>>> = counts.iter().map(of_feature).collect();
+    let categories = categories.filter(|_| all.is_empty());
+    let categories = categories.ok_or_else(|| misfit("categories", "as many as 'category_counts' says"))?;
+    let numbers = file.u64("tree_numbers")?.1.to_vec();
     let (gain, splits) = (file.f64("importance_gain")?.1, file.u64("importance_splits")?.1);
     let importance =
         gain.iter().zip(splits).map(|(gain, splits)| Importance { gain: *gain, splits: *splits }).collect();
-    let forest = Forest { n_features, n_scores, has_classes, trees, importance };
+    let forest = Forest { n_features, n_scores, has_classes, categories, trees, numbers, importance };
     forest.check().map_err(|expected| misfit("trees", &expected))?;
     Ok(forest)
 }

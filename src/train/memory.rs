@@ -240,3 +240,16 @@ fn solver_bytes(
         _ => SolverBytes { in_memory: accumulators, streamed: accumulators },
     }
 }
+
+/// The least number above one that is not enough that is, if a few more are never worse.
+pub(super) fn least(not_enough: u64, is_enough: impl Fn(u64) -> bool) -> u64 {
+    let (mut low, mut high) = (not_enough, 2 * not_enough.max(1));
+    while !is_enough(high) && high < 1 << 40 {
+        (low, high) = (high, 2 * high);
+    }
+    while high - low > 1 {
+        let middle = low + (high - low) / 2;
+        if is_enough(middle) { high = middle } else { low = middle }
+    }
+    high
+}

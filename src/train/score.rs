@@ -136,9 +136,16 @@ impl<'m> Scorer<'m> {
     }
 
     /// Of the table that a forest was trained on: each row by the trees that did not draw it. Not collective; all ranks alike.
-    pub fn out_of_bag(model: &'m Model, source: &dyn DataSource, table: &str) -> Result<Scorer<'m>> {
+    ///
+    /// * `rows`: those that are to be predicted; where the forest was trained on some rows of the table, these.
+    pub fn out_of_bag(
+        model: &'m Model,
+        source: &dyn DataSource,
+        rows: Option<&Range<u64>>,
+        table: &str,
+    ) -> Result<Scorer<'m>> {
         if let Scores::Calibrated(of) = &model.scores {
-            let by = By::Calibrated(Box::new(Scorer::out_of_bag(&of.model, source, table)?), of);
+            let by = By::Calibrated(Box::new(Scorer::out_of_bag(&of.model, source, rows, table)?), of);
             return Ok(Scorer { model, by, out_of_bag: None });
         }
         let wrong = |text: String| Err(Error::usage(text)).for_flag("--oob");
@@ -149,13 +156,19 @@ impl<'m> Scorer<'m> {
             return wrong("every tree of this forest took every row; train it with --bootstrap poisson".to_string());
         }
         let found = source.schema().n_rows;
-        if found != model.n_rows {
-            return wrong(format!(
-                "wants the table that the forest was trained on: {table} has {found} rows, and that had {}",
-                model.n_rows
-            ));
-        }
-        let out_of_bag = Some(OutOfBag::new(&model.config, settings, model.n_rows, forest.trees.len()));
+        // The row that training numbered 0.
+        let first = match rows {
+            _ if found == model.n_rows => 0,
+            Some(rows) if rows.end - rows.start == model.n_rows => rows.start,
+            _ => {
+                return wrong(format!(
+                    "wants the rows that the forest was trained on: {table} has {found} rows, and these were {}; give --rows as training did",
+                    model.n_rows
+                ));
+            }
+        };
+        let out_of_bag =
+            Some(OutOfBag::new(&model.config, settings, model.n_rows, &forest.numbers).of_rows_from(first));
         Ok(Scorer { out_of_bag, ..Scorer::new(model, source, table)? })
     }
 

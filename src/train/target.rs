@@ -59,7 +59,7 @@ impl Seen {
             last = y;
             if y.trunc() != y || y.abs() > 9e15 {
                 return Err(Error::data(format!(
-                    "the target holds {y}, which is not a class; classes are whole numbers or strings (train linear for numbers)"
+                    "the target holds {y}, which is not a class; classes are whole numbers or strings (for numbers: train linear, boost --loss squared, forest --criterion squared)"
                 )));
             }
             if self.integers.len() <= MOST_CLASSES {
@@ -74,7 +74,7 @@ impl Seen {
 pub fn check_stored(kind: Kind, stored: Option<TargetKind>) -> Result<()> {
     match (kind, stored) {
         (Kind::Linear | Kind::Poisson, Some(TargetKind::Text)) => Err(Error::data(format!(
-            "the target holds strings, but {} wants numbers; use train logistic or train svm",
+            "the target holds strings, but {} wants numbers; use train logistic, svm, boost --loss logistic or forest --criterion gini",
             kind.name()
         ))),
         _ => Ok(()),

@@ -2,7 +2,7 @@
 
 use super::problem::Problem;
 use super::rows::Places;
-use super::subtree::Builder;
+use super::subtree::{Builder, Root};
 use super::top::Below;
 use super::tree::Grown;
 use super::{Driver, sync};
@@ -123,28 +123,14 @@ fn grow_wave<P: Problem>(
         .map(|(n, node)| (n, node.root))
         .collect();
     let (received, bounds) = sync::send_rows(comm, parts)?;
-    let mut from: Vec<&[u8]> = bounds.into_iter().map(|bounds| &received[bounds]).collect();
-    // Of each node, what came from each rank.
-    let (items_of, d) = (P::ITEM_BYTES, driver.rows.bins.features.len());
-    let mut tasks = Vec::with_capacity(roots.len());
-    for (number, root) in roots {
-        let mut of_node = Vec::with_capacity(from.len());
-        for rest in &mut from {
-            let (n, after) = rest.split_at(8);
-            let n = u64::from_le_bytes(n.try_into().expect("eight bytes")) as usize;
-            let (items, after) = after.split_at(n * items_of);
-            let (bins, after) = after.split_at(n * d);
-            of_node.push((items, bins));
-            *rest = after;
-        }
-        tasks.push((number, root, of_node));
-    }
-    let finish = |builder: &mut Builder<'_, P>,
-                  (number, root, of_node): (usize, super::subtree::Root, Vec<(&[u8], &[u8])>)| {
+    let from = bounds.into_iter().map(|bounds| &received[bounds]).collect();
+    let d = driver.rows.bins.features.len();
+    let tasks = comm.agree(unpacked::<P>(roots, from, d))?;
+    let finish = |builder: &mut Builder<'_, P>, (number, root, of_node): Unpacked<'_>| {
         let mut items = Vec::new();
         for (bytes, _) in &of_node {
             let first = items.len();
-            let taken = bytes.chunks_exact(items_of).enumerate();
+            let taken = bytes.chunks_exact(P::ITEM_BYTES).enumerate();
             items.extend(taken.map(|(at, item)| P::take(item, (first + at) as u32)));
         }
         let bins: Vec<u8> = of_node.iter().flat_map(|(_, bins)| bins.iter().copied()).collect();
@@ -152,6 +138,28 @@ fn grow_wave<P: Problem>(
         (number, builder.grow(&root, places, &mut items))
     };
     Ok(tasks.into_par_iter().with_max_len(1).map_init(|| builder(driver, problem), finish).collect())
+}
+
+/// A node with its items and bins as they came from each rank.
+type Unpacked<'a> = (usize, Root, Vec<(&'a [u8], &'a [u8])>);
+
+/// Takes apart what came from each rank: of each node how many rows, their items, their bins.
+fn unpacked<'a, P: Problem>(roots: Vec<(usize, Root)>, mut from: Vec<&'a [u8]>, d: usize) -> Result<Vec<Unpacked<'a>>> {
+    let lost = || Error::internal("rows of other ranks were not received as they were sent");
+    let mut nodes = Vec::with_capacity(roots.len());
+    for (number, root) in roots {
+        let mut of_node = Vec::with_capacity(from.len());
+        for rest in &mut from {
+            let (n, after) = rest.split_first_chunk().ok_or_else(lost)?;
+            let n = u64::from_le_bytes(*n) as usize;
+            let (items, after) = after.split_at_checked(n * P::ITEM_BYTES).ok_or_else(lost)?;
+            let (bins, after) = after.split_at_checked(n * d).ok_or_else(lost)?;
+            of_node.push((items, bins));
+            *rest = after;
+        }
+        nodes.push((number, root, of_node));
+    }
+    if from.iter().all(|rest| rest.is_empty()) { Ok(nodes) } else { Err(lost()) }
 }
 
 /// Everything for every rank. Collective.
@@ -165,14 +173,19 @@ fn share(comm: &Communicator, mut grown: Vec<Option<Grown>>) -> Result<Vec<Grown
             }
         }
         let all = sync::share_grown(comm, mine)?;
-        let mut rest = &all[..];
-        let lost = || Error::internal("trees of other ranks were not received as they were sent");
-        while !rest.is_empty() {
-            let (number, after) = rest.split_at_checked(8).ok_or_else(lost)?;
-            let number = u64::from_le_bytes(number.try_into().expect("eight bytes")) as usize;
-            rest = after;
-            *grown.get_mut(number).ok_or_else(lost)? = Some(Grown::take(&mut rest).ok_or_else(lost)?);
-        }
+        comm.agree(received(&all, &mut grown))?;
     }
     Ok(grown.into_iter().map(|tree| tree.expect("each node has one owner")).collect())
+}
+
+/// Puts trees from bytes in their places.
+fn received(mut rest: &[u8], grown: &mut [Option<Grown>]) -> Result<()> {
+    let lost = || Error::internal("trees of other ranks were not received as they were sent");
+    while !rest.is_empty() {
+        let (number, after) = rest.split_first_chunk().ok_or_else(lost)?;
+        let number = u64::from_le_bytes(*number) as usize;
+        rest = after;
+        *grown.get_mut(number).ok_or_else(lost)? = Some(Grown::take(&mut rest).ok_or_else(lost)?);
+    }
+    Ok(())
 }

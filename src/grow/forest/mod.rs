@@ -65,11 +65,12 @@ pub enum Goal<'a> {
         is_entropy: bool,
         class: &'a [u16],
     },
-    /// `zero + target·unit`. |target·weight| summed over all draws of all ranks stays below 2⁶³.
+    /// `zero + target·unit`, none beyond `range`. |target·weight| summed over all draws of all ranks stays below 2⁶³.
     Numbers {
         target: &'a [i64],
         zero: f64,
         unit: f64,
+        range: [f64; 2],
     },
 }
 
@@ -77,8 +78,8 @@ pub enum Goal<'a> {
 pub struct Rows<'a> {
     pub bins: &'a BinRows,
     pub goal: Goal<'a>,
-    /// Whole numbers of at most [`MOST_WEIGHT`]; rows of 0 take no part. None: all are 1.
-    pub weight: Option<&'a [u32]>,
+    /// Whole numbers that add up to at most 2⁴⁸ over all ranks, for numbers 2²⁸; rows of 0 take no part. None: all are 1.
+    pub weight: Option<&'a [u64]>,
     /// All weights of all ranks are 0 or 1.
     pub are_units: bool,
     /// Number of the first row in the table.
@@ -87,10 +88,8 @@ pub struct Rows<'a> {
     pub n_all_rows: u64,
 }
 
-/// The greatest weight of a row, before it is drawn and balanced.
-pub const MOST_WEIGHT: u32 = 1 << 14;
-/// The greatest weight of a class that has few rows.
-const MOST_BALANCE: u64 = 1 << 12;
+/// What the weights of a class come to in a tree whose classes are balanced.
+const BALANCED_WEIGHT: f64 = (1u64 << 40) as f64;
 
 /// Where the rows of a tree are.
 #[derive(Clone, Debug)]
@@ -121,7 +120,7 @@ impl Scope {
 /// Bytes of rows that a rank takes from others at a time, where nobody limits memory.
 pub const WAVE_BYTES: u64 = 64 << 20;
 
-/// Grows some trees. Collective; the same trees on every rank.
+/// Grows some trees. Collective; the same trees on every rank. One that drew no row has no nodes.
 ///
 /// * `room`: bytes of rows that a rank may take from others at a time.
 pub fn grow(
@@ -145,15 +144,17 @@ pub fn grow(
             let weight = |row: usize| rows.weight.map_or(1, |weight| weight[row]);
             match config.is_balanced {
                 false => driver.grow(comm, &problem, trees, |row, draws| {
-                    ClassItem::new(row as u32, class[row], weight(row) * draws, draws as u16)
+                    ClassItem::new(row as u32, class[row], weight(row) * u64::from(draws), draws as u16)
                 }),
                 true => driver.grow_balanced(comm, &problem, trees, class, weight),
             }
         }
-        Goal::Numbers { target, zero, unit } => driver.grow(comm, &Numbers { zero, unit }, trees, |row, draws| {
-            let weight = rows.weight.map_or(1, |weight| weight[row]);
-            NumberItem::new(row as u32, target[row], weight * draws, draws)
-        }),
+        Goal::Numbers { target, zero, unit, range } => {
+            driver.grow(comm, &Numbers { zero, unit, range }, trees, |row, draws| {
+                let weight = rows.weight.map_or(1, |weight| weight[row]);
+                NumberItem::new(row as u32, target[row], weight as u32 * draws, draws)
+            })
+        }
     }
 }
 
@@ -182,28 +183,26 @@ impl Driver<'_> {
         self.grow_from(comm, problem, trees, items)
     }
 
-    /// Each class's weight in a tree is that of the class with the fewest draws. Collective.
+    /// The weights of each class come to the same in a tree. Collective.
     fn grow_balanced(
         &self,
         comm: &Communicator,
         problem: &Classes,
         trees: Range<u64>,
         class: &[u16],
-        weight: impl Fn(usize) -> u32 + Sync,
+        weight: impl Fn(usize) -> u64 + Sync,
     ) -> Result<Vec<Grown>> {
         let k = problem.n_classes;
-        let item = |row: usize, draws: u32| ClassItem::new(row as u32, class[row], weight(row) * draws, draws as u16);
+        let item = |row: usize, draws: u32| {
+            ClassItem::new(row as u32, class[row], weight(row) * u64::from(draws), draws as u16)
+        };
         let mut items: Vec<Vec<ClassItem>> =
             trees.clone().into_par_iter().map(|tree| self.items(tree, &item)).collect();
         let mut totals: Vec<u64> = items.par_iter().flat_map_iter(|items| total_of(problem, items)).collect();
         sync::sum(comm, &mut totals)?;
         for (items, total) in items.iter_mut().zip(totals.chunks_exact(k + 1)) {
-            let least = total[..k].iter().copied().filter(|weight| *weight > 0).min().unwrap_or(1);
-            let share = |weight: &u64| match weight {
-                0 => 1,
-                weight => ((u128::from(MOST_BALANCE * 2) * u128::from(least) / u128::from(*weight)) as u64).div_ceil(2),
-            };
-            let of_class: Vec<u32> = total[..k].iter().map(|weight| share(weight).max(1) as u32).collect();
+            let of_class: Vec<f64> =
+                total[..k].iter().map(|weight| BALANCED_WEIGHT / (*weight).max(1) as f64).collect();
             items.par_iter_mut().for_each(|item| item.multiply(&of_class));
         }
         self.grow_from(comm, problem, trees, items)

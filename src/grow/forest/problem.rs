@@ -27,17 +27,11 @@ pub(super) trait Problem: Sync {
 
     /// Rows, each as often as it was drawn.
     fn draws(&self, cell: &[u64]) -> u64;
-    /// Σ weight times impurity; for numbers but for what is the same for all ways to split a node.
-    fn impurity(&self, cell: &[u64]) -> f64;
-    /// Σ weight times impurity of both sides of a split, and the other side's cell in `right`; None: a side has too few draws.
-    #[inline]
-    fn left_over(&self, total: &[u64], left: &[u64], right: &mut [u64], least_draws: u64) -> Option<[f64; 2]> {
-        for ((right, total), left) in right.iter_mut().zip(total).zip(left) {
-            *right = total.wrapping_sub(*left);
-        }
-        let is_enough = self.draws(left) >= least_draws && self.draws(right) >= least_draws;
-        is_enough.then(|| [self.impurity(left), self.impurity(right)])
-    }
+    /// What [`gain`](Self::gain) wants to know of a node, once.
+    fn of_node(&self, total: &[u64]) -> f64;
+    /// How much lower Σ weight times impurity is after a split, and the other side's cell in `right`; None: not lower, or a side has too
+    /// few draws.
+    fn gain(&self, of_node: f64, total: &[u64], left: &[u64], right: &mut [u64], least_draws: u64) -> Option<f64>;
     /// Nothing can be gained by splitting rows of these sums.
     fn is_pure(&self, cell: &[u64]) -> bool;
     /// The same of rows whose sums do not say so.
@@ -112,21 +106,21 @@ impl Problem for Binary {
         Binary::parts(cell).1
     }
 
-    #[inline]
-    fn impurity(&self, cell: &[u64]) -> f64 {
-        let (ones, all) = Binary::parts(cell);
-        // Both are below 2³².
-        2.0 * (ones * (all - ones)) as f64 / all.max(1) as f64
+    /// 2/Σ weight.
+    fn of_node(&self, total: &[u64]) -> f64 {
+        2.0 / Binary::parts(total).1.max(1) as f64
     }
 
     #[inline]
-    fn left_over(&self, total: &[u64], left: &[u64], right: &mut [u64], least_draws: u64) -> Option<[f64; 2]> {
+    fn gain(&self, of_node: f64, total: &[u64], left: &[u64], right: &mut [u64], least_draws: u64) -> Option<f64> {
         right[0] = total[0].wrapping_sub(left[0]);
-        let (of_left, of_right) = (Binary::parts(left), Binary::parts(right));
-        if of_left.1 < least_draws || of_right.1 < least_draws {
+        let ((left_ones, left), (right_ones, right)) = (Binary::parts(left), Binary::parts(right));
+        // Weights of both sides add up to less than 2³², so that no product has more than 62 bits.
+        let apart = (left_ones * right) as i64 - (right_ones * left) as i64;
+        if left < least_draws || right < least_draws || apart == 0 {
             return None;
         }
-        Some([self.impurity(left), self.impurity(right)])
+        Some(apart as f64 * apart as f64 / (left * right) as f64 * of_node)
     }
 
     #[inline]
@@ -166,27 +160,48 @@ pub(super) struct Classes {
 
 #[derive(Clone, Copy)]
 pub(super) struct ClassItem {
+    weight: u64,
     row: u32,
-    weight: u32,
     class: u16,
     draws: u16,
 }
 
 impl ClassItem {
-    pub(super) fn new(row: u32, class: u16, weight: u32, draws: u16) -> ClassItem {
-        ClassItem { row, weight, class, draws }
+    pub(super) fn new(row: u32, class: u16, weight: u64, draws: u16) -> ClassItem {
+        ClassItem { weight, row, class, draws }
     }
 
-    /// * `by`: of each class.
-    pub(super) fn multiply(&mut self, by: &[u32]) {
-        self.weight *= by[usize::from(self.class)];
+    /// * `by`: of each class. A weight is at least one.
+    pub(super) fn multiply(&mut self, by: &[f64]) {
+        self.weight = ((self.weight as f64 * by[usize::from(self.class)]) as u64).max(1);
+    }
+}
+
+impl Classes {
+    fn weight(&self, cell: &[u64]) -> u64 {
+        cell[..self.n_classes].iter().sum()
+    }
+
+    /// Σ weight times entropy.
+    fn entropy(&self, cell: &[u64]) -> f64 {
+        let of = |weight: u64| if weight == 0 { 0.0 } else { weight as f64 * libm::log(weight as f64) };
+        of(self.weight(cell)) - cell[..self.n_classes].iter().fold(0.0, |sum, weight| sum + of(*weight))
+    }
+}
+
+/// Entropy that is lower by less than this share may be as low.
+const LEAST_GAIN: f64 = 1e-12;
+
+fn other_side(total: &[u64], left: &[u64], right: &mut [u64]) {
+    for ((right, total), left) in right.iter_mut().zip(total).zip(left) {
+        *right = total.wrapping_sub(*left);
     }
 }
 
 impl Problem for Classes {
     type Item = ClassItem;
     type Word = ClassItem;
-    const ITEM_BYTES: usize = 8;
+    const ITEM_BYTES: usize = 12;
 
     #[inline]
     fn width(&self) -> usize {
@@ -210,7 +225,7 @@ impl Problem for Classes {
 
     #[inline]
     fn add_word(&self, cell: &mut [u64], item: ClassItem) {
-        cell[usize::from(item.class)] += u64::from(item.weight);
+        cell[usize::from(item.class)] += item.weight;
         cell[self.n_classes] += u64::from(item.draws);
     }
 
@@ -219,18 +234,34 @@ impl Problem for Classes {
         cell[self.n_classes]
     }
 
+    /// Of entropy, that of the node; else Σ weight.
+    fn of_node(&self, total: &[u64]) -> f64 {
+        if self.is_entropy { self.entropy(total) } else { self.weight(total) as f64 }
+    }
+
     #[inline]
-    fn impurity(&self, cell: &[u64]) -> f64 {
-        let cell = &cell[..self.n_classes];
-        let all = cell.iter().sum::<u64>() as f64;
-        if all == 0.0 {
-            return 0.0;
+    fn gain(&self, of_node: f64, total: &[u64], left: &[u64], right: &mut [u64], least_draws: u64) -> Option<f64> {
+        other_side(total, left, right);
+        if self.draws(left) < least_draws || self.draws(right) < least_draws {
+            return None;
         }
         if self.is_entropy {
-            let of_class = |weight: &u64| if *weight == 0 { 0.0 } else { *weight as f64 * libm::log(*weight as f64) };
-            return all * libm::log(all) - cell.iter().fold(0.0, |sum, weight| sum + of_class(weight));
+            let left_over = self.entropy(left) + self.entropy(right);
+            return (left_over < of_node * (1.0 - LEAST_GAIN)).then_some(of_node - left_over);
         }
-        all - cell.iter().fold(0.0, |sum, weight| sum + *weight as f64 * *weight as f64) / all
+        let (left_all, right_all) = (self.weight(left), self.weight(right));
+        let of_classes = left[..self.n_classes].iter().zip(&right[..self.n_classes]);
+        let squares = match left_all + right_all < 1 << 31 {
+            true => of_classes.fold(0.0, |sum, (left, right)| {
+                let apart = (left * right_all) as i64 - (right * left_all) as i64;
+                sum + apart as f64 * apart as f64
+            }),
+            false => of_classes.fold(0.0, |sum, (left, right)| {
+                let apart = i128::from(*left) * i128::from(right_all) - i128::from(*right) * i128::from(left_all);
+                sum + apart as f64 * apart as f64
+            }),
+        };
+        (squares > 0.0).then(|| squares / (left_all as f64 * right_all as f64) / of_node)
     }
 
     #[inline]
@@ -265,8 +296,8 @@ impl Problem for Classes {
     }
 
     fn take(bytes: &[u8], row: u32) -> ClassItem {
-        let [class, draws] = [4, 6].map(|at| u16::from_le_bytes([bytes[at], bytes[at + 1]]));
-        ClassItem { row, weight: u32_at(bytes, 0), class, draws }
+        let [class, draws] = [8, 10].map(|at| u16::from_le_bytes([bytes[at], bytes[at + 1]]));
+        ClassItem { weight: u64_at(bytes, 0), row, class, draws }
     }
 }
 
@@ -275,6 +306,8 @@ pub(super) struct Numbers {
     /// What a target of 0 and one unit stand for.
     pub(super) zero: f64,
     pub(super) unit: f64,
+    /// No target is beyond them, and so no mean.
+    pub(super) range: [f64; 2],
 }
 
 #[derive(Clone, Copy)]
@@ -326,10 +359,21 @@ impl Problem for Numbers {
         cell[2]
     }
 
+    /// Σ weight.
+    fn of_node(&self, total: &[u64]) -> f64 {
+        total[1] as f64
+    }
+
+    /// By the difference of the means, which is exact: nothing is lost where most targets are alike and far from zero.
     #[inline]
-    fn impurity(&self, cell: &[u64]) -> f64 {
-        let sum = cell[0] as i64 as f64;
-        -sum * sum / cell[1].max(1) as f64
+    fn gain(&self, of_node: f64, total: &[u64], left: &[u64], right: &mut [u64], least_draws: u64) -> Option<f64> {
+        other_side(total, left, right);
+        let sum = |cell: &[u64]| i128::from(cell[0] as i64);
+        let apart = sum(left) * i128::from(right[1]) - sum(right) * i128::from(left[1]);
+        if left[2] < least_draws || right[2] < least_draws || apart == 0 {
+            return None;
+        }
+        Some(apart as f64 * apart as f64 / (left[1] as f64 * right[1] as f64) / of_node)
     }
 
     #[inline]
@@ -346,7 +390,7 @@ impl Problem for Numbers {
     }
 
     fn leaf(&self, cell: &[u64], _: &mut Vec<f32>) -> f64 {
-        self.zero + self.rank(cell, cell) * self.unit
+        (self.zero + self.rank(cell, cell) * self.unit).clamp(self.range[0], self.range[1])
     }
 
     fn put(item: &NumberItem, bytes: &mut Vec<u8>) {
@@ -356,9 +400,13 @@ impl Problem for Numbers {
     }
 
     fn take(bytes: &[u8], row: u32) -> NumberItem {
-        let target = u64::from(u32_at(bytes, 0)) | u64::from(u32_at(bytes, 4)) << 32;
-        NumberItem { target: target as i64, row, weight: u32_at(bytes, 8), draws: u32_at(bytes, 12) }
+        NumberItem { target: u64_at(bytes, 0) as i64, row, weight: u32_at(bytes, 8), draws: u32_at(bytes, 12) }
     }
+}
+
+#[inline]
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
 }
 
 #[inline]
@@ -370,28 +418,58 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 mod tests {
     use super::*;
 
+    fn cell<P: Problem>(problem: &P, items: &[P::Item]) -> Vec<u64> {
+        let mut cell = vec![0; problem.width()];
+        items.iter().for_each(|item| problem.add(&mut cell, item));
+        cell
+    }
+
+    /// What Σ weight times impurity falls by, as the books have it.
+    fn gini(left: [f64; 2], right: [f64; 2]) -> f64 {
+        let of = |[zeros, ones]: [f64; 2]| {
+            let all = zeros + ones;
+            if all > 0.0 { all - (zeros * zeros + ones * ones) / all } else { 0.0 }
+        };
+        of([left[0] + right[0], left[1] + right[1]]) - of(left) - of(right)
+    }
+
     #[test]
-    fn two_classes_are_as_impure_packed_as_by_class() {
+    fn gains_are_those_of_the_books_packed_or_by_class() {
         let classes = Classes { n_classes: 2, is_entropy: false };
-        for (ones, zeros) in [(0u32, 1u32), (1, 0), (3, 5), (1_000_000, 7), (2_000_000_000, 2_000_000_000)] {
-            let (mut packed, mut apart) = ([0u64], [0u64; 3]);
-            for (class, weight) in [(1, ones), (0, zeros)] {
-                Binary.add(&mut packed, &BinaryItem::new(0, class, weight));
-                classes.add(&mut apart, &ClassItem::new(0, class, weight, 1));
+        for [a, b, c, d] in [[1u32, 0, 0, 1], [3, 5, 4, 1], [1_000_000, 7, 3, 9], [1 << 29, 1 << 28, 1 << 27, 1 << 30]]
+        {
+            let expected = gini([a.into(), b.into()], [c.into(), d.into()]);
+            let binary = |zeros, ones| cell(&Binary, &[BinaryItem::new(0, 0, zeros), BinaryItem::new(0, 1, ones)]);
+            let (left, total) = (binary(a, b), binary(a + c, b + d));
+            let packed = Binary.gain(Binary.of_node(&total), &total, &left, &mut [0], 1).unwrap();
+            let by_class = |zeros: u32, ones: u32, times: u64| {
+                let item = |class, weight: u32| ClassItem::new(0, class, u64::from(weight) * times, 1);
+                cell(&classes, &[item(0, zeros), item(1, ones)])
+            };
+            for times in [1, 1 << 20] {
+                let (left, total) = (by_class(a, b, times), by_class(a + c, b + d, times));
+                let found = classes.gain(classes.of_node(&total), &total, &left, &mut [0; 3], 0).unwrap();
+                assert!((found / times as f64 - expected).abs() <= 1e-6 * expected, "{found} {expected}");
             }
-            let [one, other] = [Binary.impurity(&packed), classes.impurity(&apart)];
-            assert!((one - other).abs() <= 1e-6 * (1.0 + other), "{ones}, {zeros}: {one}, {other}");
-            assert_eq!(Binary.is_pure(&packed), classes.is_pure(&apart));
-            let (mut of_one, mut of_other) = (Vec::new(), Vec::new());
-            Binary.leaf(&packed, &mut of_one);
-            classes.leaf(&apart, &mut of_other);
-            assert_eq!(of_one, of_other);
+            assert!((packed - expected).abs() <= 1e-6 * expected, "{packed} {expected}");
         }
     }
 
     #[test]
+    fn one_target_far_away_does_not_hide_the_others() {
+        let numbers = Numbers { zero: 0.0, unit: 1.0, range: [-1e30, 1e30] };
+        let far = 1 << 40;
+        let left = cell(&numbers, &[NumberItem::new(0, -far, 1, 1), NumberItem::new(0, -far, 1, 1)]);
+        let total = cell(&numbers, &[NumberItem::new(0, -far, 2, 2), NumberItem::new(0, 1 - far, 2, 2)]);
+        let gain = numbers.gain(numbers.of_node(&total), &total, &left, &mut [0; 3], 1);
+        assert_eq!(gain, Some(1.0));
+        let half = cell(&numbers, &[NumberItem::new(0, -far, 1, 1), NumberItem::new(0, 1 - far, 1, 1)]);
+        assert_eq!(numbers.gain(numbers.of_node(&total), &total, &half, &mut [0; 3], 1), None);
+    }
+
+    #[test]
     fn items_come_back_from_bytes() {
-        let numbers = Numbers { zero: 0.0, unit: 1.0 };
+        let numbers = Numbers { zero: 0.0, unit: 1.0, range: [0.0, 1.0] };
         for target in [0, -1, 1, i64::from(i32::MIN), 1 << 40, -(1 << 40)] {
             let mut bytes = Vec::new();
             Numbers::put(&NumberItem::new(3, target, 7, 2), &mut bytes);

@@ -9,9 +9,6 @@ use crate::exact::scale::order_key;
 /// Bins that have rows, bit by bit.
 pub(super) type Mask = [u64; MOST_FOREST_BINS / 64];
 
-/// A gain of less than this share of what the children are left with may be rounding.
-const LEAST_GAIN: f64 = 1e-12;
-
 /// What sends a row of a node to the left.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub(super) enum Cut {
@@ -46,7 +43,7 @@ pub(super) struct Search<'p, P> {
     left: Vec<u64>,
     other: Vec<u64>,
     right: Vec<u64>,
-    /// What is left over at best so far.
+    /// The gain of the best so far; 0: there is none.
     most: f64,
     best: Option<(u32, Cut)>,
     best_left: Vec<u64>,
@@ -74,7 +71,7 @@ impl<'p, P: Problem> Search<'p, P> {
             left: zeros(),
             other: zeros(),
             right: zeros(),
-            most: f64::INFINITY,
+            most: 0.0,
             best: None,
             best_left: zeros(),
         }
@@ -83,14 +80,14 @@ impl<'p, P: Problem> Search<'p, P> {
     /// Another node, of these sums.
     pub(super) fn begin(&mut self, total: &[u64]) {
         self.total.copy_from_slice(total);
-        self.of_node = self.problem.impurity(total);
-        self.most = f64::INFINITY;
+        self.of_node = self.problem.of_node(total);
+        self.most = 0.0;
         self.best = None;
     }
 
     pub(super) fn found(&self) -> Option<Found> {
         let (feature, cut) = self.best?;
-        Some(Found { feature, cut, gain: self.of_node - self.most, left: self.best_left.clone() })
+        Some(Found { feature, cut, gain: self.most, left: self.best_left.clone() })
     }
 
     /// Looks at a feature.
@@ -250,13 +247,11 @@ impl<'p, P: Problem> Search<'p, P> {
     /// * `is_turned`: what is in `left` goes right.
     #[inline]
     fn offer(&mut self, number: u32, cut: Cut, is_turned: bool) {
-        let problem = self.problem;
-        let Some([left, right]) = problem.left_over(&self.total, &self.left, &mut self.right, self.least_draws) else {
-            return;
-        };
-        let left_over = left + right;
-        if left_over < self.most && left_over < self.of_node - LEAST_GAIN * (left.abs() + right.abs()) {
-            self.most = left_over;
+        let gain = self.problem.gain(self.of_node, &self.total, &self.left, &mut self.right, self.least_draws);
+        if let Some(gain) = gain
+            && gain > self.most
+        {
+            self.most = gain;
             self.best = Some((number, cut));
             self.best_left.copy_from_slice(if is_turned { &self.right } else { &self.left });
         }

@@ -16,7 +16,7 @@ struct Table {
     bins: Vec<Vec<u8>>,
     class: Vec<u16>,
     number: Vec<i64>,
-    weight: Vec<u32>,
+    weight: Vec<u64>,
 }
 
 impl Table {
@@ -39,7 +39,7 @@ impl Table {
         Table {
             class: (0..n).map(|row| ((signal(row) + noise(row, 3)) % n_classes) as u16).collect(),
             number: (0..n).map(|row| (signal(row) * 1000 + noise(row, 500)) as i64 - 2000).collect(),
-            weight: (0..n).map(|row| noise(row + n, 4) as u32 * 100).collect(),
+            weight: (0..n).map(|row| noise(row + n, 4) * 100).collect(),
             features,
             bins,
         }
@@ -80,7 +80,9 @@ impl Case {
         let here = cut[comm.rank()]..cut[comm.rank() + 1];
         let bins = self.table.rows(here.clone());
         let goal = match self.of {
-            Of::Numbers => Goal::Numbers { target: &self.table.number[here.clone()], zero: 0.5, unit: 0.25 },
+            Of::Numbers => {
+                Goal::Numbers { target: &self.table.number[here.clone()], zero: 0.5, unit: 0.25, range: [-1e9, 1e9] }
+            }
             of => Goal::Classes {
                 n_classes: self.n_classes,
                 is_entropy: of == Of::Entropy,
@@ -239,6 +241,9 @@ fn plainly<P: Problem>(problem: &P, table: &Table, config: &ForestConfig, tree: 
             node((problem, table, config, tree), (way, depth + 1, child + side), &items, grown);
         }
     }
+    if items.is_empty() {
+        return Grown::default();
+    }
     let mut grown = Grown { nodes: vec![Node::default()], ..Grown::default() };
     node((problem, table, config, tree), (NodeDraws::ROOT, 0, 0), &items, &mut grown);
     grown
@@ -260,11 +265,18 @@ fn trees_are_those_of_a_plain_grower() {
                     plainly(&Binary, table, config, tree, rows.map(item).collect())
                 }
                 Of::Numbers => {
-                    let item = |(row, n)| NumberItem::new(row as u32, table.number[row], weight(row) * n, n);
-                    plainly(&Numbers { zero: 0.5, unit: 0.25 }, table, config, tree, rows.map(item).collect())
+                    let item = |(row, n)| NumberItem::new(row as u32, table.number[row], weight(row) as u32 * n, n);
+                    plainly(
+                        &Numbers { zero: 0.5, unit: 0.25, range: [-1e9, 1e9] },
+                        table,
+                        config,
+                        tree,
+                        rows.map(item).collect(),
+                    )
                 }
                 of => {
-                    let item = |(row, n)| ClassItem::new(row as u32, table.class[row], weight(row) * n, n as u16);
+                    let item =
+                        |(row, n)| ClassItem::new(row as u32, table.class[row], weight(row) * u64::from(n), n as u16);
                     let problem = Classes { n_classes: case.n_classes, is_entropy: of == Of::Entropy };
                     plainly(&problem, table, config, tree, rows.map(item).collect())
                 }

@@ -12,8 +12,10 @@ use crate::model::forest::Node;
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Words of cells that are summed in one message, about.
+/// Words of cells that are summed in one message, about, where nobody limits memory.
 const MESSAGE_WORDS: usize = 1 << 22;
+/// Parts of the room for rows that cells, their sum and this rank's share of it may take.
+const PARTS_OF_ROOM: u64 = 32;
 /// Rows that one task counts.
 const TASK_ROWS: usize = 1 << 16;
 
@@ -38,6 +40,8 @@ struct Open<T> {
     total: Vec<u64>,
     /// Features that were drawn in vain, in times of `max_features`.
     tried: usize,
+    /// Those that it is their turn to be looked at.
+    drawn: Vec<u32>,
     items: Vec<T>,
 }
 
@@ -80,17 +84,31 @@ impl<'a> Top<'a> {
         let mut open: Vec<Open<P::Item>> = Vec::new();
         let mut below = Vec::new();
         for (tree, (items, total)) in items.into_iter().zip(totals.chunks_exact(problem.width())).enumerate() {
-            let root = Open { tree, node: 0, depth: 0, way: NodeDraws::ROOT, total: total.to_vec(), tried: 0, items };
+            let root = Open {
+                tree,
+                node: 0,
+                depth: 0,
+                way: NodeDraws::ROOT,
+                total: total.to_vec(),
+                tried: 0,
+                drawn: Vec::new(),
+                items,
+            };
             self.place(problem, root, limit, &mut open, &mut below);
         }
+        let most_words = MESSAGE_WORDS.min((sync::least(comm, self.driver.room)? / PARTS_OF_ROOM / 8) as usize);
         while !open.is_empty() {
+            open.par_iter_mut().for_each_init(
+                || Shuffle::new(self.driver.rows.bins.features.len()),
+                |shuffle, node| node.drawn = self.features_of(shuffle, node),
+            );
             let mut next = Vec::new();
             let mut rest = open.into_iter().peekable();
             while rest.peek().is_some() {
                 let mut words = 0;
                 let mut some = Vec::new();
-                while let Some(node) = rest.next_if(|_| words < MESSAGE_WORDS || some.is_empty()) {
-                    words += self.words_of(problem, &node).iter().sum::<usize>();
+                while let Some(node) = rest.next_if(|_| words < most_words || some.is_empty()) {
+                    words += self.words_of(problem, &node);
                     some.push(node);
                 }
                 let found = self.find(comm, problem, &some)?;
@@ -123,6 +141,10 @@ impl<'a> Top<'a> {
         below: &mut Vec<Below<P::Item>>,
     ) {
         let draws = problem.draws(&node.total);
+        if draws == 0 {
+            self.trees[node.tree].clear();
+            return;
+        }
         let state = &mut self.trees[node.tree][node.node];
         if self.driver.config.is_leaf(problem, node.depth, &node.total) {
             *state = State::Leaf(node.total);
@@ -171,6 +193,7 @@ impl<'a> Top<'a> {
                 way,
                 total,
                 tried: 0,
+                drawn: Vec::new(),
                 items,
             },
         );
@@ -198,12 +221,10 @@ impl<'a> Top<'a> {
         shuffle.next(draws, node.way, config.max_features).to_vec()
     }
 
-    /// Words of the cells of each feature that a node looks at next.
-    fn words_of<P: Problem>(&self, problem: &P, node: &Open<P::Item>) -> Vec<usize> {
+    /// Words of the cells of the features that a node looks at next.
+    fn words_of<P: Problem>(&self, problem: &P, node: &Open<P::Item>) -> usize {
         let features = &self.driver.rows.bins.features;
-        let mut shuffle = Shuffle::new(features.len());
-        let drawn = self.features_of(&mut shuffle, node);
-        drawn.iter().map(|feature| features[*feature as usize].n_bins() * problem.width()).collect()
+        node.drawn.iter().map(|feature| features[*feature as usize].n_bins() * problem.width()).sum()
     }
 
     /// The best splits of some nodes by the features that it is their turn to look at. Collective.
@@ -214,38 +235,34 @@ impl<'a> Top<'a> {
         nodes: &[Open<P::Item>],
     ) -> Result<Vec<Option<Found>>> {
         let (config, bins) = (self.driver.config, self.driver.rows.bins);
-        let drawn: Vec<Vec<u32>> = nodes
-            .par_iter()
-            .map_init(|| Shuffle::new(bins.features.len()), |shuffle, node| self.features_of(shuffle, node))
-            .collect();
-        let words = |features: &Vec<u32>| -> usize {
-            features.iter().map(|feature| bins.features[*feature as usize].n_bins() * problem.width()).sum()
-        };
-        let sizes: Vec<usize> = drawn.iter().map(words).collect();
-        let cells: Vec<Vec<u64>> = nodes
-            .par_iter()
-            .zip(&drawn)
-            .zip(&sizes)
-            .map(|((node, drawn), size)| self.count(problem, &node.items, drawn, *size))
-            .collect();
+        let sizes: Vec<usize> = nodes.iter().map(|node| self.words_of(problem, node)).collect();
+        let mut cells = vec![0; sizes.iter().sum()];
+        let mut rest = &mut cells[..];
+        let mut tasks = Vec::with_capacity(nodes.len());
+        for (node, size) in nodes.iter().zip(&sizes) {
+            let (of_node, after) = rest.split_at_mut(*size);
+            tasks.push((node, of_node));
+            rest = after;
+        }
+        tasks.into_par_iter().for_each(|(node, cells)| self.count(problem, node, cells));
         let dealt = deal(&sizes, comm.size());
         let words_of: Vec<usize> = dealt.iter().map(|nodes| sizes[nodes.clone()].iter().sum()).collect();
-        let mine = sync::share_cells(comm, cells.concat(), &words_of)?;
+        let mine = sync::share_cells(comm, cells, &words_of)?;
         let my_nodes = dealt[comm.rank()].clone();
         let mut rest = &mine[..];
         let tasks: Vec<_> = my_nodes
             .map(|node| {
                 let (cells, after) = rest.split_at(sizes[node]);
                 rest = after;
-                (&nodes[node], &drawn[node], cells)
+                (&nodes[node], cells)
             })
             .collect();
-        let search = |(node, drawn, mut cells): (&Open<P::Item>, &Vec<u32>, &[u64])| {
+        let search = |(node, mut cells): (&Open<P::Item>, &[u64])| {
             let draws = NodeDraws::of_tree(config.seed, self.first_tree + node.tree as u64);
             let random = config.is_extra.then_some((draws, node.way));
             let mut search = Search::new(problem, config.min_rows);
             search.begin(&node.total);
-            for number in drawn {
+            for number in &node.drawn {
                 let feature = &bins.features[*number as usize];
                 let (of_feature, after) = cells.split_at(feature.n_bins() * problem.width());
                 search.look(*number, feature, of_feature, &mask_of(problem, of_feature), random);
@@ -256,37 +273,43 @@ impl<'a> Top<'a> {
         sync::share_found(comm, tasks.into_par_iter().map(search).collect())
     }
 
-    /// Cells of the features of a node over the rows here. Rayon over rows.
-    fn count<P: Problem>(&self, problem: &P, items: &[P::Item], drawn: &[u32], size: usize) -> Vec<u64> {
+    /// Adds the rows here to the cells of the features that a node looks at. Rayon over rows.
+    fn count<P: Problem>(&self, problem: &P, node: &Open<P::Item>, cells: &mut [u64]) {
         let (bins, width) = (self.driver.rows.bins, problem.width());
-        let of_task = |items: &[P::Item]| {
-            let mut cells = vec![0; size];
+        let add = |cells: &mut [u64], items: &[P::Item]| {
             for item in items {
                 let row = bins.row(P::row(item));
                 let (word, mut first) = (P::word(item), 0);
-                for feature in drawn {
+                for feature in &node.drawn {
                     let at = first + usize::from(row[*feature as usize]) * width;
                     problem.add_word(&mut cells[at..at + width], word);
                     first += bins.features[*feature as usize].n_bins() * width;
                 }
             }
+        };
+        let task_rows = TASK_ROWS.max(node.items.len() / (2 * rayon::current_num_threads()));
+        if node.items.len() <= task_rows {
+            return add(cells, &node.items);
+        }
+        let of_task = |items: &[P::Item]| {
+            let mut cells = vec![0; cells.len()];
+            add(&mut cells, items);
             cells
         };
-        let counted: Vec<Vec<u64>> = items.par_chunks(TASK_ROWS).map(of_task).collect();
-        let mut counted = counted.into_iter();
-        let mut sum = counted.next().unwrap_or_else(|| vec![0; size]);
-        for cells in counted {
-            sum.iter_mut().zip(cells).for_each(|(sum, word)| *sum = sum.wrapping_add(word));
+        let counted: Vec<Vec<u64>> = node.items.par_chunks(task_rows).map(of_task).collect();
+        for of_task in counted {
+            cells.iter_mut().zip(of_task).for_each(|(sum, word)| *sum = sum.wrapping_add(word));
         }
-        sum
     }
 
     /// The trees, with what was grown below their upper nodes.
     pub(super) fn assemble<P: Problem>(self, problem: &P, mut grown: Vec<Grown>) -> Vec<Grown> {
         let features = &self.driver.rows.bins.features;
         let of_tree = |states: &Vec<State>| {
-            if let [State::Below(number)] = states[..] {
-                return Err(number);
+            match states[..] {
+                [] => return Ok(Grown::default()),
+                [State::Below(number)] => return Err(number),
+                _ => {}
             }
             let mut tree = Grown { nodes: vec![Node::default()], ..Grown::default() };
             let mut waiting = vec![(0, 0)];

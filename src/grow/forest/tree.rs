@@ -1,7 +1,7 @@
 //! Grown trees: nodes in an order of their own, values of leaves, gains of splits.
 
 use super::problem::Problem;
-use super::search::{Cut, Found, bins_of};
+use super::search::{Cut, Found};
 use crate::data::binned::FeatureBins;
 use crate::model::forest::{LEAF, MISSING_LEFT, Node, OF_SET};
 
@@ -14,8 +14,8 @@ pub struct Grown {
     pub n_leaves: u32,
     /// By split, those below a left child before those below the right one: the feature, and how much lower Σ weight times impurity became.
     pub gains: Vec<(u32, f64)>,
-    /// Categories that go left, of the nodes that ask for sets.
-    pub sets: Vec<Vec<u32>>,
+    /// Bins of categories that go left, of the nodes that ask for sets: bit b % 64 of word b / 64, and no more words than it takes.
+    pub sets: Vec<Vec<u64>>,
 }
 
 impl Grown {
@@ -33,8 +33,8 @@ impl Grown {
                 (feature.value_of(usize::from(*bin)), if *missing_left { MISSING_LEFT } else { 0 })
             }
             Cut::OneOf(set) => {
-                let categories = feature.categories.as_deref().unwrap_or_default();
-                self.sets.push(bins_of(set).filter_map(|bin| categories.get(bin).copied()).collect());
+                let n_words = set.iter().rposition(|word| *word != 0).map_or(1, |last| last + 1);
+                self.sets.push(set[..n_words].to_vec());
                 ((self.sets.len() - 1) as f64, OF_SET)
             }
         };
@@ -79,7 +79,7 @@ impl Grown {
         }
         for set in &self.sets {
             bytes.extend_from_slice(&(set.len() as u32).to_le_bytes());
-            set.iter().for_each(|category| bytes.extend_from_slice(&category.to_le_bytes()));
+            set.iter().for_each(|word| bytes.extend_from_slice(&word.to_le_bytes()));
         }
     }
 
@@ -106,7 +106,7 @@ impl Grown {
         }
         for _ in 0..n_sets {
             let n = u32::from_le_bytes(next(bytes)?);
-            let set: Option<Vec<u32>> = (0..n).map(|_| next(bytes).map(u32::from_le_bytes)).collect();
+            let set: Option<Vec<u64>> = (0..n).map(|_| next(bytes).map(u64::from_le_bytes)).collect();
             grown.sets.push(set?);
         }
         Some(grown)

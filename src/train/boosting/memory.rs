@@ -55,7 +55,7 @@ pub(super) fn plan(
                     "{}M are too few: targets, scores and gradients of this rank's rows and histograms of {max_leaves} leaves want \
                      {}M; more ranks have fewer rows and features each, fewer --max-leaves or --max-bins smaller histograms",
                     limit >> 20,
-                    least(limit >> 20, |mega_bytes| is_enough(mega_bytes << 20))
+                    memory::least(limit >> 20, |mega_bytes| is_enough(mega_bytes << 20))
                 )))
                 .for_flag("--max-memory"),
                 true => Ok((of_records <= left(limit) && !reading.streamed, page_rows(left(limit)))),
@@ -64,17 +64,4 @@ pub(super) fn plan(
     };
     let (fits, page_rows) = comm.agree(fits)?;
     Ok(comm.agree_any(!fits)?.then_some(page_rows.max(1) as usize))
-}
-
-/// The least number above one that is not enough that is, if a few more are never worse.
-fn least(not_enough: u64, is_enough: impl Fn(u64) -> bool) -> u64 {
-    let (mut low, mut high) = (not_enough, 2 * not_enough.max(1));
-    while !is_enough(high) && high < 1 << 40 {
-        (low, high) = (high, 2 * high);
-    }
-    while high - low > 1 {
-        let middle = low + (high - low) / 2;
-        if is_enough(middle) { high = middle } else { low = middle }
-    }
-    high
 }

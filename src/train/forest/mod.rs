@@ -24,14 +24,13 @@ use super::{ClassWeight, Model, Observer, Progress, Reading, TrainConfig, TrainR
 use crate::comm::Communicator;
 use crate::config::{BootstrapKind, Criterion, ForestConfig, Scope};
 use crate::data::DataSource;
-use crate::data::binned::FeatureBins;
 use crate::data::names::TableNames;
 use crate::data::partition::{Partition, RowPlan};
 use crate::error::{Error, InContext, Result};
 use crate::grow::forest::{self as grow, BinRows, Bootstrap, Goal, Grown, Lane, Rows, WAVE_BYTES};
 use crate::metric::Metrics;
 use crate::model::Scores;
-use crate::model::forest::{Forest, ForestTree, Importance, Node, OF_SET};
+use crate::model::forest::{Forest, ForestTree, Importance};
 use goal::{Targets, Weights};
 use std::time::Instant;
 
@@ -47,6 +46,11 @@ pub fn train_source(
     if source.schema().is_sparse {
         return Err(Error::usage(
             "forest wants a dense table, and this one is sparse; train a model of the linear family, or convert it without --sparse",
+        ));
+    }
+    if config.class_weight != ClassWeight::None && !config.responds_as().is_classifier() {
+        return Err(Error::usage(
+            "--class-weight balances classes, and floating-point targets are taken as numbers; leave it out, or give --criterion gini",
         ));
     }
     if source.schema().has_offset {
@@ -73,7 +77,7 @@ pub fn train_source(
         );
     }
     let valid = fit.held_out_metrics(comm, reading)?;
-    let oob = if fit.settings.oob { fit.out_of_bag_metrics(comm, reading)? } else { Metrics::new() };
+    let oob = if fit.settings.oob { fit.out_of_bag_metrics(comm, reading, watch)? } else { Metrics::new() };
     let measured_s = began.elapsed().as_secs_f64();
     let rows = fit.rows;
     let report = TrainReport {
@@ -144,10 +148,18 @@ impl<'c> Fit<'c> {
     }
 
     /// Metrics of the training rows, each by the trees that did not draw it; rows that all trees drew are left out. Collective.
-    fn out_of_bag_metrics(&self, comm: &Communicator, reading: &Reading) -> Result<Metrics> {
-        let out = OutOfBag::new(self.config, self.settings, self.rows.n_rows, self.forest.trees.len());
+    fn out_of_bag_metrics(&self, comm: &Communicator, reading: &Reading, watch: &mut dyn Observer) -> Result<Metrics> {
+        let out = OutOfBag::new(self.config, self.settings, self.rows.n_rows, &self.forest.numbers);
         let first_row = self.rows.first_row;
         let takes = |tree: usize, row: usize| out.is_out(tree, first_row + row as u64);
+        let n_trees = self.forest.trees.len();
+        let is_drawn = |row: &usize| self.rows.weight.get(*row) > 0.0 && !(0..n_trees).any(|tree| takes(tree, *row));
+        let mut n_drawn = [(0..self.rows.y.len()).filter(is_drawn).count() as u64];
+        comm.all_reduce_sum(&mut n_drawn)?;
+        if n_drawn[0] > 0 {
+            watch
+                .warning(&format!("--oob: {} rows were drawn by all {n_trees} trees and are not measured", n_drawn[0]));
+        }
         self.metrics(comm, reading, |row| self.rows.weight.get(row), &takes)
     }
 
@@ -237,7 +249,8 @@ fn read(
     let groups = groups(comm, reading, settings.bin_sample, &binning.reader, n_features, n_rows)?;
     let wanted = (settings.max_bins, settings.bin_sample);
     let (labels, features) = binning.sample(comm, wanted, &groups, |_| Ok(()), Ok)?;
-    comm.agree(check_memory(reading, labels.n_rows() as u64, n_features))?;
+    let cells = cell_bytes(settings, n_features, labels.target.n_classes());
+    comm.agree(check_memory(reading, labels.n_rows() as u64, n_features, cells))?;
     let mut bins = BinRows::with_room(features, labels.n_rows());
     binning.pass(comm, |batch, blocks, preprocess| {
         let runs: Vec<usize> = blocks.iter().map(std::ops::Range::len).collect();
@@ -258,32 +271,50 @@ fn held_bytes(n_rows: u64, n_features: usize) -> u64 {
     n_rows * (BinRows::bytes_of_row(n_features) as u64 + LABEL_BYTES)
 }
 
+/// What all threads count nodes in.
+fn cell_bytes(settings: &ForestConfig, n_features: usize, n_classes: usize) -> u64 {
+    let words = n_classes.max(2) as u64 + 1;
+    let bins = settings.max_features.of(n_features) as u64 * grow::MOST_FOREST_BINS as u64;
+    rayon::current_num_threads() as u64 * bins * words * 8
+}
+
 /// Errors: the binned rows of this rank do not fit (usage). Not collective.
-fn check_memory(reading: &Reading, n_rows: u64, n_features: usize) -> Result<()> {
-    let held = held_bytes(n_rows, n_features);
+fn check_memory(reading: &Reading, n_rows: u64, n_features: usize, cells: u64) -> Result<()> {
+    let held = held_bytes(n_rows, n_features) + cells;
     let Some(limit) = reading.max_memory else { return memory::check_machine(held + n_rows * ITEM_BYTES) };
     let wanted = held + n_rows * ITEM_BYTES * rayon::current_num_threads() as u64;
-    let of_reading = memory::of_source(limit) + 8 * memory::batch_values(Some(limit));
-    match wanted + of_reading <= memory::usable(limit) {
+    let is_enough =
+        |limit: u64| wanted + memory::of_source(limit) + 8 * memory::batch_values(Some(limit)) <= memory::usable(limit);
+    match is_enough(limit) {
         true => Ok(()),
         false => Err(Error::usage(format!(
-            "{}M are too few: a forest keeps the binned rows of its ranks in memory, and those of this rank want about {}M; take more ranks, or train boost",
+            "{}M are too few: a forest keeps the binned rows of its ranks in memory, and those of this rank, with what its threads count nodes \
+             in, want {}M; take more ranks, or train boost",
             limit >> 20,
-            (2 * wanted).div_ceil(1 << 20) + 32
+            memory::least(limit >> 20, |mega_bytes| is_enough(mega_bytes << 20))
         )))
         .for_flag("--max-memory"),
     }
 }
 
-/// Trees that are grown together. The same on every rank, but free: it changes no bit. Collective.
-fn trees_at_a_time(comm: &Communicator, reading: &Reading, n_rows: usize, n_features: usize) -> Result<(u64, u64)> {
+/// Trees that are grown together, and bytes of rows that a rank takes from others at a time: free, since they change no bit, but the same on
+/// every rank. Collective.
+fn trees_at_a_time(
+    comm: &Communicator,
+    reading: &Reading,
+    n_rows: usize,
+    n_features: usize,
+    cells: u64,
+) -> Result<(u64, u64)> {
     let room = match reading.max_memory {
         None => 4 * WAVE_BYTES,
-        Some(limit) => memory::usable(limit).saturating_sub(held_bytes(n_rows as u64, n_features)) / 2,
+        Some(limit) => memory::usable(limit).saturating_sub(held_bytes(n_rows as u64, n_features) + cells) / 2,
     };
-    let mut trees = [(room / (n_rows as u64 * ITEM_BYTES).max(1)).min(1 << 20) as i64];
-    comm.all_reduce_min(&mut trees)?;
-    Ok((trees[0].max(1) as u64, (room / 2).min(WAVE_BYTES)))
+    let trees = (room / (n_rows as u64 * ITEM_BYTES).max(1)).clamp(1, 1 << 20);
+    // What travels together is decided by both: they have to be the same on all ranks.
+    let mut agreed = [trees as i64, (room / 2).min(WAVE_BYTES) as i64];
+    comm.all_reduce_min(&mut agreed)?;
+    Ok((agreed[0] as u64, agreed[1] as u64))
 }
 
 /// All trees. Collective.
@@ -298,14 +329,16 @@ fn grow_all(
 ) -> Result<(Forest, Vec<f64>)> {
     let n_classes = rows.target.n_classes();
     let d = bins.features.len();
-    let weights = Weights::new(comm, rows)?;
+    let weights = Weights::new(comm, rows, config.seed)?;
     let class: Vec<u16> = match n_classes {
         0 => Vec::new(),
         _ => (0..rows.y.len()).map(|row| rows.y.get(row) as u16).collect(),
     };
     let targets = if n_classes == 0 { Some(Targets::new(comm, rows, &weights)?) } else { None };
     let goal = match &targets {
-        Some(targets) => Goal::Numbers { target: &targets.values, zero: targets.zero, unit: targets.unit },
+        Some(targets) => {
+            Goal::Numbers { target: &targets.values, zero: targets.zero, unit: targets.unit, range: targets.range }
+        }
         None => Goal::Classes { n_classes, is_entropy: settings.criterion == Criterion::Entropy, class: &class },
     };
     let here = Rows {
@@ -340,17 +373,20 @@ fn grow_all(
         n_features: d,
         n_scores: if n_classes > 2 { n_classes } else { 1 },
         has_classes: n_classes > 0,
+        categories: bins.features.iter().map(|feature| feature.categories.clone().unwrap_or_default()).collect(),
         trees: Vec::new(),
+        numbers: Vec::new(),
         importance: vec![Importance::default(); d],
     };
-    let (at_a_time, room) = trees_at_a_time(comm, reading, rows.y.len(), d)?;
+    let (at_a_time, room) = trees_at_a_time(comm, reading, rows.y.len(), d, cell_bytes(settings, d, n_classes))?;
     let mut seconds = Vec::new();
     let mut done = 0;
     while done < settings.trees {
         let began = Instant::now();
         let end = settings.trees.min(done + at_a_time);
-        for grown in grow::grow(comm, &here, &how, &scope, done..end, room)? {
-            add_tree(&mut forest, grown, &bins.features);
+        let grown = grow::grow(comm, &here, &how, &scope, done..end, room)?;
+        for (number, tree) in (done..end).zip(grown).filter(|(_, tree)| !tree.nodes.is_empty()) {
+            add_tree(&mut forest, number, tree);
         }
         seconds.push(began.elapsed().as_secs_f64() / (end - done) as f64);
         done = end;
@@ -361,6 +397,13 @@ fn grow_all(
             gradient: None,
             learning_rate: None,
         });
+    }
+    let n_left_out = settings.trees - forest.trees.len() as u64;
+    let why = "had no rows of weight above 0 to grow from: raise --row-sample, or use fewer --lanes";
+    match n_left_out {
+        0 => {}
+        n if n == settings.trees => return Err(Error::data(format!("all {n} trees {why}"))),
+        n => watch.warning(&format!("left out: {n} of {} trees {why}", settings.trees)),
     }
     let n = forest.trees.len() as f64;
     forest.importance.iter_mut().for_each(|of| of.gain /= n);
@@ -390,27 +433,13 @@ fn lanes(comm: &Communicator, rows: &BinnedRows) -> Vec<Lane> {
 }
 
 /// Appends a tree, and what its splits gained as shares of all that they did.
-fn add_tree(forest: &mut Forest, grown: Grown, features: &[FeatureBins]) {
+fn add_tree(forest: &mut Forest, number: u64, grown: Grown) {
     let all: f64 = grown.gains.iter().fold(0.0, |sum, (_, gain)| sum + gain);
     for (feature, gain) in &grown.gains {
         let of = &mut forest.importance[*feature as usize];
         of.gain += if all > 0.0 { gain / all } else { 0.0 };
         of.splits += 1;
     }
-    let set = |categories: &Vec<u32>| {
-        let mut set = vec![0u64; categories.iter().max().map_or(1, |most| *most as usize / 64 + 1)];
-        categories.iter().for_each(|category| set[*category as usize / 64] |= 1 << (category % 64));
-        set
-    };
-    debug_assert!(
-        grown
-            .nodes
-            .iter()
-            .all(|node: &Node| node.feature & OF_SET == 0 || features[node.number()].categories.is_some())
-    );
-    forest.trees.push(ForestTree {
-        sets: grown.sets.iter().map(set).collect(),
-        nodes: grown.nodes,
-        shares: grown.shares,
-    });
+    forest.trees.push(ForestTree { nodes: grown.nodes, shares: grown.shares, sets: grown.sets });
+    forest.numbers.push(number);
 }

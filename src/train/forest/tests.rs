@@ -1,7 +1,7 @@
 //! Forests from tables: the same for any shape of the job, out of bag as a slow twin says, good enough.
 
-use super::super::tree_tables::{scores, table, train};
-use super::super::{Model, TrainReport};
+use super::super::tree_tables::{scores, table, train, train_reading};
+use super::super::{Model, Reading, TrainReport};
 use crate::config::{BootstrapKind, ClassWeight, Criterion, ForestConfig, Kind, MaxFeatures, Scope, TrainConfig};
 use crate::data::memory::MemorySource;
 use crate::data::{TargetKind, Targets};
@@ -32,8 +32,15 @@ fn numbers(n: usize) -> MemorySource {
     table(n, |score| 1e6 + score, TargetKind::Float)
 }
 
-/// The model of one rank, after all cuts gave the same.
+/// As [`same_on_cuts`], of a forest that grows.
 fn same_on_all_cuts(name: &str, table: &MemorySource, config: &TrainConfig) -> (Model, TrainReport) {
+    let alone = same_on_cuts(name, table, config);
+    assert!(forest(&alone.0).trees.iter().any(|tree| tree.n_leaves() > 5), "{name} grows");
+    alone
+}
+
+/// The model of one rank, after all cuts gave the same.
+fn same_on_cuts(name: &str, table: &MemorySource, config: &TrainConfig) -> (Model, TrainReport) {
     let alone = train(1, 1, table, config).unwrap();
     for (size, threads) in [(1, 2), (2, 1), (3, 2), (5, 1), (8, 3)] {
         let (model, report) = train(size, threads, table, config).unwrap();
@@ -45,7 +52,6 @@ fn same_on_all_cuts(name: &str, table: &MemorySource, config: &TrainConfig) -> (
             "{name}"
         );
     }
-    assert!(forest(&alone.0).trees.iter().any(|tree| tree.n_leaves() > 5), "{name} grows");
     alone
 }
 
@@ -94,13 +100,18 @@ fn out_of_bag_is_what_a_slow_twin_says() {
         let (Targets::Number(y), Some(weight)) = (&block.target, &block.weight) else { panic!("numbers") };
         let bootstrap = Bootstrap::poisson(seed, 1.3);
         let (mut right, mut all, mut n_measured) = (0.0, 0.0, 0);
-        let mut row_values = vec![0.0; forest.n_features];
+        let d = forest.n_features;
+        let mut values = vec![0.0; y.len() * d];
+        for (row, values) in values.chunks_exact_mut(d).enumerate() {
+            model.preprocess.encode_row(block, row, values).unwrap();
+        }
+        let mut leaves = vec![0; y.len() * forest.trees.len()];
+        forest.leaves(&values, &mut leaves);
         for row in 0..y.len() {
-            model.preprocess.encode_row(block, row, &mut row_values).unwrap();
             let (mut sum, mut n) = (0.0, 0);
             for (number, tree) in forest.trees.iter().enumerate() {
                 if bootstrap.of_tree(number as u64).of_row(row as u64) == 0 {
-                    sum += f64::from(tree.shares[tree.leaf_of(&row_values).child as usize]);
+                    sum += f64::from(tree.shares[leaves[row * forest.trees.len() + number] as usize]);
                     n += 1;
                 }
             }
@@ -131,8 +142,8 @@ fn a_grown_forest_knows_its_rows_and_leaves_hold_the_means_of_numbers() {
     let (model, _) = train(1, 1, &table, &one_leaf).unwrap();
     let mean = (0..y.len()).map(|row| weight[row] * y[row]).sum::<f64>() / weight.iter().sum::<f64>();
     let found = forest(&model).trees[0].nodes[0].value;
-    // Weights are rounded to 1/16384 of the greatest.
-    assert!((found - mean).abs() < 1e-3, "{found} {mean}");
+    // Weights are rounded, up or down, to 2⁻²⁸ of their sum.
+    assert!((found - mean).abs() < 1e-4, "{found} {mean}");
 }
 
 #[test]
@@ -158,4 +169,79 @@ fn rows_of_one_class_or_of_one_value_are_said_or_kept_as_one_leaf() {
     assert!(one_class.contains("class"), "{one_class}");
     let (model, _) = train(3, 1, &table(300, |_| 2.5, TargetKind::Float), &config(|_| ())).unwrap();
     assert!(forest(&model).trees.iter().all(|tree| tree.nodes.len() == 1 && tree.nodes[0].value == 2.5));
+}
+
+/// A table of one feature, 0 in the first half of the rows and 1 in the second.
+fn halves(y: Vec<f64>, weight: Vec<f64>, kind: TargetKind) -> MemorySource {
+    let n = y.len();
+    let x = (0..n).map(|row| f64::from(row >= n / 2)).collect();
+    MemorySource::from_f64(x, 1).unwrap().with_target(y, kind).unwrap().with_weight(weight).unwrap()
+}
+
+#[test]
+fn rows_of_little_weight_count_as_much_as_they_weigh() {
+    // A hundred thousand rows of 1e-6 against twenty of 1.
+    let n = 100_020;
+    let weight: Vec<f64> = (0..n).map(|row| if row % 5001 == 0 { 1.0 } else { 1e-6 }).collect();
+    let y: Vec<f64> = (0..n).map(|row| f64::from(row % 5001 == 0)).collect();
+    let whole = config(|forest| (forest.bootstrap, forest.trees, forest.max_depth) = (BootstrapKind::None, 1, 1));
+    let expected = 20.0 / (20.0 + 0.1);
+    for kind in [TargetKind::Integer, TargetKind::Float] {
+        let table = halves(y.clone(), weight.clone(), kind);
+        let share = scores(&train(2, 1, &table, &whole).unwrap().0, &table)[7];
+        assert!((share - expected).abs() < 1e-3, "{kind:?}: {share} {expected}");
+    }
+    // Classes of very different sizes come to the same.
+    let balanced = TrainConfig { class_weight: ClassWeight::Bootstrap, ..whole };
+    let table = halves(y, vec![1.0; n], TargetKind::Integer);
+    let share = scores(&train(3, 1, &table, &balanced).unwrap().0, &table)[7];
+    assert!((share - 0.5).abs() < 1e-3, "{share}");
+}
+
+#[test]
+fn targets_over_many_decades_are_told_apart() {
+    let whole = config(|forest| (forest.bootstrap, forest.trees, forest.min_rows) = (BootstrapKind::None, 1, 1));
+    for far in [1e6, 1e9, 9.97e12] {
+        let mut y: Vec<f64> = (0..400).map(|row| if row < 200 { 1.0 } else { 2.0 }).collect();
+        y[399] = far;
+        let x = (0..400).map(|row| if row == 399 { 2.0 } else { f64::from(row >= 200) }).collect();
+        let table = MemorySource::from_f64(x, 1).unwrap().with_target(y.clone(), TargetKind::Float).unwrap();
+        let found = scores(&train(2, 1, &table, &whole).unwrap().0, &table);
+        assert!(
+            found.iter().zip(&y).all(|(found, y)| (found - y).abs() <= 0.01 * y),
+            "{far:e}: {:?}",
+            &found[198..202]
+        );
+    }
+    let far = train(1, 1, &halves(vec![-1e301; 40], vec![1.0; 40], TargetKind::Float), &whole).unwrap_err().to_string();
+    assert!(far.contains("1e301") && far.contains("1e300"), "{far}");
+    let tiny: Vec<f64> = (0..40).map(|row| if row < 20 { 1e-320 } else { 3e-320 }).collect();
+    let table = halves(tiny.clone(), vec![1.0; 40], TargetKind::Float);
+    assert_eq!(scores(&train(1, 1, &table, &whole).unwrap().0, &table), tiny);
+}
+
+#[test]
+fn trees_without_rows_are_left_out_with_a_word() {
+    let table = three_classes(300);
+    let seldom = config(|forest| (forest.row_sample, forest.trees, forest.oob) = (0.005, 40, true));
+    let (model, _) = same_on_cuts("seldom", &table, &seldom);
+    let n = forest(&model).trees.len();
+    assert!((10..40).contains(&n) && forest(&model).numbers.len() == n, "{n}");
+    for shares in scores(&model, &table).chunks_exact(3) {
+        assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-6, "{shares:?}");
+    }
+    let never = train(2, 1, &table, &config(|forest| forest.row_sample = 1e-9)).unwrap_err().to_string();
+    assert!(never.contains("all 7 trees") && never.contains("--row-sample"), "{never}");
+}
+
+#[test]
+fn memory_limits_change_nothing_on_ranks_of_unequal_rows() {
+    let table = two_classes(5003);
+    let config = config(|forest| forest.trees = 9);
+    let alone = train(1, 1, &table, &config).unwrap().0;
+    for (size, mega_bytes) in [(4, 32), (3, 33), (7, 40)] {
+        let reading = Reading { max_memory: Some(mega_bytes << 20), ..Reading::default() };
+        let (model, _) = train_reading(size, 1, &table, &config, &reading).unwrap();
+        assert_eq!(model.digest, alone.digest, "{size} ranks, {mega_bytes}M");
+    }
 }
