@@ -4,7 +4,9 @@
 //! and the parameters themselves must be equal, bit for bit.
 
 use consort::comm::run_threads;
-use consort::config::{BoostConfig, BoostLoss, ForestConfig, Missing, Scope};
+use consort::config::{
+    BoostConfig, BoostLoss, EnsembleConfig, ForestConfig, MemberConfig, Missing, Scope, VoteWeights,
+};
 use consort::data::memory::MemorySource;
 use consort::data::names::TableNames;
 use consort::data::synthetic::{self, Storage};
@@ -234,6 +236,31 @@ fn forests_have_the_same_bits_in_every_shape() {
     check("classes", &mixture, &forest(&|_| ()));
     check("extra-trees", &mixture[..1], &forest(&|forest| forest.extra = true));
     check("lanes", &mixture[..1], &TrainConfig { lanes: Some(3), ..forest(&|forest| forest.scope = Scope::Local) });
+}
+
+#[test]
+fn ensembles_have_the_same_bits_in_every_shape() {
+    let folder = tempfile::tempdir().unwrap();
+    let boost = TrainConfig {
+        boost: Some(BoostConfig { rounds: 3, max_leaves: 5, ..BoostConfig::default() }),
+        ..TrainConfig::of(Kind::Boost)
+    };
+    let logistic = TrainConfig { max_iterations: 12, ..TrainConfig::of(Kind::Logistic) };
+    let ensemble = |kind: Kind, change: &dyn Fn(&mut EnsembleConfig)| {
+        let mut ensemble = EnsembleConfig { members: 3, stack_folds: 2, ..EnsembleConfig::default() };
+        change(&mut ensemble);
+        TrainConfig { ensemble: Some(Box::new(ensemble)), ..TrainConfig::of(kind) }
+    };
+    let member = |name: &str, config: &TrainConfig| MemberConfig { name: name.into(), config: config.clone() };
+    let both = || vec![member("trees", &boost), member("lines", &logistic)];
+    let mixture = tables(folder.path(), "mixture", &synthetic::mixture(1_009, 5, 3, 3).unwrap());
+    check("bag", &mixture[..2], &ensemble(Kind::Bag, &|e| (e.learner, e.member_columns) = (Some(boost.clone()), 0.6)));
+    let local = |e: &mut EnsembleConfig| (e.learner, e.scope) = (Some(logistic.clone()), Scope::Local);
+    check("bag of lanes", &mixture[..1], &ensemble(Kind::Bag, &local));
+    check("adaboost", &mixture[..1], &ensemble(Kind::Adaboost, &|e| e.learner = Some(boost.clone())));
+    check("stack", &mixture[..1], &ensemble(Kind::Stack, &|e| e.member = both()));
+    let vote = ensemble(Kind::Vote, &|e| (e.member, e.vote_weights) = (both(), VoteWeights::Search));
+    check("vote", &mixture[..1], &TrainConfig { valid_fraction: 0.3, ..vote });
 }
 
 /// The filters that a dataset of numbers can have here.

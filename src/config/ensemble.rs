@@ -140,6 +140,11 @@ impl EnsembleConfig {
             let learner = config.learner.as_ref().ok_or_else(|| {
                 Error::usage(format!("train {name} needs a learner: --learner KIND, such as --learner boost"))
             })?;
+            if kind == Kind::Adaboost && learner.calibrate.is_some() {
+                return Err(Error::usage(
+                    "--calibrate is not for the learner of adaboost: its members vote for classes; leave it out, or train bag",
+                ));
+            }
             config.learner = Some(resolved_member(learner).map_err(|e| e.at("--learner"))?);
         }
         for member in &mut config.member {
@@ -302,6 +307,9 @@ mod tests {
     #[test]
     fn what_cannot_be_an_ensemble_is_refused_by_flag() {
         assert!(refusal(bag(|e| e.learner = None)).contains("--learner"));
+        let calibrated = TrainConfig { calibrate: Some(crate::config::Calibrate::Platt), ..TrainConfig::of(Kind::Svm) };
+        let boosted = TrainConfig { kind: Kind::Adaboost, ..bag(|e| e.learner = Some(calibrated)) };
+        assert!(refusal(boosted).contains("--calibrate is not for the learner of adaboost"));
         assert!(refusal(bag(|e| e.members = 0)).starts_with("--members 0"));
         assert!(refusal(bag(|e| e.min_members = 11)).starts_with("--min-members 11"));
         assert!(refusal(bag(|e| e.member_columns = 1.5)).starts_with("--member-columns"));

@@ -71,6 +71,9 @@ const NONE: u64 = u64::MAX;
 /// Between two looks at the mail.
 const POLL: Duration = Duration::from_millis(5);
 
+/// Does a task, by its number, with the ranks of a communicator.
+pub type Run<'r> = dyn FnMut(&Communicator, usize, &mut dyn Observer) -> Result<(Model, TrainReport)> + 'r;
+
 /// Does what every task asks for. *Collective.*
 ///
 /// * `alone`: one rank of each group does its tasks, and the others wait.
@@ -82,7 +85,7 @@ pub fn deal(
     tasks: &[Task],
     alone: bool,
     watch: &mut dyn Observer,
-    run: &mut dyn FnMut(&Communicator, usize, &mut dyn Observer) -> Result<(Model, TrainReport)>,
+    run: &mut Run<'_>,
 ) -> Result<Dealt> {
     let mut order: Vec<usize> = (0..tasks.len()).collect();
     order.sort_by_key(|&task| (std::cmp::Reverse(tasks[task].cost), task));

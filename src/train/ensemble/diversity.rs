@@ -49,15 +49,15 @@ impl Measured {
 /// Of predictions that are classes or numbers.
 #[derive(Clone)]
 enum Stats {
-    Classes(ClassStats),
-    Numbers(RegressionStats),
+    Classes(Box<ClassStats>),
+    Numbers(Box<RegressionStats>),
 }
 
 impl Stats {
     fn new(n_classes: usize) -> Stats {
         match n_classes {
-            0 => Stats::Numbers(RegressionStats::new()),
-            _ => Stats::Classes(ClassStats::new(n_classes)),
+            0 => Stats::Numbers(Box::new(RegressionStats::new())),
+            _ => Stats::Classes(Box::new(ClassStats::new(n_classes))),
         }
     }
 

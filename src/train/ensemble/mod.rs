@@ -186,7 +186,8 @@ fn trained(
     min_members: u64,
     watch: &mut dyn Observer,
 ) -> Result<Vec<(usize, Made)>> {
-    let (mut kept, mut reasons): (Vec<(usize, Made)>, Vec<(Error, Vec<&str>)>) = (Vec::new(), Vec::new());
+    let mut kept = Vec::new();
+    let mut reasons: Vec<(Error, Vec<&str>)> = Vec::new();
     for (member, made) in dealt.into_iter().enumerate() {
         match made {
             Ok(made) => {
