@@ -4,7 +4,9 @@
 //! (6e-8 of a value) times how ill-conditioned the problem is. Objectives are minima, so they agree to the square of that.
 
 use consort::comm::run_threads;
-use consort::config::{BoostConfig, BoostLoss, ForestConfig};
+use consort::config::{
+    BoostConfig, BoostLoss, BootstrapKind, Calibrate, EnsembleConfig, ForestConfig, MaxFeatures, MemberConfig,
+};
 use consort::data::memory::MemorySource;
 use consort::data::names::TableNames;
 use consort::data::{Block, DataSource, TargetKind};
@@ -336,17 +338,36 @@ fn boosted_trees_are_as_good_as_those_of_other_programs() {
 /// Seeds of ours that are averaged.
 const SEEDS: u64 = 3;
 
-/// The settings that `reference/make_ensemble.py` gives scikit-learn's ensemble of this name; None: Consort has none.
-fn ensemble_of(name: &str, l2: f64) -> Option<TrainConfig> {
-    let forest = |extra: bool| TrainConfig {
-        forest: Some(ForestConfig { trees: 100, min_rows: 2, extra, ..ForestConfig::default() }),
-        ..TrainConfig::of(Kind::Forest)
+/// The settings that `reference/make_ensemble.py` gives scikit-learn's ensemble of this name.
+fn ensemble_of(name: &str, l2: f64) -> TrainConfig {
+    let forest = |change: &dyn Fn(&mut ForestConfig)| {
+        let mut forest = ForestConfig { trees: 100, min_rows: 2, ..ForestConfig::default() };
+        change(&mut forest);
+        TrainConfig { forest: Some(forest), ..TrainConfig::of(Kind::Forest) }
     };
-    let _ = l2;
+    let linear = |kind: Kind, calibrate| TrainConfig { l2, tolerance: 1e-7, calibrate, ..TrainConfig::of(kind) };
+    let logistic = || linear(Kind::Logistic, None);
+    let member = |name: &str, config| MemberConfig { name: name.to_string(), config };
+    let members = || vec![member("l", logistic()), member("f", forest(&|forest| forest.trees = 50))];
+    let ensemble = |kind: Kind, ensemble| TrainConfig { ensemble: Some(Box::new(ensemble)), ..TrainConfig::of(kind) };
+    let default = EnsembleConfig::default;
     match name {
-        "forest" => Some(forest(false)),
-        "extra" => Some(forest(true)),
-        _ => None,
+        "forest" => forest(&|_| ()),
+        "extra" => forest(&|forest| forest.extra = true),
+        "bag" => ensemble(Kind::Bag, EnsembleConfig { learner: Some(logistic()), ..default() }),
+        "adaboost" => {
+            // One tree of all rows and features.
+            let tree = forest(&|forest| {
+                (forest.trees, forest.max_depth, forest.min_rows) = (1, 3, 1);
+                (forest.bootstrap, forest.max_features) = (BootstrapKind::None, MaxFeatures::All);
+            });
+            ensemble(Kind::Adaboost, EnsembleConfig { learner: Some(tree), members: 30, ..default() })
+        }
+        "vote" => ensemble(Kind::Vote, EnsembleConfig { member: members(), ..default() }),
+        "stack" => ensemble(Kind::Stack, EnsembleConfig { member: members(), last: Some(logistic()), ..default() }),
+        "platt" => linear(Kind::Svm, Some(Calibrate::Platt)),
+        "isotonic" => linear(Kind::Svm, Some(Calibrate::Isotonic)),
+        other => panic!("{other}"),
     }
 }
 
@@ -370,7 +391,7 @@ fn ensembles_are_as_good_as_those_of_scikit_learn() {
     let mut worse = Vec::new();
     for case in reference["cases"].as_array().unwrap() {
         let (table, name) = (case["table"].as_str().unwrap(), case["ensemble"].as_str().unwrap());
-        let Some(config) = ensemble_of(name, reference["l2"].as_f64().unwrap()) else { continue };
+        let config = ensemble_of(name, reference["l2"].as_f64().unwrap());
         let (n_columns, is_class) = (case["columns"].as_u64().unwrap() as usize, case["is_class"] == true);
         let kind = if is_class { TargetKind::Integer } else { TargetKind::Float };
         let [trained, tested] = rows_of(Path::new(&folder), case["file"].as_str().unwrap(), n_columns);

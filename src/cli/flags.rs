@@ -1,14 +1,13 @@
 //! The words of the command line, exactly as typed. What they mean together is settled in [`resolve`](super::resolve).
 
 mod ensembles;
+mod model;
 
 pub use ensembles::{EnsembleFlags, MemberWords};
+pub use model::{BoostFlags, ForestFlags, ModelFlags, SettingFlags};
 
 use crate::comm::World;
-use crate::config::{
-    BoostLoss, BootstrapKind, Calibrate, ClassWeight, Criterion, Growth, Kind, MaxFeatures, Missing, Schedule, Scope,
-    Solver,
-};
+use crate::config::Kind;
 use crate::data::convert::Format;
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand};
@@ -152,17 +151,6 @@ pub struct TrainFlags {
     pub run: RunFlags,
 }
 
-/// What is trained, and how.
-#[derive(Clone, Debug, Default, PartialEq, Args)]
-pub struct ModelFlags {
-    #[command(flatten)]
-    pub settings: SettingFlags,
-    #[command(flatten)]
-    pub boost: BoostFlags,
-    #[command(flatten)]
-    pub forest: ForestFlags,
-}
-
 /// What a rank may take; changes nothing of the model.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Memory")]
@@ -216,197 +204,6 @@ fn size(text: &str) -> Result<u64, String> {
         true => Ok(bytes as u64),
         false => Err(expected()),
     }
-}
-
-/// Settings that can change the model; all are stored in it.
-#[derive(Clone, Debug, Default, PartialEq, Args)]
-#[command(next_help_heading = "Settings")]
-pub struct SettingFlags {
-    /// linear: cholesky, qr, cd, lbfgs, sgd, adam. Others: lbfgs, newton, sgd, adam. Default auto: cholesky (cd with --l1)
-    /// for linear, lbfgs for the others and for sparse tables.
-    #[arg(long, value_parser = word::<Solver>)]
-    pub solver: Option<Solver>,
-    /// λ₁‖w‖₁ is added to the mean weighted loss, w on standardised features. Default 0. Boost: taken off a leaf's gradient.
-    #[arg(long, value_name = "LAMBDA", allow_negative_numbers = true)]
-    pub l1: Option<f64>,
-    /// λ₂/2·‖w‖² is added to the mean weighted loss (scikit-learn's C is 1/(nλ₂)). Default 3e-4. Boost: added to the hessian of a
-    /// leaf; default 0.
-    #[arg(long, value_name = "LAMBDA", allow_negative_numbers = true)]
-    pub l2: Option<f64>,
-    /// Stop when the largest element of the gradient is this much smaller than without coefficients; 0 never stops early.
-    /// Default 1e-5.
-    #[arg(long, value_name = "RATIO", allow_negative_numbers = true)]
-    pub tolerance: Option<f64>,
-    /// Iterations of full-batch solvers (newton, lbfgs, cd). Default 1000.
-    #[arg(long, value_name = "N", value_parser = whole())]
-    pub max_iterations: Option<u64>,
-    /// Passes over the table of sgd and adam. Default 10, or on a short table as many as make 1000 steps.
-    #[arg(long, value_name = "N", value_parser = whole())]
-    pub epochs: Option<u64>,
-    /// Length of a step of sgd (default 0.1) and adam (default 0.01).
-    #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
-    pub learning_rate: Option<f64>,
-    /// Learning rate over the steps of sgd and adam: constant, cosine (to 0 at the end) or inverse (1/(1 + epoch)).
-    /// Default cosine.
-    #[arg(long, value_parser = word::<Schedule>)]
-    pub schedule: Option<Schedule>,
-    /// Rows per step of sgd and adam, over all lanes. Default 1024.
-    #[arg(long, value_name = "ROWS", value_parser = whole())]
-    pub global_batch: Option<u64>,
-    /// Row streams that a batch is taken from, or that the trees of a forest with --scope local see one of; more ranks than lanes are
-    /// idle. Default: the largest power of two ≤ 64, global batch ÷ 128 (a forest: trees) and rows ÷ 256, at least 1.
-    #[arg(long, value_name = "N", value_parser = whole())]
-    pub lanes: Option<u64>,
-    /// Momentum of sgd, 0 to below 1. Default 0.9.
-    #[arg(long, value_name = "M", allow_negative_numbers = true)]
-    pub momentum: Option<f64>,
-    /// Momentum of sgd without Nesterov's look-ahead.
-    #[arg(long)]
-    pub no_nesterov: bool,
-    /// Lanes of sgd and adam take this many steps of their own before an exact average (local SGD), where communication is
-    /// dear. Default: gradients are summed every step.
-    #[arg(long, value_name = "STEPS", value_parser = whole(), conflicts_with = "sync")]
-    pub sync_every: Option<u64>,
-    /// step: gradients are summed every step (the default); once: lanes train alone and are averaged at the end.
-    #[arg(long, value_name = "WHEN", value_parser = ["step", "once"])]
-    pub sync: Option<String>,
-    /// What a missing value (NaN) becomes: mean (of the column; not of sparse tables), zero, or error. Default mean.
-    #[arg(long, value_parser = word::<Missing>)]
-    pub missing: Option<Missing>,
-    /// none; balanced: every class gets the same total weight; bootstrap (forest): it does in the rows that each tree drew. Default none.
-    #[arg(long, value_parser = word::<ClassWeight>)]
-    pub class_weight: Option<ClassWeight>,
-    /// Also train and measure K times on all rows but a K-th, chosen by a hash of the row number. Default 0: do not.
-    #[arg(long, value_name = "K", value_parser = whole())]
-    pub folds: Option<u64>,
-    /// Share of the rows, chosen by a hash of the row number, that is measured instead of trained on. Default 0.
-    #[arg(long, value_name = "F", allow_negative_numbers = true)]
-    pub valid_fraction: Option<f64>,
-    /// Key of every random draw. Default 0; never the clock.
-    #[arg(long, value_name = "N", value_parser = whole())]
-    pub seed: Option<u64>,
-    /// Make probabilities of a classifier's scores that come true: platt (a logistic curve; for few rows) or isotonic (any rising map; for
-    /// a thousand rows and more). svm gets probabilities that way. Default: as the model says.
-    #[arg(long, value_name = "MAP", value_parser = word::<Calibrate>)]
-    pub calibrate: Option<Calibrate>,
-    /// Models trained beside it for --calibrate, each without one fold of the rows, chosen by a hash of the row number. Default 5.
-    #[arg(long, value_name = "K", value_parser = whole())]
-    pub calibrate_folds: Option<u64>,
-}
-
-/// Settings of `boost` alone.
-#[derive(Clone, Debug, Default, PartialEq, Args)]
-#[command(next_help_heading = "Boosting")]
-pub struct BoostFlags {
-    /// Numbers: squared, absolute, huber, quantile, poisson, gamma, tweedie. Classes: logistic (softmax for more than two).
-    /// Default: logistic for strings, truth values and whole numbers, squared for floating-point targets.
-    #[arg(long, value_parser = word::<BoostLoss>, visible_alias = "objective")]
-    pub loss: Option<BoostLoss>,
-    /// huber: how far from the target the loss is squared; quantile: which one. Default 0.9.
-    #[arg(long, value_name = "F", allow_negative_numbers = true)]
-    pub alpha: Option<f64>,
-    /// tweedie: the variance grows as the mean to this power, between 1 and 2. Default 1.5.
-    #[arg(long, value_name = "F", allow_negative_numbers = true, visible_alias = "tweedie-variance-power")]
-    pub tweedie_power: Option<f64>,
-    /// Trees of each score; with --continue, those to be added. Default 100.
-    #[arg(long, value_name = "N", value_parser = whole(), visible_alias = "num-iterations")]
-    pub rounds: Option<u64>,
-    /// Leaf values are multiplied by it. Default 0.1.
-    #[arg(long, value_name = "F", allow_negative_numbers = true, visible_alias = "eta")]
-    pub shrinkage: Option<f64>,
-    /// leaf: the leaf of the greatest gain is split next; level: one level after the other. Default leaf.
-    #[arg(long, value_parser = word::<Growth>)]
-    pub growth: Option<Growth>,
-    /// Leaves of a tree. Default 31.
-    #[arg(long, value_name = "N", value_parser = whole(), visible_alias = "num-leaves")]
-    pub max_leaves: Option<u64>,
-    /// Splits from the root to a leaf; 0: any number. Default 0.
-    #[arg(long, value_name = "N", value_parser = whole())]
-    pub max_depth: Option<u64>,
-    /// Rows of a leaf, at least; where hessians differ, rows are taken to be spread as the hessian is; of a forest, each as often as it was drawn. Default 20, of a forest 1.
-    #[arg(long, value_name = "ROWS", value_parser = whole(), visible_alias = "min-data-in-leaf")]
-    pub min_rows: Option<u64>,
-    /// Sum of the hessian of a leaf, at least. Default 1e-3.
-    #[arg(long, value_name = "H", allow_negative_numbers = true, visible_alias = "min-child-weight")]
-    pub min_hessian: Option<f64>,
-    /// A split has to lower twice the loss by more. Default 0.
-    #[arg(long, value_name = "GAIN", allow_negative_numbers = true, visible_alias = "min-split-gain")]
-    pub min_gain: Option<f64>,
-    /// Bins of a feature, without that of missing values, 2 to 65535, of a forest to 255. Default 255.
-    #[arg(long, value_name = "N", value_parser = whole(), visible_alias = "max-bin")]
-    pub max_bins: Option<u64>,
-    /// Rows that bins are made from, about, chosen by a hash of the row number; of a table with no more, all. Default 200000.
-    #[arg(long, value_name = "ROWS", value_parser = whole(), visible_alias = "bin-construct-sample-cnt")]
-    pub bin_sample: Option<u64>,
-    /// Columns of numbers that are categories, by name or by number from 0. Columns of strings are, without being named.
-    #[arg(long, value_name = "COLUMN,…", value_delimiter = ',', visible_alias = "categorical-feature")]
-    pub categorical: Option<Vec<String>>,
-    /// Categories: added to their hessian before they are ordered; those of fewer rows are not split off. Default 10.
-    #[arg(long, value_name = "F", allow_negative_numbers = true)]
-    pub cat_smooth: Option<f64>,
-    /// Categories: added to --l2 where one is split. Default 10.
-    #[arg(long, value_name = "F", allow_negative_numbers = true)]
-    pub cat_l2: Option<f64>,
-    /// Categories that go one way, at most. Default 32.
-    #[arg(long, value_name = "N", value_parser = whole())]
-    pub max_cat_threshold: Option<u64>,
-    /// Of no more categories, one goes one way and all others the other. Default 4.
-    #[arg(long, value_name = "N", value_parser = whole())]
-    pub max_cat_to_onehot: Option<u64>,
-    /// Rows of the categories that go one way, at least. Default 100.
-    #[arg(long, value_name = "ROWS", value_parser = whole())]
-    pub min_data_per_group: Option<u64>,
-    /// Columns as which predictions may not fall (COLUMN:1) or not rise (COLUMN:-1).
-    #[arg(long, value_name = "COLUMN:±1,…", value_delimiter = ',', visible_alias = "monotone-constraints")]
-    pub monotone: Option<Vec<String>>,
-    /// Groups of columns (A+B+C) that may meet on a way from the root to a leaf; those of no group meet no other.
-    #[arg(long, value_name = "A+B,…", value_delimiter = ',', visible_alias = "interaction-constraints")]
-    pub interactions: Option<Vec<String>>,
-    /// Share of the rows that a tree is grown on, chosen by a hash of the row number; of a forest how often a row is drawn, on average. Default 1.
-    #[arg(long, value_name = "F", allow_negative_numbers = true, visible_alias = "subsample")]
-    pub row_sample: Option<f64>,
-    /// Share of the features that a tree looks at. Default 1.
-    #[arg(long, value_name = "F", allow_negative_numbers = true, visible_alias = "colsample-bytree")]
-    pub column_sample: Option<f64>,
-    /// Share of these that each level of a tree looks at. Default 1.
-    #[arg(long, value_name = "F", allow_negative_numbers = true, visible_alias = "colsample-bylevel")]
-    pub column_sample_level: Option<f64>,
-    /// Share of these that each node looks at. Default 1.
-    #[arg(long, value_name = "F", allow_negative_numbers = true, visible_alias = "colsample-bynode")]
-    pub column_sample_node: Option<f64>,
-    /// Stop when the loss of the rows of --valid-fraction has not improved for so many rounds, and keep the best. Default 0: do not.
-    #[arg(long, value_name = "ROUNDS", value_parser = whole(), visible_alias = "early-stopping-rounds")]
-    pub early_stop: Option<u64>,
-}
-
-/// What only `forest` has; it takes --max-depth, --min-rows, --max-bins, --bin-sample, --categorical and --row-sample of boost too.
-#[derive(Clone, Debug, Default, PartialEq, Args)]
-#[command(next_help_heading = "Forests")]
-pub struct ForestFlags {
-    /// Trees. Default 100.
-    #[arg(long, value_name = "N", value_parser = whole(), visible_alias = "n-estimators")]
-    pub trees: Option<u64>,
-    /// Extra-trees: cuts are drawn at random, and without --bootstrap poisson every tree takes every row once.
-    #[arg(long)]
-    pub extra: bool,
-    /// What splits lower: gini or entropy of classes, squared error of numbers. Default: gini for strings, truth values and whole
-    /// numbers, squared for floating-point targets.
-    #[arg(long, value_parser = word::<Criterion>)]
-    pub criterion: Option<Criterion>,
-    /// Features that a node looks at: sqrt, log2, all, a number, or a share such as 0.3. Default: sqrt for classes, all for numbers.
-    #[arg(long, value_name = "N", value_parser = word::<MaxFeatures>)]
-    pub max_features: Option<MaxFeatures>,
-    /// global: every tree sees all rows; local: the rows of one of --lanes, which are not exchanged. Default global. bag: likewise its
-    /// members, of which there are as many as lanes.
-    #[arg(long, value_parser = word::<Scope>)]
-    pub scope: Option<Scope>,
-    /// How a tree's rows are drawn: poisson (with replacement, --row-sample times on average) or none. Default poisson; of --extra none.
-    /// bag: likewise the rows of a member, of which --member-rows are drawn.
-    #[arg(long, value_parser = word::<BootstrapKind>)]
-    pub bootstrap: Option<BootstrapKind>,
-    /// Measure every row by the trees that did not draw it.
-    #[arg(long)]
-    pub oob: bool,
 }
 
 /// Write predictions for every row of a table.
@@ -654,6 +451,7 @@ fn rows(words: &str) -> Result<Range<u64>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Solver;
     use clap::CommandFactory;
 
     #[test]
