@@ -15,7 +15,7 @@ use consort::data::names::TableNames;
 use consort::data::scratch::Scratch;
 use consort::error::Result;
 use consort::grow::{CategoryConfig, ColumnSample, Grower, Pair, PairScale, Records, Run, TreeConfig};
-use consort::model::{Forest, Scores};
+use consort::model::{Lockstep, Scores};
 use consort::rng::{Draws, Stream};
 use consort::train::boosting::train_source;
 use consort::train::{Kind, Reading, Silent, TrainConfig};
@@ -119,7 +119,7 @@ fn walk() -> Result<()> {
         boosted.scores(&x, &mut plain);
         plain_seconds.push(began.elapsed().as_secs_f64());
         let began = Instant::now();
-        Forest::new(boosted).scores(&x, &mut found);
+        Lockstep::new(boosted).scores(&x, &mut found);
         seconds.push(began.elapsed().as_secs_f64());
     }
     assert!(plain.iter().zip(&found).all(|(one, other)| one.to_bits() == other.to_bits()), "other bits");

@@ -266,10 +266,9 @@ fn part<T: Copy>(items: &mut [T], goes_left: impl Fn(&T) -> bool) -> usize {
     // What is before `left` goes left, what is from there up to `at` goes right.
     let mut left = 0;
     for at in 0..items.len() {
-        let item = items[at];
-        items[at] = items[left];
-        items[left] = item;
-        left += usize::from(goes_left(&item));
+        let goes_left = goes_left(&items[at]);
+        items.swap(at, left);
+        left += usize::from(goes_left);
     }
     left
 }

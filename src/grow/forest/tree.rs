@@ -55,8 +55,9 @@ impl Grown {
             }
             _ => Node { child: node.child - 1 + first, ..*node },
         };
-        self.nodes[at] = moved(&below.nodes[0]);
-        self.nodes.extend(below.nodes[1..].iter().map(moved));
+        let mut all = below.nodes.iter().map(moved);
+        self.nodes[at] = all.next().expect("a tree has a root");
+        self.nodes.extend(all);
         self.shares.extend_from_slice(&below.shares);
         self.n_leaves += below.n_leaves;
         self.gains.extend_from_slice(&below.gains);

@@ -11,7 +11,7 @@ use crate::data::names::Inputs;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::{ModelFile, model};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// One thing to be trained by one group of ranks.
@@ -63,8 +63,10 @@ struct Parcel {
     made: std::result::Result<(ModelFile, f64, bool), (i32, String)>,
 }
 
-/// A first rank asks for another task; rank 0 answers with its place in the queue.
+/// The first rank of a group that begins a task asks for the one after it, and says when it is idle; rank 0 answers, once for both, with a
+/// place in the queue.
 const ASK: u32 = 21;
+const IDLE: u32 = 23;
 const ANSWER: u32 = 22;
 /// Nothing is left.
 const NONE: u64 = u64::MAX;
@@ -98,8 +100,15 @@ pub fn deal(
     comm.barrier()?;
 
     let began = Instant::now();
-    let leaders = (1..n_groups).map(first_rank).collect();
-    let mut queue = Queue { comm, leaders, next: n_groups as u64, n_tasks: tasks.len() as u64, looked: began };
+    let leaders = (1..n_groups).map(|group| (first_rank(group), Asked::No)).collect();
+    let mut queue = Queue {
+        comm,
+        leaders,
+        n_groups: n_groups as u64,
+        next: n_groups as u64,
+        n_tasks: tasks.len() as u64,
+        looked: began,
+    };
     let mut parcels = Vec::new();
     let mut at = if group < tasks.len() { group as u64 } else { NONE };
     while at != NONE {
@@ -147,6 +156,7 @@ pub fn deal(
                 learning_rate: None,
             });
         } else if of_group.is_root() {
+            comm.send(&[at], 0, IDLE)?;
             comm.recv(&mut next, 0, ANSWER)?;
         }
         of_group.broadcast(&mut next, 0)?;
@@ -158,11 +168,22 @@ pub fn deal(
     share(comm, tasks, parcels, watch)
 }
 
+/// What the first rank of a group has said since it began its task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    No,
+    /// It asked, and is answered when it is idle.
+    Held,
+    /// It has its answer.
+    Answered,
+}
+
 /// The places of the queue that are left; of rank 0.
 struct Queue<'a> {
     comm: &'a Communicator,
     /// First ranks of the other groups, which have not been told that nothing is left.
-    leaders: BTreeSet<usize>,
+    leaders: BTreeMap<usize, Asked>,
+    n_groups: u64,
     next: u64,
     n_tasks: u64,
     looked: Instant,
@@ -175,30 +196,58 @@ impl Queue<'_> {
         taken
     }
 
-    fn tell(&mut self, leader: usize) -> Result<()> {
-        let answer = self.take();
-        if answer == NONE {
-            self.leaders.remove(&leader);
+    /// An answer that is there before it is wanted keeps a group busy whatever rank 0 does; but the last tasks are for those who are idle
+    /// first.
+    fn was_asked(&mut self, leader: usize) -> Result<()> {
+        let is_ahead = self.n_tasks - self.next >= self.n_groups;
+        if is_ahead {
+            let answer = self.take();
+            self.comm.send(&[answer], leader, ANSWER)?;
         }
-        self.comm.send(&[answer], leader, ANSWER)
+        self.leaders.insert(leader, if is_ahead { Asked::Answered } else { Asked::Held });
+        Ok(())
+    }
+
+    fn is_idle(&mut self, leader: usize, asked: Asked) -> Result<()> {
+        let answer = if asked == Asked::Answered { 0 } else { self.take() };
+        if asked == Asked::Held {
+            self.comm.send(&[answer], leader, ANSWER)?;
+        }
+        match answer {
+            NONE => self.leaders.remove(&leader),
+            _ => self.leaders.insert(leader, Asked::No),
+        };
+        Ok(())
     }
 
     /// Answers those who have asked.
     fn answer(&mut self) -> Result<()> {
         self.looked = Instant::now();
-        for leader in self.leaders.clone() {
-            if self.comm.try_recv(&mut [0u64], leader, ASK)? {
-                self.tell(leader)?;
+        for leader in self.leaders.keys().copied().collect::<Vec<_>>() {
+            if self.leaders[&leader] == Asked::No && self.comm.try_recv(&mut [0u64], leader, ASK)? {
+                self.was_asked(leader)?;
+            }
+            let asked = self.leaders[&leader];
+            if asked != Asked::No && self.comm.try_recv(&mut [0u64], leader, IDLE)? {
+                self.is_idle(leader, asked)?;
             }
         }
         Ok(())
     }
 
-    /// Waits for everybody's last question.
+    /// Waits for everybody's last word; nothing is left.
     fn close(&mut self) -> Result<()> {
-        while let Some(leader) = self.leaders.first().copied() {
-            self.comm.recv(&mut [0u64], leader, ASK)?;
-            self.tell(leader)?;
+        while let Some((leader, asked)) = self.leaders.first_key_value().map(|(leader, asked)| (*leader, *asked)) {
+            match asked {
+                Asked::No => {
+                    self.comm.recv(&mut [0u64], leader, ASK)?;
+                    self.was_asked(leader)?;
+                }
+                asked => {
+                    self.comm.recv(&mut [0u64], leader, IDLE)?;
+                    self.is_idle(leader, asked)?;
+                }
+            }
         }
         Ok(())
     }
