@@ -94,6 +94,16 @@ pub fn evaluate(comm: &Communicator, model: &Model, inputs: &Inputs, rows: Optio
     Ok(measured)
 }
 
+/// Adds the metrics of one more fold, by name.
+pub(super) fn add_fold(folds: &mut Vec<(String, Vec<f64>)>, metrics: &Metrics) {
+    for (name, value) in metrics.iter() {
+        match folds.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, values)) => values.push(value),
+            None => folds.push((name.to_string(), vec![value])),
+        }
+    }
+}
+
 impl TrainReport {
     /// The plain mean over folds of each metric, in the order of the folds.
     pub fn mean_of_folds(&self) -> Metrics {

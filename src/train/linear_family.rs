@@ -1,5 +1,6 @@
 //! The linear family from open files to a model: prepare, solve, cross-validate, digest.
 
+use super::evaluate::add_fold;
 use super::full_batch::FullBatch;
 use super::measure::{ScoredRows, Show, measure};
 use super::prepare::{HeldOut, Prepared, objective, prepare, start};
@@ -122,12 +123,7 @@ pub fn train_source(
         let objective = objective(config.kind, prepared.target.n_classes());
         let fit = solve(comm, &prepared, objective.as_ref(), config, watch)?;
         let metrics = held_out_metrics(comm, &prepared, config, reading, &fit)?;
-        for (name, value) in metrics.iter() {
-            match folds.iter_mut().find(|(known, _)| *known == name) {
-                Some((_, values)) => values.push(value),
-                None => folds.push((name.to_string(), vec![value])),
-            }
-        }
+        add_fold(&mut folds, &metrics);
     }
 
     let held_out = (config.valid_fraction > 0.0).then_some(HeldOut::Fraction(config.valid_fraction));

@@ -15,6 +15,7 @@ mod rounds;
 #[cfg(test)]
 mod tests;
 
+use super::evaluate::add_fold;
 use super::linear_family::{digest, median};
 use super::measure::{ScoredRows, Show, measure};
 use super::memory::of_measuring;
@@ -70,12 +71,7 @@ pub fn train_source(
         let (config, _) = whole(&mut rows, config);
         let boost = config.boost.as_ref().unwrap_or(boost);
         let done = Boosting::new(comm, &rows, records, &config, boost)?.run(&mut super::Silent)?;
-        for (name, value) in metrics_of(comm, &rows, &config, reading, &done.scores)?.iter() {
-            match folds.iter_mut().find(|(known, _)| *known == name) {
-                Some((_, values)) => values.push(value),
-                None => folds.push((name.to_string(), vec![value])),
-            }
-        }
+        add_fold(&mut folds, &metrics_of(comm, &rows, &config, reading, &done.scores)?);
     }
     let hold = (config.valid_fraction > 0.0).then_some(HeldOut::Fraction(config.valid_fraction));
     let (mut rows, records) = read(comm, source, config, reading, hold, model, watch)?;

@@ -16,6 +16,7 @@ mod tests;
 pub(crate) use out_of_bag::OutOfBag;
 
 use super::binning::{BinnedRows, Binning, each_bin, groups};
+use super::evaluate::add_fold;
 use super::linear_family::{digest, median};
 use super::measure::{ScoredRows, Show, measure};
 use super::prepare::HeldOut;
@@ -60,12 +61,7 @@ pub fn train_source(
     for fold in 0..config.folds {
         let hold = Some(HeldOut::Fold { fold, folds: config.folds });
         let fit = Fit::new(comm, source, config, reading, hold, &mut super::Silent)?;
-        for (name, value) in fit.held_out_metrics(comm, reading)?.iter() {
-            match folds.iter_mut().find(|(known, _)| *known == name) {
-                Some((_, values)) => values.push(value),
-                None => folds.push((name.to_string(), vec![value])),
-            }
-        }
+        add_fold(&mut folds, &fit.held_out_metrics(comm, reading)?);
     }
     let hold = (config.valid_fraction > 0.0).then_some(HeldOut::Fraction(config.valid_fraction));
     let fit = Fit::new(comm, source, config, reading, hold, watch)?;
