@@ -150,6 +150,9 @@ impl EnsembleConfig {
         for member in &mut config.member {
             member.config = resolved_member(&member.config).map_err(|e| e.at(format!("member '{}'", member.name)))?;
         }
+        if config.member.iter().any(|member| member.name.trim().is_empty()) {
+            return Err(Error::usage("--name of a member is empty; give it a name, or leave the flag out"));
+        }
         let mut names: Vec<&str> = config.member.iter().map(|member| member.name.as_str()).collect();
         names.sort_unstable();
         if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
@@ -192,6 +195,12 @@ impl EnsembleConfig {
                 return Err(Error::usage(format!("{flag} {value} is not a number above 0")));
             }
         }
+        if !(1e-6..=1e6).contains(&config.member_rate) {
+            return Err(Error::usage(format!("--member-rate {} is not from 1e-6 to 1e6", config.member_rate)));
+        }
+        if config.member_rows > 5.0 {
+            return Err(Error::usage(format!("--member-rows {} is more than 5 times all rows", config.member_rows)));
+        }
         if config.member_columns > 1.0 {
             return Err(Error::usage(format!(
                 "--member-columns {} is more than all columns; give 1 or less",
@@ -204,8 +213,8 @@ impl EnsembleConfig {
                 config.member_rows
             )));
         }
-        if config.stack_folds < 2 {
-            return Err(Error::usage(format!("--stack-folds {}: at least 2 are needed", config.stack_folds)));
+        if !(2..=1000).contains(&config.stack_folds) {
+            return Err(Error::usage(format!("--stack-folds {} is not from 2 to 1000", config.stack_folds)));
         }
         if config.vote_weights != VoteWeights::Equal && valid_fraction == 0.0 {
             return Err(Error::usage(

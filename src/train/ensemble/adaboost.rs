@@ -11,12 +11,12 @@ use super::super::prepare::plan;
 use super::super::score::for_each_batch;
 use super::super::sums::sum_scalars;
 use super::super::{Model, TrainConfig};
-use super::deal::TaskTime;
+use super::deal::{TaskTime, is_of_data};
 use super::score::MemberScorer;
 use super::view::{View, Weighing};
-use super::{Made, Outcome, Work, held_out, member_seed, trained, without_held_out};
+use super::{Made, Outcome, Work, held_out, hold_seed, member_seed, trained, without_held_out};
 use crate::data::partition::Partition;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::exact::ExactSum;
 use crate::metric::classification::most_probable;
 use crate::model::{Combine, Member};
@@ -54,7 +54,9 @@ pub(super) fn train(work: &mut Work<'_>) -> Result<Outcome> {
         let mut view = View::new(&mut *work.source, weighings);
         let own = TrainConfig { seed: member_seed(config.seed, member as u64), ..learner.clone() };
         // All ranks get here with the same models, and fail alike.
-        let done = comm.agree(train_source(comm, &mut view, work.names, &own, work.reading, work.watch));
+        let done = train_source(comm, &mut view, work.names, &own, work.reading, work.watch);
+        let is_of_data = done.as_ref().err().is_some_and(is_of_data);
+        let done = comm.agree(done);
         timeline.push(TaskTime {
             name: name.clone(),
             first_rank: 0,
@@ -64,7 +66,7 @@ pub(super) fn train(work: &mut Work<'_>) -> Result<Outcome> {
         });
         let (model, report) = match done {
             Ok(done) => done,
-            Err(error) if matches!(error.kind(), ErrorKind::Usage | ErrorKind::Data) => {
+            Err(error) if is_of_data => {
                 made.push(Err(error));
                 break;
             }
@@ -130,7 +132,7 @@ fn errors(
             let row = batch.first_row + i as u64;
             let here = (row - rows.start) as usize;
             mistakes[here] = most_probable(of_row) != y[i] as usize;
-            if hold.is_none_or(|hold| !hold.holds_out(config.seed, row)) {
+            if hold.is_none_or(|hold| !hold.holds_out(hold_seed(config), row)) {
                 let w = batch.weight.as_ref().map_or(1.0, |weight| weight[i]) * factors[here];
                 sums[1].add(w);
                 if mistakes[here] {
@@ -158,7 +160,7 @@ fn reweighed(work: &mut Work<'_>, steps: &[i64], rows: &Range<u64>, blocks: &[Ra
         source.read_labels(block.clone(), &mut batch)?;
         for i in 0..batch.n_rows {
             let row = batch.first_row + i as u64;
-            if hold.is_none_or(|hold| !hold.holds_out(config.seed, row)) {
+            if hold.is_none_or(|hold| !hold.holds_out(hold_seed(config), row)) {
                 let w = batch.weight.as_ref().map_or(1.0, |weight| weight[i]);
                 sums[0].add(w);
                 sums[1].add(w * factors[(row - rows.start) as usize]);

@@ -60,7 +60,8 @@ struct Parcel {
     time: TaskTime,
     read_s: f64,
     warnings: Vec<String>,
-    made: std::result::Result<(ModelFile, f64, bool), (i32, String)>,
+    /// A failure: its kind, its words, and whether the member is only left out.
+    made: std::result::Result<(ModelFile, f64, bool), (i32, String, bool)>,
 }
 
 /// The first rank of a group that begins a task asks for the one after it, and says when it is idle; rank 0 answers, once for both, with a
@@ -92,7 +93,8 @@ pub fn deal(
     let mut order: Vec<usize> = (0..tasks.len()).collect();
     order.sort_by_key(|&task| (std::cmp::Reverse(tasks[task].cost), task));
     let n_groups = comm.size().min(tasks.len()).max(1);
-    let first_rank = |group: usize| group * comm.size() / n_groups;
+    // The first groups, which have the longest tasks, get the ranks that are left over.
+    let first_rank = |group: usize| (group * comm.size()).div_ceil(n_groups);
     let group = (0..n_groups).rev().find(|&group| first_rank(group) <= comm.rank()).unwrap_or(0);
     let ranks = first_rank(group + 1) - first_rank(group);
     let of_group = comm.split(group as u32)?;
@@ -124,6 +126,7 @@ pub fn deal(
             Some(_) => Ok(None),
             None => run(&of_group, task, &mut listener).map(Some),
         };
+        let is_left_out = made.as_ref().err().is_some_and(is_of_data);
         let made = of_group.agree(made);
         let Listener { warnings, failure, .. } = listener;
         failure.map_or(Ok(()), Err)?;
@@ -141,7 +144,7 @@ pub fn deal(
                 start_s,
                 end_s,
             };
-            parcels.push(pack(task, time, warnings, made)?);
+            parcels.push(pack(task, time, warnings, made, is_left_out));
         }
         let mut next = [NONE];
         if comm.is_root() {
@@ -280,20 +283,28 @@ impl Parcel {
     }
 }
 
+/// Whether a failure hangs on the data and the settings alone, so that it is the same for any number of ranks: it was found by all ranks of
+/// its group alike, in what they had reduced. What one rank found (a full memory, a disk) would not happen on others.
+pub(super) fn is_of_data(error: &Error) -> bool {
+    error.rank().is_none() && matches!(error.kind(), ErrorKind::Usage | ErrorKind::Data)
+}
+
 fn pack(
     task: usize,
     time: TaskTime,
     warnings: Vec<String>,
     made: Result<Option<(Model, TrainReport)>>,
-) -> Result<Parcel> {
-    let (made, read_s) = match made {
-        Ok(Some((trained, report))) => {
-            (Ok((model::to_file(&trained, &Inputs::default())?, report.loss, report.converged)), report.read_s)
-        }
-        Ok(None) => return Err(Error::internal("a task that nobody did")),
-        Err(error) => (Err((error.kind().exit_code(), error.to_string())), 0.0),
+    is_left_out: bool,
+) -> Parcel {
+    let packed = made.and_then(|made| {
+        let (trained, report) = made.ok_or_else(|| Error::internal("a task that nobody did"))?;
+        Ok((model::to_file(&trained, &Inputs::default())?, report))
+    });
+    let (made, read_s) = match packed {
+        Ok((file, report)) => (Ok((file, report.loss, report.converged)), report.read_s),
+        Err(error) => (Err((error.kind().exit_code(), error.to_string(), is_left_out)), 0.0),
     };
-    Ok(Parcel { task, time, read_s, warnings, made })
+    Parcel { task, time, read_s, warnings, made }
 }
 
 /// Everybody's outcomes to all ranks, in the order of the tasks. Collective.
@@ -332,11 +343,11 @@ fn share(comm: &Communicator, tasks: &[Task], parcels: Vec<Parcel>, watch: &mut 
         timeline.push(parcel.time);
         made.push(match parcel.made {
             Ok((file, loss, converged)) => Ok(Made { model: model::from_file(&file)?, loss, converged }),
-            Err((code, message)) => {
+            Err((code, message, is_left_out)) => {
                 let error = Error::new(ErrorKind::from_exit_code(code), message);
-                match error.kind() {
-                    ErrorKind::Usage | ErrorKind::Data => Err(error),
-                    _ => return Err(error),
+                match is_left_out {
+                    true => Err(error),
+                    false => return Err(error.at(timeline[timeline.len() - 1].name.clone())),
                 }
             }
         });
@@ -456,6 +467,12 @@ mod tests {
         }
         let (_, timeline) = dealt(2, &[20, 20, 20, 100, 20, 20], false).swap_remove(0);
         assert!(timeline[3].start_s < timeline[1].start_s, "{timeline:?}");
+    }
+
+    #[test]
+    fn the_longest_task_gets_the_ranks_that_are_left_over() {
+        let timeline = &dealt(3, &[5, 30], false)[0].1;
+        assert_eq!((timeline[1].ranks, timeline[0].ranks), (2, 1));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::super::prepare::agree_digest;
 use super::super::score::{Link, for_each_batch};
 use super::super::{Kind, Model};
 use super::score::{EnsembleScorer, to_scores};
-use super::{MemberReport, Work, held_out};
+use super::{MemberReport, Work, held_out, hold_seed};
 use crate::data::Block;
 use crate::data::digest::InputDigest;
 use crate::data::partition::{Partition, RowPlan};
@@ -112,7 +112,7 @@ pub(super) fn measure_members(work: &mut Work<'_>, model: &Model) -> Result<Meas
     let weight_of = |batch: &Block| -> Vec<f64> {
         let mut weight = batch.weight.clone().unwrap_or_else(|| vec![1.0; batch.n_rows]);
         for (w, row) in weight.iter_mut().zip(batch.first_row..) {
-            if hold.is_some_and(|hold| !hold.holds_out(config.seed, row)) {
+            if hold.is_some_and(|hold| !hold.holds_out(hold_seed(config), row)) {
                 *w = 0.0;
             }
         }

@@ -168,7 +168,13 @@ fn held_out(config: &TrainConfig) -> Option<HeldOut> {
 
 /// What keeps them from a member.
 fn without_held_out(config: &TrainConfig) -> Vec<Weighing> {
-    held_out(config).map(|held_out| Weighing::Without { held_out, seed: config.seed }).into_iter().collect()
+    held_out(config).map(|held_out| Weighing::Without { held_out, seed: hold_seed(config) }).into_iter().collect()
+}
+
+/// The seed of the rows that an ensemble holds out and of its folds: another one than its members', which may hold out rows and have folds of
+/// their own.
+fn hold_seed(config: &TrainConfig) -> u64 {
+    member_seed(config.seed, u64::MAX)
 }
 
 /// The seed of a member: settings are stored as numbers that people read.
@@ -206,6 +212,10 @@ fn trained(
     if kept.len() as u64 >= min_members.max(1) {
         reasons.iter().for_each(|reason| watch.warning(&format!("left out: {}", text(reason))));
         return Ok(kept);
+    }
+    if reasons.is_empty() {
+        let (kept, all) = (kept.len(), names.len());
+        return Err(Error::data(format!("ended after {kept} of {all} members, and --min-members is {min_members}")));
     }
     let is_usage = reasons.iter().all(|(error, _)| error.kind() == ErrorKind::Usage);
     let kind = if is_usage { ErrorKind::Usage } else { ErrorKind::Data };

@@ -10,9 +10,9 @@ use super::super::prepare::HeldOut;
 use super::deal::{Task, cost, deal};
 use super::score::{MemberScorer, some_rows, stacked_block};
 use super::view::{View, Weighing};
-use super::{Made, Outcome, Work, trained, voting, without_held_out};
+use super::{Made, Outcome, Work, hold_seed, trained, voting, without_held_out};
 use crate::data::names::TableNames;
-use crate::data::{Block, Column, ColumnKind, DataSource, Schema};
+use crate::data::{Block, Column, ColumnKind, DataSource, Schema, Targets, Values};
 use crate::error::{Error, Result};
 use crate::model::ensemble::{places_of, stacked_names};
 use crate::model::{Combine, Member};
@@ -40,7 +40,7 @@ pub(super) fn train(work: &mut Work<'_>) -> Result<Outcome> {
     let dealt = deal(work.comm, &tasks, false, work.watch, &mut |group, task, watch| {
         let mut weighings = without_held_out(config);
         let held_out = fold_of(task).map(|fold| HeldOut::Fold { fold, folds });
-        weighings.extend(held_out.map(|held_out| Weighing::Without { held_out, seed: config.seed }));
+        weighings.extend(held_out.map(|held_out| Weighing::Without { held_out, seed: hold_seed(config) }));
         let mut view = View::new(&mut *source, weighings);
         train_source(group, &mut view, table_names, &ensemble.member[task % n_members].config, reading, watch)
     })?;
@@ -83,7 +83,7 @@ pub(super) fn train(work: &mut Work<'_>) -> Result<Outcome> {
     let scorers = by_fold.iter().map(|members| Ok(voting::scorers(members)?.0)).collect::<Result<Vec<_>>>()?;
     let columns = stacked_names(members.iter().map(|member| member.name.as_str()), &target);
     let mut view = View::new(&mut *work.source, without_held_out(config));
-    let mut stacked = Stacked::new(&mut view, columns, scorers, target.n_classes(), config.seed);
+    let mut stacked = Stacked::new(&mut view, columns, scorers, target.n_classes(), hold_seed(config));
     let last = ensemble.last.as_ref().ok_or_else(|| Error::internal("a stack whose last learner is not settled"))?;
     let (last, _) = train_source(work.comm, &mut stacked, &TableNames::default(), last, work.reading, work.watch)
         .map_err(|error| error.at("the last learner (--final)"))?;
@@ -99,6 +99,8 @@ pub(super) struct Stacked<'a> {
     n_classes: usize,
     seed: u64,
     block: Block,
+    /// Rows of the other table that are held at a time.
+    piece_rows: u64,
 }
 
 impl<'a> Stacked<'a> {
@@ -112,7 +114,7 @@ impl<'a> Stacked<'a> {
     ) -> Stacked<'a> {
         let columns = names.into_iter().map(|name| Column { name, kind: ColumnKind::Narrow }).collect();
         let schema = Schema { columns, is_sparse: false, has_offset: false, ..inner.schema().clone() };
-        Stacked { inner, schema, by_fold, n_classes, seed, block: Block::empty() }
+        Stacked { inner, schema, by_fold, n_classes, seed, block: Block::empty(), piece_rows: u64::MAX }
     }
 
     /// What the members predict for the block that was read.
@@ -138,17 +140,44 @@ impl<'a> Stacked<'a> {
     }
 }
 
+/// Appends the rows of a block of the same kind.
+fn append(into: &mut Block, piece: Block) {
+    into.n_rows += piece.n_rows;
+    if let (Values::F32(all), Values::F32(more)) = (&mut into.values, piece.values) {
+        all.extend(more);
+    }
+    match (&mut into.target, piece.target) {
+        (Targets::Number(all), Targets::Number(more)) => all.extend(more),
+        (Targets::Text(all), Targets::Text(more)) => all.extend(more),
+        _ => {}
+    }
+    if let (Some(all), Some(more)) = (&mut into.weight, piece.weight) {
+        all.extend(more);
+    }
+}
+
 impl DataSource for Stacked<'_> {
     fn schema(&self) -> &Schema {
         &self.schema
     }
 
     fn read(&mut self, rows: Range<u64>, into: &mut Block) -> Result<()> {
-        self.inner.read(rows, &mut self.block)?;
-        let predictions = self.predictions()?;
-        let stacked = stacked_block(&self.block, &predictions, self.n_classes);
-        let (target, weight) = (self.block.target.clone(), self.block.weight.clone());
-        *into = Block { target, weight, ..stacked };
+        let mut first = rows.start;
+        while first < rows.end || first == rows.start {
+            let end = rows.end.min(first.saturating_add(self.piece_rows));
+            self.inner.read(first..end, &mut self.block)?;
+            let predictions = self.predictions()?;
+            let mut piece = stacked_block(&self.block, &predictions, self.n_classes);
+            (piece.target, piece.weight) = (self.block.target.clone(), self.block.weight.clone());
+            match first == rows.start {
+                true => *into = piece,
+                false => append(into, piece),
+            }
+            if end == rows.end {
+                break;
+            }
+            first = end;
+        }
         Ok(())
     }
 
@@ -163,7 +192,10 @@ impl DataSource for Stacked<'_> {
     }
 
     fn limit_memory(&mut self, bytes: u64) {
-        self.inner.limit_memory(bytes);
+        // Half for what the other table holds while it reads, half for its rows.
+        let row_bytes = 8 * self.inner.schema().columns.len().max(1) as u64;
+        self.piece_rows = (bytes / 2 / row_bytes).max(1);
+        self.inner.limit_memory(bytes / 2);
     }
 
     fn decode_to(&mut self, folder: &std::path::Path, rows: Range<u64>) -> Result<()> {

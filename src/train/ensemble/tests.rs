@@ -337,7 +337,7 @@ fn searched_weights_are_no_worse_than_any_others_on_the_rows_held_out() {
         let weight = block.weight.as_ref().unwrap();
         let (mut loss, mut total) = (0.0, 0.0);
         for row in 0..y.len() {
-            if HeldOut::Fraction(0.4).holds_out(7, row as u64) {
+            if HeldOut::Fraction(0.4).holds_out(super::hold_seed(&found.config), row as u64) {
                 loss -= weight[row] * scores[row * 3 + (y[row] + 1.0) as usize].max(f64::EPSILON).ln();
                 total += weight[row];
             }
@@ -352,6 +352,34 @@ fn searched_weights_are_no_worse_than_any_others_on_the_rows_held_out() {
             assert!(log_loss(weights) > least - 1e-7, "{weights:?} is better than {own:?}");
         }
     }
+}
+
+#[test]
+fn searched_weights_do_not_hang_on_the_order_of_members_that_predict_zeros() {
+    let member = |kind: Kind| MemberConfig { name: kind.name().into(), config: TrainConfig::of(kind) };
+    let weights = |first: Kind, second: Kind| {
+        let config = TrainConfig {
+            valid_fraction: 0.4,
+            ..of(Kind::Vote, |e| {
+                (e.member, e.vote_weights) = (vec![member(first), member(second)], VoteWeights::Search)
+            })
+        };
+        let (model, ..) = train(2, 1, &two(1_009), &config).unwrap();
+        ensemble(&model).members.iter().map(|member| member.weight).collect::<Vec<f64>>()
+    };
+    // What svm predicts is 0 or 1: wrong ones cost more than any weight of it brings.
+    let (one, other) = (weights(Kind::Logistic, Kind::Svm), weights(Kind::Svm, Kind::Logistic));
+    assert!((one[0] - other[1]).abs() < 1e-3 && one[0] > 0.3, "{one:?} {other:?}");
+}
+
+#[test]
+fn members_may_hold_out_rows_of_their_own() {
+    let mut stopping = TrainConfig { valid_fraction: 0.2, ..TrainConfig::of(Kind::Boost) };
+    stopping.boost.iter_mut().for_each(|boost| (boost.rounds, boost.early_stop) = (20, 3));
+    let member = vec![MemberConfig { name: "b".into(), config: stopping }];
+    let config = TrainConfig { valid_fraction: 0.3, ..of(Kind::Vote, |e| e.member = member) };
+    let (model, report, _) = train(2, 1, &two(701), &config).unwrap();
+    assert_eq!((ensemble(&model).members.len(), report.ensemble.unwrap().members.len()), (1, 1));
 }
 
 #[test]

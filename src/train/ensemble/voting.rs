@@ -7,14 +7,14 @@ use super::super::evaluate::code_targets;
 use super::super::linear_family::train_source;
 use super::super::memory::of_measuring;
 use super::super::prepare::HeldOut;
-use super::super::score::for_each_batch;
+use super::super::score::{check_columns, for_each_batch};
 use super::super::sums::sum_scalars;
 use super::super::{Kind, Missing, Model, Solver, TrainConfig};
 use super::deal::{Task, cost, deal};
 use super::score::MemberScorer;
 use super::stacking::Stacked;
 use super::view::{View, Weighing};
-use super::{Outcome, Work, held_out, trained, without_held_out};
+use super::{Outcome, Work, held_out, hold_seed, trained, without_held_out};
 use crate::comm::Communicator;
 use crate::config::{EnsembleConfig, VoteWeights, Voting};
 use crate::data::names::TableNames;
@@ -29,6 +29,14 @@ use rayon::prelude::*;
 /// Trains the members of a vote, or takes those that are given, and weighs them. Collective.
 pub(super) fn train(work: &mut Work<'_>, given: Option<&Model>) -> Result<Outcome> {
     let ensemble = work.ensemble;
+    if let Some(given) = given {
+        check_columns(given, work.source.schema())?;
+        if given.target.n_classes() == 0 && ensemble.voting == Voting::Hard {
+            return Err(Error::usage(
+                "--voting hard is for classes, but the models predict numbers; use --voting soft",
+            ));
+        }
+    }
     let (members, timeline, read_s) = match given.map(|model| &model.scores) {
         Some(Scores::Ensemble(given)) => (given.members.clone(), Vec::new(), 0.0),
         Some(_) => return Err(Error::internal("models that vote are not those of a vote")),
@@ -130,7 +138,7 @@ impl Known {
             let all_y = code_targets(&target, &batch.target, batch.first_row)?;
             let weight_of = |row: usize| batch.weight.as_ref().map_or(1.0, |weight| weight[row]);
             let is_known =
-                |row: &usize| hold.holds_out(config.seed, batch.first_row + *row as u64) && weight_of(*row) > 0.0;
+                |row: &usize| hold.holds_out(hold_seed(config), batch.first_row + *row as u64) && weight_of(*row) > 0.0;
             let rows: Vec<usize> = (0..batch.n_rows).filter(is_known).collect();
             known.y.extend(rows.iter().map(|row| all_y[*row]));
             known.weight.extend(rows.iter().map(|row| weight_of(*row)));
@@ -171,10 +179,10 @@ impl Known {
             let at = |class: usize| (1.0 - share) * p[class] + share * q[class];
             match self.loss {
                 Loss::Log => {
+                    // Where a share comes to nothing, its row is what matters most.
                     let mixed = at(y as usize);
-                    if mixed > EPS {
-                        sum.add(w * (p[y as usize] - q[y as usize]) / mixed);
-                    }
+                    let mixed = if mixed > EPS { mixed } else { EPS };
+                    sum.add(w * (p[y as usize] - q[y as usize]) / mixed);
                 }
                 Loss::Squared => {
                     for class in 0..width {
@@ -267,8 +275,8 @@ fn learned(work: &mut Work<'_>, members: &[Member]) -> Result<Option<Vec<f64>>> 
     let n_classes = target.n_classes();
     let held_out = held_out(work.config).ok_or_else(|| Error::internal("weights are learned without rows"))?;
     let names = stacked_names(members.iter().map(|member| member.name.as_str()), &target);
-    let mut view = View::new(&mut *work.source, vec![Weighing::Only { held_out, seed: work.config.seed }]);
-    let mut stacked = Stacked::new(&mut view, names, vec![scorers], n_classes, work.config.seed);
+    let mut view = View::new(&mut *work.source, vec![Weighing::Only { held_out, seed: hold_seed(work.config) }]);
+    let mut stacked = Stacked::new(&mut view, names, vec![scorers], n_classes, hold_seed(work.config));
     let (kind, solver) =
         if n_classes == 0 { (Kind::Linear, Solver::Cholesky) } else { (Kind::Logistic, Solver::Lbfgs) };
     let config = TrainConfig { solver, seed: work.config.seed, ..TrainConfig::of(kind) };
@@ -297,6 +305,14 @@ pub fn of_models(models: Vec<(String, Model)>) -> Result<Model> {
     let Some((first_name, first)) = models.first() else { return Err(Error::usage("no models that vote")) };
     for (name, model) in &models {
         check_columns_alike((first_name, first), (name, model))?;
+        if model.names.offset != first.names.offset {
+            let text = |model: &Model| model.names.offset.as_ref().map_or("none".into(), |name| format!("'{name}'"));
+            return Err(Error::usage(format!(
+                "model '{name}' has the offset {} but model '{first_name}' has {}; vote with models of the same offset",
+                text(model),
+                text(first)
+            )));
+        }
         if model.target != first.target {
             let text = |model: &Model| match &model.target {
                 TargetCoding::Number => "numbers".to_string(),
@@ -318,9 +334,12 @@ pub fn of_models(models: Vec<(String, Model)>) -> Result<Model> {
     let preprocess = Preprocess { columns, missing: Missing::Mean, mean: Vec::new(), inverse_scale: Vec::new() };
     let (names, mut members): (_, Vec<Member>) = (first.names.clone(), Vec::new());
     for (name, model) in models {
-        let alike =
-            members.iter().filter(|member| member.name == name || member.name.starts_with(&format!("{name} "))).count();
-        let name = if alike == 0 { name } else { format!("{name} {}", alike + 1) };
+        let is_taken = |name: &str| members.iter().any(|member: &Member| member.name == name);
+        let mut numbered = (2..).map(|number| format!("{name} {number}"));
+        let name = match is_taken(&name) {
+            true => numbered.find(|name| !is_taken(name)).unwrap_or_default(),
+            false => name.clone(),
+        };
         members.push(Member { name, model, columns: None, weight: 1.0 });
     }
     let given = members.iter().map(|member| member.name.clone()).collect();
