@@ -73,6 +73,13 @@ fn trained_models_vote_and_others_are_refused_by_name() {
     assert!(done(path, 0, &["verify", "v.h5"]).contains(&told));
     let wrong = ["train", "vote", "t.h5", "--model", "a.h5", "--model", "c.h5", "-o", "w.h5"];
     refused(path, &wrong, 2, &["model 'c' predicts the classes 0, 1, 2 but model 'a' predicts the classes 0, 1"]);
+    // The table has to have their columns too.
+    let file = hdf5::File::create(path.join("less.h5")).unwrap();
+    file.new_dataset_builder().with_data(&ndarray::Array2::<f32>::zeros((40, 2))).create("X").unwrap();
+    file.new_dataset_builder().with_data(&ndarray::Array1::from_iter((0..40).map(|row| row % 2))).create("y").unwrap();
+    drop(file);
+    let less = ["train", "vote", "less.h5", "--model", "a.h5", "--model", "b.h5", "-o", "w.h5"];
+    refused(path, &less, 3, &["have 2 columns but the model was trained on 3"]);
 }
 
 #[test]
