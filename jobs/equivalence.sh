@@ -19,6 +19,10 @@ MODELS='
   poisson  | newton lbfgs sgd adam         | data/counts.h5 --group groups --offset offset
   logistic | lbfgs                         | data/digits.h5 --group train
   logistic | lbfgs                         | data/breast_cancer.h5 --l1 0.01 --l2 0 --class-weight balanced
+  boost    | auto                          | data/breast_cancer.h5 --rounds 5
+  forest   | auto                          | data/digits.h5 --group train --trees 8
+  forest   | auto                          | data/casp.h5 --trees 4 --scope local --lanes 3
+  bag      | auto                          | data/breast_cancer.h5 --learner forest --members 5
 * linear   | cholesky qr cd lbfgs sgd adam | data/diabetes.h5
 * logistic | newton lbfgs sgd adam         | data/digits.h5 --group train
 * logistic | newton lbfgs sgd adam         | data/breast_cancer.h5 --weight row_weight
@@ -46,7 +50,7 @@ HIGGS_CONVERT="--target 0" # the subset is text without a header, the label in i
 # Few steps are enough: bits that differ do so at once.
 steps_of() { # steps_of SOLVER
     case $1 in
-        cholesky | qr) ;;
+        cholesky | qr | auto) ;;
         sgd | adam) say "--epochs 2" ;;
         cd) say "--l1 0.01 --max-iterations 20" ;;
         *) say "--max-iterations 20" ;;
