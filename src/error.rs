@@ -24,6 +24,8 @@ pub enum ErrorKind {
     Comm,
     /// Our own broken promise: exit code 70.
     Internal,
+    /// Told to stop; a checkpoint is written: exit code 75.
+    Interrupted,
 }
 
 impl ErrorKind {
@@ -33,6 +35,7 @@ impl ErrorKind {
             ErrorKind::Data => 3,
             ErrorKind::Comm => 4,
             ErrorKind::Internal => 70,
+            ErrorKind::Interrupted => 75,
         }
     }
 
@@ -41,6 +44,7 @@ impl ErrorKind {
             2 => ErrorKind::Usage,
             3 => ErrorKind::Data,
             4 => ErrorKind::Comm,
+            75 => ErrorKind::Interrupted,
             _ => ErrorKind::Internal,
         }
     }
@@ -74,6 +78,10 @@ impl Error {
 
     pub fn comm(message: impl Into<String>) -> Error {
         Error::new(ErrorKind::Comm, message)
+    }
+
+    pub fn interrupted(message: impl Into<String>) -> Error {
+        Error::new(ErrorKind::Interrupted, message)
     }
 
     pub fn internal(message: impl Into<String>) -> Error {

@@ -19,6 +19,7 @@
 //! * `store` models and predictions in HDF5
 //! * `train` the only room that combines all the others; `predict`, `convert`, `verify`,
 //!   `doctor` the other commands
+//! * `guard` what watches over a run: signals and time limits
 //! * `cli` words typed by a person; `report` what a person sees while waiting
 #![deny(unsafe_code)]
 
@@ -33,6 +34,7 @@ pub mod error;
 pub mod exact;
 pub mod functions;
 pub mod grow;
+pub mod guard;
 pub mod metric;
 pub mod model;
 pub mod objective;

@@ -18,11 +18,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("objective", &[]),
     ("metric", &[]),
     ("optim", &[]),
+    ("guard", &[]),
     ("config", &["data", "optim"]),
     ("model", &["config", "data", "objective"]),
     ("store", &["config", "data", "model"]),
     // Members of ensembles travel between ranks as what their files hold.
-    ("train", &["blas", "comm", "config", "data", "grow", "metric", "model", "objective", "optim", "store"]),
+    ("train", &["blas", "comm", "config", "data", "grow", "guard", "metric", "model", "objective", "optim", "store"]),
     ("predict", &["comm", "config", "data", "metric", "model", "objective", "store", "train"]),
     ("convert", &["comm", "data"]),
     ("verify", &["comm", "data", "model", "train"]),
@@ -31,8 +32,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "blas", "comm", "config", "convert", "data", "doctor", "metric", "model", "predict", "report", "store",
-            "train", "verify",
+            "blas", "comm", "config", "convert", "data", "doctor", "guard", "metric", "model", "predict", "report",
+            "store", "train", "verify",
         ],
     ),
     ("main", &["comm", "cli", "blas"]),

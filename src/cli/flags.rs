@@ -18,7 +18,7 @@ use std::path::PathBuf;
 /// Train models on HDF5 tables with any number of MPI ranks: the number of ranks never changes the answer.
 ///
 /// The same words work alone, under mpirun and under srun. Exit codes: 0 done, 2 words or settings, 3 data or model file,
-/// 4 communication or a peer, 70 a bug of consort.
+/// 4 communication or a peer, 70 a bug of consort, 75 interrupted after a checkpoint.
 #[derive(Debug, Parser)]
 #[command(name = "consort", version, max_term_width = 110, arg_required_else_help = true)]
 pub struct Words {
@@ -105,6 +105,29 @@ pub struct TableFlags {
     pub transpose: bool,
 }
 
+/// Where the state of a training is kept while it goes on; none of it changes the answer.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Checkpoints")]
+pub struct CheckpointFlags {
+    /// Keep the state of the training in this folder, which is made if missing, all ranks must see, and the same command goes on from, on any
+    /// number of ranks, to the same bits. SIGTERM, SIGUSR1, SIGINT and the end of the batch job then lead to a checkpoint and exit code 75.
+    #[arg(long, value_name = "DIR")]
+    pub checkpoint: Option<PathBuf>,
+    /// How often: a time (90s, 5m, 1h) or so many steps (100steps): iterations, rounds, trees or mini-batches. Default: 5m, or less often
+    /// where that would take more than a fiftieth of the time.
+    #[arg(long, value_name = "TIME|Nsteps", requires = "checkpoint")]
+    pub every: Option<String>,
+    /// Checkpoints that are left in the folder. Default: 2.
+    #[arg(long, value_name = "N", requires = "checkpoint", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub keep: Option<u32>,
+    /// auto: go on from the newest checkpoint that is whole; never: begin anew; or the folder of one checkpoint. Default: auto.
+    #[arg(long, value_name = "auto|never|PATH", requires = "checkpoint")]
+    pub resume: Option<String>,
+    /// When this run will be killed, from its start (90s, 5m, 1h): a checkpoint is written before. Default: what SLURM says, if it does.
+    #[arg(long, value_name = "TIME", requires = "checkpoint")]
+    pub time_limit: Option<String>,
+}
+
 /// Train a model: linear, logistic, svm, poisson, boost, forest, or an ensemble of these: bag, adaboost, vote, stack.
 ///
 /// The last line of the output is `digest` and 64 hex digits: a hash of parameters, settings and input values, the same for
@@ -137,6 +160,8 @@ pub struct TrainFlags {
     pub ensemble: EnsembleFlags,
     #[command(flatten)]
     pub memory: MemoryFlags,
+    #[command(flatten)]
+    pub checkpoint: CheckpointFlags,
     /// Measure the model on this table as well, which has the same layout: a file, a pattern or @FILE. May be repeated: rows
     /// of one table.
     #[arg(long, value_name = "FILE")]

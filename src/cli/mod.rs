@@ -20,10 +20,11 @@ use crate::data::{describe, files};
 use crate::error::{Error, ErrorKind, InContext, Result};
 use crate::predict::load_model;
 use crate::report::{Reporter, print_line, with_progress};
+use crate::train::checkpoint::{CheckpointConfig, Keeper, Keeping, marker_of};
 use crate::train::evaluate::evaluate;
 use crate::train::permutation::permutation;
 use crate::train::{Inputs, Reading};
-use crate::{blas, convert, doctor, predict, store, train, verify};
+use crate::{blas, convert, doctor, guard, predict, store, train, verify};
 use clap::Parser;
 use flags::{Command, ExportFlags, ImportFlags, InspectFlags, VerifyFlags, Words};
 use print::{Printer, TrainCosts};
@@ -290,8 +291,20 @@ fn run_train(comm: &Communicator, job: &TrainJob, printer: &Printer) -> Result<i
         train::linear_family::open(comm, valid, Need::Evaluate)?;
     }
     let mut reporter = Reporter::new(printer.speaks, printer.json);
-    let trained = train::train_from(comm, &job.inputs, &job.config, from, &mut reporter);
+    let keeper = match &job.checkpoint {
+        Some(config) => begin_keeping(comm, config, job)?,
+        None => Keeper::default(),
+    };
+    let mut watch = Keeping { observer: &mut reporter, keeper };
+    let trained = train::train_from(comm, &job.inputs, &job.config, from, &mut watch);
     reporter.finish();
+    if let Some(config) = &job.checkpoint
+        && comm.is_root()
+        && trained.as_ref().err().is_none_or(|error| error.kind() != ErrorKind::Interrupted)
+    {
+        // Ended, well or not: a batch script has no reason to start it again. That the file is gone already is fine.
+        let _ = std::fs::remove_file(marker_of(&config.folder));
+    }
     let (model, report) = trained?;
     let valid = match &valid {
         Some(valid) => Some(evaluate(comm, &model, valid, None)?.metrics),
@@ -305,6 +318,21 @@ fn run_train(comm: &Communicator, job: &TrainJob, printer: &Printer) -> Result<i
     let costs = TrainCosts { ranks: comm.size(), threads, write_s, peak_memory_bytes: peak[0] as u64 };
     printer.train_done(&model, &report, valid.as_ref(), &costs, &job.output);
     Ok(0)
+}
+
+/// From now on signals lead to a checkpoint. Collective.
+fn begin_keeping(comm: &Communicator, config: &CheckpointConfig, job: &TrainJob) -> Result<Keeper> {
+    let marker = marker_of(&config.folder);
+    on_root(comm, || {
+        let made = std::fs::create_dir_all(&config.folder).and_then(|()| match std::fs::remove_file(&marker) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
+            _ => Ok(()),
+        });
+        made.map_err(|e| Error::usage(format!("checkpoints cannot be written there: {e}"))).in_file(&config.folder)
+    })
+    .for_flag("--checkpoint")?;
+    comm.agree(guard::stop::listen(marker))?;
+    Keeper::new(config.clone(), &(&job.config, &job.inputs.names, &job.models))
 }
 
 fn run_predict(comm: &Communicator, model: &Path, config: &predict::PredictConfig, printer: &Printer) -> Result<i32> {

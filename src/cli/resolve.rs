@@ -1,8 +1,8 @@
 //! From words to checked jobs, before any rank talks to another. Messages name the flag.
 
 use super::flags::{
-    BoostFlags, ConvertFlags, EvaluateFlags, ForestFlags, MemoryFlags, ModelFlags, PredictFlags, RepackFlags,
-    SettingFlags, TableFlags, TrainFlags, VerifyFlags, Words,
+    BoostFlags, CheckpointFlags, ConvertFlags, EvaluateFlags, ForestFlags, MemoryFlags, ModelFlags, PredictFlags,
+    RepackFlags, SettingFlags, TableFlags, TrainFlags, VerifyFlags, Words,
 };
 use super::members;
 use crate::config::BoostConfig;
@@ -12,11 +12,12 @@ use crate::data::names::TableNames;
 use crate::error::{Error, InContext, Result};
 use crate::predict::PredictConfig;
 use crate::train::boosting::NO_OFFSET;
-use crate::train::{Inputs, Kind, Model, Reading, Sync, TrainConfig};
+use crate::train::{CheckpointConfig, Every, Inputs, Kind, Model, Reading, Resume, Sync, TrainConfig};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, CommandFactory};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// A checked `train`.
 #[derive(Clone, Debug)]
@@ -31,6 +32,7 @@ pub struct TrainJob {
     pub valid: Vec<PathBuf>,
     pub output: PathBuf,
     pub force: bool,
+    pub checkpoint: Option<CheckpointConfig>,
 }
 
 /// A model that training goes on from, and the settings that were typed: the others are its own.
@@ -76,7 +78,60 @@ pub fn train(flags: &TrainFlags) -> Result<TrainJob> {
     let continued =
         flags.continued.as_ref().map(|model| Continued { model: model.clone(), typed: Box::new(flags.model.clone()) });
     let models = flags.ensemble.model.clone();
-    Ok(TrainJob { inputs, config, continued, models, valid, output, force: flags.force })
+    Ok(TrainJob {
+        inputs,
+        config,
+        continued,
+        models,
+        valid,
+        output,
+        force: flags.force,
+        checkpoint: checkpoint(&flags.checkpoint)?,
+    })
+}
+
+/// Where and when state is kept. The deadline is that of this process: ranks agree on it whenever they look.
+fn checkpoint(flags: &CheckpointFlags) -> Result<Option<CheckpointConfig>> {
+    let Some(folder) = flags.checkpoint.clone() else { return Ok(None) };
+    let every = match &flags.every {
+        None => Every::Time(Duration::from_secs(300)),
+        Some(text) => match text.strip_suffix("steps").or_else(|| text.strip_suffix("step")) {
+            None => Every::Time(time_of(text).for_flag("--every")?),
+            Some(steps) => match steps.trim().parse() {
+                Ok(steps) if steps > 0 => Every::Steps(steps),
+                _ => {
+                    return Err(Error::usage(format!(
+                        "'{text}': give a time or a number of steps, such as 5m or 100steps"
+                    )))
+                    .for_flag("--every");
+                }
+            },
+        },
+    };
+    let resume = match flags.resume.as_deref() {
+        None | Some("auto") => Resume::Auto,
+        Some("never") => Resume::Never,
+        Some(path) => Resume::From(PathBuf::from(path)),
+    };
+    let limit = flags.time_limit.as_deref().map(time_of).transpose().for_flag("--time-limit")?;
+    Ok(Some(CheckpointConfig { folder, every, keep: flags.keep.unwrap_or(2) as usize, resume, limit }))
+}
+
+/// `90`, `90s`, `5m`, `1.5h`
+fn time_of(text: &str) -> Result<Duration> {
+    let wrong =
+        || Error::usage(format!("'{text}' is no time; give a number of seconds, minutes or hours: 90s, 5m, 1h"));
+    let (number, unit) = match text.chars().last() {
+        Some('s') => (&text[..text.len() - 1], 1.0),
+        Some('m') => (&text[..text.len() - 1], 60.0),
+        Some('h') => (&text[..text.len() - 1], 3600.0),
+        _ => (text, 1.0),
+    };
+    let seconds = number.trim().parse::<f64>().map_err(|_| wrong())? * unit;
+    match seconds > 0.0 && seconds < 1e9 {
+        true => Ok(Duration::from_secs_f64(seconds)),
+        false => Err(wrong()),
+    }
 }
 
 fn check_valid(valid: &[PathBuf], config: &TrainConfig) -> Result<()> {

@@ -1,6 +1,7 @@
 //! A random forest: trees whose leaves are averaged. Sixteen bytes a node.
 
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 /// Bits of [`Node::feature`]: missing values go left; the node asks for a set of categories; it is a leaf.
 pub const MISSING_LEFT: u32 = 1 << 31;
@@ -9,7 +10,7 @@ pub const LEAF: u32 = 1 << 29;
 const NUMBER: u32 = LEAF - 1;
 
 /// An inner node, or a leaf.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Node {
     /// Values up to it go left; of a set its number; of a leaf of numbers its value.
     pub value: f64,
@@ -31,7 +32,7 @@ impl Node {
 }
 
 /// One tree. Node 0 is the root.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ForestTree {
     pub nodes: Vec<Node>,
     /// Of classes: (leaves, scores).
@@ -41,7 +42,7 @@ pub struct ForestTree {
 }
 
 /// What a feature did in all trees.
-#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Importance {
     /// Share of all that the splits of a tree gained, averaged over trees (*mean decrease in impurity*).
     pub gain: f64,
@@ -49,7 +50,7 @@ pub struct Importance {
 }
 
 /// Trees whose leaves are averaged.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Forest {
     pub n_features: usize,
     /// 1 for numbers and two classes (the share of the second), else classes.

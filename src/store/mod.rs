@@ -26,6 +26,7 @@
 //! The same model gives the same bytes: no time stamps.
 
 mod calibrated;
+pub mod checkpoint;
 mod forest;
 mod hdf5;
 pub mod lightgbm;

@@ -1,5 +1,6 @@
 //! Mini-batch training over lanes: local gradients → integers → all-reduce → one step, the same on every rank.
 
+use super::checkpoint::{Items, Session};
 use super::lanes::{Course, Lane, Lanes, for_each_lane};
 use super::learning_rate::Scales;
 use super::sums::{Total, sum_blocks, sum_scalars};
@@ -10,6 +11,8 @@ use crate::error::{Error, Result};
 use crate::exact::{BlockSums, ExactSum, Groups, LaneSums, ScaleWindow, Verdict, Width, judge};
 use crate::objective::Objective;
 use crate::optim::{Adam, Optimizer, Sgd};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use std::time::Instant;
 
 /// Epochs in a row that change little before training ends: losses of mini-batches are noisy, so one may be by chance.
@@ -36,6 +39,7 @@ pub fn train(
     objective: &dyn Objective,
     config: &TrainConfig,
     start: Vec<f64>,
+    session: Session,
     watch: &mut dyn Observer,
 ) -> Result<Fit> {
     let (job, lanes) = prepare(comm, table, objective, config, &start)?;
@@ -43,8 +47,8 @@ pub fn train(
         watch.warning(&format!("{} ranks but only {} lanes: the others stay idle", comm.size(), job.course.n_lanes));
     }
     match config.sync {
-        Sync::Step => run(comm, &job, lanes, EveryStep::new(&job, start), watch),
-        Sync::Every(_) | Sync::Once => run(comm, &job, lanes, local_sgd::Apart::new(&job, start), watch),
+        Sync::Step => run(comm, &job, lanes, EveryStep::new(&job, start), session, watch),
+        Sync::Every(_) | Sync::Once => run(comm, &job, lanes, local_sgd::Apart::new(&job, start), session, watch),
     }
 }
 
@@ -155,6 +159,15 @@ fn power_of_two_below(x: f64) -> f64 {
 
 /// How lanes are brought together.
 pub(super) trait Together {
+    /// State between steps that all ranks have alike.
+    type Common: Serialize + DeserializeOwned;
+    fn common(&self) -> Self::Common;
+    /// Numbers that each lane has for itself.
+    fn n_of_lane(&self) -> usize;
+    /// Those of a lane here, by its place.
+    fn of_lane(&self, place: usize) -> Vec<f64>;
+    /// Takes up the state of a checkpoint. Not collective. Errors: it does not fit (data).
+    fn take_up(&mut self, common: Self::Common, of_lanes: &[Vec<f64>]) -> Result<()>;
     /// Step `step` (from 0): the pool's step `of_pool`, whose rows weigh `weight` > 0 over all lanes. Collective.
     fn step(
         &mut self,
@@ -177,25 +190,63 @@ fn run(
     job: &Job<'_, '_>,
     mut lanes: Lanes,
     mut together: impl Together,
+    mut session: Session,
     watch: &mut dyn Observer,
 ) -> Result<Fit> {
     let (config, course) = (job.config, &job.course);
     let mut fit = Fit::default();
-    for epoch in 0..course.epochs {
+    let numbers = job.table.lanes();
+    let item_bytes = 8 * (2 + together.n_of_lane());
+    // Sums of the epoch that was under way.
+    let mut epoch_sums = None;
+    if let Some(((kept, common), items)) = session.take(comm, numbers.clone(), item_bytes)? {
+        fit = kept;
+        let number = |bytes: &[u8]| f64::from_le_bytes(bytes.try_into().unwrap_or_default());
+        let of_lane = |bytes: &[u8]| -> Vec<f64> { bytes.chunks_exact(8).map(number).collect() };
+        let mut of_lanes: Vec<Vec<f64>> = items.chunks_exact(item_bytes).map(of_lane).collect();
+        epoch_sums = Some(of_lanes.iter_mut().map(|of| of.drain(..2).collect::<Vec<f64>>()).collect::<Vec<_>>());
+        comm.agree(together.take_up(common, &of_lanes))?;
+    }
+    let resumed = session.resumed_step();
+    let take_sums = |lanes: &mut [Lane], sums: Vec<Vec<f64>>| {
+        lanes.iter_mut().zip(sums).for_each(|(lane, sums)| (lane.epoch_loss, lane.epoch_weight) = (sums[0], sums[1]));
+    };
+    // The epoch of the last step that was done: its end may be to do.
+    for epoch in resumed.saturating_sub(1) / course.steps_per_epoch.max(1)..course.epochs {
         let since = Instant::now();
         let first = epoch * course.steps_per_epoch;
         for pool in 0..course.pools_per_epoch() {
-            lanes.enter(comm, job.table, epoch, pool)?;
             let steps = course.steps_of(pool);
+            if first + steps.end <= resumed {
+                continue;
+            }
+            lanes.enter(comm, job.table, epoch, pool)?;
+            if let Some(sums) = epoch_sums.take() {
+                take_sums(&mut lanes.all, sums);
+            }
             let weights = step_weights(comm, job, &lanes.all, steps.clone().count())?;
             lanes.while_reading_ahead(job.table, |lanes| -> Result<()> {
                 for (of_pool, (step, &weight)) in steps.zip(&weights).enumerate() {
-                    if weight > 0.0 {
-                        together.step(comm, job, lanes, first + step, of_pool, weight)?;
+                    let step = first + step;
+                    if step < resumed {
+                        continue;
                     }
+                    if weight > 0.0 {
+                        together.step(comm, job, lanes, step, of_pool, weight)?;
+                    }
+                    session.after(comm, step + 1, step + 1 == course.of_steps, || {
+                        let sums = |lane: &Lane| [lane.epoch_loss, lane.epoch_weight];
+                        let of_lane = |(place, lane)| sums(lane).into_iter().chain(together.of_lane(place));
+                        let numbers_of = lanes.iter().enumerate().flat_map(of_lane);
+                        let bytes = numbers_of.flat_map(f64::to_le_bytes).collect();
+                        ((fit.clone(), together.common()), Items { range: numbers.clone(), bytes })
+                    })?;
                 }
                 Ok(())
             })?;
+        }
+        if let Some(sums) = epoch_sums.take() {
+            take_sums(&mut lanes.all, sums);
         }
         let next_step = first + course.steps_per_epoch;
         let penalty = together.end_epoch(comm, job)?;
@@ -315,7 +366,45 @@ impl EveryStep {
     }
 }
 
+/// What a checkpoint holds of [`EveryStep`].
+#[derive(Serialize, Deserialize)]
+pub(super) struct StepState {
+    params: Vec<f64>,
+    optimizer: Vec<(String, Vec<f64>)>,
+    window: Vec<i64>,
+    penalty: f64,
+}
+
 impl Together for EveryStep {
+    type Common = StepState;
+
+    fn common(&self) -> StepState {
+        let optimizer = self.optimizer.state().into_iter().map(|(name, values)| (name.to_string(), values.to_vec()));
+        let (params, optimizer) = (self.params.clone(), optimizer.collect());
+        StepState { params, optimizer, window: self.window.words(), penalty: self.penalty }
+    }
+
+    fn n_of_lane(&self) -> usize {
+        0
+    }
+
+    fn of_lane(&self, _: usize) -> Vec<f64> {
+        Vec::new()
+    }
+
+    fn take_up(&mut self, common: StepState, _: &[Vec<f64>]) -> Result<()> {
+        let misfit = || Error::data("the checkpoint has another number of parameters");
+        if common.params.len() != self.params.len() {
+            return Err(misfit());
+        }
+        let state: Vec<(&str, &[f64])> =
+            common.optimizer.iter().map(|(name, values)| (&name[..], &values[..])).collect();
+        self.optimizer.restore(&state)?;
+        self.window = ScaleWindow::from_words(&common.window).ok_or_else(misfit)?;
+        (self.params, self.penalty) = (common.params, common.penalty);
+        Ok(())
+    }
+
     fn step(
         &mut self,
         comm: &Communicator,

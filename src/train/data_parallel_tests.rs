@@ -20,7 +20,7 @@ fn zeros(table: &Table<'_>, objective: &dyn Objective) -> Vec<f64> {
 fn fit_on(size: usize, threads: usize, whole: &Table<'_>, objective: &dyn Objective, config: &TrainConfig) -> Fit {
     let fits = run_threads(size, threads, |comm| {
         let part = whole.of_rank(comm.rank(), size);
-        let mut fit = train(comm, &part, objective, config, zeros(whole, objective), &mut Silent)?;
+        let mut fit = train(comm, &part, objective, config, zeros(whole, objective), Session::default(), &mut Silent)?;
         fit.seconds.clear();
         Ok(fit)
     })
@@ -103,7 +103,15 @@ fn idle_ranks_are_reported_once_by_the_root() {
     let config = config(Solver::Sgd, Sync::Step);
     let heard = run_threads(7, 1, |comm| {
         let mut listener = Listener::default();
-        train(comm, &whole.of_rank(comm.rank(), 7), &Squared, &config, zeros(&whole, &Squared), &mut listener)?;
+        train(
+            comm,
+            &whole.of_rank(comm.rank(), 7),
+            &Squared,
+            &config,
+            zeros(&whole, &Squared),
+            Session::default(),
+            &mut listener,
+        )?;
         Ok(listener)
     })
     .unwrap();
@@ -208,7 +216,8 @@ fn defaults_come_near_the_optimum_whatever_the_scale() {
                 (Solver::Sgd, Sync::Once),
             ] {
                 let config = TrainConfig { solver, sync, ..shared.clone() };
-                let fit = train(&comm, &whole, objective, &config, start.clone(), &mut Silent).unwrap();
+                let fit =
+                    train(&comm, &whole, objective, &config, start.clone(), Session::default(), &mut Silent).unwrap();
                 let ours = value(&fit.params);
                 let left = (ours - best) / (before - best);
                 println!("{name:26} d {d:3} {solver:?} {sync:?}: {left:.1e} of the way is left");
@@ -236,7 +245,7 @@ fn a_short_table_is_passed_often_enough_without_being_told() {
         let best = value(&lbfgs::solve(&function, &shared, Start::at(start.clone()), &mut Silent).unwrap().params);
         for solver in [Solver::Sgd, Solver::Adam] {
             let config = TrainConfig { solver, ..shared.clone() };
-            let fit = train(&comm, &whole, objective, &config, start.clone(), &mut Silent).unwrap();
+            let fit = train(&comm, &whole, objective, &config, start.clone(), Session::default(), &mut Silent).unwrap();
             let left = (value(&fit.params) - best) / (value(&start) - best);
             assert!(left < 0.01, "{solver:?}: {left:e} of the way is left after {} epochs", fit.iterations);
         }
@@ -281,7 +290,8 @@ fn divergence_is_one_error_on_every_rank() {
         for size in [1, 3] {
             let messages = run_threads(size, 1, |comm| {
                 let part = whole.of_rank(comm.rank(), size);
-                let fit = train(comm, &part, &Poisson, &config, zeros(&whole, &Poisson), &mut Silent);
+                let fit =
+                    train(comm, &part, &Poisson, &config, zeros(&whole, &Poisson), Session::default(), &mut Silent);
                 Ok(fit.unwrap_err().to_string())
             })
             .unwrap();
@@ -308,7 +318,8 @@ fn training_stops_once_two_epochs_in_a_row_change_little() {
 fn settings_that_do_not_fit_are_refused() {
     let whole = table(100, 2, 4, 3, gaussian);
     let message = |config: TrainConfig| {
-        let fit = train(&Communicator::solo(), &whole, &Squared, &config, vec![0.0; 3], &mut Silent);
+        let fit =
+            train(&Communicator::solo(), &whole, &Squared, &config, vec![0.0; 3], Session::default(), &mut Silent);
         fit.unwrap_err().to_string()
     };
     let base = config(Solver::Sgd, Sync::Step);

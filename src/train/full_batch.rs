@@ -24,6 +24,16 @@ pub struct FullBatch<'a, 's> {
 pub type Evaluation = Option<(f64, Vec<f64>)>;
 
 impl<'a, 's> FullBatch<'a, 's> {
+    /// What a pass learned about the scale of the next one's sums: state, which checkpoints hold. Not collective.
+    pub fn bound(&self) -> f64 {
+        self.bound.get()
+    }
+
+    /// Takes up a [`bound`](Self::bound). Not collective.
+    pub fn set_bound(&self, bound: f64) {
+        self.bound.set(bound);
+    }
+
     pub fn new(
         comm: &'a Communicator,
         table: &'a Table<'s>,

@@ -6,11 +6,13 @@
 //! that satisfies the weak Wolfe conditions by bisection (Lewis and Overton, *Nonsmooth optimization via quasi-Newton
 //! methods*, 2013, section 3).
 
+use super::checkpoint::{Items, Session};
 use super::full_batch::FullBatch;
 use super::table::Fit;
 use super::warm_start::{Cholesky, Start};
 use super::{Observer, Progress, TrainConfig};
 use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::time::Instant;
 
@@ -22,6 +24,7 @@ const CURVATURE: f64 = 0.9;
 /// Trials of one line search.
 const TRIALS: usize = 40;
 
+#[derive(Serialize, Deserialize)]
 struct Pair {
     s: Vec<f64>,
     y: Vec<f64>,
@@ -105,22 +108,72 @@ fn direction(pairs: &VecDeque<Pair>, curvature: Option<&Cholesky>, first_scale: 
     q
 }
 
+/// State between iterations; all of it the same on every rank.
+#[derive(Serialize, Deserialize)]
+pub struct State {
+    params: Vec<f64>,
+    value: f64,
+    grad: Vec<f64>,
+    /// Largest element of the (pseudo-)gradient that the stop test compares with.
+    at_start: f64,
+    pairs: VecDeque<Pair>,
+    curvature: Option<Cholesky>,
+    fit: Fit,
+    /// [`FullBatch::bound`]: the scale of the next sums hangs on it.
+    bound: f64,
+}
+
+impl State {
+    /// Evaluates the problem at the start, unless that is done. Collective.
+    ///
+    /// # Errors
+    /// `Data`: the loss is not finite there.
+    pub fn at(problem: &FullBatch<'_, '_>, config: &TrainConfig, start: Start) -> Result<State> {
+        let Start { params, reference, evaluated, curvature } = start;
+        let evaluated = if evaluated.is_some() { evaluated } else { problem.evaluate(&params)? };
+        let Some((smooth, grad)) = evaluated else {
+            return Err(Error::data("the loss is not finite at the start; look at the targets and offsets"));
+        };
+        let value = smooth + config.l1 * l1_norm(problem, &params);
+        let at_start = reference.unwrap_or_else(|| largest(&pseudo_gradient(problem, config.l1, &params, &grad)));
+        let pairs = VecDeque::with_capacity(MEMORY);
+        Ok(State { params, value, grad, at_start, pairs, curvature, fit: Fit::default(), bound: problem.bound() })
+    }
+}
+
+/// The same, borrowed.
+#[derive(Serialize)]
+struct Keep<'a> {
+    params: &'a [f64],
+    value: f64,
+    grad: &'a [f64],
+    at_start: f64,
+    pairs: &'a VecDeque<Pair>,
+    curvature: &'a Option<Cholesky>,
+    fit: &'a Fit,
+    bound: f64,
+}
+
 /// Minimises `problem` + λ₁‖coefficients‖₁ from `start`. Collective.
 ///
 /// Stops when the largest element of the (pseudo-)gradient is at most `tolerance` times the start's reference,
 /// when no step improves the value any more, or after `max_iterations`.
 pub fn solve(problem: &FullBatch<'_, '_>, config: &TrainConfig, start: Start, watch: &mut dyn Observer) -> Result<Fit> {
+    go_on(problem, config, State::at(problem, config, start)?, &mut Session::default(), watch)
+}
+
+/// As [`solve`] from some iteration on, keeping the state. Collective.
+pub fn go_on(
+    problem: &FullBatch<'_, '_>,
+    config: &TrainConfig,
+    state: State,
+    session: &mut Session,
+    watch: &mut dyn Observer,
+) -> Result<Fit> {
     let l1 = config.l1;
-    let Start { mut params, reference, evaluated, mut curvature } = start;
-    let evaluated = if evaluated.is_some() { evaluated } else { problem.evaluate(&params)? };
-    let Some((smooth, mut grad)) = evaluated else {
-        return Err(Error::data("the loss is not finite at the start; look at the targets and offsets"));
-    };
-    let mut value = smooth + l1 * l1_norm(problem, &params);
+    let State { mut params, mut value, mut grad, at_start, mut pairs, mut curvature, mut fit, bound } = state;
+    problem.set_bound(bound);
     let mut pseudo = pseudo_gradient(problem, l1, &params, &grad);
-    let at_start = reference.unwrap_or_else(|| largest(&pseudo));
-    let mut fit = Fit::default();
-    let mut pairs: VecDeque<Pair> = VecDeque::with_capacity(MEMORY);
     let first_scale = 1.0 / (problem.objective.typical_curvature() + config.l2);
     let mut stop_value = if at_start > 0.0 { largest(&pseudo) / at_start } else { 0.0 };
 
@@ -184,6 +237,12 @@ pub fn solve(problem: &FullBatch<'_, '_>, config: &TrainConfig, start: Start, wa
             gradient: Some(stop_value),
             learning_rate: None,
         });
+        let is_last = fit.iterations == config.max_iterations || stop_value <= config.tolerance;
+        session.after(problem.comm, fit.iterations, is_last, || {
+            let (pairs, curvature, bound) = (&pairs, &curvature, problem.bound());
+            let kept = Keep { params: &params, value, grad: &grad, at_start, pairs, curvature, fit: &fit, bound };
+            (kept, Items::default())
+        })?;
     }
     fit.converged |= stop_value <= config.tolerance;
     if fit.losses.is_empty() {

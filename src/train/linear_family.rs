@@ -1,5 +1,6 @@
 //! The linear family from open files to a model: prepare, solve, cross-validate, digest.
 
+use super::checkpoint::{Keeping, Key};
 use super::evaluate::add_fold;
 use super::full_batch::FullBatch;
 use super::measure::{ScoredRows, Show, measure};
@@ -121,7 +122,8 @@ pub fn train_source(
         let held_out = HeldOut::Fold { fold, folds: config.folds };
         let prepared = prepare(comm, source, config, reading, Some(held_out), &mut Silent)?;
         let objective = objective(config.kind, prepared.target.n_classes());
-        let fit = solve(comm, &prepared, objective.as_ref(), config, watch)?;
+        let keeper = watch.keeper().part(&format!("fold-{fold}"));
+        let fit = solve(comm, &prepared, objective.as_ref(), config, &mut Keeping { observer: watch, keeper })?;
         let metrics = held_out_metrics(comm, &prepared, config, reading, &fit)?;
         add_fold(&mut folds, &metrics);
     }
@@ -182,17 +184,28 @@ fn solve(
 ) -> Result<Fit> {
     let table = &prepared.table;
     let start = start(objective, prepared);
+    let key = Key::new(config, table.plan.n_rows(), &prepared.input_digest.to_hex())?;
     match config.solver {
         Solver::Lbfgs => {
             let problem = FullBatch::new(comm, table, objective, config.l2);
-            let start = warm_start(&problem, config, start)?;
-            lbfgs::solve(&problem, config, start, watch)
+            let mut session = watch.keeper().open(comm, key, watch)?;
+            let state = match session.take(comm, 0..0, 0)? {
+                Some((state, _)) => state,
+                None => lbfgs::State::at(&problem, config, warm_start(&problem, config, start)?)?,
+            };
+            lbfgs::go_on(&problem, config, state, &mut session, watch)
         }
-        Solver::Newton => newton::solve(comm, table, objective, config, start, watch),
+        Solver::Newton => {
+            let mut session = watch.keeper().open(comm, key, watch)?;
+            newton::solve(comm, table, objective, config, start, &mut session, watch)
+        }
         Solver::Cholesky => least_squares::solve(comm, table, objective, config, start, watch),
         Solver::Qr => tsqr::solve(comm, table, objective, config, start, watch),
         Solver::Cd => coordinate_descent::solve(comm, table, objective, config, start, watch),
-        Solver::Sgd | Solver::Adam => data_parallel::train(comm, table, objective, config, start, watch),
+        Solver::Sgd | Solver::Adam => {
+            let session = watch.keeper().open(comm, key, watch)?;
+            data_parallel::train(comm, table, objective, config, start, session, watch)
+        }
         Solver::Auto => Err(Error::internal("the solver was not resolved before training")),
     }
 }

@@ -5,10 +5,11 @@ use super::data_parallel::{Job, Together};
 use super::lanes::Lane;
 use super::sums::{Total, sum_blocks};
 use crate::comm::Communicator;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::exact::BlockSums;
 use crate::optim::Optimizer;
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 /// Parameters and optimiser of every lane here, and the point at which the lanes last were together.
 ///
@@ -27,6 +28,8 @@ pub(super) struct Apart {
     every: u64,
     steps_apart: u64,
     last_step: u64,
+    /// Numbers of a lane in a checkpoint.
+    n_of_lane: usize,
 }
 
 /// What belongs to one lane.
@@ -53,7 +56,10 @@ impl Apart {
             failed: None,
         };
         let every = if let Sync::Every(steps) = job.config.sync { steps } else { u64::MAX };
-        Apart { own: job.table.lanes().map(make).collect(), common: start, every, steps_apart: 0, last_step: 0 }
+        let of_optimizer: usize = job.optimizer(n).state().iter().map(|(_, values)| values.len()).sum();
+        let n_of_lane = n + of_optimizer + 2;
+        let own = job.table.lanes().map(make).collect();
+        Apart { own, common: start.clone(), every, steps_apart: 0, last_step: 0, n_of_lane }
     }
 
     /// An error on all ranks if a lane of any rank has failed: the earliest step, then the lowest lane. Collective.
@@ -114,7 +120,57 @@ impl Own {
     }
 }
 
+/// What a checkpoint holds of [`Apart`], beside the lanes.
+#[derive(Serialize, Deserialize)]
+pub(super) struct ApartState {
+    common: Vec<f64>,
+    steps_apart: u64,
+    last_step: u64,
+}
+
 impl Together for Apart {
+    type Common = ApartState;
+
+    fn common(&self) -> ApartState {
+        ApartState { common: self.common.clone(), steps_apart: self.steps_apart, last_step: self.last_step }
+    }
+
+    fn n_of_lane(&self) -> usize {
+        self.n_of_lane
+    }
+
+    fn of_lane(&self, place: usize) -> Vec<f64> {
+        let own = &self.own[place];
+        let mut numbers = own.params.clone();
+        own.optimizer.state().into_iter().for_each(|(_, values)| numbers.extend(values));
+        numbers.extend([own.weight, own.failed.map_or(-1.0, |step| step as f64)]);
+        numbers
+    }
+
+    fn take_up(&mut self, state: ApartState, of_lanes: &[Vec<f64>]) -> Result<()> {
+        let n = self.common.len();
+        if state.common.len() != n || of_lanes.len() != self.own.len() {
+            return Err(Error::data("the checkpoint has another number of parameters or lanes"));
+        }
+        for (own, numbers) in self.own.iter_mut().zip(of_lanes) {
+            let (params, mut rest) = numbers.split_at(n);
+            own.params.copy_from_slice(params);
+            let shape: Vec<(&str, usize)> =
+                own.optimizer.state().into_iter().map(|(name, values)| (name, values.len())).collect();
+            let mut arrays = Vec::new();
+            for (name, len) in shape {
+                let (values, after) = rest.split_at(len);
+                arrays.push((name, values));
+                rest = after;
+            }
+            own.optimizer.restore(&arrays)?;
+            own.weight = rest[0];
+            own.failed = (rest[1] >= 0.0).then_some(rest[1] as u64);
+        }
+        (self.common, self.steps_apart, self.last_step) = (state.common, state.steps_apart, state.last_step);
+        Ok(())
+    }
+
     fn step(
         &mut self,
         comm: &Communicator,

@@ -8,6 +8,7 @@
 mod binning;
 pub mod boosting;
 pub mod calibrate;
+pub mod checkpoint;
 pub mod coordinate_descent;
 pub mod data_parallel;
 pub mod dense;
@@ -48,6 +49,7 @@ pub mod warm_start;
 pub use crate::config::{Calibrate, ClassWeight, Kind, Missing, Schedule, Solver, Sync, TrainConfig};
 pub use crate::data::names::{Inputs, Reading};
 pub use crate::model::Model;
+pub use checkpoint::{CheckpointConfig, Every, Keeper, Resume};
 pub use linear_family::{train, train_from};
 
 use crate::comm::Traffic;
@@ -71,6 +73,10 @@ pub trait Observer {
     fn progress(&mut self, progress: &Progress);
     /// One line for the person, such as a constant column.
     fn warning(&mut self, message: &str);
+    /// Where this part of the training keeps its state. By default nowhere.
+    fn keeper(&self) -> Keeper {
+        Keeper::default()
+    }
 }
 
 /// An observer that listens to nothing.

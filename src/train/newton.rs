@@ -6,6 +6,7 @@
 //! Source: Boyd, Vandenberghe, *Convex Optimization*, section 9.5; for the squared hinge the generalised Hessian of
 //! Mangasarian (2002); for Marquardt's scaled damping Nocedal, Wright, *Numerical Optimization*, section 10.3.
 
+use super::checkpoint::{Items, Session};
 use super::dense::{Factor, dot, largest_magnitude};
 use super::full_batch::FullBatch;
 use super::second_order::{expand, hessian, largest_weight};
@@ -15,6 +16,7 @@ use crate::blas;
 use crate::comm::Communicator;
 use crate::error::{Error, Result};
 use crate::objective::Objective;
+use serde::{Deserialize, Serialize};
 use std::time::Instant;
 
 /// More parameters than this are refused: the Hessian would take seconds to factorise and its sums would fill memory.
@@ -47,6 +49,7 @@ pub fn solve(
     objective: &dyn Objective,
     config: &TrainConfig,
     start: Vec<f64>,
+    session: &mut Session,
     watch: &mut dyn Observer,
 ) -> Result<Fit> {
     let function = FullBatch::new(comm, table, objective, config.l2);
@@ -54,16 +57,12 @@ pub fn solve(
     refuse_settings(start.len(), config)?;
     blas::prepare(comm)?;
     let weight = largest_weight(comm, table)?;
-    let mut params = start;
-    pin_constant(&mut params, table);
-    let (mut value, mut grad) = function.evaluate(&params)?.ok_or_else(|| {
-        Error::data(
-            "the loss is not finite at the start: targets, weights or offsets are too large, or all weights are 0",
-        )
-    })?;
-    let first = largest_magnitude(&grad);
-    let mut fit = Fit { converged: first == 0.0, ..Fit::default() };
-    let mut damping = LEAST_DAMPING;
+    let state = match session.take(comm, 0..0, 0)? {
+        Some((state, _)) => state,
+        None => State::at(&function, table, start)?,
+    };
+    let State { mut params, mut value, mut grad, first, mut damping, mut fit, bound } = state;
+    function.set_bound(bound);
     while !fit.converged && fit.iterations < config.max_iterations {
         let clock = Instant::now();
         let lower = hessian(comm, table, objective, &params, weight)?;
@@ -91,9 +90,44 @@ pub fn solve(
             gradient: Some(relative),
             learning_rate: None,
         });
+        let is_last = fit.converged || fit.iterations == config.max_iterations;
+        session.after(comm, fit.iterations, is_last, || {
+            let (params, grad, fit, bound) = (params.clone(), grad.clone(), fit.clone(), function.bound());
+            (State { params, value, grad, first, damping, fit, bound }, Items::default())
+        })?;
     }
     fit.params = params;
     Ok(fit)
+}
+
+/// State between iterations; all of it the same on every rank.
+#[derive(Serialize, Deserialize)]
+struct State {
+    params: Vec<f64>,
+    value: f64,
+    grad: Vec<f64>,
+    /// Largest element of the gradient at the start.
+    first: f64,
+    damping: f64,
+    fit: Fit,
+    /// [`FullBatch::bound`]: the scale of the next sums hangs on it.
+    bound: f64,
+}
+
+impl State {
+    /// Evaluates the function at the start. Collective.
+    fn at(function: &FullBatch<'_, '_>, table: &Table<'_>, start: Vec<f64>) -> Result<State> {
+        let mut params = start;
+        pin_constant(&mut params, table);
+        let (value, grad) = function.evaluate(&params)?.ok_or_else(|| {
+            Error::data(
+                "the loss is not finite at the start: targets, weights or offsets are too large, or all weights are 0",
+            )
+        })?;
+        let first = largest_magnitude(&grad);
+        let fit = Fit { converged: first == 0.0, ..Fit::default() };
+        Ok(State { params, value, grad, first, damping: LEAST_DAMPING, fit, bound: function.bound() })
+    }
 }
 
 fn refuse_settings(n_params: usize, config: &TrainConfig) -> Result<()> {

@@ -9,8 +9,9 @@ use crate::train::test_tables::{Whole, config, largest_gradient, same_on_all_cut
 fn check(whole: &Whole, objective: &dyn Objective, l2: f64) -> Fit {
     let settings = config(Kind::Logistic, l2, 1e-10);
     let start = vec![0.0; objective.n_scores() * (whole.d + 1)];
-    let (fit, heard) =
-        same_on_all_cuts(whole, |comm, table, watch| solve(comm, table, objective, &settings, start.clone(), watch));
+    let (fit, heard) = same_on_all_cuts(whole, |comm, table, watch| {
+        solve(comm, table, objective, &settings, start.clone(), &mut Session::default(), watch)
+    });
     assert!(fit.converged, "{}: {:?}", objective.name(), fit.stop_values);
     let gradient = largest_gradient(whole, objective, l2, &fit.params);
     assert!(gradient <= 1e-8, "{}: gradient {gradient:e} after {} steps", objective.name(), fit.iterations);
@@ -112,8 +113,16 @@ fn too_many_parameters_are_refused_by_name() {
     let settings = config(Kind::Logistic, 1e-3, 1e-5);
     let objective = Softmax { n_classes: 10 };
     let comm = Communicator::solo();
-    let error = solve(&comm, &whole.of_rank(&comm), &objective, &settings, vec![0.0; 7850], &mut crate::train::Silent)
-        .unwrap_err();
+    let error = solve(
+        &comm,
+        &whole.of_rank(&comm),
+        &objective,
+        &settings,
+        vec![0.0; 7850],
+        &mut Session::default(),
+        &mut crate::train::Silent,
+    )
+    .unwrap_err();
     let text = error.to_string();
     assert!(text.contains("7850 parameters, more than 2000; use --solver lbfgs"), "{text}");
     assert_eq!(error.kind().exit_code(), 2);

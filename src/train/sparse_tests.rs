@@ -1,5 +1,6 @@
 //! Sparse tables against the same rows held densely, and on other numbers of ranks.
 
+use super::checkpoint::Session;
 use super::linear_family::train_source;
 use super::prepare::{HeldOut, prepare};
 use super::score::Scorer;
@@ -143,9 +144,15 @@ fn every_solver_finds_what_it_finds_in_the_same_rows_held_densely() {
         let objective = super::prepare::objective(config.kind, prepared.target.n_classes());
         let start = vec![0.0; 8];
         let solve = |table: &Table<'_>| match config.solver {
-            Solver::Newton => {
-                super::newton::solve(&comm, table, objective.as_ref(), &config, start.clone(), &mut Silent)
-            }
+            Solver::Newton => super::newton::solve(
+                &comm,
+                table,
+                objective.as_ref(),
+                &config,
+                start.clone(),
+                &mut Session::default(),
+                &mut Silent,
+            ),
             Solver::Qr => super::tsqr::solve(&comm, table, objective.as_ref(), &config, start.clone(), &mut Silent),
             _ => super::least_squares::solve(&comm, table, objective.as_ref(), &config, start.clone(), &mut Silent),
         };

@@ -9,6 +9,7 @@ use crate::model::Features;
 use crate::model::linear::Rows;
 use crate::rng::{Draws, Stream as DrawStream};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -270,7 +271,7 @@ impl RowBuffer {
 }
 
 /// What a solver found; the same on every rank.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Fit {
     /// (n_scores, n_features + 1), intercept last.
     pub params: Vec<f64>,

@@ -17,6 +17,7 @@ use super::{Silent, TrainConfig};
 use crate::data::partition::RowPlan;
 use crate::error::{ErrorKind, Result};
 use crate::exact::ExactSum;
+use serde::{Deserialize, Serialize};
 
 /// Rows that a thinned table has at least, and for each parameter.
 const LEAST_ROWS: u64 = 4096;
@@ -164,6 +165,7 @@ fn damped(mut matrix: Vec<f64>, n: usize) -> Option<Cholesky> {
 }
 
 /// `LLᵀ = A` in plain loops: the same bits on every processor. For a few hundred unknowns.
+#[derive(Serialize, Deserialize)]
 pub struct Cholesky {
     n: usize,
     /// (n, n), row-major; the lower triangle holds L.

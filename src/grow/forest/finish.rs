@@ -175,7 +175,8 @@ fn share(comm: &Communicator, mut grown: Vec<Option<Grown>>) -> Result<Vec<Grown
         let all = sync::share_grown(comm, mine)?;
         comm.agree(received(&all, &mut grown))?;
     }
-    Ok(grown.into_iter().map(|tree| tree.expect("each node has one owner")).collect())
+    let lost = || Error::internal("a node whose tree no rank has grown");
+    comm.agree(grown.into_iter().map(|tree| tree.ok_or_else(lost)).collect())
 }
 
 /// Puts trees from bytes in their places.

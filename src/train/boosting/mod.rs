@@ -15,6 +15,7 @@ mod rounds;
 #[cfg(test)]
 mod tests;
 
+use super::checkpoint::Keeping;
 use super::evaluate::add_fold;
 use super::linear_family::{digest, median};
 use super::measure::{ScoredRows, Show, measure};
@@ -70,7 +71,9 @@ pub fn train_source(
         }
         let (config, _) = whole(&mut rows, config);
         let boost = config.boost.as_ref().unwrap_or(boost);
-        let done = Boosting::new(comm, &rows, records, &config, boost)?.run(&mut super::Silent)?;
+        let keeper = watch.keeper().part(&format!("fold-{fold}"));
+        let mut quiet = Keeping { observer: &mut super::Silent, keeper };
+        let done = Boosting::new(comm, &rows, records, &config, boost)?.run(&mut quiet)?;
         add_fold(&mut folds, &metrics_of(comm, &rows, &config, reading, &done.scores)?);
     }
     let hold = (config.valid_fraction > 0.0).then_some(HeldOut::Fraction(config.valid_fraction));

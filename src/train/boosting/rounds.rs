@@ -1,5 +1,6 @@
 //! The rounds of boosting: pairs, trees, leaf values, scores.
 
+use super::super::checkpoint::{Items, Key};
 use super::super::prepare::objective;
 use super::super::sums::{Total, sum_blocks};
 use super::super::{Observer, Progress, Streamed, TrainConfig};
@@ -20,6 +21,7 @@ use crate::model::{Boosted, Tree};
 use crate::objective::PairLoss;
 use crate::rng::{Draws, FastDraws, Stream};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use std::time::Instant;
 
@@ -37,10 +39,37 @@ pub(super) struct Done {
     pub(super) streamed: Option<Streamed>,
 }
 
+/// What a checkpoint holds, beside the scores of rows: state after some rounds.
+#[derive(Deserialize)]
+struct Kept {
+    boosted: Boosted,
+    so_far: SoFar,
+}
+
+/// The same, borrowed.
+#[derive(Serialize)]
+struct Keep<'a> {
+    boosted: &'a Boosted,
+    so_far: &'a SoFar,
+}
+
+/// What is remembered of the rounds so far.
+#[derive(Default, Serialize, Deserialize)]
+struct SoFar {
+    losses: Vec<f64>,
+    valid_losses: Vec<f64>,
+    seconds: Vec<f64>,
+    /// The least loss of the rows that were held out, and the rounds it took.
+    best: Option<(f64, usize)>,
+    /// Nothing more is to be added.
+    is_over: bool,
+}
+
 /// A boosting under way.
 pub(super) struct Boosting<'a> {
     comm: &'a Communicator,
     rows: &'a BoostRows<'a>,
+    config: &'a TrainConfig,
     boost: &'a BoostConfig,
     loss: PairLoss,
     seed: u64,
@@ -61,7 +90,7 @@ impl<'a> Boosting<'a> {
         comm: &'a Communicator,
         rows: &'a BoostRows<'a>,
         records: Records,
-        config: &TrainConfig,
+        config: &'a TrainConfig,
         boost: &'a BoostConfig,
     ) -> Result<Boosting<'a>> {
         let n_classes = rows.target.n_classes();
@@ -109,6 +138,7 @@ impl<'a> Boosting<'a> {
         Ok(Boosting {
             comm,
             rows,
+            config,
             boost,
             loss,
             seed: config.seed,
@@ -130,32 +160,43 @@ impl<'a> Boosting<'a> {
     /// All rounds. Collective.
     pub(super) fn run(mut self, watch: &mut dyn Observer) -> Result<Done> {
         let k = self.loss.n_scores();
-        let (mut losses, mut valid_losses, mut seconds) = (Vec::new(), Vec::new(), Vec::new());
-        let mut best: Option<(f64, usize)> = None;
+        let mut so_far = SoFar::default();
         let mut first = 0;
         // That no row was held out is said before the first round.
         let held_out_loss = (self.boost.early_stop > 0).then(|| self.valid_loss()).transpose()?;
+        let mut key = Key::new(self.config, self.rows.n_rows, &self.rows.input_digest.to_hex())?;
         if let Some(base) = &self.rows.base {
-            (losses, valid_losses) = (base.history("loss"), base.history("valid_loss"));
+            (so_far.losses, so_far.valid_losses) = (base.history("loss"), base.history("valid_loss"));
             first = base.boosted.n_rounds() as u64;
-            best = held_out_loss.map(|loss| (loss, first as usize));
-            if base.is_over {
-                first = self.boost.rounds;
-            }
+            so_far.best = held_out_loss.map(|loss| (loss, first as usize));
+            so_far.is_over = base.is_over;
+            let trees = postcard::to_allocvec(&base.boosted).map_err(|e| Error::internal(e.to_string()))?;
+            key = key.and(&trees);
         }
+        let mut session = watch.keeper().open(self.comm, key, watch)?;
+        let rows_here = self.rows.first_row..self.rows.first_row + self.rows.y.len() as u64;
+        if let Some((kept, scores)) = session.take::<Kept>(self.comm, rows_here.clone(), 8 * k)? {
+            (self.boosted, so_far, first) = (kept.boosted, kept.so_far, session.resumed_step());
+            self.scores =
+                scores.chunks_exact(8).map(|bytes| f64::from_le_bytes(bytes.try_into().unwrap_or_default())).collect();
+        }
+        let begin = first;
         for round in first..self.boost.rounds {
+            if so_far.is_over {
+                break;
+            }
             let began = Instant::now();
-            losses.push(self.differentiate()?);
+            let loss = self.differentiate()?;
+            so_far.losses.push(loss);
             for class in 0..k {
                 let tree_number = round * k as u64 + class as u64;
-                if class == 0 && (round == first || self.boost.row_sample < 1.0) {
+                if class == 0 && (round == begin || self.boost.row_sample < 1.0) {
                     self.choose_rows(round)?;
                 }
                 let tree = self.add_tree(tree_number, class)?;
                 self.boosted.trees.push(tree);
             }
-            seconds.push(began.elapsed().as_secs_f64());
-            let loss = losses.last().copied().unwrap_or(f64::NAN);
+            so_far.seconds.push(began.elapsed().as_secs_f64());
             watch.progress(&Progress {
                 step: round + 1,
                 of_steps: self.boost.rounds,
@@ -165,18 +206,21 @@ impl<'a> Boosting<'a> {
             });
             if self.boost.early_stop > 0 {
                 let loss = self.valid_loss()?;
-                valid_losses.push(loss);
-                if best.is_none_or(|(least, _)| loss < least) {
-                    best = Some((loss, round as usize + 1));
+                so_far.valid_losses.push(loss);
+                if so_far.best.is_none_or(|(least, _)| loss < least) {
+                    so_far.best = Some((loss, round as usize + 1));
                 }
-                if best.is_some_and(|(_, at)| round as usize + 1 - at >= self.boost.early_stop as usize) {
-                    break;
-                }
+                let is_still = |(_, at)| round as usize + 1 - at >= self.boost.early_stop as usize;
+                so_far.is_over |= so_far.best.is_some_and(is_still);
             }
-            if is_over(&self.boosted, self.boost) {
-                break;
-            }
+            so_far.is_over |= is_over(&self.boosted, self.boost);
+            let is_last = so_far.is_over || round + 1 == self.boost.rounds;
+            session.after(self.comm, round + 1, is_last, || {
+                let bytes = self.scores.iter().flat_map(|score| score.to_le_bytes()).collect();
+                (Keep { boosted: &self.boosted, so_far: &so_far }, Items { range: rows_here.clone(), bytes })
+            })?;
         }
+        let SoFar { losses, valid_losses, seconds, best, .. } = so_far;
         if let Some((_, rounds)) = best {
             self.keep_rounds(rounds)?;
         }

@@ -14,6 +14,7 @@ mod fit;
 #[cfg(test)]
 mod tests;
 
+use super::checkpoint::Keeping;
 use super::ensemble::view::{View, Weighing};
 use super::evaluate::Known;
 use super::linear_family::{self, digest};
@@ -63,13 +64,17 @@ pub fn train_source(
         )))
         .for_flag("--calibrate");
     }
-    let (model, mut report) = linear_family::train_source(comm, source, names, &of_model, reading, watch)?;
+    // More follows when it is done.
+    let keeper = watch.keeper().part("whole");
+    let mut of_whole = Keeping { observer: watch, keeper };
+    let (model, mut report) = linear_family::train_source(comm, source, names, &of_model, reading, &mut of_whole)?;
     let began = Instant::now();
     let mut of_folds = Vec::new();
     for fold in 0..n_folds {
         let held_out = HeldOut::Fold { fold, folds: n_folds };
         let mut view = View::new(source, vec![Weighing::Without { held_out, seed: config.seed }]);
-        let mut watch = ProgressOnly(watch);
+        let keeper = watch.keeper().part(&format!("calibration-{fold}"));
+        let mut watch = Keeping { observer: &mut ProgressOnly(watch), keeper };
         let trained = linear_family::train_source(comm, &mut view, names, &of_model, reading, &mut watch);
         let (of_fold, _) = trained.map_err(|e| e.at(format!("without calibration fold {fold} of {n_folds}")))?;
         if of_fold.target != model.target {

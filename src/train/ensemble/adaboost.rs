@@ -4,6 +4,7 @@
 //! 2^−20, so that the largest of all rows is one for any number of ranks; errors are exact sums. Source: Zhu, Zou, Rosset, Hastie,
 //! *Multi-class AdaBoost*, Statistics and Its Interface 2009 (SAMME).
 
+use super::super::checkpoint::Keeping;
 use super::super::evaluate::code_targets;
 use super::super::forest;
 use super::super::linear_family::train_source;
@@ -54,7 +55,9 @@ pub(super) fn train(work: &mut Work<'_>) -> Result<Outcome> {
         let mut view = View::new(&mut *work.source, weighings);
         let own = TrainConfig { seed: member_seed(config.seed, member as u64), ..learner.clone() };
         // All ranks get here with the same models, and fail alike.
-        let done = train_source(comm, &mut view, work.names, &own, work.reading, work.watch);
+        let keeper = work.watch.keeper().part(&format!("member-{member}"));
+        let mut watch = Keeping { observer: &mut *work.watch, keeper };
+        let done = train_source(comm, &mut view, work.names, &own, work.reading, &mut watch);
         let is_of_data = done.as_ref().err().is_some_and(is_of_data);
         let done = comm.agree(done);
         timeline.push(TaskTime {

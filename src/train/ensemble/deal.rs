@@ -4,6 +4,7 @@
 //! own tasks and whenever the trainer of its own task tells of progress: the answer is there before it is needed, unless rank 0 trains
 //! in one long step. Which group did what, and when, is left to the clock; what a task makes does not depend on it.
 
+use super::super::checkpoint::Keeper;
 use super::super::{Model, Observer, Progress, TrainConfig, TrainReport};
 use crate::comm::Communicator;
 use crate::config::{BoostConfig, Solver};
@@ -112,6 +113,8 @@ pub fn deal(
         looked: began,
     };
     let mut parcels = Vec::new();
+    // Why no further task is begun.
+    let mut stopped: Option<Error> = None;
     let mut at = if group < tasks.len() { group as u64 } else { NONE };
     while at != NONE {
         if of_group.is_root() && !comm.is_root() {
@@ -119,8 +122,14 @@ pub fn deal(
         }
         let task = order[at as usize];
         let start_s = began.elapsed().as_secs_f64();
-        let mut listener =
-            Listener { queue: comm.is_root().then_some(&mut queue), warnings: Vec::new(), failure: None };
+        let keeper = watch.keeper().part(&format!("task-{task}"));
+        let queue_here = comm.is_root().then_some(&mut queue);
+        let mut listener = Listener { queue: queue_here, warnings: Vec::new(), failure: None, keeper };
+        let run = &mut |group: &Communicator, task: usize, listener: &mut Listener<'_, '_>| match &stopped {
+            // The others are told at the end.
+            Some(error) => Err(Error::clone(error)),
+            None => run(group, task, listener),
+        };
         let made = match &of_rank {
             Some(one) if of_group.is_root() => run(one, task, &mut listener).map(Some),
             Some(_) => Ok(None),
@@ -129,6 +138,11 @@ pub fn deal(
         let is_left_out = made.as_ref().err().is_some_and(is_of_data);
         let made = of_group.agree(made);
         let Listener { warnings, failure, .. } = listener;
+        if let Err(error) = &made
+            && error.kind() == ErrorKind::Interrupted
+        {
+            stopped.get_or_insert_with(|| error.clone());
+        }
         failure.map_or(Ok(()), Err)?;
         let end_s = began.elapsed().as_secs_f64();
         if let Err(error) = &made
@@ -261,6 +275,7 @@ struct Listener<'a, 'q> {
     queue: Option<&'a mut Queue<'q>>,
     warnings: Vec<String>,
     failure: Option<Error>,
+    keeper: Keeper,
 }
 
 impl Observer for Listener<'_, '_> {
@@ -274,6 +289,10 @@ impl Observer for Listener<'_, '_> {
 
     fn warning(&mut self, message: &str) {
         self.warnings.push(message.to_string());
+    }
+
+    fn keeper(&self) -> Keeper {
+        self.keeper.clone()
     }
 }
 

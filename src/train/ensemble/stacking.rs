@@ -5,6 +5,7 @@
 //! rows stand before it. Source: Wolpert, *Stacked generalization*, Neural Networks 1992; Breiman, *Stacked regressions*, Machine
 //! Learning 1996.
 
+use super::super::checkpoint::Keeping;
 use super::super::linear_family::train_source;
 use super::super::prepare::HeldOut;
 use super::deal::{Task, cost, deal};
@@ -85,7 +86,9 @@ pub(super) fn train(work: &mut Work<'_>) -> Result<Outcome> {
     let mut view = View::new(&mut *work.source, without_held_out(config));
     let mut stacked = Stacked::new(&mut view, columns, scorers, target.n_classes(), hold_seed(config));
     let last = ensemble.last.as_ref().ok_or_else(|| Error::internal("a stack whose last learner is not settled"))?;
-    let (last, _) = train_source(work.comm, &mut stacked, &TableNames::default(), last, work.reading, work.watch)
+    let keeper = work.watch.keeper().part("last");
+    let mut watch = Keeping { observer: &mut *work.watch, keeper };
+    let (last, _) = train_source(work.comm, &mut stacked, &TableNames::default(), last, work.reading, &mut watch)
         .map_err(|error| error.at("the last learner (--final)"))?;
     Ok(Outcome { members, combine: Combine::Stack(Box::new(last)), timeline: dealt.timeline, read_s: dealt.read_s })
 }

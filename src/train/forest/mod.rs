@@ -16,6 +16,7 @@ mod tests;
 pub(crate) use out_of_bag::OutOfBag;
 
 use super::binning::{BinnedRows, Binning, each_bin, groups};
+use super::checkpoint::{Items, Keeping, Key};
 use super::evaluate::add_fold;
 use super::linear_family::{digest, median};
 use super::measure::{ScoredRows, Show, measure};
@@ -60,7 +61,9 @@ pub fn train_source(
     let mut folds: Vec<(String, Vec<f64>)> = Vec::new();
     for fold in 0..config.folds {
         let hold = Some(HeldOut::Fold { fold, folds: config.folds });
-        let fit = Fit::new(comm, source, config, reading, hold, &mut super::Silent)?;
+        let keeper = watch.keeper().part(&format!("fold-{fold}"));
+        let mut quiet = Keeping { observer: &mut super::Silent, keeper };
+        let fit = Fit::new(comm, source, config, reading, hold, &mut quiet)?;
         add_fold(&mut folds, &fit.held_out_metrics(comm, reading)?);
     }
     let hold = (config.valid_fraction > 0.0).then_some(HeldOut::Fraction(config.valid_fraction));
@@ -313,6 +316,10 @@ fn trees_at_a_time(
     Ok((agreed[0] as u64, agreed[1] as u64))
 }
 
+/// Trees that are grown together at least where state is kept, and how many groups there are then at most.
+const TREES_OF_STEP: u64 = 16;
+const STEPS_OF_FOREST: u64 = 64;
+
 /// All trees. Collective.
 fn grow_all(
     comm: &Communicator,
@@ -374,12 +381,21 @@ fn grow_all(
         numbers: Vec::new(),
         importance: vec![Importance::default(); d],
     };
-    let (at_a_time, room) = trees_at_a_time(comm, reading, rows.y.len(), d, cell_bytes(settings, d, n_classes))?;
+    let (mut at_a_time, room) = trees_at_a_time(comm, reading, rows.y.len(), d, cell_bytes(settings, d, n_classes))?;
     let mut seconds = Vec::new();
     let mut done = 0;
+    let key = Key::new(config, rows.n_rows, &rows.input_digest.to_hex())?;
+    let mut session = watch.keeper().open(comm, key, watch)?;
+    if let Some((kept, _)) = session.take::<(Forest, Vec<f64>)>(comm, 0..0, 0)? {
+        ((forest, seconds), done) = (kept, session.resumed_step());
+    }
+    if session.is_on() {
+        // What is lost at most; trees that are grown together change no bit.
+        at_a_time = at_a_time.min(TREES_OF_STEP.max(settings.trees / STEPS_OF_FOREST));
+    }
     while done < settings.trees {
         let began = Instant::now();
-        let end = settings.trees.min(done + at_a_time);
+        let end = session.next_due(done).min(settings.trees).min(done + at_a_time);
         let grown = grow::grow(comm, &here, &how, &scope, done..end, room)?;
         for (number, tree) in (done..end).zip(grown).filter(|(_, tree)| !tree.nodes.is_empty()) {
             add_tree(&mut forest, number, tree);
@@ -393,6 +409,7 @@ fn grow_all(
             gradient: None,
             learning_rate: None,
         });
+        session.after(comm, done, done == settings.trees, || ((&forest, &seconds), Items::default()))?;
     }
     let n_left_out = settings.trees - forest.trees.len() as u64;
     let why = "had no rows of weight above 0 to grow from: raise --row-sample, or use fewer --lanes";

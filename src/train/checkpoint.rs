@@ -1,0 +1,441 @@
+//! Checkpoints: when the state of a training is written, and what a later run takes up again.
+//!
+//! What is kept is state after committed steps only, so a run that goes on from it has the bits of one that was never stopped. State that
+//! all ranks have alike is written once; what belongs to rows or lanes is written by the rank that has them, under their global numbers,
+//! and read by whoever has them next. When to write is decided on reduced values. The interval grows where writing is slow: Mohan,
+//! Phanishayee, Chidambaram, *CheckFreq*, FAST 2021.
+
+use super::Observer;
+use crate::comm::Communicator;
+use crate::error::{Error, InContext, Result};
+use crate::guard::stop::{self, Cause};
+use crate::store::checkpoint::{self as disk, Manifest, Written};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// How often.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Every {
+    Time(Duration),
+    Steps(u64),
+}
+
+/// What a run begins from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Resume {
+    /// The newest checkpoint that is whole, if there is one.
+    #[default]
+    Auto,
+    Never,
+    /// That of this folder, and no other.
+    From(PathBuf),
+}
+
+/// Where and when state is kept. None of it changes the answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CheckpointConfig {
+    pub folder: PathBuf,
+    /// Default: 5 minutes.
+    pub every: Every,
+    /// Checkpoints that are left. Default 2.
+    pub keep: usize,
+    pub resume: Resume,
+    /// When the run will be killed, from its start. None: when the batch job ends, if there is one.
+    pub limit: Option<Duration>,
+}
+
+/// The share of the time that checkpoints may take, unless a number of steps was asked for.
+const SHARE: f64 = 0.02;
+/// Between two looks at clock and signals.
+const LOOK: Duration = Duration::from_millis(200);
+/// What is left of the time limit for the way out.
+const MARGIN: Duration = Duration::from_secs(3);
+
+/// Where one part of a training keeps its state; nowhere by default. Not collective to make.
+#[derive(Clone, Debug, Default)]
+pub struct Keeper {
+    of: Option<Place>,
+}
+
+#[derive(Clone, Debug)]
+struct Place {
+    config: Rc<CheckpointConfig>,
+    folder: PathBuf,
+    /// Of the settings of the whole training, whatever its parts have.
+    job: [u8; 32],
+    deadline: Option<Instant>,
+}
+
+impl Keeper {
+    /// * `settings`: of the whole training.
+    pub fn new(config: CheckpointConfig, settings: &impl Serialize) -> Result<Keeper> {
+        let settings = serde_json::to_vec(settings).map_err(|e| Error::internal(e.to_string()))?;
+        let (folder, job) = (config.folder.clone(), *blake3::hash(&settings).as_bytes());
+        let deadline = stop::deadline(config.limit);
+        Ok(Keeper { of: Some(Place { config: Rc::new(config), folder, job, deadline }) })
+    }
+
+    /// That of a part with a state of its own, such as a fold.
+    pub fn part(&self, name: &str) -> Keeper {
+        Keeper { of: self.of.as_ref().map(|of| Place { folder: of.folder.join(name), ..of.clone() }) }
+    }
+
+    /// Begins to keep the state of a training. *Collective.*
+    ///
+    /// * `key`: of all that can change the training: checkpoints of another key are left alone.
+    ///
+    /// # Errors
+    /// `Data`: the folder cannot be made, or the checkpoint that was asked for is not whole or of another training.
+    pub fn open(&self, comm: &Communicator, key: Key, watch: &mut dyn Observer) -> Result<Session> {
+        let Some(Place { config, folder, job, deadline }) = &self.of else { return Ok(Session::default()) };
+        let mut kept = Kept {
+            config: config.clone(),
+            folder: folder.clone(),
+            key: key.and(job).hex(),
+            is_part: *folder != config.folder,
+            deadline: *deadline,
+            found: None,
+            looked: Instant::now(),
+            looked_at: 0,
+            next_look: 0,
+            saved: Instant::now(),
+            cost: Duration::ZERO,
+        };
+        let made = match comm.is_root() {
+            true => std::fs::create_dir_all(folder)
+                .map_err(|e| Error::data(format!("cannot make the folder of checkpoints: {e}")))
+                .in_file(folder),
+            false => Ok(()),
+        };
+        comm.agree(made)?;
+        kept.find(comm, watch)?;
+        kept.looked_at = kept.found.as_ref().map_or(0, |found| found.0.step);
+        Ok(Session { kept: Some(kept) })
+    }
+}
+
+/// An observer that brings a keeper along.
+pub struct Keeping<'a> {
+    pub observer: &'a mut dyn Observer,
+    pub keeper: Keeper,
+}
+
+impl Observer for Keeping<'_> {
+    fn progress(&mut self, progress: &super::Progress) {
+        self.observer.progress(progress);
+    }
+
+    fn warning(&mut self, message: &str) {
+        self.observer.warning(message);
+    }
+
+    fn keeper(&self) -> Keeper {
+        self.keeper.clone()
+    }
+}
+
+/// All that can change a training: its settings and its input.
+pub struct Key(blake3::Hasher);
+
+impl Key {
+    /// * `settings`: of the part; whatever of them can change its state.
+    pub fn new(settings: &impl Serialize, n_rows: u64, input_digest: &str) -> Result<Key> {
+        let settings = serde_json::to_vec(settings).map_err(|e| Error::internal(e.to_string()))?;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&(settings.len() as u64).to_le_bytes()).update(&settings);
+        hasher.update(&n_rows.to_le_bytes()).update(input_digest.as_bytes());
+        Ok(Key(hasher))
+    }
+
+    /// Adds something else that it hangs on.
+    pub fn and(mut self, what: &[u8]) -> Key {
+        self.0.update(&(what.len() as u64).to_le_bytes()).update(what);
+        self
+    }
+
+    fn hex(&self) -> String {
+        self.0.finalize().to_hex().to_string()
+    }
+}
+
+/// State that belongs to items of which each rank has a run: rows or lanes.
+#[derive(Default)]
+pub struct Items {
+    /// Global numbers of those here.
+    pub range: Range<u64>,
+    pub bytes: Vec<u8>,
+}
+
+/// The keeping of one training under way.
+#[derive(Default)]
+pub struct Session {
+    kept: Option<Kept>,
+}
+
+struct Kept {
+    config: Rc<CheckpointConfig>,
+    folder: PathBuf,
+    key: String,
+    /// There is more to be trained when it is done.
+    is_part: bool,
+    deadline: Option<Instant>,
+    found: Option<(Manifest, PathBuf)>,
+    looked: Instant,
+    looked_at: u64,
+    next_look: u64,
+    saved: Instant,
+    /// Of the last checkpoint, on the slowest rank.
+    cost: Duration,
+}
+
+impl Session {
+    /// The step that is taken up, 0 from the beginning. The same on all ranks.
+    pub fn resumed_step(&self) -> u64 {
+        self.kept.as_ref().and_then(|kept| kept.found.as_ref()).map_or(0, |found| found.0.step)
+    }
+
+    /// Whether state is kept at all.
+    pub fn is_on(&self) -> bool {
+        self.kept.is_some()
+    }
+
+    /// The next step after `step` that has to be kept, where so many steps were asked for. The same on all ranks.
+    pub fn next_due(&self, step: u64) -> u64 {
+        match self.kept.as_ref().map(|kept| kept.config.every) {
+            Some(Every::Steps(every)) => (step / every + 1) * every,
+            _ => u64::MAX,
+        }
+    }
+
+    /// What a run before this one kept: the common state, and the bytes of `items`, in their order. *Collective.*
+    ///
+    /// * `item_bytes`: of each item; 0 where there are none.
+    ///
+    /// # Errors
+    /// `Data`: files that have changed since they were looked at.
+    pub fn take<S: DeserializeOwned>(
+        &mut self,
+        comm: &Communicator,
+        items: Range<u64>,
+        item_bytes: usize,
+    ) -> Result<Option<(S, Vec<u8>)>> {
+        let Some((manifest, folder)) = self.kept.as_ref().and_then(|kept| kept.found.as_ref()) else { return Ok(None) };
+        let read = || -> Result<(S, Vec<u8>)> {
+            let state = disk::read(folder, &manifest.state)?;
+            let state = postcard::from_bytes(&state)
+                .map_err(|e| Error::data(format!("is not the state of this training: {e}")))
+                .in_file(folder)?;
+            Ok((state, items_of(folder, manifest, items, item_bytes)?))
+        };
+        comm.agree(read()).map(Some)
+    }
+
+    /// Says that a step was committed; writes its state if it is time to. *Collective.*
+    ///
+    /// * `step`: steps so far, greater each time.
+    /// * `is_last`: nothing follows. Then only the state of a part is written.
+    /// * `state`: what all ranks have alike, and what this rank has of its own.
+    ///
+    /// # Errors
+    /// `Interrupted`, once the state is written: this run was told to stop. `Data`: it could not be written.
+    pub fn after<S: Serialize>(
+        &mut self,
+        comm: &Communicator,
+        step: u64,
+        is_last: bool,
+        state: impl FnOnce() -> (S, Items),
+    ) -> Result<()> {
+        let Some(kept) = self.kept.as_mut() else { return Ok(()) };
+        if is_last {
+            // The end of the whole is the model; that of a part is there for whoever goes on with the others.
+            let (state, items) = if kept.is_part { state() } else { return Ok(()) };
+            return kept.save(comm, step, &state, &items);
+        }
+        if step < kept.next_look {
+            return Ok(());
+        }
+        let look = kept.look(comm, step)?;
+        if !look.is_due && look.stop.is_none() {
+            return Ok(());
+        }
+        let (state, items) = state();
+        kept.save(comm, step, &state, &items)?;
+        let Some(cause) = look.stop else { return Ok(()) };
+        let marked = if comm.is_root() && cause != Cause::Interrupt { mark(&kept.config.folder) } else { Ok(()) };
+        comm.agree(marked)?;
+        let stopped = || {
+            Error::interrupted(format!(
+                "stopped by {} after step {step}, which is kept in '{}'; the same command goes on from there",
+                cause.name(),
+                kept.folder.display()
+            ))
+        };
+        comm.agree(if comm.is_root() { Err(stopped()) } else { Ok(()) })
+    }
+}
+
+/// The file by which batch scripts know that the run is to be started again.
+pub fn marker_of(folder: &Path) -> PathBuf {
+    folder.join("requeue")
+}
+
+fn mark(folder: &Path) -> Result<()> {
+    let path = marker_of(folder);
+    let made = std::fs::write(&path, b"stopped: start the same command again\n");
+    made.map_err(|e| Error::data(format!("cannot be written: {e}"))).in_file(path)
+}
+
+/// What was seen at a look; the same on all ranks.
+struct Look {
+    is_due: bool,
+    stop: Option<Cause>,
+}
+
+impl Kept {
+    /// Finds what to go on from: the newest checkpoint that is whole. Collective.
+    fn find(&mut self, comm: &Communicator, watch: &mut dyn Observer) -> Result<()> {
+        let mut candidates = match &self.config.resume {
+            Resume::Never => return Ok(()),
+            Resume::From(path) => vec![path.clone()],
+            Resume::Auto => disk::steps(&self.folder, &self.key),
+        };
+        // Files are looked at by all ranks: the list is that of one.
+        let lost = |e: postcard::Error| Error::internal(format!("names of checkpoints: {e}"));
+        let mut bytes = comm.agree(postcard::to_allocvec(&candidates).map_err(lost))?;
+        comm.broadcast_vec(&mut bytes, 0)?;
+        candidates = comm.agree(postcard::from_bytes(&bytes).map_err(lost))?;
+        if self.config.resume == Resume::Auto && candidates.is_empty() && comm.is_root() {
+            match disk::n_foreign(&self.folder, &self.key) {
+                0 => {}
+                n => watch.warning(&format!(
+                    "'{}' holds {n} checkpoints of trainings with other settings or another input: they are left alone, and this one begins anew",
+                    self.folder.display()
+                )),
+            }
+        }
+        for folder in candidates {
+            let rank = comm.rank();
+            let checked = || -> Result<Manifest> {
+                let manifest = disk::manifest(&folder, &self.key)?;
+                let files = std::iter::once(&manifest.state).chain(&manifest.items);
+                for file in files.enumerate().filter(|(i, _)| i % comm.size() == rank).map(|(_, file)| file) {
+                    disk::read(&folder, file)?;
+                }
+                Ok(manifest)
+            };
+            match comm.agree(checked()) {
+                Ok(manifest) => {
+                    self.found = Some((manifest, folder));
+                    return Ok(());
+                }
+                Err(error) if matches!(self.config.resume, Resume::From(_)) => {
+                    return Err(error).for_flag("--resume");
+                }
+                Err(error) => watch.warning(&format!("a checkpoint is passed over: {error}")),
+            }
+        }
+        Ok(())
+    }
+
+    /// Clock and signals of all ranks. Collective.
+    fn look(&mut self, comm: &Communicator, step: u64) -> Result<Look> {
+        let now = Instant::now();
+        let n_steps = step.saturating_sub(self.looked_at).max(1);
+        let of_step = now.duration_since(self.looked).as_nanos() as u64 / n_steps;
+        let interval = match self.config.every {
+            Every::Time(time) => time.max(self.cost.div_f64(SHARE)),
+            Every::Steps(_) => Duration::MAX,
+        };
+        let mut seen = [
+            i64::from(now.duration_since(self.saved) >= interval),
+            stop::requested().map_or(0, |cause| cause as i64),
+            of_step as i64,
+        ];
+        comm.all_reduce_max(&mut seen)?;
+        let of_step = Duration::from_nanos(seen[2] as u64);
+        let stride = (LOOK.as_nanos() / of_step.as_nanos().max(1)).clamp(1, 1 << 20) as u64;
+        // What happens before the next look, and then a checkpoint, which may take longer than the last one.
+        let wanted = of_step.saturating_mul(stride as u32 + 1) + self.cost * 2 + MARGIN;
+        let mut is_late = [i64::from(self.deadline.is_some_and(|end| end < now + wanted))];
+        comm.all_reduce_max(&mut is_late)?;
+        (self.looked, self.looked_at, self.next_look) = (now, step, step + stride);
+        let mut is_due = seen[0] == 1;
+        if let Every::Steps(every) = self.config.every {
+            is_due = step.is_multiple_of(every);
+            self.next_look = self.next_look.min((step / every + 1) * every);
+        }
+        let stop = Cause::from_code(seen[1] as u8).or((is_late[0] == 1).then_some(Cause::TimeLimit));
+        Ok(Look { is_due, stop })
+    }
+
+    /// Writes one checkpoint and removes old ones. Collective.
+    fn save(&mut self, comm: &Communicator, step: u64, state: &impl Serialize, items: &Items) -> Result<()> {
+        let began = Instant::now();
+        let partial = disk::partial_of(&self.folder, step, &self.key);
+        comm.agree(if comm.is_root() { disk::make_folder(&partial) } else { Ok(()) })?;
+        let write = || -> Result<Vec<Written>> {
+            let mut written = Vec::new();
+            if comm.is_root() {
+                let state = postcard::to_allocvec(state).map_err(|e| Error::internal(e.to_string()))?;
+                written.push(disk::write(&partial, "state".to_string(), 0..0, &state)?);
+            }
+            if !items.range.is_empty() {
+                let name = format!("items-{}", items.range.start);
+                written.push(disk::write(&partial, name, items.range.clone(), &items.bytes)?);
+            }
+            Ok(written)
+        };
+        let written = comm.agree(write())?;
+        let lost = |e: postcard::Error| Error::internal(format!("what was written of a checkpoint: {e}"));
+        let bytes = comm.agree(postcard::to_allocvec(&written).map_err(lost))?;
+        let gathered = comm.all_gather_bytes(&bytes)?;
+        let complete = || -> Result<()> {
+            let mut all = Vec::new();
+            for rank in 0..comm.size() {
+                all.extend(postcard::from_bytes::<Vec<Written>>(gathered.of_rank(rank)).map_err(lost)?);
+            }
+            let state = all.remove(0);
+            disk::complete(&self.folder, &Manifest::new(&self.key, step, state, all))?;
+            disk::prune(&self.folder, &self.key, self.config.keep);
+            Ok(())
+        };
+        comm.agree(if comm.is_root() { complete() } else { Ok(()) })?;
+        let mut cost = [began.elapsed().as_nanos() as i64];
+        comm.all_reduce_max(&mut cost)?;
+        (self.cost, self.saved) = (Duration::from_nanos(cost[0] as u64), Instant::now());
+        Ok(())
+    }
+}
+
+/// The bytes of some items, from the files of the ranks that had them.
+fn items_of(folder: &Path, manifest: &Manifest, items: Range<u64>, item_bytes: usize) -> Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity((items.end - items.start) as usize * item_bytes);
+    let mut next = items.start;
+    for file in &manifest.items {
+        let end = file.first + file.items;
+        if next >= items.end || end <= next || file.first > next {
+            continue;
+        }
+        let all = disk::read(folder, file)?;
+        if all.len() as u64 != file.items * item_bytes as u64 {
+            return Err(Error::data("holds items of another size")).in_file(folder.join(&file.name));
+        }
+        let last = end.min(items.end);
+        bytes.extend_from_slice(
+            &all[(next - file.first) as usize * item_bytes..(last - file.first) as usize * item_bytes],
+        );
+        next = last;
+    }
+    match next >= items.end {
+        true => Ok(bytes),
+        false => Err(Error::data(format!("lacks the items {next} to {}", items.end - 1))).in_file(folder),
+    }
+}
+
+#[cfg(test)]
+#[path = "checkpoint_tests.rs"]
+mod tests;

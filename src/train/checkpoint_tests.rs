@@ -1,0 +1,112 @@
+//! Trainings that are stopped after every step and go on with other ranks have the bits of one that was left alone.
+
+use super::*;
+use crate::comm::run_threads;
+use crate::config::{BoostConfig, BoostLoss, ForestConfig, Kind, Solver, Sync, TrainConfig};
+use crate::data::TargetKind;
+use crate::data::memory::MemorySource;
+use crate::data::names::TableNames;
+use crate::error::ErrorKind;
+use crate::rng::{Draws, Stream};
+use crate::train::linear_family::train_source;
+use crate::train::tree_tables;
+use crate::train::{Model, Reading, Silent};
+
+/// Two classes.
+fn of_trees(n: usize) -> MemorySource {
+    tree_tables::table(n, |score| f64::from(score > 0.0), TargetKind::Integer)
+}
+
+/// The same without gaps and huge values.
+fn of_numbers(n: usize) -> MemorySource {
+    let draws = Draws::new(5, Stream::Synthetic);
+    let x: Vec<f32> = (0..n * 5).map(|i| draws.normal(i as u64, 0) as f32).collect();
+    let of_row = |row: &[f32]| f64::from(row[0] - row[1] + 0.5 * row[3] > 0.3 * row[4]);
+    let y = x.chunks_exact(5).map(of_row).collect();
+    MemorySource::from_f32(x, 5).unwrap().with_target(y, TargetKind::Integer).unwrap()
+}
+
+/// Ranks, threads, and whether rows are streamed.
+const SHAPES: [(usize, usize, bool); 5] = [(2, 1, false), (1, 2, true), (5, 1, false), (3, 2, true), (1, 1, false)];
+
+fn run(
+    shape: (usize, usize, bool),
+    table: &MemorySource,
+    config: &TrainConfig,
+    keep: Option<&CheckpointConfig>,
+) -> Result<Model> {
+    let (size, threads, streamed) = shape;
+    let config = &config.resolved()?;
+    let models = run_threads(size, threads, |comm| {
+        let keeper = keep.map_or(Ok(Keeper::default()), |keep| Keeper::new(keep.clone(), config))?;
+        let mut watch = Keeping { observer: &mut Silent, keeper };
+        let reading = Reading { streamed, ..Reading::default() };
+        let mut source = table.clone();
+        train_source(comm, &mut source, &TableNames::default(), config, &reading, &mut watch).map(|(model, _)| model)
+    })?;
+    Ok(models.into_iter().next().expect("a rank"))
+}
+
+/// Stops after every step, until it is done; how often it was stopped.
+fn in_pieces(name: &str, table: &MemorySource, config: &TrainConfig) -> usize {
+    let whole = run((1, 1, false), table, config, None).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let keep = CheckpointConfig {
+        folder: folder.path().join("kept"),
+        every: Every::Steps(1),
+        keep: 2,
+        resume: Resume::Auto,
+        limit: Some(Duration::from_nanos(1)),
+    };
+    for piece in 0.. {
+        match run(SHAPES[piece % SHAPES.len()], table, config, Some(&keep)) {
+            Ok(model) => {
+                assert_eq!(model.digest, whole.digest, "{name}");
+                assert_eq!(model.history, whole.history, "{name}");
+                return piece;
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Interrupted, "{name}: {error}");
+                assert!(error.to_string().contains("the time limit"), "{error}");
+                assert!(piece < 400, "{name} never ends");
+            }
+        }
+    }
+    unreachable!()
+}
+
+#[test]
+fn boosting_goes_on_after_every_round_with_the_same_bits() {
+    let table = of_trees(1031);
+    let boost = BoostConfig { rounds: 6, max_leaves: 12, max_bins: 40, min_rows: 5, ..BoostConfig::default() };
+    let of = |boost: BoostConfig| TrainConfig { boost: Some(boost), ..TrainConfig::of(Kind::Boost) };
+    assert_eq!(in_pieces("plain", &table, &of(boost.clone())), 5);
+    in_pieces("sampled", &table, &of(BoostConfig { row_sample: 0.6, column_sample: 0.7, ..boost.clone() }));
+    let early = TrainConfig { valid_fraction: 0.25, ..of(BoostConfig { early_stop: 2, rounds: 30, ..boost.clone() }) };
+    in_pieces("early stop", &table, &early);
+    in_pieces("folds", &table, &TrainConfig { folds: 2, ..of(BoostConfig { rounds: 3, ..boost.clone() }) });
+    in_pieces("median", &table, &of(BoostConfig { loss: BoostLoss::Absolute, ..boost }));
+}
+
+#[test]
+fn forests_go_on_after_every_group_of_trees() {
+    let table = of_trees(523);
+    let of = |forest| TrainConfig { forest: Some(forest), ..TrainConfig::of(Kind::Forest) };
+    let forest = ForestConfig { trees: 7, min_rows: 4, ..ForestConfig::default() };
+    assert_eq!(in_pieces("forest", &table, &of(forest.clone())), 6);
+    in_pieces("extra", &table, &of(ForestConfig { extra: true, trees: 3, ..forest }));
+}
+
+#[test]
+fn linear_models_go_on_after_every_step_of_every_solver() {
+    let table = of_numbers(523);
+    let of = |solver| TrainConfig { solver, max_iterations: 8, ..TrainConfig::of(Kind::Logistic) };
+    assert!(in_pieces("lbfgs", &table, &of(Solver::Lbfgs)) > 2);
+    assert!(in_pieces("owl-qn", &table, &TrainConfig { l1: 1e-3, ..of(Solver::Lbfgs) }) > 2);
+    assert!(in_pieces("newton", &table, &of(Solver::Newton)) > 1);
+    let steps = TrainConfig { epochs: Some(2), global_batch: 64, lanes: Some(4), ..of(Solver::Sgd) };
+    assert!(in_pieces("sgd", &table, &steps) > 10);
+    assert!(in_pieces("adam", &table, &TrainConfig { solver: Solver::Adam, ..steps.clone() }) > 10);
+    assert!(in_pieces("local sgd", &table, &TrainConfig { sync: Sync::Every(3), ..steps.clone() }) > 10);
+    assert!(in_pieces("one average", &table, &TrainConfig { sync: Sync::Once, solver: Solver::Adam, ..steps }) > 10);
+}
