@@ -6,6 +6,7 @@ use crate::train::{Observer, Progress};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Between two plain lines.
@@ -71,6 +72,15 @@ impl Observer for Reporter {
             self.print(progress);
         } else {
             self.pending = Some(progress.clone());
+        }
+    }
+
+    fn resumed(&mut self, step: u64, folder: &Path) {
+        let folder = folder.display().to_string();
+        match (self.speaks, self.json) {
+            (false, _) => {}
+            (true, true) => print_line(&json!({"event": "resume", "resumed_step": step, "from": folder}).to_string()),
+            (true, false) => print_line(&format!("goes on after step {step}, from '{folder}'")),
         }
     }
 

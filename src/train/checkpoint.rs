@@ -113,7 +113,10 @@ impl Keeper {
         };
         comm.agree(made)?;
         kept.find(comm, watch)?;
-        kept.looked_at = kept.found.as_ref().map_or(0, |found| found.0.step);
+        if let Some((manifest, folder)) = &kept.found {
+            kept.looked_at = manifest.step;
+            watch.resumed(manifest.step, folder);
+        }
         Ok(Session { kept: Some(kept) })
     }
 }
@@ -131,6 +134,10 @@ impl Observer for Keeping<'_> {
 
     fn warning(&mut self, message: &str) {
         self.observer.warning(message);
+    }
+
+    fn resumed(&mut self, step: u64, folder: &Path) {
+        self.observer.resumed(step, folder);
     }
 
     fn keeper(&self) -> Keeper {
@@ -250,16 +257,13 @@ impl Session {
         state: impl FnOnce() -> (S, Items),
     ) -> Result<()> {
         let Some(kept) = self.kept.as_mut() else { return Ok(()) };
-        if is_last {
-            // The end of the whole is the model; that of a part is there for whoever goes on with the others.
-            let (state, items) = if kept.is_part { state() } else { return Ok(()) };
-            return kept.save(comm, step, &state, &items);
-        }
-        if step < kept.next_look {
+        // The end of the whole is the model; that of a part is there for whoever goes on with the others.
+        let ends_part = is_last && kept.is_part;
+        if !ends_part && (is_last || step < kept.next_look) {
             return Ok(());
         }
         let look = kept.look(comm, step)?;
-        if !look.is_due && look.stop.is_none() {
+        if !look.is_due && look.stop.is_none() && !ends_part {
             return Ok(());
         }
         let (state, items) = state();

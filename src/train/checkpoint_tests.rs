@@ -110,3 +110,25 @@ fn linear_models_go_on_after_every_step_of_every_solver() {
     assert!(in_pieces("local sgd", &table, &TrainConfig { sync: Sync::Every(3), ..steps.clone() }) > 10);
     assert!(in_pieces("one average", &table, &TrainConfig { sync: Sync::Once, solver: Solver::Adam, ..steps }) > 10);
 }
+
+#[test]
+fn ensembles_go_on_with_the_members_that_are_done() {
+    use crate::config::{Calibrate, EnsembleConfig, MemberConfig};
+    let table = of_numbers(523);
+    let boost = BoostConfig { rounds: 2, max_leaves: 4, min_rows: 5, ..BoostConfig::default() };
+    let learner = TrainConfig { boost: Some(boost), ..TrainConfig::of(Kind::Boost) };
+    let ensemble = EnsembleConfig { members: 3, learner: Some(learner.clone()), ..EnsembleConfig::default() };
+    let of = |kind, ensemble: &EnsembleConfig| TrainConfig {
+        ensemble: Some(Box::new(ensemble.clone())),
+        ..TrainConfig::of(kind)
+    };
+    assert!(in_pieces("bag", &table, &of(Kind::Bag, &ensemble)) > 3);
+    assert!(in_pieces("adaboost", &table, &of(Kind::Adaboost, &ensemble)) > 3);
+    let member = |name: &str, config: &TrainConfig| MemberConfig { name: name.to_string(), config: config.clone() };
+    let logistic = TrainConfig { max_iterations: 5, ..TrainConfig::of(Kind::Logistic) };
+    let member = vec![member("a", &learner), member("b", &logistic)];
+    let stack = EnsembleConfig { member, stack_folds: 2, ..EnsembleConfig::default() };
+    assert!(in_pieces("stack", &table, &of(Kind::Stack, &stack)) > 3);
+    let calibrated = TrainConfig { calibrate: Some(Calibrate::Platt), calibrate_folds: Some(2), ..learner };
+    assert!(in_pieces("calibrated", &table, &calibrated) > 3);
+}

@@ -54,6 +54,7 @@ pub use linear_family::{train, train_from};
 
 use crate::comm::Traffic;
 use crate::metric::Metrics;
+use std::path::Path;
 
 /// One step as seen by a person: global numbers, the same on every rank.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,6 +74,8 @@ pub trait Observer {
     fn progress(&mut self, progress: &Progress);
     /// One line for the person, such as a constant column.
     fn warning(&mut self, message: &str);
+    /// Training goes on after this step, whose state was in a folder.
+    fn resumed(&mut self, _step: u64, _folder: &Path) {}
     /// Where this part of the training keeps its state. By default nowhere.
     fn keeper(&self) -> Keeper {
         Keeper::default()
