@@ -6,6 +6,8 @@
 mod boost;
 #[path = "cli/calibrate.rs"]
 mod calibrate;
+#[path = "cli/checkpoint.rs"]
+mod checkpoint;
 #[path = "cli/ensembles.rs"]
 mod ensembles;
 #[path = "cli/forest.rs"]

@@ -299,11 +299,13 @@ fn run_train(comm: &Communicator, job: &TrainJob, printer: &Printer) -> Result<i
     let trained = train::train_from(comm, &job.inputs, &job.config, from, &mut watch);
     reporter.finish();
     if let Some(config) = &job.checkpoint
-        && comm.is_root()
         && trained.as_ref().err().is_none_or(|error| error.kind() != ErrorKind::Interrupted)
     {
-        // Ended, well or not: a batch script has no reason to start it again. That the file is gone already is fine.
-        let _ = std::fs::remove_file(marker_of(&config.folder));
+        guard::stop::over();
+        if comm.is_root() {
+            // Ended, well or not: a batch script has no reason to start it again. That the file is gone already is fine.
+            let _ = std::fs::remove_file(marker_of(&config.folder));
+        }
     }
     let (model, report) = trained?;
     let valid = match &valid {

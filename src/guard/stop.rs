@@ -37,6 +37,9 @@ impl Cause {
 /// Handlers are there.
 static LISTENS: AtomicBool = AtomicBool::new(false);
 
+/// What there was to stop has ended: launchers tell all ranks to stop when the first one has left.
+static IS_OVER: AtomicBool = AtomicBool::new(false);
+
 /// 0: nobody has asked.
 static ASKED: AtomicU8 = AtomicU8::new(0);
 
@@ -74,13 +77,18 @@ pub fn listen(marker: PathBuf) -> Result<()> {
                 _ => Cause::Interrupt,
             });
             // A person who interrupts does not want it to begin again.
-            if signal != SIGINT {
+            if signal != SIGINT && !IS_OVER.load(Ordering::Relaxed) {
                 let _ = std::fs::write(&marker, b"told to stop: start the same command again\n");
             }
         }
     };
     let started = std::thread::Builder::new().name("signals".to_string()).spawn(heard);
     started.map(|_| ()).map_err(|e| Error::usage(format!("cannot start the thread that listens to signals: {e}")))
+}
+
+/// From now on nothing marks the run as one to start again. Not collective.
+pub fn over() {
+    IS_OVER.store(true, Ordering::Relaxed);
 }
 
 /// When this process will be killed: after `limit`, or when the batch job ends (SLURM_JOB_END_TIME), whichever is first. Not collective.

@@ -23,19 +23,21 @@ pub fn launcher() -> String {
     std::env::var("CONSORT_MPIEXEC").unwrap_or_else(|_| "mpirun".to_string())
 }
 
-/// Runs it to its end, with room for more ranks than cores.
-pub fn end_of(mut command: Command) -> Ended {
-    let since = Instant::now();
-    let child = command
+/// With room for more ranks than cores.
+#[allow(dead_code, reason = "not every test that starts programs does so in its own way")]
+pub fn roomy(command: &mut Command) -> &mut Command {
+    command
         .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
         .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
         .env("OMPI_MCA_rmaps_base_oversubscribe", "1")
         .env("OMPI_MCA_mpi_yield_when_idle", "1")
         .env("OMPI_MCA_hwloc_base_binding_policy", "none")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
+}
+
+/// Runs it to its end.
+pub fn end_of(mut command: Command) -> Ended {
+    let since = Instant::now();
+    let child = roomy(&mut command).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut child = child.expect("the launcher was found before");
     let out = std::thread::spawn({
         let from = child.stdout.take().expect("piped");
