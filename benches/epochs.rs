@@ -15,6 +15,7 @@ use consort::model::linear::{LinearModel, Rows, add_gradient};
 use consort::objective::{Logistic, Objective, Softmax};
 use consort::optim::{Optimizer, Sgd};
 use consort::rng::{Draws, Stream};
+use consort::train::checkpoint::Session;
 use consort::train::full_batch::FullBatch;
 use consort::train::order::{EpochOrder, PoolShape};
 use consort::train::outer::{CHUNK, OuterProducts};
@@ -202,7 +203,10 @@ fn mini_batch(table: &Table<'_>, n_classes: usize) {
     };
     let n = objective.n_scores() * (table.n_features + 1);
     let start = vec![0.0; n];
-    let train = || data_parallel::train(&comm, table, objective.as_ref(), &config, start.clone(), &mut Silent).unwrap();
+    let train = || {
+        data_parallel::train(&comm, table, objective.as_ref(), &config, start.clone(), Session::default(), &mut Silent)
+            .unwrap()
+    };
     let schedule = config.schedule;
     let plain = || {
         let mut params = start.clone();

@@ -168,7 +168,8 @@ pub trait InContext<V> {
 
 impl<V> InContext<V> for Result<V> {
     fn in_file(self, path: impl AsRef<Path>) -> Result<V> {
-        self.map_err(|e| match e.has_file {
+        // A run that was told to stop says nothing about the file it was at.
+        self.map_err(|e| match e.has_file || e.kind == ErrorKind::Interrupted {
             true => e,
             false => Error { has_file: true, ..e.at(path.as_ref().display().to_string()) },
         })
