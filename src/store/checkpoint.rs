@@ -95,7 +95,7 @@ pub fn write(folder: &Path, name: String, items: std::ops::Range<u64>, bytes: &[
 /// Completes a checkpoint: writes its manifest and gives the folder its name. Not collective; after all files were written.
 ///
 /// # Errors
-/// `Data`, as for [`write`].
+/// `Data`, as for [`write()`].
 pub fn complete(dir: &Path, manifest: &Manifest) -> Result<PathBuf> {
     let partial = partial_of(dir, manifest.step, &manifest.key);
     let target = folder_of(dir, manifest.step, &manifest.key);
