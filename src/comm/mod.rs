@@ -29,6 +29,7 @@ use transport::{Erased, ErasedOrder, ErasedSum, ReduceOp, Transport};
 
 use crate::error::{Error, ErrorKind, Result};
 
+pub(crate) use call::by_rank;
 pub use pending::Pending;
 pub use self_test::self_test;
 pub use threads::run_threads;
