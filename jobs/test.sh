@@ -41,7 +41,7 @@ else
     skip_step "clippy" "no clippy beside $CARGO"
 fi
 if have shellcheck; then
-    step "shellcheck" shellcheck -x -S warning jobs/*.sh jobs/*.sbatch .ci/run
+    step "shellcheck" shellcheck -x -S warning jobs/*.sh jobs/*.sbatch tests/*.sh tests/cluster/* .ci/run
 else
     skip_step "shellcheck" "not installed"
 fi
@@ -129,6 +129,13 @@ if have salloc && timeout 10 sinfo --noheader --states=idle 2>/dev/null | grep i
     step "batch scripts under SLURM" under_slurm
 else
     skip_step "batch scripts under SLURM" "no SLURM with a free node answers"
+fi
+
+# The queue: requeued jobs go on to the same digest. Starts a SLURM of its own where there is none and root may.
+if [ "$(id -u)" -eq 0 ] && have slurmctld && have slurmd && have munged; then
+    step "requeued jobs under SLURM" env CONSORT="$CONSORT" tests/slurm.sh
+else
+    skip_step "requeued jobs under SLURM" "needs root, and slurm-wlm and munge installed"
 fi
 
 # ---- What a newcomer runs -----------------------------------------------------------------------------------------------------

@@ -9,7 +9,9 @@ use crate::comm::{Communicator, World, launcher_size};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// One rank.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,6 +25,22 @@ pub struct RankFacts {
     pub threads: usize,
     /// Resident now, bytes.
     pub memory_bytes: u64,
+    /// Of the program that this rank runs.
+    pub version: String,
+    /// Wall clock right after a barrier, seconds since 1970.
+    pub clock_s: f64,
+    /// Whether it found the file that rank 0 wrote into the folder of `--checkpoint`; None without the folder.
+    pub sees_folder: Option<bool>,
+}
+
+/// The folder of `--checkpoint`, as rank 0 found it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FolderFacts {
+    pub path: PathBuf,
+    /// Seconds to write a MiB and see it on the disk; None if it could not be written.
+    pub sync_s: Option<f64>,
+    /// Why it could not be written.
+    pub problem: Option<String>,
 }
 
 /// Seconds of one all-reduce, the fastest and the median of several.
@@ -50,12 +68,16 @@ pub struct Diagnosis {
     pub blas: String,
     pub ranks: Vec<RankFacts>,
     pub all_reduce: Vec<ReduceTime>,
+    pub folder: Option<FolderFacts>,
     /// Things that cost speed, each with what to do.
     pub advice: Vec<String>,
 }
 
-/// Looks at the machine. Collective; every rank gets the whole diagnosis.
-pub fn diagnose(comm: &Communicator) -> Result<Diagnosis> {
+/// Looks at the machine, and at a folder for checkpoints if one is named. Collective; every rank gets the whole diagnosis.
+pub fn diagnose(comm: &Communicator, folder: Option<&Path>) -> Result<Diagnosis> {
+    let (folder, sees_folder) = folder.map(|path| look_at_folder(comm, path)).transpose()?.unzip();
+    comm.barrier()?;
+    let clock_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64());
     let mine = RankFacts {
         rank: comm.rank(),
         node: comm.node_name(),
@@ -63,6 +85,9 @@ pub fn diagnose(comm: &Communicator) -> Result<Diagnosis> {
         cores: allowed_cores("/proc/self/status"),
         threads: rayon::current_num_threads(),
         memory_bytes: memory_bytes("VmRSS:"),
+        version: env!("CARGO_PKG_VERSION").to_string(),
+        clock_s,
+        sees_folder,
     };
     let words = serde_json::to_vec(&mine).map_err(|e| Error::internal(e.to_string()))?;
     let gathered = comm.all_gather_bytes(&words)?;
@@ -70,7 +95,9 @@ pub fn diagnose(comm: &Communicator) -> Result<Diagnosis> {
     let ranks = (0..comm.size()).map(facts).collect::<Result<Vec<RankFacts>>>()?;
     let all_reduce =
         [4, 4 << 10, 1 << 20].into_iter().map(|bytes| time_all_reduce(comm, bytes)).collect::<Result<_>>()?;
-    let advice = advise(&ranks);
+    let mut advice = advise(&ranks);
+    advice.extend(advise_on_nodes(&ranks));
+    advice.extend(folder.as_ref().and_then(|folder| advise_on_folder(folder, &ranks)));
     Ok(Diagnosis {
         version: env!("CARGO_PKG_VERSION").to_string(),
         transport: comm.library(),
@@ -82,6 +109,7 @@ pub fn diagnose(comm: &Communicator) -> Result<Diagnosis> {
         blas: crate::blas::fingerprint(),
         ranks,
         all_reduce,
+        folder,
         advice,
     })
 }
@@ -100,6 +128,86 @@ fn time_all_reduce(comm: &Communicator, bytes: usize) -> Result<ReduceTime> {
     }
     seconds.sort_by(f64::total_cmp);
     Ok(ReduceTime { bytes, fastest_s: seconds[0], median_s: seconds[REPEATS / 2] })
+}
+
+/// Rank 0 writes a file there, and every rank says whether it sees it. Collective.
+fn look_at_folder(comm: &Communicator, path: &Path) -> Result<(FolderFacts, bool)> {
+    // Named after rank 0's process: two doctors may look at one folder.
+    let mut process = [u64::from(std::process::id())];
+    comm.broadcast(&mut process, 0)?;
+    let probe = path.join(format!(".consort-doctor-{}", process[0]));
+    let mut words = Vec::new();
+    if comm.is_root() {
+        let (sync_s, problem) = match write_probe(&probe) {
+            Ok(seconds) => (Some(seconds), None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        let facts = FolderFacts { path: path.to_path_buf(), sync_s, problem };
+        words = serde_json::to_vec(&facts).unwrap_or_default(); // empty: said by all ranks below
+    }
+    comm.broadcast_vec(&mut words, 0)?;
+    let facts = comm.agree(serde_json::from_slice(&words).map_err(|e| Error::internal(e.to_string())))?;
+    let sees = probe.exists();
+    comm.barrier()?; // all have looked
+    if comm.is_root() {
+        let _ = std::fs::remove_file(&probe); // a folder that cannot be written has none
+    }
+    Ok((facts, sees))
+}
+
+/// Seconds until a MiB is on the disk.
+fn write_probe(probe: &Path) -> std::io::Result<f64> {
+    let began = Instant::now();
+    let mut file = std::fs::File::create(probe)?;
+    file.write_all(&vec![0; 1 << 20])?;
+    file.sync_all()?;
+    Ok(began.elapsed().as_secs_f64())
+}
+
+/// What would keep checkpoints from being written or found.
+fn advise_on_folder(folder: &FolderFacts, ranks: &[RankFacts]) -> Option<String> {
+    const SLOW_S: f64 = 1.0;
+    let path = folder.path.display();
+    if let Some(problem) = &folder.problem {
+        return Some(format!(
+            "{path}: rank 0 cannot write there: {problem}; make the folder (mkdir -p {path}), or name another"
+        ));
+    }
+    if let Some(blind) = ranks.iter().find(|rank| rank.sees_folder == Some(false)) {
+        return Some(format!(
+            "{path}: rank {} on node {} does not see what rank 0 on node {} writes there; name a folder on a file system that \
+             all nodes share",
+            blind.rank, blind.node, ranks[0].node
+        ));
+    }
+    folder.sync_s.filter(|seconds| *seconds > SLOW_S).map(|seconds| {
+        format!("{path}: a MiB took {seconds:.1} s to reach the disk; name a faster folder, or a longer --every")
+    })
+}
+
+/// Nodes that differ where they should not: programs and clocks.
+fn advise_on_nodes(ranks: &[RankFacts]) -> Vec<String> {
+    const APART_S: f64 = 2.0;
+    let mut advice = Vec::new();
+    if let Some(other) = ranks.iter().find(|rank| rank.version != ranks[0].version) {
+        advice.push(format!(
+            "rank {} on node {} runs consort {}, rank 0 on node {} runs {}; install the same program on all nodes",
+            other.rank, other.node, other.version, ranks[0].node, ranks[0].version
+        ));
+    }
+    let first = ranks.iter().min_by(|a, b| a.clock_s.total_cmp(&b.clock_s));
+    let last = ranks.iter().max_by(|a, b| a.clock_s.total_cmp(&b.clock_s));
+    if let (Some(first), Some(last)) = (first, last)
+        && last.clock_s - first.clock_s > APART_S
+    {
+        advice.push(format!(
+            "the clock of node {} is {:.1} s ahead of that of node {}; let both follow one time server (chronyc makestep)",
+            last.node,
+            last.clock_s - first.clock_s,
+            first.node
+        ));
+    }
+    advice
 }
 
 /// What costs speed: threads without cores of their own.
@@ -265,6 +373,9 @@ mod tests {
             cores: cores.to_vec(),
             threads,
             memory_bytes: 0,
+            version: "1".into(),
+            clock_s: 0.0,
+            sees_folder: None,
         };
         assert!(advise(&[facts(0, &[0], 1), facts(1, &[1], 1)]).is_empty());
         let strangled = advise(&[facts(0, &[0], 2), facts(1, &[1], 2)]);
@@ -275,8 +386,50 @@ mod tests {
     }
 
     #[test]
+    fn nodes_that_differ_are_noticed() {
+        let facts = |rank, version: &str, clock_s, sees| RankFacts {
+            rank,
+            node: format!("n{rank}"),
+            process: 1,
+            cores: vec![rank],
+            threads: 1,
+            memory_bytes: 0,
+            version: version.into(),
+            clock_s,
+            sees_folder: Some(sees),
+        };
+        let same = [facts(0, "1", 10.0, true), facts(1, "1", 11.9, true)];
+        assert!(advise_on_nodes(&same).is_empty());
+        let other = advise_on_nodes(&[facts(0, "1", 13.5, true), facts(1, "1", 13.0, true), facts(2, "2", 10.0, true)]);
+        assert!(other[0].contains("rank 2 on node n2 runs consort 2"), "{other:?}");
+        assert!(other[1].contains("node n0 is 3.5 s ahead of that of node n2"), "{other:?}");
+        let folder = FolderFacts { path: "kept".into(), sync_s: Some(0.1), problem: None };
+        assert_eq!(advise_on_folder(&folder, &same), None);
+        let blind = advise_on_folder(&folder, &[facts(0, "1", 0.0, true), facts(1, "1", 0.0, false)]).unwrap();
+        assert!(blind.contains("rank 1 on node n1 does not see"), "{blind}");
+        let slow = advise_on_folder(&FolderFacts { sync_s: Some(3.0), ..folder }, &same).unwrap();
+        assert!(slow.contains("took 3.0 s"), "{slow}");
+    }
+
+    #[test]
+    fn a_folder_for_checkpoints_is_looked_at_and_left_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = folder.path().join("none");
+        for ranks in [1, 3] {
+            for found in crate::comm::run_threads(ranks, 1, |comm| diagnose(comm, Some(folder.path()))).unwrap() {
+                assert!(found.folder.unwrap().sync_s.is_some());
+                assert!(found.ranks.iter().all(|rank| rank.sees_folder == Some(true)));
+            }
+            assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+            for found in crate::comm::run_threads(ranks, 1, |comm| diagnose(comm, Some(&missing))).unwrap() {
+                assert!(found.advice.iter().any(|line| line.contains("cannot write there")), "{:?}", found.advice);
+            }
+        }
+    }
+
+    #[test]
     fn every_rank_is_in_the_diagnosis() {
-        for diagnosis in crate::comm::run_threads(3, 1, diagnose).unwrap() {
+        for diagnosis in crate::comm::run_threads(3, 1, |comm| diagnose(comm, None)).unwrap() {
             assert_eq!(diagnosis.ranks.len(), 3);
             assert_eq!(diagnosis.ranks[2].rank, 2);
             assert_eq!(diagnosis.all_reduce.len(), 3);

@@ -203,8 +203,9 @@ fn json_speaks_one_object_a_line_and_settings_go_round() {
     }
     if has_mpi() {
         assert!(done(at, 2, &["verify", "m.h5"]).contains("gave the digest of the model"));
-        let text = done(at, 2, &["doctor", "--json"]);
-        assert!(serde_json::from_str::<Value>(text.lines().last().unwrap()).is_ok(), "{text}");
+        let text = done(at, 2, &["doctor", "--checkpoint", ".", "--json"]);
+        let found: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+        assert!(found["folder"]["sync_s"].is_f64() && found["ranks"][1]["sees_folder"] == true, "{text}");
     }
 }
 

@@ -375,9 +375,12 @@ pub struct VerifyFlags {
     pub run: RunFlags,
 }
 
-/// Look at this machine: MPI, ranks, cores, threads, HDF5, memory.
+/// Look at this machine: MPI, ranks, cores, threads, clocks, HDF5, memory.
 #[derive(Debug, Args)]
 pub struct DoctorFlags {
+    /// Look at this folder as well: whether checkpoints can be written there, how fast, and whether all ranks see them.
+    #[arg(long, value_name = "DIR")]
+    pub checkpoint: Option<PathBuf>,
     #[command(flatten)]
     pub run: RunFlags,
 }

@@ -440,6 +440,9 @@ impl Printer {
                     (size_text(time.bytes as u64), seconds(time.fastest_s), seconds(time.median_s));
                 lines.push(format!("all-reduce of {bytes:>6}: {fastest} (median {median})"));
             }
+            if let Some((path, sync_s)) = found.folder.as_ref().and_then(|f| Some((&f.path, f.sync_s?))) {
+                lines.push(format!("checkpoint {}: a MiB is on the disk after {}", path.display(), seconds(sync_s)));
+            }
             lines.extend(found.advice.iter().map(|advice| format!("advice: {advice}")));
             lines.join("\n")
         };
