@@ -132,7 +132,9 @@ else
 fi
 
 # The queue: requeued jobs go on to the same digest. Starts a SLURM of its own where there is none and root may.
-if [ "$(id -u)" -eq 0 ] && have slurmctld && have slurmd && have munged; then
+if [ -z "$LONG" ]; then
+    skip_step "requeued jobs under SLURM" "only with --long"
+elif [ "$(id -u)" -eq 0 ] && have slurmctld && have slurmd && have munged; then
     step "requeued jobs under SLURM" env CONSORT="$CONSORT" tests/slurm.sh
 else
     skip_step "requeued jobs under SLURM" "needs root, and slurm-wlm and munge installed"
