@@ -6,3 +6,4 @@
 //! Never: data, models, files but the marker for batch scripts.
 
 pub mod stop;
+pub mod watchdog;
