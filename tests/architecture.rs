@@ -18,7 +18,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("objective", &[]),
     ("metric", &[]),
     ("optim", &[]),
-    ("guard", &[]),
+    ("guard", &["comm"]),
     ("config", &["data", "optim"]),
     ("model", &["config", "data", "objective"]),
     ("store", &["config", "data", "model"]),

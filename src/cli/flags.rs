@@ -14,6 +14,7 @@ use clap::{Args, Parser, Subcommand};
 use serde::de::{DeserializeOwned, IntoDeserializer, value::Error as WordError};
 use std::ops::Range;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Train models on HDF5 tables with any number of MPI ranks: the number of ranks never changes the answer.
 ///
@@ -69,6 +70,10 @@ pub struct RunFlags {
     /// threads of this process).
     #[arg(long, default_value = "auto", value_parser = str::parse::<World>)]
     pub world: World,
+    /// A rank that is heard no more for this time (90s, 5m, 1h), since it was stopped, lost or cut off, is named and ends the job with
+    /// exit code 4; at least 2s, or 0: nobody is watched.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = stall_timeout)]
+    pub stall_timeout: Duration,
     /// Print one JSON object per line on stdout, `event` first, instead of text.
     #[arg(long)]
     pub json: bool,
@@ -188,6 +193,20 @@ pub struct MemoryFlags {
     /// numbers of boost. Default: nowhere; of boost, the folder for temporary files.
     #[arg(long, value_name = "DIR")]
     pub scratch: Option<PathBuf>,
+}
+
+/// A time in which several beats fit, or 0.
+fn stall_timeout(text: &str) -> Result<Duration, String> {
+    if text == "0" || text == "0s" {
+        return Ok(Duration::ZERO);
+    }
+    let time = super::resolve::time_of(text).map_err(|e| e.to_string())?;
+    match time >= Duration::from_secs(2) {
+        true => Ok(time),
+        false => {
+            Err(format!("'{text}' is too short: beats come twice a second; give at least 2s, or 0 to watch nobody"))
+        }
+    }
 }
 
 /// As [`size`], with no less than a rank can do with.

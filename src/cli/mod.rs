@@ -48,7 +48,10 @@ pub fn run(words: Vec<OsString>) -> i32 {
     let threads = run.threads.map_or_else(|| doctor::default_threads(run.world), |n| n as usize);
     match checked(&command) {
         // What every rank finds wrong in the same values is agreed on as well, so that it is said once.
-        Ok(job) => run_world(run.world, threads, |comm| comm.agree(carry_out(comm, &job, run.json))),
+        Ok(job) => run_world(run.world, threads, |comm| {
+            guard::watchdog::start(comm, run.stall_timeout)?;
+            comm.agree(carry_out(comm, &job, run.json))
+        }),
         Err(error) => refuse(Problem::Settings(error)),
     }
 }

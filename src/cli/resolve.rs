@@ -118,7 +118,8 @@ fn checkpoint(flags: &CheckpointFlags) -> Result<Option<CheckpointConfig>> {
 }
 
 /// `90`, `90s`, `5m`, `1.5h`
-fn time_of(text: &str) -> Result<Duration> {
+/// A time as it is typed.
+pub fn time_of(text: &str) -> Result<Duration> {
     let wrong =
         || Error::usage(format!("'{text}' is no time; give a number of seconds, minutes or hours: 90s, 5m, 1h"));
     let (number, unit) = match text.chars().last() {

@@ -11,6 +11,7 @@ mod call;
 #[allow(unsafe_code, reason = "MPI is a C library: this file is the only door to it")]
 mod mpi;
 mod pending;
+mod progress;
 mod self_test;
 mod solo;
 mod threads;
@@ -31,6 +32,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 pub(crate) use call::by_rank;
 pub use pending::Pending;
+pub use progress::{Doing, Progress};
 pub use self_test::self_test;
 pub use threads::run_threads;
 pub use traffic::{Traffic, TrafficOf};
@@ -84,6 +86,8 @@ pub struct Communicator {
     transport: Box<dyn Transport>,
     /// Shared with the communicators split off this one.
     ledger: Rc<RefCell<Ledger>>,
+    /// Shared likewise.
+    progress: Progress,
     /// Collectives so far; equal on all ranks.
     sequence: Cell<u64>,
     /// Sends and receives of this rank so far.
@@ -124,6 +128,7 @@ impl Communicator {
         Communicator {
             transport,
             ledger: Rc::default(),
+            progress: Progress::new(),
             sequence: Cell::new(0),
             messages: Cell::new(0),
             group: None,
@@ -192,7 +197,7 @@ impl Communicator {
         let call = self.next(Kind::AllReduce, "_sum (started)", Location::caller()).of::<T>(buf.len());
         let started =
             self.timed(&call, bytes, || self.transport.start_all_reduce(T::into_owned(buf), ReduceOp::Sum))?;
-        Ok(Pending::new(self, Kind::AllReduce, started))
+        Ok(Pending::new(self, call, started))
     }
 
     /// `counts[r]` elements of the sum go to rank r; `mine.len() == counts[rank]`. *Collective.*
@@ -226,7 +231,7 @@ impl Communicator {
         let bytes = size_of_val(&send[..]) - counts[self.rank()] * size_of::<T>();
         let started = self
             .timed(&call, bytes, || self.transport.start_reduce_scatter(T::into_owned(send), counts, ReduceOp::Sum))?;
-        Ok(Pending::new(self, Kind::ReduceScatter, started))
+        Ok(Pending::new(self, call, started))
     }
 
     /// Every rank's values, which may differ in number, for every rank. *Collective.*
@@ -376,6 +381,7 @@ impl Communicator {
         let transport = self.timed(&call, 0, || self.transport.split(color))?;
         let mut part = Communicator::new(transport);
         part.ledger = self.ledger.clone();
+        part.progress = self.progress.clone();
         part.group = Some((call.sequence, color));
         Ok(part)
     }
@@ -390,6 +396,7 @@ impl Communicator {
         }
         let call = self.next(Kind::Agree, "", Location::caller());
         let since = Instant::now();
+        let _entered = self.progress.enter(call);
         let flag = if local.is_err() { (self.size() - self.rank()) as i64 } else { 0 };
         let met = self.meet(&call, flag);
         let agreed = match met {
@@ -424,6 +431,7 @@ impl Communicator {
     pub fn agree_any(&self, flag: bool) -> Result<bool> {
         let call = self.next(Kind::Agree, "_any", Location::caller());
         let since = Instant::now();
+        let _entered = self.progress.enter(call);
         let met = self.meet(&call, i64::from(flag))?;
         self.ledger.borrow_mut().add(Kind::Agree, 1, size_of::<i64>(), since);
         Ok(met != 0)
@@ -432,6 +440,16 @@ impl Communicator {
     /// What this rank's calls have cost, those on communicators split off included. Not collective.
     pub fn traffic(&self) -> Traffic {
         self.ledger.borrow().report()
+    }
+
+    /// Which call this rank is in, for other threads to look at. Not collective.
+    pub fn progress(&self) -> Progress {
+        self.progress.clone()
+    }
+
+    /// Whether each rank is a process of its own, which may be stopped or lost while others go on. Not collective.
+    pub fn has_processes(&self) -> bool {
+        self.transport.has_processes()
     }
 
     /// The library that carries the messages, with its version. Not collective.
@@ -466,6 +484,7 @@ impl Communicator {
     /// Compares the calls of all ranks, makes this one, and keeps account.
     fn timed<V>(&self, call: &Call, bytes: usize, make: impl FnOnce() -> Result<V>) -> Result<V> {
         let since = Instant::now();
+        let _entered = self.progress.enter(*call);
         if matches!(call.kind, Kind::Send | Kind::Recv) {
             self.transport.checks_calls(call);
         } else {

@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 use std::time::Instant;
 
-use super::call::Kind;
+use super::call::Call;
 use super::transport::PendingReduce;
 use super::{Communicator, Element};
 use crate::error::{Error, Result};
@@ -13,14 +13,15 @@ use crate::error::{Error, Result};
 #[must_use = "the sums come out of wait()"]
 pub struct Pending<'comm, T> {
     comm: &'comm Communicator,
-    kind: Kind,
+    /// That started it.
+    call: Call,
     started: Box<dyn PendingReduce>,
     element: PhantomData<T>,
 }
 
 impl<'comm, T: Element> Pending<'comm, T> {
-    pub(super) fn new(comm: &'comm Communicator, kind: Kind, started: Box<dyn PendingReduce>) -> Pending<'comm, T> {
-        Pending { comm, kind, started, element: PhantomData }
+    pub(super) fn new(comm: &'comm Communicator, call: Call, started: Box<dyn PendingReduce>) -> Pending<'comm, T> {
+        Pending { comm, call, started, element: PhantomData }
     }
 
     /// Moves the reduction on: MPI libraries do so only while they are called. Does not wait. Not collective.
@@ -31,8 +32,9 @@ impl<'comm, T: Element> Pending<'comm, T> {
     /// The sums over all ranks, or this rank's part of them. Not collective: each rank waits when it likes.
     pub fn wait(self) -> Result<Vec<T>> {
         let since = Instant::now();
+        let _entered = self.comm.progress.enter(self.call);
         let sums = self.started.wait()?;
-        self.comm.ledger.borrow_mut().add(self.kind, 0, 0, since);
+        self.comm.ledger.borrow_mut().add(self.call.kind, 0, 0, since);
         T::from_owned(sums).ok_or_else(|| Error::internal("a started reduction came back with another type"))
     }
 }

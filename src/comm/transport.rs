@@ -224,6 +224,10 @@ pub trait Transport {
     fn finish(&self) -> Result<()> {
         Ok(())
     }
+    /// Whether each rank is a process of its own.
+    fn has_processes(&self) -> bool {
+        false
+    }
     /// The library that carries the messages, for refusals and `doctor`.
     fn library(&self) -> String;
     /// The computer this rank runs on.

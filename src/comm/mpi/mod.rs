@@ -554,6 +554,10 @@ impl Transport for MpiRank {
         }
     }
 
+    fn has_processes(&self) -> bool {
+        true
+    }
+
     fn library(&self) -> String {
         library_version()
     }
