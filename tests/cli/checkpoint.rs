@@ -1,6 +1,7 @@
 //! Trainings that are told to stop, killed, and started again on other numbers of ranks.
 
 use super::*;
+use launch::{children_of, send};
 use std::process::{Child, Stdio};
 
 const SETTINGS: [&str; 9] = ["train", "boost", "t.h5", "--rounds", "40", "--max-leaves", "8", "-o", "m.h5"];
@@ -28,27 +29,14 @@ fn is_marked(folder: &Path) -> bool {
 
 /// Starts a long training in the background and waits until it has written a checkpoint.
 fn started(folder: &Path, ranks: usize, rounds: &str) -> Child {
-    let mut command = match ranks {
-        0 => Command::new(PROGRAM),
-        _ => {
-            let mut command = Command::new(launcher());
-            command.args(["-n", &ranks.to_string(), PROGRAM]);
-            command
-        }
-    };
     let words = [&SETTINGS[..3], &["--rounds", rounds], &SETTINGS[5..], &KEPT].concat();
-    let command = launch::roomy(&mut command).current_dir(folder).args(words);
-    let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let child = launch::command(folder, ranks, &words).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let since = Instant::now();
     while steps(folder).is_empty() {
         assert!(since.elapsed() < Duration::from_secs(60), "no checkpoint after a minute");
         std::thread::sleep(Duration::from_millis(20));
     }
     child
-}
-
-fn send(signal: &str, pid: u32) {
-    assert!(Command::new("kill").args([signal, &pid.to_string()]).status().unwrap().success());
 }
 
 #[test]
@@ -94,10 +82,8 @@ fn a_killed_rank_ends_the_job_and_another_number_of_ranks_goes_on() {
     let (folder, _) = some_table();
     let path = folder.path();
     let mut child = started(path, 3, "100000");
-    let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).unwrap();
-    let ranks: Vec<u32> = children.split_whitespace().map(|pid| pid.parse().unwrap()).collect();
     let since = Instant::now();
-    send("-KILL", ranks[1]);
+    send("-KILL", children_of(&child)[1]);
     assert!(!child.wait().unwrap().success());
     assert!(since.elapsed() < Duration::from_secs(20));
     // As far as it had come, and one more step.

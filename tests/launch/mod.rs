@@ -93,9 +93,9 @@ pub fn has_mpi() -> bool {
     found
 }
 
-/// Starts the program in `folder`, on `ranks` ranks; 0: without a launcher.
+/// The program in `folder`, on `ranks` ranks; 0: without a launcher.
 #[allow(dead_code, reason = "some tests start programs in their own way")]
-pub fn consort(folder: &Path, ranks: usize, words: &[&str]) -> Ended {
+pub fn command(folder: &Path, ranks: usize, words: &[&str]) -> Command {
     let mut command = match ranks {
         0 => Command::new(PROGRAM),
         _ => {
@@ -104,6 +104,24 @@ pub fn consort(folder: &Path, ranks: usize, words: &[&str]) -> Ended {
             command
         }
     };
-    command.current_dir(folder).args(words);
-    end_of(command)
+    roomy(&mut command).current_dir(folder).args(words);
+    command
+}
+
+/// Runs the program to its end.
+#[allow(dead_code, reason = "some tests start programs in their own way")]
+pub fn consort(folder: &Path, ranks: usize, words: &[&str]) -> Ended {
+    end_of(command(folder, ranks, words))
+}
+
+/// The processes that this one started: of a launcher, the ranks in their order.
+#[allow(dead_code, reason = "not every test kills ranks")]
+pub fn children_of(child: &Child) -> Vec<u32> {
+    let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).unwrap_or_default();
+    children.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+}
+
+#[allow(dead_code, reason = "not every test sends signals")]
+pub fn send(signal: &str, pid: u32) {
+    assert!(Command::new("kill").args([signal, &pid.to_string()]).status().unwrap().success());
 }

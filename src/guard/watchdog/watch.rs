@@ -10,8 +10,8 @@ const FIRST_BEAT_WITHIN: Duration = Duration::from_secs(10);
 
 /// Ranks that lost rank 0 wait this much longer, so that rank 0, which sees all, speaks first; and each a little longer than the one
 /// before, so that one of them speaks first.
-const AFTER_ROOT: Duration = Duration::from_secs(1);
-const AFTER_RANK: Duration = Duration::from_millis(50);
+const AFTER_ROOT: Duration = Duration::from_millis(500);
+const AFTER_RANK: Duration = Duration::from_millis(600);
 
 /// Whoever looks more rarely was stopped itself, and has no right to judge.
 const PAUSED: Duration = Duration::from_secs(3);
@@ -89,7 +89,7 @@ impl Watch {
         let mut findings = Vec::new();
         let limit = match self.rank {
             0 => self.timeout,
-            rank => self.timeout + AFTER_ROOT + AFTER_RANK * rank.min(20) as u32,
+            rank => self.timeout + AFTER_ROOT + AFTER_RANK * rank.min(5) as u32,
         };
         for (rank, peer) in self.peers.iter().enumerate().filter(|(rank, _)| self.watches(*rank)) {
             let silent = peer.as_ref().map_or(Duration::ZERO, |peer| now.saturating_sub(peer.heard));
