@@ -64,7 +64,7 @@ have_libclang() {
         { have llvm-config && any_file "$(llvm-config --libdir)/libclang.so*"; } || in_library_path 'libclang.so*'
 }
 
-# Prints the Debian packages for what is not here, one a line; with `tests`, also MPICH and the program `kill`.
+# Prints the Debian packages for what is not here, one a line; with `tests`, also MPICH and the programs `kill` and `ip`.
 # Looks for the tools, not for packages: MPI from a module is as good as MPI from Debian.
 missing_packages() {
     have cc || have gcc || printf '%s\n' gcc libc6-dev
@@ -80,6 +80,7 @@ missing_packages() {
         if [ "${1:-}" = tests ]; then
             have "$MPICC_MPICH" || say libmpich-dev
             have "$MPIRUN_MPICH" || say mpich
+            have ip || say iproute2 # networks between processes of one machine
             [ -n "$(type -P kill)" ] || say procps # the shell's own kill is no program that a test can start
         fi
     fi
@@ -257,7 +258,7 @@ seconds() { date +%s.%N; }
 since() { awk -v a="$1" -v b="$(seconds)" 'BEGIN { printf "%.1f s", b - a }'; }
 
 # Runs a command, then prints whether it passed and how long it took. Counts in PASSED and FAILED; returns the command's code.
-step() { # step NAME COMMAND…
+step() { # [SKIPS_WITH=CODE] step NAME COMMAND…      CODE: the command was skipped, and has said why
     local name=$1 from code=0
     shift
     from=$(seconds)
@@ -266,6 +267,9 @@ step() { # step NAME COMMAND…
     if [ "$code" -eq 0 ]; then
         PASSED=$((PASSED + 1))
         say "=== ok: $name ($(since "$from"))"
+    elif [ "$code" = "${SKIPS_WITH:-}" ]; then
+        skip_step "$name" "exit code $code, $(since "$from")"
+        code=0
     else
         FAILED=$((FAILED + 1))
         say "=== FAILED: $name (exit code $code, $(since "$from"))"

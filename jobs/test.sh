@@ -102,6 +102,10 @@ fi
 # shellcheck disable=SC2086 # empty or one flag
 step "same bits in every shape" env CONSORT="$CONSORT" CONSORT_MPICH="$TARGET/mpich/release/consort" jobs/equivalence.sh $LONG
 
+# ---- Several hosts, where root may make them ----------------------------------------------------------------------------------
+
+SKIPS_WITH=3 step "hosts with a slow and a cut network" env CONSORT="$CONSORT" tests/hosts.sh
+
 # ---- SLURM, where there is one ------------------------------------------------------------------------------------------------
 
 # The batch scripts in an allocation: the digest of a run alone; a table that is missing; srun without the plugin that MPI needs.

@@ -9,6 +9,8 @@ mod watch;
 
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::unix::process::CommandExt;
+use std::process::Stdio;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::stop;
@@ -283,9 +285,26 @@ impl Peers {
         say(why);
         let ends = Beat { ends: true, ..self.own() };
         self.heard_by.iter().flatten().filter(|_| self.rank == 0).for_each(|way| self.send(&ends, *way));
+        end_launcher();
         std::thread::sleep(LAST_WORDS);
         // Without what libraries do at the end: they would wait for the rank that is lost.
         signal_hook::low_level::exit(ErrorKind::Comm.exit_code())
+    }
+}
+
+/// Sees to it that a launcher beside this process comes to its end. Open MPI's tells its daemons to stop, and waits for the one that a
+/// pulled cable has cut off for as long as the system keeps a connection: minutes. It is given some seconds, and not asked to end, since
+/// it may crash on its way out then.
+fn end_launcher() {
+    const SCRIPT: &str = r#"sleep 5; [ "$(cat "/proc/$0/comm")" = "$1" ] && kill -KILL "$0""#;
+    let parent = std::os::unix::process::parent_id().to_string();
+    let name = std::fs::read_to_string(format!("/proc/{parent}/comm")).unwrap_or_default();
+    let name = name.trim();
+    if ["mpirun", "orterun", "prterun", "mpiexec"].contains(&name) {
+        let mut later = std::process::Command::new("sh");
+        later.args(["-c", SCRIPT, &parent, name]).process_group(0);
+        // Where no process can be started, the launcher is left to itself.
+        let _ = later.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
     }
 }
 
