@@ -27,7 +27,7 @@ trap finish EXIT
 job=("$CONSORT" train logistic "$PWD/data/breast_cancer.h5" --solver sgd --epochs 4000 --seed 3 --threads 1)
 alone=$("${job[@]}" -o "$WORK/alone.h5" 2>/dev/null | grep '^digest')
 [ -n "$alone" ] || { say "the run alone gave no digest"; exit 1; }
-kept() { ls "$WORK/$1" 2>/dev/null | grep -q '^step-'; }
+kept() { compgen -G "$WORK/$1/step-*" >/dev/null; }
 same() { # same NAME: its log has the digest of the run alone
     grep -qxF "$alone" "$WORK/$1.log" && say "ok: $1" && return
     say "$1: not the '$alone' of a run alone:"

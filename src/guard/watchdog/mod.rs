@@ -297,15 +297,29 @@ impl Peers {
 /// it may crash on its way out then.
 fn end_launcher() {
     const SCRIPT: &str = r#"sleep 5; [ "$(cat "/proc/$0/comm")" = "$1" ] && kill -KILL "$0""#;
-    let parent = std::os::unix::process::parent_id().to_string();
-    let name = std::fs::read_to_string(format!("/proc/{parent}/comm")).unwrap_or_default();
-    let name = name.trim();
-    if ["mpirun", "orterun", "prterun", "mpiexec"].contains(&name) {
+    if let Some((pid, name)) = launcher() {
         let mut later = std::process::Command::new("sh");
-        later.args(["-c", SCRIPT, &parent, name]).process_group(0);
+        later.args(["-c", SCRIPT, &pid, &name]).process_group(0);
         // Where no process can be started, the launcher is left to itself.
         let _ = later.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
     }
+}
+
+/// Number and name of the launcher that this process descends from, if it runs on this computer.
+fn launcher() -> Option<(String, String)> {
+    let mut pid = std::os::unix::process::parent_id().to_string();
+    // MPICH's has a process of its own between itself and the ranks.
+    for _ in 0..3 {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let field =
+            |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(|text| text.trim().to_string());
+        let name = field("Name:")?;
+        if ["mpirun", "orterun", "prterun", "mpiexec"].iter().any(|known| name.starts_with(known)) {
+            return Some((pid, name));
+        }
+        pid = field("PPid:")?;
+    }
+    None
 }
 
 #[cfg(test)]
