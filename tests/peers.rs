@@ -12,22 +12,26 @@ use tempfile::{TempDir, tempdir};
 /// Longer than any run here may take; a job that hangs is one that takes it.
 const BOUND: Duration = Duration::from_secs(30);
 
-/// A training without an end, whose ranks have made at least one checkpoint together.
-fn under_way(folder: &Path, ranks: usize, words: &[&str]) -> Child {
+/// A training without an end, whose parts (folders under the one for checkpoints) have all made one.
+fn under_way(folder: &Path, ranks: usize, words: &[&str], parts: &[&str]) -> Child {
     let table = format!("{}/data/breast_cancer.h5", env!("CARGO_MANIFEST_DIR"));
     let kept = ["-o", "m.h5", "--checkpoint", "kept", "--every", "2s"];
     let words = [&["train", words[0], &table], &words[1..], &kept].concat();
     let mut command = command(folder, ranks, &words);
     let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let since = Instant::now();
-    while std::fs::read_dir(folder.join("kept")).map_or(0, |entries| entries.count()) == 0 {
+    let is_kept = |part: &&str| {
+        let mut entries = std::fs::read_dir(folder.join("kept").join(part)).into_iter().flatten().flatten();
+        entries.any(|entry| entry.file_name().to_string_lossy().starts_with("step-"))
+    };
+    while !parts.iter().all(is_kept) {
         assert!(since.elapsed() < Duration::from_secs(60), "no checkpoint after a minute");
         std::thread::sleep(Duration::from_millis(20));
     }
     child
 }
 
-const ENDLESS: [&str; 5] = ["logistic", "--solver", "sgd", "--epochs", "1000000000"];
+const ENDLESS: [&str; 7] = ["logistic", "--solver", "sgd", "--epochs", "1000000000", "--tolerance", "0"];
 
 /// How it ended, from now on; killed after [`BOUND`].
 fn end_of(child: Child) -> Ended {
@@ -62,7 +66,7 @@ fn a_stopped_rank_ends_the_job_with_its_name() {
     }
     for (ranks, stopped) in [(3, 1), (2, 0), (4, 0)] {
         let folder = tempdir().unwrap();
-        let child = under_way(folder.path(), ranks, &[&ENDLESS[..], &["--stall-timeout", "3s"]].concat());
+        let child = under_way(folder.path(), ranks, &[&ENDLESS[..], &["--stall-timeout", "3s"]].concat(), &["."]);
         send("-STOP", children_of(&child)[stopped]);
         let ended = end_of(child);
         assert_eq!(ended.code, Some(4), "{}", ended.text);
@@ -83,7 +87,7 @@ fn a_killed_rank_ends_the_job_at_once() {
     }
     for killed in [0, 2] {
         let folder = tempdir().unwrap();
-        let child = under_way(folder.path(), 3, &ENDLESS);
+        let child = under_way(folder.path(), 3, &ENDLESS, &["."]);
         send("-KILL", children_of(&child)[killed]);
         let ended = end_of(child);
         assert!(ended.code.is_some_and(|code| code != 0), "{}", ended.text);
@@ -99,7 +103,7 @@ fn a_job_that_was_suspended_goes_on() {
         return;
     }
     let folder = tempdir().unwrap();
-    let child = under_way(folder.path(), 3, &[&ENDLESS[..], &["--stall-timeout", "2s"]].concat());
+    let child = under_way(folder.path(), 3, &[&ENDLESS[..], &["--stall-timeout", "2s"]].concat(), &["."]);
     let ranks = children_of(&child);
     ranks.iter().for_each(|&pid| send("-STOP", pid));
     std::thread::sleep(Duration::from_secs(5));
@@ -119,8 +123,20 @@ fn a_signal_to_one_rank_stops_the_groups_that_do_not_talk_to_it() {
         return;
     }
     let folder = tempdir().unwrap();
-    let words = ["bag", "--learner", "logistic", "--solver", "sgd", "--epochs", "1000000000", "--members", "3"];
-    let child = under_way(folder.path(), 3, &words);
+    let words = [
+        "bag",
+        "--learner",
+        "logistic",
+        "--solver",
+        "sgd",
+        "--epochs",
+        "1000000000",
+        "--tolerance",
+        "0",
+        "--members",
+        "3",
+    ];
+    let child = under_way(folder.path(), 3, &words, &["task-0", "task-1", "task-2"]);
     send("-USR1", children_of(&child)[2]);
     let ended = end_of(child);
     assert!(ended.text.contains("SIGUSR1"), "{}", ended.text);
