@@ -93,9 +93,9 @@ pub fn has_mpi() -> bool {
     found
 }
 
-/// Starts the program in `folder`, on `ranks` ranks; 0: without a launcher.
+/// The program in `folder`, on `ranks` ranks; 0: without a launcher.
 #[allow(dead_code, reason = "some tests start programs in their own way")]
-pub fn consort(folder: &Path, ranks: usize, words: &[&str]) -> Ended {
+pub fn command(folder: &Path, ranks: usize, words: &[&str]) -> Command {
     let mut command = match ranks {
         0 => Command::new(PROGRAM),
         _ => {
@@ -104,6 +104,21 @@ pub fn consort(folder: &Path, ranks: usize, words: &[&str]) -> Ended {
             command
         }
     };
-    command.current_dir(folder).args(words);
+    roomy(&mut command).current_dir(folder).args(words);
+    command
+}
+
+/// Starts the program in `folder`, on `ranks` ranks; 0: without a launcher.
+#[allow(dead_code, reason = "some tests start programs in their own way")]
+pub fn consort(folder: &Path, ranks: usize, words: &[&str]) -> Ended {
+    end_of(command(folder, ranks, words))
+}
+
+/// The same with each rank in a folder of its own below `folder`, `0`, `1`, …, and a program there if `program` is its name.
+#[allow(dead_code, reason = "some tests start programs in their own way")]
+pub fn consort_apart(folder: &Path, ranks: usize, program: &str, words: &[&str]) -> Ended {
+    let script = format!(r#"cd "${{OMPI_COMM_WORLD_RANK:-$PMI_RANK}}" && exec {program} "$@""#);
+    let mut command = Command::new(launcher());
+    command.args(["-n", &ranks.to_string(), "sh", "-c", &script, "sh"]).args(words).current_dir(folder);
     end_of(command)
 }
