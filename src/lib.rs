@@ -19,6 +19,7 @@
 //! * `store` models and predictions in HDF5
 //! * `train` the only room that combines all the others; `predict`, `convert`, `verify`,
 //!   `doctor` the other commands
+//! * `nodes` what has to be the same on all of them: input files, the program
 //! * `guard` what watches over a run: signals and time limits
 //! * `cli` words typed by a person; `report` what a person sees while waiting
 #![deny(unsafe_code)]
@@ -37,6 +38,7 @@ pub mod grow;
 pub mod guard;
 pub mod metric;
 pub mod model;
+pub mod nodes;
 pub mod objective;
 pub mod optim;
 pub mod predict;

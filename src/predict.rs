@@ -16,6 +16,7 @@ use crate::error::{Error, InContext, Result};
 use crate::metric::classification::most_probable;
 use crate::model::shap::MOST_DEPTH;
 use crate::model::{Scores, TargetCoding, Tree};
+use crate::nodes::agree_on_files;
 use crate::store::Cell;
 use crate::store::predictions::{self, Layout, Offsets, RowDataset, RowWriter};
 use crate::train::linear_family::open;
@@ -326,7 +327,11 @@ fn measure_text(
 }
 
 /// Reads the model on every rank. Collective.
+///
+/// # Errors
+/// `Data`: it is no model, or nodes have different ones under this name.
 pub fn load_model(comm: &Communicator, path: &Path) -> Result<Model> {
+    agree_on_files(comm, &[path.to_path_buf()])?;
     let loaded = crate::store::load(path).and_then(|file| crate::store::model::from_file(&file).in_file(path));
     comm.agree(loaded)
 }

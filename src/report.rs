@@ -21,6 +21,8 @@ pub struct Reporter {
     /// Seen but not printed yet.
     pending: Option<Progress>,
     bar: Option<ProgressBar>,
+    /// The JSON object that says the training starts, and what came before it was known from which step.
+    held: Vec<Value>,
 }
 
 impl Reporter {
@@ -32,11 +34,24 @@ impl Reporter {
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar
         });
-        Reporter { speaks, json, began: Instant::now(), printed: None, pending: None, bar }
+        Reporter { speaks, json, began: Instant::now(), printed: None, pending: None, bar, held: Vec::new() }
+    }
+
+    /// Prints `start` once it is known from which step the training goes on, its `resumed_step`; warnings wait for it.
+    pub fn holding(self, start: Option<Value>) -> Reporter {
+        Reporter { held: start.into_iter().collect(), ..self }
+    }
+
+    fn start(&mut self, step: u64) {
+        if let Some(resumed) = self.held.first_mut().and_then(|start| start.get_mut("resumed_step")) {
+            *resumed = json!(step);
+        }
+        self.held.drain(..).for_each(|value| print_line(&value.to_string()));
     }
 
     /// Prints the last progress if it was not printed, and takes the bar away.
     pub fn finish(&mut self) {
+        self.start(0);
         if let Some(progress) = self.pending.take() {
             self.print(&progress);
         }
@@ -61,6 +76,7 @@ impl Observer for Reporter {
         if !self.speaks {
             return;
         }
+        self.start(0);
         if let Some(bar) = &self.bar {
             bar.set_length(progress.of_steps);
             bar.set_position(progress.step);
@@ -76,6 +92,7 @@ impl Observer for Reporter {
     }
 
     fn resumed(&mut self, step: u64, folder: &Path) {
+        self.start(step);
         let folder = folder.display().to_string();
         match (self.speaks, self.json) {
             (false, _) => {}
@@ -89,7 +106,11 @@ impl Observer for Reporter {
             return;
         }
         if self.json {
-            print_line(&json!({"event": "warning", "message": message}).to_string());
+            let value = json!({"event": "warning", "message": message});
+            match self.held.is_empty() {
+                true => print_line(&value.to_string()),
+                false => self.held.push(value),
+            }
             return;
         }
         let print = || {

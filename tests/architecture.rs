@@ -14,6 +14,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("comm", &[]),
     ("blas", &["comm"]),
     ("data", &[]),
+    ("nodes", &["comm", "data"]),
     ("grow", &["comm", "config", "data", "model"]),
     ("objective", &[]),
     ("metric", &[]),
@@ -23,17 +24,20 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("model", &["config", "data", "objective"]),
     ("store", &["config", "data", "model"]),
     // Members of ensembles travel between ranks as what their files hold.
-    ("train", &["blas", "comm", "config", "data", "grow", "guard", "metric", "model", "objective", "optim", "store"]),
-    ("predict", &["comm", "config", "data", "metric", "model", "objective", "store", "train"]),
+    (
+        "train",
+        &["blas", "comm", "config", "data", "grow", "guard", "metric", "model", "nodes", "objective", "optim", "store"],
+    ),
+    ("predict", &["comm", "config", "data", "metric", "model", "nodes", "objective", "store", "train"]),
     ("convert", &["comm", "data"]),
     ("verify", &["comm", "data", "model", "train"]),
-    ("doctor", &["blas", "comm", "data", "store"]),
+    ("doctor", &["blas", "comm", "data", "nodes", "store"]),
     ("report", &["data", "train"]),
     (
         "cli",
         &[
-            "blas", "comm", "config", "convert", "data", "doctor", "guard", "metric", "model", "predict", "report",
-            "store", "train", "verify",
+            "blas", "comm", "config", "convert", "data", "doctor", "guard", "metric", "model", "nodes", "predict",
+            "report", "store", "train", "verify",
         ],
     ),
     ("main", &["comm", "cli", "blas"]),

@@ -13,6 +13,8 @@ mod ensembles;
 #[path = "cli/forest.rs"]
 mod forest;
 mod launch;
+#[path = "cli/nodes.rs"]
+mod nodes;
 
 use hdf5::types::VarLenUnicode;
 use launch::{Ended, PROGRAM, consort, end_of, has_mpi, launcher};

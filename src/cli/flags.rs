@@ -125,7 +125,7 @@ pub struct CheckpointFlags {
     /// Checkpoints that are left in the folder. Default: 2.
     #[arg(long, value_name = "N", requires = "checkpoint", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub keep: Option<u32>,
-    /// auto: go on from the newest checkpoint that is whole; never: begin anew; or the folder of one checkpoint. Default: auto.
+    /// auto: go on from the newest checkpoint that is whole; never: begin anew; or a folder of checkpoints to go on from, or that of one checkpoint. Default: auto.
     #[arg(long, value_name = "auto|never|PATH", requires = "checkpoint")]
     pub resume: Option<String>,
     /// When this run will be killed, from its start (90s, 5m, 1h): a checkpoint is written before. Default: what SLURM says, if it does.

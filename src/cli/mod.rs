@@ -12,7 +12,7 @@ mod print;
 mod resolve;
 mod tree;
 
-use crate::comm::{Communicator, World, by_rank, launcher_size, run_world};
+use crate::comm::{Communicator, World, launcher_size, run_world};
 use crate::data::convert::ConvertOptions;
 use crate::data::hdf5::repack::RepackOptions;
 use crate::data::names::Need;
@@ -24,7 +24,7 @@ use crate::train::checkpoint::{CheckpointConfig, Keeper, Keeping, marker_of};
 use crate::train::evaluate::evaluate;
 use crate::train::permutation::permutation;
 use crate::train::{Inputs, Reading};
-use crate::{blas, convert, doctor, guard, predict, store, train, verify};
+use crate::{blas, convert, doctor, guard, nodes, predict, store, train, verify};
 use clap::Parser;
 use flags::{Command, ExportFlags, ImportFlags, InspectFlags, VerifyFlags, Words};
 use print::{Printer, TrainCosts};
@@ -137,27 +137,11 @@ fn checked(command: &Command) -> Result<Job<'_>> {
     })
 }
 
-/// Refuses ranks that run other versions of this program: a folder that is not shared may hold an old one on some node. Collective.
-fn agree_on_version(comm: &Communicator, version: &str) -> Result<()> {
-    let mine = *blake3::hash(version.as_bytes()).as_bytes();
-    let mut of_root = mine;
-    comm.broadcast(&mut of_root, 0)?;
-    if !comm.agree_any(mine != of_root)? {
-        return Ok(());
-    }
-    let all = comm.all_gather_bytes(format!("version {version} on {}", comm.node_name()).as_bytes())?;
-    let texts: Vec<_> = (0..comm.size()).map(|rank| String::from_utf8_lossy(all.of_rank(rank)).into_owned()).collect();
-    comm.agree(Err(Error::usage(format!(
-        "the ranks run different versions of this program: {}; install the same one on all nodes",
-        by_rank(&texts)
-    ))))
-}
-
 /// Refuses ranks that were started for different jobs: another seed on one node would train a model that nobody asked for,
 /// without a word. Collective.
 fn agree_on(comm: &Communicator, job: &Job<'_>) -> Result<()> {
     comm.agree(Ok(()))?; // a rank whose words were refused says so here
-    agree_on_version(comm, env!("CARGO_PKG_VERSION"))?;
+    nodes::agree_on_program(comm)?;
     // A shell may have written out thousands of file names.
     let mine = *blake3::hash(format!("{job:?}").as_bytes()).as_bytes();
     let mut of_root = mine;
@@ -305,13 +289,13 @@ fn run_train(comm: &Communicator, job: &TrainJob, printer: &Printer) -> Result<i
     };
     let (job, from) = (&job, from.as_ref());
     let threads = rayon::current_num_threads();
-    printer.train_start(job, comm.size(), threads);
+    let start = printer.train_start(job, comm.size(), threads);
     let valid = (!job.valid.is_empty()).then(|| Inputs { paths: job.valid.clone(), rows: None, ..job.inputs.clone() });
     if let Some(valid) = &valid {
         // What cannot be measured in the end is said before the work.
         train::linear_family::open(comm, valid, Need::Evaluate)?;
     }
-    let mut reporter = Reporter::new(printer.speaks, printer.json);
+    let mut reporter = Reporter::new(printer.speaks, printer.json).holding(start);
     let keeper = match &job.checkpoint {
         Some(config) => begin_keeping(comm, config, job)?,
         None => Keeper::default(),
@@ -355,7 +339,9 @@ fn begin_keeping(comm: &Communicator, config: &CheckpointConfig, job: &TrainJob)
     })
     .for_flag("--checkpoint")?;
     comm.agree(guard::stop::listen(marker))?;
-    Keeper::new(config.clone(), &(&job.config, &job.inputs.names, &job.models))
+    let keeper = Keeper::new(config.clone(), &(&job.config, &job.inputs.names, &job.models))?;
+    comm.agree(if comm.is_root() { keeper.check_resume() } else { Ok(()) })?;
+    Ok(keeper)
 }
 
 fn run_predict(comm: &Communicator, model: &Path, config: &predict::PredictConfig, printer: &Printer) -> Result<i32> {
@@ -410,6 +396,7 @@ fn run_verify(
     group: Option<&str>,
     printer: &Printer,
 ) -> Result<i32> {
+    nodes::agree_on_files(comm, &[path.to_path_buf()])?;
     let loaded = store::load(path).and_then(|file| {
         let model = store::model::from_file(&file).in_file(path)?;
         let inputs = store::model::inputs_of(&file, &model);
@@ -437,28 +424,4 @@ fn run_verify(
         "the inputs hold other values than those the model was trained on"
     };
     Err(Error::data(why)).in_file(path)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::comm::run_threads;
-
-    #[test]
-    fn another_version_on_one_rank_is_refused_on_all_and_named() {
-        for (size, odd) in [(2, 1), (3, 0), (5, 4)] {
-            let answers = run_threads(size, 1, |comm| {
-                let version = if comm.rank() == odd { "0.0.9" } else { "0.1.0" };
-                Ok((
-                    agree_on_version(comm, "0.1.0").is_ok(),
-                    agree_on_version(comm, version).map_err(|e| e.to_string()),
-                ))
-            });
-            for (same, mixed) in answers.unwrap() {
-                let text = mixed.unwrap_err();
-                assert!(same && text.contains("version 0.0.9 on") && text.contains("version 0.1.0 on"), "{text}");
-                assert!(text.contains(&format!("rank {odd}: version 0.0.9")), "{text}");
-            }
-        }
-    }
 }

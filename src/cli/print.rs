@@ -61,19 +61,23 @@ impl Printer {
         }
     }
 
-    pub fn train_start(&self, job: &TrainJob, ranks: usize, threads: usize) {
+    /// As JSON it is returned instead where checkpoints are kept: by then the step is not known that the run begins from.
+    pub fn train_start(&self, job: &TrainJob, ranks: usize, threads: usize) -> Option<Value> {
         let kind = job.config.kind.name();
         let solver = job.config.looks_at("solver").then(|| job.config.solver.name());
-        self.say(
-            || {
-                let with = solver.map(|solver| format!(" with {solver}")).unwrap_or_default();
-                format!("train {kind}{with} | {} | {}", count(ranks, "rank"), count(threads, "thread"))
-            },
-            || {
-                json!({"event": "start", "command": "train", "kind": kind, "solver": solver, "data": names(&job.inputs.paths),
-                       "ranks": ranks, "threads": threads, "resumed_step": 0, "version": env!("CARGO_PKG_VERSION")})
-            },
-        );
+        let text = || {
+            let with = solver.map(|solver| format!(" with {solver}")).unwrap_or_default();
+            format!("train {kind}{with} | {} | {}", count(ranks, "rank"), count(threads, "thread"))
+        };
+        let value = || {
+            json!({"event": "start", "command": "train", "kind": kind, "solver": solver, "data": names(&job.inputs.paths),
+                   "ranks": ranks, "threads": threads, "resumed_step": 0, "version": env!("CARGO_PKG_VERSION")})
+        };
+        if self.json && self.speaks && job.checkpoint.is_some() {
+            return Some(value());
+        }
+        self.say(text, value);
+        None
     }
 
     /// `valid`: metrics of validation rows, if there are any.

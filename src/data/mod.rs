@@ -9,6 +9,7 @@ pub mod binned;
 mod block;
 mod canonical;
 pub mod convert;
+pub mod copies;
 pub mod crew;
 #[cfg(test)]
 pub(crate) mod damage;

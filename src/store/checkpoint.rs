@@ -36,6 +36,9 @@ pub struct Manifest {
     pub version: String,
     /// What was trained on what.
     pub key: String,
+    /// Of the settings of the whole training, and which part of it this is: a folder below that of the whole, which is the empty one.
+    pub job: String,
+    pub part: String,
     pub step: u64,
     pub state: Written,
     /// In the order of their items.
@@ -43,9 +46,11 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    pub fn new(key: &str, step: u64, state: Written, items: Vec<Written>) -> Manifest {
+    /// * `whose`: the key, the job and the part.
+    pub fn new(whose: [&str; 3], step: u64, state: Written, items: Vec<Written>) -> Manifest {
         let (format, version) = (FORMAT.to_string(), env!("CARGO_PKG_VERSION").to_string());
-        Manifest { format, version, key: key.to_string(), step, state, items }
+        let [key, job, part] = whose.map(str::to_string);
+        Manifest { format, version, key, job, part, step, state, items }
     }
 }
 
@@ -129,19 +134,50 @@ pub fn n_foreign(dir: &Path, key: &str) -> usize {
     entries.map(name).filter(|name| name.starts_with("step-") && !name.ends_with(tag(key))).count()
 }
 
-/// Removes all steps of a key but the newest. Not collective.
-pub fn prune(dir: &Path, key: &str, keep: usize) {
-    for old in steps(dir, key).into_iter().skip(keep.max(1)) {
+/// Removes all steps of a key up to `step` but the newest. Later ones are those that it was not gone on from, such as damaged ones:
+/// they take no place of good ones. Not collective.
+pub fn prune(dir: &Path, key: &str, step: u64, keep: usize) {
+    let newest = folder_of(dir, step, key);
+    for old in steps(dir, key).into_iter().filter(|folder| *folder <= newest).skip(keep.max(1)) {
         // What cannot be removed only takes room.
         let _ = std::fs::remove_dir_all(old);
     }
 }
 
-/// What belongs to a checkpoint. Not collective.
+/// Whether this is the folder of one step, rather than one of many or of parts. Not collective.
+pub fn is_step(folder: &Path) -> bool {
+    folder.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"step-"))
+        || folder.join("manifest").exists()
+}
+
+/// Whether a folder, or one for a part of the training below it, has a step of a job. Not collective.
+pub fn has_step_of(dir: &Path, job: &str) -> bool {
+    // Links are not followed: they may lead back.
+    let is_folder = |entry: &std::fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten().filter(is_folder);
+    entries.map(|entry| entry.path()).any(|path| match is_step(&path) {
+        true => any_manifest(&path).is_ok_and(|found| found.job == job),
+        false => has_step_of(&path, job),
+    })
+}
+
+/// What belongs to a checkpoint of this training. Not collective.
 ///
 /// # Errors
 /// `Data`: it is torn, damaged, of another program version or of another training.
 pub fn manifest(folder: &Path, key: &str) -> Result<Manifest> {
+    let found = any_manifest(folder)?;
+    match found.key == key {
+        true => Ok(found),
+        false => Err(Error::data("is of a training with other settings or another input")).in_file(folder),
+    }
+}
+
+/// What belongs to a checkpoint, whatever training it is of. Not collective.
+///
+/// # Errors
+/// `Data`: it is torn, damaged or of another program version.
+pub fn any_manifest(folder: &Path) -> Result<Manifest> {
     let path = folder.join("manifest");
     let read = || -> Result<Manifest> {
         let text = std::fs::read_to_string(&path).map_err(|e| Error::data(format!("cannot be read: {e}")))?;
@@ -155,10 +191,7 @@ pub fn manifest(folder: &Path, key: &str) -> Result<Manifest> {
             let (format, version) = (&found.format, &found.version);
             return Err(Error::data(format!("was written by consort {version} ('{format}'), whose state is another")));
         }
-        match found.key == key {
-            true => Ok(found),
-            false => Err(Error::data("is of a training with other settings or another input")),
-        }
+        Ok(found)
     };
     read().in_file(&path)
 }
@@ -187,7 +220,7 @@ mod tests {
         let partial = partial_of(dir, step, KEY);
         let state = write(&partial, "state".into(), 0..0, b"all alike").unwrap();
         let items = write(&partial, "items-0".into(), 0..3, b"abc").unwrap();
-        complete(dir, &Manifest::new(KEY, step, state, vec![items])).unwrap()
+        complete(dir, &Manifest::new([KEY, "job", ""], step, state, vec![items])).unwrap()
     }
 
     #[test]
@@ -225,10 +258,14 @@ mod tests {
         std::fs::create_dir(dir.path().join("step-000000000500-ffffffff")).unwrap();
         make_folder(&partial_of(dir.path(), 200, KEY)).unwrap();
         assert_eq!(steps(dir.path(), KEY)[0], folder_of(dir.path(), 100, KEY));
-        prune(dir.path(), KEY, 2);
+        prune(dir.path(), KEY, 10, 2);
+        assert_eq!(steps(dir.path(), KEY).len(), 3, "the last was not gone on from");
+        prune(dir.path(), KEY, 100, 2);
         let left = [100, 10].map(|step| folder_of(dir.path(), step, KEY));
         assert_eq!(steps(dir.path(), KEY), left);
         assert_eq!(n_foreign(dir.path(), KEY), 1);
+        assert!(has_step_of(dir.path(), "job") && !has_step_of(dir.path(), "other"));
+        assert!(has_step_of(dir.path().parent().unwrap(), "job") && !has_step_of(&dir.path().join("none"), "job"));
         assert!(manifest(&left[0], "fedcba98").unwrap_err().to_string().contains("other settings"));
     }
 }

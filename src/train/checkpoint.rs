@@ -10,8 +10,8 @@ use crate::comm::Communicator;
 use crate::error::{Error, InContext, Result};
 use crate::guard::stop::{self, Cause};
 use crate::store::checkpoint::{self as disk, Manifest, Written};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -31,7 +31,9 @@ pub enum Resume {
     #[default]
     Auto,
     Never,
-    /// That of this folder, and no other.
+    /// Of a training with parts, such as folds, each has checkpoints in a folder of its own below that of the whole. Given a folder of
+    /// all, such as a copy, each goes on from the newest of its own there or where it keeps them itself. Given one checkpoint, the part that it is of takes it and
+    /// no other, and the others the newest of theirs where they keep them.
     From(PathBuf),
 }
 
@@ -66,7 +68,7 @@ struct Place {
     config: Rc<CheckpointConfig>,
     folder: PathBuf,
     /// Of the settings of the whole training, whatever its parts have.
-    job: [u8; 32],
+    job: blake3::Hash,
     deadline: Option<Instant>,
 }
 
@@ -74,7 +76,7 @@ impl Keeper {
     /// * `settings`: of the whole training.
     pub fn new(config: CheckpointConfig, settings: &impl Serialize) -> Result<Keeper> {
         let settings = serde_json::to_vec(settings).map_err(|e| Error::internal(e.to_string()))?;
-        let (folder, job) = (config.folder.clone(), *blake3::hash(&settings).as_bytes());
+        let (folder, job) = (config.folder.clone(), blake3::hash(&settings));
         let deadline = stop::deadline(config.limit);
         Ok(Keeper { of: Some(Place { config: Rc::new(config), folder, job, deadline }) })
     }
@@ -82,6 +84,28 @@ impl Keeper {
     /// That of a part with a state of its own, such as a fold.
     pub fn part(&self, name: &str) -> Keeper {
         Keeper { of: self.of.as_ref().map(|of| Place { folder: of.folder.join(name), ..of.clone() }) }
+    }
+
+    /// Whether what is to be resumed by name is there and of this training, as far as can be known without its input. Looks at the
+    /// files. Not collective.
+    ///
+    /// # Errors
+    /// `Usage`: it is not.
+    pub fn check_resume(&self) -> Result<()> {
+        let Some(Place { config, job, .. }) = &self.of else { return Ok(()) };
+        let Resume::From(path) = &config.resume else { return Ok(()) };
+        let job = job.to_hex();
+        let wrong = match disk::is_step(path) {
+            true => match disk::any_manifest(path) {
+                Ok(found) if found.job == job.as_str() => return Ok(()),
+                Ok(_) => Error::usage("is of a training with other settings; give the same words as then").at(path.display().to_string()),
+                Err(error) => Error::usage(error.to_string()),
+            },
+            false if disk::has_step_of(path, &job) => return Ok(()),
+            false => Error::usage("holds no checkpoint of a training with these settings; name one, or the folder that --checkpoint named then")
+                .at(path.display().to_string()),
+        };
+        Err(wrong).for_flag("--resume")
     }
 
     /// Begins to keep the state of a training. *Collective.*
@@ -95,8 +119,9 @@ impl Keeper {
         let mut kept = Kept {
             config: config.clone(),
             folder: folder.clone(),
-            key: key.and(job).hex(),
-            is_part: *folder != config.folder,
+            key: key.and(job.as_bytes()).hex(),
+            job: job.to_hex().to_string(),
+            part: part_of(&config.folder, folder),
             deadline: *deadline,
             found: None,
             looked: Instant::now(),
@@ -187,8 +212,9 @@ struct Kept {
     config: Rc<CheckpointConfig>,
     folder: PathBuf,
     key: String,
-    /// There is more to be trained when it is done.
-    is_part: bool,
+    job: String,
+    /// Empty: there is nothing more to be trained when it is done.
+    part: String,
     deadline: Option<Instant>,
     found: Option<(Manifest, PathBuf)>,
     looked: Instant,
@@ -258,7 +284,7 @@ impl Session {
     ) -> Result<()> {
         let Some(kept) = self.kept.as_mut() else { return Ok(()) };
         // The end of the whole is the model; that of a part is there for whoever goes on with the others.
-        let ends_part = is_last && kept.is_part;
+        let ends_part = is_last && !kept.part.is_empty();
         if !ends_part && (is_last || step < kept.next_look) {
             return Ok(());
         }
@@ -271,9 +297,14 @@ impl Session {
         let Some(cause) = look.stop else { return Ok(()) };
         let marked = if comm.is_root() && cause != Cause::Interrupt { mark(&kept.config.folder) } else { Ok(()) };
         comm.agree(marked)?;
+        let how = match &kept.config.resume {
+            Resume::Auto => "",
+            Resume::From(path) if !disk::is_step(path) => "",
+            _ => " with --resume auto",
+        };
         let stopped = || {
             Error::interrupted(format!(
-                "stopped by {} after step {step}, which is kept in '{}'; the same command goes on from there",
+                "stopped by {} after step {step}, which is kept in '{}'; the same command{how} goes on from there",
                 cause.name(),
                 kept.folder.display()
             ))
@@ -293,6 +324,19 @@ fn mark(folder: &Path) -> Result<()> {
     made.map_err(|e| Error::data(format!("cannot be written: {e}"))).in_file(path)
 }
 
+/// What may be gone on from, the best first.
+#[derive(Default, Serialize, Deserialize)]
+struct Candidates {
+    folders: Vec<PathBuf>,
+    /// That one was asked for: if it is not whole the run does not begin.
+    is_bound: bool,
+}
+
+/// The part whose folder this is.
+fn part_of(whole: &Path, folder: &Path) -> String {
+    folder.strip_prefix(whole).unwrap_or(folder).to_string_lossy().into_owned()
+}
+
 /// What was seen at a look; the same on all ranks.
 struct Look {
     is_due: bool,
@@ -302,26 +346,16 @@ struct Look {
 impl Kept {
     /// Finds what to go on from: the newest checkpoint that is whole. Collective.
     fn find(&mut self, comm: &Communicator, watch: &mut dyn Observer) -> Result<()> {
-        let mut candidates = match &self.config.resume {
-            Resume::Never => return Ok(()),
-            Resume::From(path) => vec![path.clone()],
-            Resume::Auto => disk::steps(&self.folder, &self.key),
-        };
+        if self.config.resume == Resume::Never {
+            return Ok(());
+        }
         // Files are looked at by all ranks: the list is that of one.
         let lost = |e: postcard::Error| Error::internal(format!("names of checkpoints: {e}"));
-        let mut bytes = comm.agree(postcard::to_allocvec(&candidates).map_err(lost))?;
+        let looked = if comm.is_root() { self.candidates(watch) } else { Ok(Candidates::default()) };
+        let mut bytes = comm.agree(looked.and_then(|found| postcard::to_allocvec(&found).map_err(lost)))?;
         comm.broadcast_vec(&mut bytes, 0)?;
-        candidates = comm.agree(postcard::from_bytes(&bytes).map_err(lost))?;
-        if self.config.resume == Resume::Auto && candidates.is_empty() && comm.is_root() {
-            match disk::n_foreign(&self.folder, &self.key) {
-                0 => {}
-                n => watch.warning(&format!(
-                    "'{}' holds {n} checkpoints of trainings with other settings or another input: they are left alone, and this one begins anew",
-                    self.folder.display()
-                )),
-            }
-        }
-        for folder in candidates {
+        let Candidates { folders, is_bound } = comm.agree(postcard::from_bytes(&bytes).map_err(lost))?;
+        for folder in folders {
             let rank = comm.rank();
             let checked = || -> Result<Manifest> {
                 let manifest = disk::manifest(&folder, &self.key)?;
@@ -336,13 +370,35 @@ impl Kept {
                     self.found = Some((manifest, folder));
                     return Ok(());
                 }
-                Err(error) if matches!(self.config.resume, Resume::From(_)) => {
-                    return Err(error).for_flag("--resume");
-                }
+                Err(error) if is_bound => return Err(error).for_flag("--resume"),
                 Err(error) => watch.warning(&format!("a checkpoint is passed over: {error}")),
             }
         }
         Ok(())
+    }
+
+    /// Looks at the files. Not collective.
+    fn candidates(&self, watch: &mut dyn Observer) -> Result<Candidates> {
+        let mut folder = self.folder.clone();
+        let mut folders = disk::steps(&folder, &self.key);
+        if let Resume::From(path) = &self.config.resume {
+            if !disk::is_step(path) {
+                folder = path.join(&self.part);
+                folders.extend(disk::steps(&folder, &self.key));
+                // The newest first; of the same step the own one.
+                folders.sort_by(|a, b| b.file_name().cmp(&a.file_name()));
+            } else if disk::any_manifest(path).map_or(true, |found| found.part == self.part) {
+                return Ok(Candidates { folders: vec![path.clone()], is_bound: true });
+            }
+        }
+        let n_foreign = if folders.is_empty() { disk::n_foreign(&folder, &self.key) } else { 0 };
+        if n_foreign > 0 {
+            watch.warning(&format!(
+                "'{}' holds {n_foreign} checkpoints of trainings with other settings or another input: they are left alone, and this one begins anew",
+                folder.display()
+            ));
+        }
+        Ok(Candidates { folders, is_bound: false })
     }
 
     /// Clock and signals of all ranks. Collective.
@@ -403,8 +459,8 @@ impl Kept {
                 all.extend(postcard::from_bytes::<Vec<Written>>(gathered.of_rank(rank)).map_err(lost)?);
             }
             let state = all.remove(0);
-            disk::complete(&self.folder, &Manifest::new(&self.key, step, state, all))?;
-            disk::prune(&self.folder, &self.key, self.config.keep);
+            disk::complete(&self.folder, &Manifest::new([&self.key, &self.job, &self.part], step, state, all))?;
+            disk::prune(&self.folder, &self.key, step, self.config.keep);
             Ok(())
         };
         comm.agree(if comm.is_root() { complete() } else { Ok(()) })?;

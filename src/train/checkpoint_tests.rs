@@ -39,6 +39,7 @@ fn run(
     let config = &config.resolved()?;
     let models = run_threads(size, threads, |comm| {
         let keeper = keep.map_or(Ok(Keeper::default()), |keep| Keeper::new(keep.clone(), config))?;
+        keeper.check_resume()?;
         let mut watch = Keeping { observer: &mut Silent, keeper };
         let reading = Reading { streamed, ..Reading::default() };
         let mut source = table.clone();
@@ -47,17 +48,16 @@ fn run(
     Ok(models.into_iter().next().expect("a rank"))
 }
 
+fn stopping_at_once(folder: &Path, resume: Resume) -> CheckpointConfig {
+    let limit = Some(Duration::from_nanos(1));
+    CheckpointConfig { folder: folder.to_path_buf(), every: Every::Steps(1), keep: 2, resume, limit }
+}
+
 /// Stops after every step, until it is done; how often it was stopped.
 fn in_pieces(name: &str, table: &MemorySource, config: &TrainConfig) -> usize {
     let whole = run((1, 1, false), table, config, None).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let keep = CheckpointConfig {
-        folder: folder.path().join("kept"),
-        every: Every::Steps(1),
-        keep: 2,
-        resume: Resume::Auto,
-        limit: Some(Duration::from_nanos(1)),
-    };
+    let keep = stopping_at_once(&folder.path().join("kept"), Resume::Auto);
     for piece in 0.. {
         match run(SHAPES[piece % SHAPES.len()], table, config, Some(&keep)) {
             Ok(model) => {
@@ -104,6 +104,9 @@ fn linear_models_go_on_after_every_step_of_every_solver() {
     assert!(in_pieces("lbfgs", &table, &of(Solver::Lbfgs)) > 2);
     assert!(in_pieces("owl-qn", &table, &TrainConfig { l1: 1e-3, ..of(Solver::Lbfgs) }) > 2);
     assert!(in_pieces("newton", &table, &of(Solver::Newton)) > 1);
+    let lasso = TrainConfig { solver: Solver::Cd, l1: 0.01, tolerance: 1e-9, ..TrainConfig::of(Kind::Linear) };
+    assert!(in_pieces("cd", &table, &lasso) > 3);
+    in_pieces("cd, folds", &table, &TrainConfig { folds: 2, max_iterations: 3, ..lasso });
     let steps = TrainConfig { epochs: Some(2), global_batch: 64, lanes: Some(4), ..of(Solver::Sgd) };
     assert!(in_pieces("sgd", &table, &steps) > 10);
     assert!(in_pieces("adam", &table, &TrainConfig { solver: Solver::Adam, ..steps.clone() }) > 10);
@@ -131,4 +134,81 @@ fn ensembles_go_on_with_the_members_that_are_done() {
     assert!(in_pieces("stack", &table, &of(Kind::Stack, &stack)) > 3);
     let calibrated = TrainConfig { calibrate: Some(Calibrate::Platt), calibrate_folds: Some(2), ..learner };
     assert!(in_pieces("calibrated", &table, &calibrated) > 3);
+}
+
+/// The folders of all steps below a folder.
+fn steps_below(dir: &Path) -> Vec<PathBuf> {
+    let folders = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir());
+    let mut all: Vec<PathBuf> =
+        folders.flat_map(|path| if disk::is_step(&path) { vec![path] } else { steps_below(&path) }).collect();
+    all.sort();
+    all
+}
+
+/// Half way in one folder, then from there in another; then from each single checkpoint.
+fn from_named(name: &str, table: &MemorySource, config: &TrainConfig) {
+    const ALONE: (usize, usize, bool) = (1, 1, false);
+    let whole = run(ALONE, table, config, None).unwrap().digest;
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let until_done = |folder: &Path, resume: Resume, most: usize| {
+        let keep = stopping_at_once(folder, resume);
+        let run = |_: &usize| {
+            run(ALONE, table, config, Some(&keep)).map_or(true, |model| {
+                assert_eq!(model.digest, whole, "{name}");
+                false
+            })
+        };
+        (0..most).take_while(run).count()
+    };
+    let pieces = until_done(&at("all"), Resume::Auto, 400);
+    assert!(pieces > 3 && pieces < 400, "{name}: {pieces}");
+    assert_eq!(until_done(&at("a"), Resume::Auto, pieces / 2), pieces / 2);
+    // The same command again and again, which finds in its own folder what it has done since.
+    assert_eq!(until_done(&at("b"), Resume::From(at("a")), 400), pieces - pieces / 2, "{name}");
+
+    let other = TrainConfig { seed: 9, ..config.clone() };
+    for step in steps_below(&at("a")) {
+        for kept in ["a", "empty"] {
+            let resume = Resume::From(step.clone());
+            let keep = CheckpointConfig { limit: None, keep: 1000, ..stopping_at_once(&at(kept), resume) };
+            assert_eq!(run((2, 1, true), table, config, Some(&keep)).unwrap().digest, whole, "{name}: {step:?}");
+            let refused = run(ALONE, table, &other, Some(&keep)).unwrap_err();
+            assert!(refused.to_string().contains("other settings"), "{refused}");
+        }
+        std::fs::remove_dir_all(at("empty")).unwrap();
+    }
+    let nothing = stopping_at_once(&at("b"), Resume::From(at("none")));
+    let refused = run(ALONE, table, config, Some(&nothing)).unwrap_err().to_string();
+    assert!(refused.contains("--resume: ") && refused.contains("holds no checkpoint"), "{refused}");
+}
+
+#[test]
+fn parts_go_on_from_a_folder_or_a_checkpoint_that_is_named() {
+    use crate::config::{Calibrate, EnsembleConfig};
+    let table = of_numbers(211);
+    let boost = BoostConfig { rounds: 3, max_leaves: 4, min_rows: 5, ..BoostConfig::default() };
+    let learner = TrainConfig { boost: Some(boost), ..TrainConfig::of(Kind::Boost) };
+    from_named("alone", &table, &TrainConfig { max_iterations: 8, ..TrainConfig::of(Kind::Logistic) });
+    from_named("folds", &table, &TrainConfig { folds: 2, ..learner.clone() });
+    let calibrated = TrainConfig { calibrate: Some(Calibrate::Platt), calibrate_folds: Some(2), ..learner.clone() };
+    from_named("calibrated", &table, &calibrated);
+    let ensemble = EnsembleConfig { members: 3, learner: Some(learner), ..EnsembleConfig::default() };
+    from_named("bag", &table, &TrainConfig { ensemble: Some(Box::new(ensemble)), ..TrainConfig::of(Kind::Bag) });
+}
+
+#[test]
+fn a_named_checkpoint_that_is_damaged_is_refused() {
+    let table = of_numbers(211);
+    let config = TrainConfig { max_iterations: 8, ..TrainConfig::of(Kind::Logistic) };
+    let folder = tempfile::tempdir().unwrap();
+    run((1, 1, false), &table, &config, Some(&stopping_at_once(folder.path(), Resume::Auto))).unwrap_err();
+    let step = steps_below(folder.path()).pop().unwrap();
+    std::fs::write(step.join("state"), b"something else").unwrap();
+    for size in [1, 3] {
+        let keep = stopping_at_once(folder.path(), Resume::From(step.clone()));
+        let refused = run((size, 1, false), &table, &config, Some(&keep)).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Data, "{refused}");
+        assert!(refused.to_string().contains("--resume: ") && refused.to_string().contains("damaged"), "{refused}");
+    }
 }

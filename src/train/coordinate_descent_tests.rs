@@ -6,7 +6,9 @@ use crate::train::test_tables::{Heard, Whole, config, largest_gradient, same_on_
 fn fit(whole: &Whole, l1: f64, l2: f64) -> (Fit, Heard) {
     let settings = TrainConfig { l1, ..config(Kind::Linear, l2, 1e-12) };
     let start = vec![0.0; whole.d + 1];
-    same_on_all_cuts(whole, |comm, table, watch| solve(comm, table, &Squared, &settings, start.clone(), watch))
+    same_on_all_cuts(whole, |comm, table, watch| {
+        solve(comm, table, &Squared, &settings, start.clone(), &mut Session::default(), watch)
+    })
 }
 
 /// Mean gradient of the squared loss alone, by plain loops.

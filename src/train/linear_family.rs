@@ -19,11 +19,15 @@ use crate::data::{DataSource, TableIndex};
 use crate::error::{Error, InContext, Result};
 use crate::metric::Metrics;
 use crate::model::{CalibrationMap, LinearModel, Scores};
+use crate::nodes::agree_on_files;
 use rayon::prelude::*;
 use std::ops::Range;
 use std::time::Instant;
 
 /// Opens the inputs: one rank looks at the files, all read them. Collective.
+///
+/// # Errors
+/// Also `Data`: files that are not the same on all nodes.
 pub fn open(comm: &Communicator, inputs: &Inputs, need: Need) -> Result<Hdf5Source> {
     let looked = if comm.is_root() {
         TableIndex::of(&inputs.paths, &inputs.names, need).and_then(|index| index.to_bytes())
@@ -32,7 +36,9 @@ pub fn open(comm: &Communicator, inputs: &Inputs, need: Need) -> Result<Hdf5Sour
     };
     let mut bytes = comm.agree(looked)?;
     comm.broadcast_vec(&mut bytes, 0)?;
-    let mut source = Hdf5Source::of_index(comm.agree(TableIndex::from_bytes(&bytes))?);
+    let index = comm.agree(TableIndex::from_bytes(&bytes))?;
+    agree_on_files(comm, &index.files())?;
+    let mut source = Hdf5Source::of_index(index);
     if let Some(rows) = &inputs.rows {
         source.keep_rows(rows.clone()).in_file(inputs.paths.first().cloned().unwrap_or_default())?;
     }
@@ -201,7 +207,10 @@ fn solve(
         }
         Solver::Cholesky => least_squares::solve(comm, table, objective, config, start, watch),
         Solver::Qr => tsqr::solve(comm, table, objective, config, start, watch),
-        Solver::Cd => coordinate_descent::solve(comm, table, objective, config, start, watch),
+        Solver::Cd => {
+            let mut session = watch.keeper().open(comm, key, watch)?;
+            coordinate_descent::solve(comm, table, objective, config, start, &mut session, watch)
+        }
         Solver::Sgd | Solver::Adam => {
             let session = watch.keeper().open(comm, key, watch)?;
             data_parallel::train(comm, table, objective, config, start, session, watch)

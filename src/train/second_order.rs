@@ -12,6 +12,7 @@ use crate::exact::scale::{bounding_exponent, ceil_log2, from_order_key, order_ke
 use crate::model::LinearModel;
 use crate::model::linear::Rows;
 use crate::objective::Objective;
+use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
 /// Largest of |values| over all ranks, element by element; an infinity if one is infinite or NaN. Collective.
@@ -113,7 +114,7 @@ pub fn expand(lower: &[f64], width: usize, n_scores: usize) -> Vec<f64> {
 }
 
 /// The sums that least squares needs, z = (x, 1), t = y − offset; rows of weight 0 are absent.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NormalEquations {
     /// n_features + 1.
     pub width: usize,

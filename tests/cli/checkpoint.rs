@@ -121,6 +121,24 @@ fn damaged_checkpoints_are_passed_over_and_the_one_before_is_used() {
 }
 
 #[test]
+fn the_start_says_from_which_step_in_json() {
+    let (folder, _) = some_table();
+    let path = folder.path();
+    let words = [&SETTINGS[..], &KEPT, &["--json"]].concat();
+    let first = |text: &str| serde_json::from_str::<Value>(text.lines().next().unwrap()).unwrap();
+    for step in 0..2 {
+        let ended = consort(path, 0, &[&words[..], &["--time-limit", "1s"]].concat());
+        let start = first(&ended.out);
+        assert_eq!((&start["event"], &start["resumed_step"]), (&"start".into(), &step.into()), "{}", ended.text);
+    }
+    std::fs::rename(path.join("kept"), path.join("old")).unwrap();
+    let told = output(path, 0, &[&words[..], &["--resume", "old"]].concat());
+    assert_eq!(first(&told)["resumed_step"], 2, "{told}");
+    let without = output(path, 0, &[&SETTINGS[..], &["--json"]].concat());
+    assert_eq!(first(&without)["resumed_step"], 0);
+}
+
+#[test]
 fn what_cannot_be_kept_is_said_before_the_work() {
     let (folder, _) = some_table();
     let path = folder.path();
@@ -130,4 +148,10 @@ fn what_cannot_be_kept_is_said_before_the_work() {
     refuse(&["--checkpoint", "kept", "--every", "soon"], &["--every", "'soon'", "5m"]);
     refuse(&["--checkpoint", "kept", "--every", "0steps"], &["--every", "100steps"]);
     refuse(&["--checkpoint", "kept", "--time-limit", "0"], &["--time-limit"]);
+    std::fs::create_dir(path.join("kept")).unwrap();
+    refuse(
+        &["--checkpoint", "kept", "--resume", "kept"],
+        &["--resume: kept: holds no checkpoint of a training with these"],
+    );
+    refuse(&["--checkpoint", "kept", "--resume", "step-1"], &["--resume: step-1", "cannot be read"]);
 }

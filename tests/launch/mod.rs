@@ -125,3 +125,12 @@ pub fn children_of(child: &Child) -> Vec<u32> {
 pub fn send(signal: &str, pid: u32) {
     assert!(Command::new("kill").args([signal, &pid.to_string()]).status().unwrap().success());
 }
+
+/// The same with each rank in a folder of its own below `folder`, `0`, `1`, …, and a program there if `program` is its name.
+#[allow(dead_code, reason = "some tests start programs in their own way")]
+pub fn consort_apart(folder: &Path, ranks: usize, program: &str, words: &[&str]) -> Ended {
+    let script = format!(r#"cd "${{OMPI_COMM_WORLD_RANK:-$PMI_RANK}}" && exec {program} "$@""#);
+    let mut command = Command::new(launcher());
+    command.args(["-n", &ranks.to_string(), "sh", "-c", &script, "sh"]).args(words).current_dir(folder);
+    end_of(command)
+}

@@ -136,6 +136,20 @@ impl TableIndex {
         }
     }
 
+    /// Every file that has rows of the table, those behind links included, in bytewise order of their names.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let of_part = |part: &PartIndex| {
+            let linked = part.fields.all().filter_map(|field| match &field.access {
+                Access::Direct(stored) | Access::Text(stored, _) => Some(stored.file.clone()),
+                _ => None,
+            });
+            let records = part.records.values().map(|stored| stored.file.clone());
+            linked.chain(records).chain([part.path.clone()]).collect::<std::collections::BTreeSet<_>>()
+        };
+        let all: std::collections::BTreeSet<PathBuf> = self.parts.iter().flat_map(of_part).collect();
+        all.into_iter().collect()
+    }
+
     /// For another rank.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         postcard::to_allocvec(self).map_err(|e| Error::internal(format!("the index of the table cannot be sent: {e}")))
