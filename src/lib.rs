@@ -20,7 +20,7 @@
 //! * `train` the only room that combines all the others; `predict`, `convert`, `verify`,
 //!   `doctor` the other commands
 //! * `nodes` what has to be the same on all of them: input files, the program
-//! * `guard` what watches over a run: signals and time limits
+//! * `guard` what watches over a run: signals, time limits, ranks that are lost
 //! * `cli` words typed by a person; `report` what a person sees while waiting
 #![deny(unsafe_code)]
 

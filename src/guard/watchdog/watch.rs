@@ -24,7 +24,7 @@ const STUCK: u32 = 10;
 pub enum Finding {
     /// Heard once, and silent for too long: the job must end.
     Lost { rank: usize, silent: Duration },
-    /// Not heard since the start; said once. Such peers are not watched.
+    /// Not heard since the start; said once, by rank 0. Such peers are not watched.
     NeverHeard(Vec<usize>),
     /// All live, but none has finished a call for the timeout, and some wait; said once until one does.
     Stalled,
@@ -97,18 +97,21 @@ impl Watch {
                 findings.push(Finding::Lost { rank, silent });
             }
         }
-        if !self.is_warned && now.saturating_sub(self.began) >= FIRST_BEAT_WITHIN {
-            self.is_warned = true;
-            let never = (0..self.peers.len()).filter(|&rank| self.watches(rank) && self.peers[rank].is_none());
-            let never: Vec<usize> = never.collect();
-            if !never.is_empty() {
-                findings.push(Finding::NeverHeard(never));
-            }
-        }
+        // What all could say is said by one.
         if self.rank == 0 {
+            findings.extend(self.unheard(now));
             findings.extend(self.standstill(now));
         }
         findings
+    }
+
+    fn unheard(&mut self, now: Duration) -> Option<Finding> {
+        if self.is_warned || now.saturating_sub(self.began) < FIRST_BEAT_WITHIN {
+            return None;
+        }
+        self.is_warned = true;
+        let never: Vec<usize> = (1..self.peers.len()).filter(|&rank| self.peers[rank].is_none()).collect();
+        (!never.is_empty()).then_some(Finding::NeverHeard(never))
     }
 
     /// Whether all stand still, with some that wait inside a call.
@@ -208,6 +211,8 @@ mod tests {
         let mut root = Watch::new(0, 3, seconds(3), seconds(0));
         let found = looks(&mut root, 0, 30, |watch, now| watch.hear(beat(2, now), seconds(now)));
         assert_eq!(found, [(10, Finding::NeverHeard(vec![1]))]);
+        let mut other = Watch::new(1, 3, seconds(3), seconds(0));
+        assert_eq!(looks(&mut other, 0, 30, |_, _| ()), []);
     }
 
     #[test]
