@@ -42,6 +42,7 @@ use std::path::Path;
 pub use self::hdf5::{Array, Cell, Reader, Writer, hdf5_version};
 pub use self::output::{PartialFile, check_output};
 use crate::error::{Error, InContext, Result};
+use crate::faults::{self, Point};
 
 /// The `format` attribute of a model file.
 pub const MODEL_FORMAT: &str = "consort-model";
@@ -173,6 +174,7 @@ pub fn save_text(path: &Path, text: &str, force: bool) -> Result<()> {
 fn write_model(path: &Path, model: &ModelFile) -> Result<()> {
     let writer = Writer::create(path)?;
     write_group(&writer, "", model)?;
+    faults::before(Point::ModelWrite).map_err(|e| Error::data(format!("cannot write the file: {e}")))?;
     writer.finish()
 }
 
