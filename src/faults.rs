@@ -11,7 +11,7 @@
 //! | `read`, `write` | the next read, or write, fails: an input/output error |
 //! | `full` | the next write fails: no space is left |
 //!
-//! A world of threads is one process: its rank is 0. What happens is said on stderr first, with the time.
+//! A world of threads is one process: its rank is 0. What happens is said on stderr first, with the steps so far and the time.
 
 use crate::error::Result;
 
@@ -20,6 +20,8 @@ use crate::error::Result;
 pub enum Point {
     /// After each finished collective.
     Collective,
+    /// When a training that is kept has committed a step, before its state is written.
+    Step,
     /// Before a piece of a table is read.
     Read,
     /// Before the folder of a checkpoint is made.
@@ -45,8 +47,9 @@ pub enum Point {
 }
 
 impl Point {
-    pub const ALL: [(Point, &'static str); 12] = [
+    pub const ALL: [(Point, &'static str); 13] = [
         (Point::Collective, "collective"),
+        (Point::Step, "step"),
         (Point::Read, "read"),
         (Point::CheckpointFolder, "checkpoint-folder"),
         (Point::CheckpointWrite, "checkpoint-write"),
@@ -179,12 +182,12 @@ mod injected {
         let count = PASSED[point as usize].fetch_add(1, Ordering::SeqCst) + 1;
         let mine = |fault: &&Fault| fault.rank == *rank && fault.point == point && fault.count == count;
         let Some(fault) = faults.iter().find(mine) else { return Ok(()) };
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let steps = PASSED[Point::Step as usize].load(Ordering::SeqCst);
         let _ = writeln!(
             io::stderr(),
-            "fault: {:?} on rank {rank} at {point:?} {count} at {:.3}",
-            fault.kind,
-            now.as_secs_f64()
+            "fault: {:?} on rank {rank} at {point:?} {count}, {steps} steps, {now:.3}",
+            fault.kind
         );
         match fault.kind {
             Kind::Kill => signal_hook::low_level::raise(signal_hook::consts::SIGKILL).map(|()| std::process::abort()),

@@ -259,6 +259,7 @@ impl Session {
         state: impl FnOnce() -> (S, Items),
     ) -> Result<()> {
         let Some(kept) = self.kept.as_mut() else { return Ok(()) };
+        faults::at(Point::Step);
         // The end of the whole is the model; that of a part is there for whoever goes on with the others.
         let ends_part = is_last && kept.is_part;
         if !ends_part && (is_last || step < kept.next_look) {
