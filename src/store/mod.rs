@@ -17,6 +17,7 @@
 //! |---|---|
 //! | attributes `format`, `format_version` | `consort-model`, 1 |
 //! | attributes `kind`, `settings`, `digest`, `program_version` | kind of model, TOML, 64 hex digits, version that wrote it |
+//! | attribute `sealed` of the root | 1: behind the end of the HDF5 file are its BLAKE3 and what marks it; a damaged file is refused |
 //! | further string attributes | [`ModelFile::attributes`] |
 //! | `/params/NAME` | [`ModelFile::arrays`]: float32, float64, int64, uint64 |
 //! | `/features`, `/classes`, … | [`ModelFile::strings`]: UTF-8, variable length |
@@ -34,6 +35,7 @@ mod members;
 pub mod model;
 mod output;
 pub mod predictions;
+mod seal;
 pub mod settings;
 mod trees;
 
@@ -52,7 +54,7 @@ pub const PREDICTIONS_FORMAT: &str = "consort-predictions";
 pub const MODEL_FORMAT_VERSION: u64 = 1;
 
 /// Root attributes that have their own field in [`ModelFile`].
-const RESERVED: [&str; 6] = ["format", "format_version", "kind", "settings", "digest", "program_version"];
+const RESERVED: [&str; 7] = ["format", "format_version", "kind", "settings", "digest", "program_version", "sealed"];
 
 /// What a model file holds. The model room turns a model into this and back; nothing here knows what it means.
 ///
@@ -174,8 +176,10 @@ pub fn save_text(path: &Path, text: &str, force: bool) -> Result<()> {
 fn write_model(path: &Path, model: &ModelFile) -> Result<()> {
     let writer = Writer::create(path)?;
     write_group(&writer, "", model)?;
+    writer.number_attribute("/", "sealed", 1)?;
     faults::before(Point::ModelWrite).map_err(|e| Error::data(format!("cannot write the file: {e}")))?;
-    writer.finish()
+    writer.finish()?;
+    seal::put(path)
 }
 
 /// A model to a group: the empty name is the root.
@@ -248,6 +252,10 @@ const MOST_DEPTH: usize = 8;
 pub fn load(path: &Path) -> Result<ModelFile> {
     let reader = Reader::open(path)?;
     check_format(&reader).in_file(path)?;
+    // Older files have none.
+    if reader.number_attribute("/", "sealed")?.is_some() && !reader.is_sealed() {
+        return Err(Error::data("has lost its seal: it was cut off, or changed after it was written")).in_file(path);
+    }
     read_group(&reader, "", path, MOST_DEPTH)
 }
 
