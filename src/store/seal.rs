@@ -32,13 +32,13 @@ pub(super) fn put(path: &Path) -> Result<()> {
     seal().map_err(|e| Error::data(format!("cannot write the file: {e}")))
 }
 
-/// Whether a file has a seal. Not collective.
+/// Whether a file has a seal; none has what cannot be opened: whoever opens it next says why. Not collective.
 ///
 /// # Errors
 /// `Data`: it has one that is not its own.
 pub(super) fn check(path: &Path) -> Result<bool> {
-    let look = || -> io::Result<Option<bool>> {
-        let mut file = File::open(path)?;
+    let Ok(mut file) = File::open(path) else { return Ok(false) };
+    let mut look = || -> io::Result<Option<bool>> {
         let Some(n_bytes) = file.metadata()?.len().checked_sub(SEAL_BYTES) else { return Ok(None) };
         let mut seal = [0; SEAL_BYTES as usize];
         file.seek(SeekFrom::Start(n_bytes))?;
