@@ -320,3 +320,100 @@ fn whatever_kills_a_training_the_next_one_ends_with_the_same_bits() {
         all[all.len() - 1]
     );
 }
+
+/// As [`train`], in one process.
+fn train_alone(folder: &Path, words: &[&str], fault: &str) -> Ended {
+    let mut command = Command::new(PROGRAM);
+    command.arg("train").args(words).args(["-o", "m.h5", "--threads", "1", "--json"]);
+    command.current_dir(folder).env("CONSORT_FAULT", fault);
+    end_of(command)
+}
+
+#[test]
+fn every_point_may_be_the_last_one_of_a_run() {
+    let cancer = data("breast_cancer.h5");
+    let words = ["boost", &cancer, "--rounds", "5", "--max-leaves", "4", "--row-sample", "0.8"];
+    let kept = [&words[..], &["--checkpoint", "kept", "--every", "2steps", "--keep", "1"]].concat();
+    let told = [&kept[..], &["--time-limit", "1s"]].concat();
+    let folder = TempDir::new().unwrap();
+    let whole = field(&train_alone(folder.path(), &words, "").out, "digest").unwrap();
+    let mut faults = Vec::new();
+    for point in
+        ["step", "checkpoint-folder", "checkpoint-write", "checkpoint-flush", "checkpoint-digest", "rename", "renamed"]
+    {
+        for count in 1..=4 {
+            let kinds: &[&str] = if point == "step" || point == "checkpoint-digest" {
+                &["kill", "panic"]
+            } else {
+                &["kill", "panic", "write", "full"]
+            };
+            faults.extend(kinds.iter().map(|kind| (*kind, point, count)));
+        }
+    }
+    faults.extend(["kill", "panic"].map(|kind| (kind, "checkpoint-prune", 1)));
+    faults.extend(
+        ["kill", "panic", "write", "full"].iter().flat_map(|kind| [(*kind, "marker", 1), (*kind, "model-write", 1)]),
+    );
+    faults.extend(["kill", "panic", "read"].map(|kind| (kind, "read", 2)));
+    let n_calls = 90; // and a few of them are beyond its end
+    faults.extend((1..=n_calls).map(|count| ("kill", "collective", count)));
+    let hits = AtomicUsize::new(0);
+    side_by_side(faults.len(), |i| {
+        let (kind, point, count) = faults[i];
+        let fault = format!("{kind}:0:{point}:{count}");
+        let folder = TempDir::new().unwrap();
+        let at = folder.path();
+        let ended = train_alone(at, if point == "marker" { &told } else { &kept }, &fault);
+        if said(&ended).is_some() {
+            hits.fetch_add(1, Ordering::SeqCst);
+            check_end(&ended, kind, &fault);
+        } else {
+            assert!(point == "collective" || count > 2, "{fault}: never came to it:\n{}", ended.text);
+            assert_eq!(ended.code, Some(0), "{fault}:\n{}", ended.text);
+        }
+        let halves =
+            |folder: &Path| -> Vec<PathBuf> { all_below(folder).into_iter().filter(|path| is_partial(path)).collect() };
+        let left = halves(at);
+        assert!(kind == "kill" || kind == "panic" || left.is_empty(), "{fault}: left behind: {left:?}");
+        let ended = train_alone(at, &kept, "");
+        assert_eq!(ended.code, Some(0), "{fault}, then:\n{}", ended.text);
+        assert_eq!(field(&ended.out, "digest").as_ref(), Some(&whole), "{fault}");
+        let left = halves(&at.join("kept"));
+        assert!(left.is_empty(), "{fault}: in the end there are {left:?}");
+        assert!(!at.join("kept/requeue").exists(), "{fault}");
+    });
+    let hits = hits.into_inner();
+    println!("{hits} of {} faults came to their point", faults.len());
+    assert!(hits > faults.len() / 2);
+}
+
+/// Exit code and message of a run alone.
+fn check_end(ended: &Ended, kind: &str, fault: &str) {
+    let (code, cause) = match kind {
+        "kill" => return assert!(ended.code.is_some_and(|code| code != 0), "{fault}: {}", ended.text),
+        "panic" => (70, "internal error: injected"),
+        "full" => (3, "No space left"),
+        _ => (3, "Input/output error"),
+    };
+    let ours: Vec<&str> = ended.text.lines().filter(|line| line.starts_with("consort: ")).collect();
+    assert!(ours.len() == 1 && ours[0].contains(cause), "{fault}:\n{}", ended.text);
+    assert_eq!(ended.code, Some(code), "{fault}:\n{}", ended.text);
+}
+
+#[test]
+fn a_rank_that_is_late_changes_nothing_and_words_that_mean_nothing_are_refused() {
+    if !has_mpi() {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let words = ["logistic".to_string(), data("breast_cancer.h5")];
+    let run = |fault: &str| train(folder.path(), 3, &words, &[], fault);
+    let whole = field(&run("").out, "digest").unwrap();
+    let late = run("delay:1:collective:9:700,delay:2:collective:20:400");
+    assert_eq!(field(&late.out, "digest"), Some(whole), "{}", late.text);
+    assert_eq!(late.text.matches("fault: Delay").count(), 2, "{}", late.text);
+    let ended = run("kill:1:nowhere:3");
+    assert_eq!(ended.code, Some(2), "{}", ended.text);
+    assert_eq!(ended.text.matches("consort: ").count(), 1, "{}", ended.text);
+    assert!(ended.text.contains("'kill:1:nowhere:3'") && ended.text.contains("checkpoint-write"), "{}", ended.text);
+}
