@@ -12,7 +12,7 @@ cd "$ROOT" || exit 70
 
 LONG=
 case ${1:-} in
-    --long) LONG=--long && export CONSORT_LONG=1 ;;
+    --long) LONG=--long && export CONSORT_LONG=1 CONSORT_KILLS=${CONSORT_KILLS:-200} ;;
     '') ;;
     *) die 2 "usage: jobs/test.sh [--long]" ;;
 esac
@@ -35,7 +35,7 @@ else
     skip_step "formatting" "no rustfmt beside $CARGO"
 fi
 if "$CARGO" clippy --version >/dev/null 2>&1; then
-    step "clippy" "$CARGO" clippy --locked --all-targets -- -D warnings
+    step "clippy" "$CARGO" clippy --locked --features faults --all-targets -- -D warnings
     [ -z "$LONG" ] || step "clippy without MPI" "$CARGO" clippy --locked --no-default-features --all-targets -- -D warnings
 else
     skip_step "clippy" "no clippy beside $CARGO"
@@ -48,7 +48,8 @@ fi
 
 # ---- Rust tests: units, thread world, topics, real MPI, documentation -----------------------------------------------------
 
-step "cargo test" "$CARGO" test --locked --no-fail-fast
+# With failures on request, for tests/faults.rs; the program of the next steps, which people have, is built without.
+step "cargo test" "$CARGO" test --locked --features faults --no-fail-fast
 [ -z "$LONG" ] || step "cargo test without MPI" "$CARGO" test --locked --no-fail-fast --no-default-features
 step "documentation" env RUSTDOCFLAGS="-D warnings" "$CARGO" doc --locked --no-deps --quiet
 
@@ -84,6 +85,10 @@ bad_input() {
     ! [ -e "$WORK/none.h5" ]
 }
 
+# Nobody's job can be made to fail from outside.
+no_faults() { ! grep -q CONSORT_FAULT "$CONSORT"; }
+
+step "no failures on request" no_faults
 step "main job under mpirun" main_job
 step "bad input under mpirun" bad_input
 

@@ -12,7 +12,7 @@
 //! The rooms, from the bottom up; each opens with what goes in, what comes out and whether it talks:
 //!
 //! * `error` one error type; `rng` draws by global row; `functions` transcendentals with the same bits everywhere;
-//!   `exact` sums that do not depend on who adds first
+//!   `exact` sums that do not depend on who adds first; `faults` failures that tests ask for
 //! * `comm` ranks that talk; `blas` one thread of it, the same on all ranks; `data` rows on disk to rows in memory; `objective` losses; `metric` statistics that merge;
 //!   `optim` gradients to parameters; `grow` binned rows and gradient pairs to trees
 //! * `config` the settings of a training; `model` inert values that predict
@@ -33,6 +33,7 @@ pub mod data;
 pub mod doctor;
 pub mod error;
 pub mod exact;
+pub mod faults;
 pub mod functions;
 pub mod grow;
 pub mod guard;

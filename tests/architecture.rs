@@ -11,6 +11,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("rng", &[]),
     ("functions", &[]),
     ("exact", &[]),
+    ("faults", &[]),
     ("comm", &[]),
     ("blas", &["comm"]),
     ("data", &[]),
@@ -42,7 +43,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     ("main", &["comm", "cli", "blas"]),
 ];
-const GROUND: [&str; 4] = ["error", "rng", "functions", "exact"];
+const GROUND: [&str; 5] = ["error", "rng", "functions", "exact", "faults"];
 
 fn files() -> Vec<(PathBuf, String)> {
     fn walk(folder: &Path, found: &mut Vec<PathBuf>) {

@@ -8,6 +8,8 @@ mod boost;
 mod calibrate;
 #[path = "cli/checkpoint.rs"]
 mod checkpoint;
+#[path = "cli/disks.rs"]
+mod disks;
 #[path = "cli/ensembles.rs"]
 mod ensembles;
 #[path = "cli/forest.rs"]

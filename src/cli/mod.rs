@@ -372,6 +372,7 @@ fn import(flags: &ImportFlags, printer: &Printer) -> Result<()> {
 }
 
 fn inspect(path: &Path, tree: Option<usize>, printer: &Printer) -> Result<()> {
+    store::check_seal(path)?;
     // What is not HDF5, or not there, is described (that is, refused) as data.
     if store::format_of(path).unwrap_or(None).as_deref() == Some(store::MODEL_FORMAT) {
         let file = store::load(path)?;

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::call::Kind;
+use crate::faults::{self, Point};
 
 /// What one kind of call has cost so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -41,6 +42,9 @@ impl Ledger {
         entry.calls += calls;
         entry.bytes += bytes as u64;
         entry.seconds += since.elapsed().as_secs_f64();
+        if !matches!(kind, Kind::Send | Kind::Recv) {
+            faults::at(Point::Collective);
+        }
     }
 
     pub fn report(&self) -> Traffic {

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::threads::run_ranks;
 use super::{Communicator, self_test};
 use crate::error::{Error, ErrorKind, Result, is_catching, panic_text};
+use crate::faults;
 use crate::functions::check_denormals;
 
 /// The most ranks that one process plays.
@@ -186,7 +187,7 @@ fn run_as_threads(size: usize, threads: usize, body: impl Fn(&Communicator) -> R
         |rank, _| RANK.set(rank),
         |comm| {
             self_test(comm)?;
-            comm.agree(check_denormals())?;
+            comm.agree(check_denormals().and_then(|()| faults::begin(0)))?;
             let code = body(comm)?;
             comm.end()?;
             Ok(code)
@@ -204,8 +205,8 @@ fn run_as_threads(size: usize, threads: usize, body: impl Fn(&Communicator) -> R
 
 /// The body on a process's own communicator, from self-test to the last common call; unless some rank is not `ready`.
 fn run_body(comm: &Communicator, ready: Result<()>, body: impl Fn(&Communicator) -> Result<i32>) -> i32 {
-    let run =
-        || self_test(comm).and_then(|()| comm.agree(ready.and_then(|()| check_denormals()))).and_then(|()| body(comm));
+    let begin = || ready.and_then(|()| check_denormals()).and_then(|()| faults::begin(comm.rank()));
+    let run = || self_test(comm).and_then(|()| comm.agree(begin())).and_then(|()| body(comm));
     let ran = catch_unwind(AssertUnwindSafe(run));
     let mut result = ran.unwrap_or_else(|panic| Err(Error::of_panic(&*panic)));
     let mut reported = false;

@@ -10,6 +10,7 @@
 
 use super::output::rename_synced;
 use crate::error::{Error, InContext, Result};
+use crate::faults::{self, Point};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::Write;
@@ -79,7 +80,8 @@ pub fn make_folder(folder: &Path) -> Result<()> {
             .map_err(|e| Error::data(format!("cannot remove a left-over: {e}")))
             .in_file(folder)?;
     }
-    std::fs::create_dir_all(folder).map_err(|e| Error::data(format!("cannot make the folder: {e}"))).in_file(folder)
+    let made = faults::before(Point::CheckpointFolder).and_then(|()| std::fs::create_dir_all(folder));
+    made.map_err(|e| Error::data(format!("cannot make the folder: {e}"))).in_file(folder)
 }
 
 /// Writes and flushes one file. Not collective.
@@ -89,10 +91,15 @@ pub fn make_folder(folder: &Path) -> Result<()> {
 pub fn write(folder: &Path, name: String, items: std::ops::Range<u64>, bytes: &[u8]) -> Result<Written> {
     let path = folder.join(&name);
     let written = File::create(&path).and_then(|mut file| {
-        file.write_all(bytes)?;
+        let (one, other) = bytes.split_at(bytes.len() / 2);
+        file.write_all(one)?;
+        faults::before(Point::CheckpointWrite)?;
+        file.write_all(other)?;
+        faults::before(Point::CheckpointFlush)?;
         file.sync_all()
     });
     written.map_err(|e| Error::data(format!("cannot write the checkpoint: {e}"))).in_file(&path)?;
+    faults::at(Point::CheckpointDigest);
     let blake3 = blake3::hash(bytes).to_hex().to_string();
     Ok(Written { name, first: items.start, items: items.end - items.start, bytes: bytes.len() as u64, blake3 })
 }
@@ -134,11 +141,25 @@ pub fn n_foreign(dir: &Path, key: &str) -> usize {
     entries.map(name).filter(|name| name.starts_with("step-") && !name.ends_with(tag(key))).count()
 }
 
-/// Removes all steps of a key up to `step` but the newest. Later ones are those that it was not gone on from, such as damaged ones:
-/// they take no place of good ones. Not collective.
+/// Removes what runs that were killed left half written. Not collective; nobody else may be writing.
+pub fn sweep(dir: &Path, key: &str) {
+    let end = format!("-{}.partial", tag(key));
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name().into_string().unwrap_or_default();
+        if name.starts_with(".step-") && name.ends_with(&end) {
+            // What cannot be removed only takes room.
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// Removes the steps of a key before `step`, but so many that `keep` are left with it. Not collective.
+///
+/// Later ones are of a run before, perhaps damaged: they do not count, and are replaced in their turn.
 pub fn prune(dir: &Path, key: &str, step: u64, keep: usize) {
     let newest = folder_of(dir, step, key);
     for old in steps(dir, key).into_iter().filter(|folder| *folder <= newest).skip(keep.max(1)) {
+        faults::at(Point::CheckpointPrune);
         // What cannot be removed only takes room.
         let _ = std::fs::remove_dir_all(old);
     }
@@ -202,7 +223,8 @@ pub fn any_manifest(folder: &Path) -> Result<Manifest> {
 /// `Data`: they are not.
 pub fn read(folder: &Path, written: &Written) -> Result<Vec<u8>> {
     let path = folder.join(&written.name);
-    let bytes = std::fs::read(&path).map_err(|e| Error::data(format!("cannot be read: {e}"))).in_file(&path)?;
+    let bytes = faults::before(Point::CheckpointRead).and_then(|()| std::fs::read(&path));
+    let bytes = bytes.map_err(|e| Error::data(format!("cannot be read: {e}"))).in_file(&path)?;
     match bytes.len() as u64 == written.bytes && blake3::hash(&bytes).to_hex().as_str() == written.blake3 {
         true => Ok(bytes),
         false => Err(Error::data("is damaged: its digest is another")).in_file(&path),
@@ -258,11 +280,18 @@ mod tests {
         std::fs::create_dir(dir.path().join("step-000000000500-ffffffff")).unwrap();
         make_folder(&partial_of(dir.path(), 200, KEY)).unwrap();
         assert_eq!(steps(dir.path(), KEY)[0], folder_of(dir.path(), 100, KEY));
-        prune(dir.path(), KEY, 10, 2);
-        assert_eq!(steps(dir.path(), KEY).len(), 3, "the last was not gone on from");
         prune(dir.path(), KEY, 100, 2);
         let left = [100, 10].map(|step| folder_of(dir.path(), step, KEY));
         assert_eq!(steps(dir.path(), KEY), left);
+        // Of a run that goes on from before the newest, say because that is damaged.
+        written(dir.path(), 20);
+        prune(dir.path(), KEY, 20, 1);
+        assert_eq!(steps(dir.path(), KEY), [100, 20].map(|step| folder_of(dir.path(), step, KEY)));
+        prune(dir.path(), KEY, 100, 1);
+        sweep(dir.path(), "fedcba98");
+        assert!(partial_of(dir.path(), 200, KEY).exists(), "of another training");
+        sweep(dir.path(), KEY);
+        assert!(!partial_of(dir.path(), 200, KEY).exists());
         assert_eq!(n_foreign(dir.path(), KEY), 1);
         assert!(has_step_of(dir.path(), "job") && !has_step_of(dir.path(), "other"));
         assert!(has_step_of(dir.path().parent().unwrap(), "job") && !has_step_of(&dir.path().join("none"), "job"));

@@ -14,6 +14,7 @@ use ::hdf5::{Dataset, File, H5Type, LocationType};
 use ::hdf5::{IndexType, IterationOrder};
 use ndarray::ArrayView;
 
+use super::seal;
 use crate::data::hdf5::{reason, sound};
 use crate::error::{Error, InContext, Result};
 
@@ -248,25 +249,32 @@ pub struct Reader {
     file: File,
     path: PathBuf,
     n_bytes: u64,
+    is_sealed: bool,
 }
 
 impl Reader {
-    /// Opens the file. Says apart: missing, not HDF5, HDF5 but damaged or cut off.
+    /// Opens the file. Says apart: missing, not HDF5, HDF5 but damaged or cut off, damaged by its seal.
     pub fn open(path: &Path) -> Result<Reader> {
         let open = || {
             let meta = std::fs::metadata(path).map_err(|e| Error::data(format!("cannot open the file: {e}")))?;
             if !meta.is_file() {
                 return Err(Error::data("not a regular file"));
             }
+            let is_sealed = seal::check(path)?;
             let open = File::with_options().with_fapl(|access| access.file_locking(false)).open(path);
             let file = open.map_err(|e| match has_signature(path) {
                 Err(io) => Error::data(format!("cannot read the file: {io}")),
                 Ok(false) => Error::data("not an HDF5 file"),
                 Ok(true) => failed("an HDF5 file that is damaged or cut off", &e),
             })?;
-            Ok(Reader { file, path: path.to_owned(), n_bytes: meta.len() })
+            Ok(Reader { file, path: path.to_owned(), n_bytes: meta.len(), is_sealed })
         };
         open().in_file(path)
+    }
+
+    /// Whether it ends with its [seal](super::seal), which was looked at first.
+    pub fn is_sealed(&self) -> bool {
+        self.is_sealed
     }
 
     /// The scalar string attribute of a group (`/` for the root), or `None` if there is none of this name.

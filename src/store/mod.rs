@@ -17,6 +17,7 @@
 //! |---|---|
 //! | attributes `format`, `format_version` | `consort-model`, 1 |
 //! | attributes `kind`, `settings`, `digest`, `program_version` | kind of model, TOML, 64 hex digits, version that wrote it |
+//! | attribute `sealed` of the root | 1: behind the end of the HDF5 file are its BLAKE3 and what marks it; a damaged file is refused |
 //! | further string attributes | [`ModelFile::attributes`] |
 //! | `/params/NAME` | [`ModelFile::arrays`]: float32, float64, int64, uint64 |
 //! | `/features`, `/classes`, … | [`ModelFile::strings`]: UTF-8, variable length |
@@ -34,6 +35,7 @@ mod members;
 pub mod model;
 mod output;
 pub mod predictions;
+mod seal;
 pub mod settings;
 mod trees;
 
@@ -42,6 +44,7 @@ use std::path::Path;
 pub use self::hdf5::{Array, Cell, Reader, Writer, hdf5_version};
 pub use self::output::{PartialFile, check_output};
 use crate::error::{Error, InContext, Result};
+use crate::faults::{self, Point};
 
 /// The `format` attribute of a model file.
 pub const MODEL_FORMAT: &str = "consort-model";
@@ -51,7 +54,7 @@ pub const PREDICTIONS_FORMAT: &str = "consort-predictions";
 pub const MODEL_FORMAT_VERSION: u64 = 1;
 
 /// Root attributes that have their own field in [`ModelFile`].
-const RESERVED: [&str; 6] = ["format", "format_version", "kind", "settings", "digest", "program_version"];
+const RESERVED: [&str; 7] = ["format", "format_version", "kind", "settings", "digest", "program_version", "sealed"];
 
 /// What a model file holds. The model room turns a model into this and back; nothing here knows what it means.
 ///
@@ -173,7 +176,10 @@ pub fn save_text(path: &Path, text: &str, force: bool) -> Result<()> {
 fn write_model(path: &Path, model: &ModelFile) -> Result<()> {
     let writer = Writer::create(path)?;
     write_group(&writer, "", model)?;
-    writer.finish()
+    writer.number_attribute("/", "sealed", 1)?;
+    faults::before(Point::ModelWrite).map_err(|e| Error::data(format!("cannot write the file: {e}")))?;
+    writer.finish()?;
+    seal::put(path)
 }
 
 /// A model to a group: the empty name is the root.
@@ -246,6 +252,10 @@ const MOST_DEPTH: usize = 8;
 pub fn load(path: &Path) -> Result<ModelFile> {
     let reader = Reader::open(path)?;
     check_format(&reader).in_file(path)?;
+    // Older files have none.
+    if reader.number_attribute("/", "sealed")?.is_some() && !reader.is_sealed() {
+        return Err(Error::data("has lost its seal: it was cut off, or changed after it was written")).in_file(path);
+    }
     read_group(&reader, "", path, MOST_DEPTH)
 }
 
@@ -311,6 +321,14 @@ pub fn format_of(path: &Path) -> Result<Option<String>> {
     let reader = Reader::open(path)?;
     // An attribute of this name that is not a string is somebody else's.
     Ok(reader.text_attribute("/", "format").unwrap_or(None))
+}
+
+/// Refuses a sealed file that is damaged; any other passes. Not collective; before the HDF5 library is shown it.
+///
+/// # Errors
+/// `Data`, naming the file.
+pub fn check_seal(path: &Path) -> Result<()> {
+    seal::check(path).map(|_| ()).in_file(path)
 }
 
 fn check_format(reader: &Reader) -> Result<()> {

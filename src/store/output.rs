@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::hdf5::Reader;
 use crate::error::{Error, InContext, Result};
+use crate::faults::{self, Point};
 
 /// Checks, before any work is done, that an output can be written to `path`. Not collective; for the rank that will write.
 ///
@@ -134,9 +135,10 @@ impl Drop for PartialFile {
 pub(super) fn rename_synced(partial: &Path, target: &Path) -> Result<()> {
     let synced = File::open(partial).and_then(|file| file.sync_all());
     synced.map_err(|e| Error::data(format!("cannot write the file: {e}"))).in_file(partial)?;
-    let renamed = std::fs::rename(partial, target);
+    let renamed = faults::before(Point::Rename).and_then(|()| std::fs::rename(partial, target));
     renamed.map_err(|e| Error::data(format!("cannot rename '{}' to it: {e}", partial.display()))).in_file(target)?;
-    match File::open(folder_of(target)).and_then(|folder| folder.sync_all()) {
+    let open = faults::before(Point::Renamed).and_then(|()| File::open(folder_of(target)));
+    match open.and_then(|folder| folder.sync_all()) {
         // Some network file systems cannot synchronise a folder; the rename itself has happened.
         Err(e) if !matches!(e.kind(), std::io::ErrorKind::InvalidInput | std::io::ErrorKind::Unsupported) => {
             Err(Error::data(format!("cannot synchronise the folder: {e}"))).in_file(target)

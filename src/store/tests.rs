@@ -138,8 +138,28 @@ fn a_file_cut_at_any_length_is_refused() {
     for n in (0..bytes.len()).step_by(211).chain([bytes.len() - 1]) {
         std::fs::write(&cut, &bytes[..n]).unwrap();
         let text = message(load(&cut));
-        assert!(text.contains("cut.h5: ") && text.contains("HDF5 file"), "{n} bytes: {text}");
+        let said = text.contains("HDF5 file") || text.contains("lost its seal");
+        assert!(text.contains("cut.h5: ") && said, "{n} bytes: {text}");
     }
+}
+
+#[test]
+fn every_flipped_bit_is_refused_and_a_lost_seal_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (good, bad) = (folder.path().join("good.h5"), folder.path().join("bad.h5"));
+    save(&good, &model(), false).unwrap();
+    let bytes = std::fs::read(&good).unwrap();
+    for at in 0..bytes.len() {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 1 << (at % 8);
+        std::fs::write(&bad, &damaged).unwrap();
+        // That of the mark: as if there were no seal.
+        let lost = (bytes.len() - 48..bytes.len() - 32).contains(&at);
+        let text = message(load(&bad));
+        assert!(text.contains(if lost { "has lost its seal" } else { "is damaged" }), "byte {at}: {text}");
+    }
+    std::fs::write(&bad, &bytes[..bytes.len() - 48]).unwrap();
+    assert!(message(load(&bad)).contains("has lost its seal"));
 }
 
 #[test]

@@ -8,6 +8,7 @@
 use super::Observer;
 use crate::comm::Communicator;
 use crate::error::{Error, InContext, Result};
+use crate::faults::{self, Point};
 use crate::guard::stop::{self, Cause};
 use crate::store::checkpoint::{self as disk, Manifest, Written};
 use serde::de::DeserializeOwned;
@@ -132,6 +133,7 @@ impl Keeper {
         };
         let made = match comm.is_root() {
             true => std::fs::create_dir_all(folder)
+                .map(|()| disk::sweep(folder, &kept.key))
                 .map_err(|e| Error::data(format!("cannot make the folder of checkpoints: {e}")))
                 .in_file(folder),
             false => Ok(()),
@@ -283,6 +285,7 @@ impl Session {
         state: impl FnOnce() -> (S, Items),
     ) -> Result<()> {
         let Some(kept) = self.kept.as_mut() else { return Ok(()) };
+        faults::at(Point::Step);
         // The end of the whole is the model; that of a part is there for whoever goes on with the others.
         let ends_part = is_last && !kept.part.is_empty();
         if !ends_part && (is_last || step < kept.next_look) {
@@ -293,7 +296,13 @@ impl Session {
             return Ok(());
         }
         let (state, items) = state();
-        kept.save(comm, step, &state, &items)?;
+        if let Err(error) = kept.save(comm, step, &state, &items) {
+            if comm.is_root() {
+                // A full disk has better uses for it. The error is on its way already.
+                let _ = std::fs::remove_dir_all(disk::partial_of(&kept.folder, step, &kept.key));
+            }
+            return Err(error);
+        }
         let Some(cause) = look.stop else { return Ok(()) };
         let marked = if comm.is_root() && cause != Cause::Interrupt { mark(&kept.config.folder) } else { Ok(()) };
         comm.agree(marked)?;
@@ -320,7 +329,8 @@ pub fn marker_of(folder: &Path) -> PathBuf {
 
 fn mark(folder: &Path) -> Result<()> {
     let path = marker_of(folder);
-    let made = std::fs::write(&path, b"stopped: start the same command again\n");
+    let made = faults::before(Point::Marker);
+    let made = made.and_then(|()| std::fs::write(&path, b"stopped: start the same command again\n"));
     made.map_err(|e| Error::data(format!("cannot be written: {e}"))).in_file(path)
 }
 

@@ -6,6 +6,7 @@ use super::filters::Decoder;
 use super::index::ChunkPlace;
 use super::read::whole_chunks;
 use crate::error::{Error, Result};
+use crate::faults::{self, Point};
 use rayon::prelude::*;
 use std::fs::File;
 use std::ops::Range;
@@ -134,7 +135,8 @@ impl StoredRows {
     }
 
     fn pread(&self, offset: u64, into: &mut [u8]) -> Result<()> {
-        self.file.read_exact_at(into, offset).map_err(|e| match e.kind() {
+        let read = faults::before(Point::Read).and_then(|()| self.file.read_exact_at(into, offset));
+        read.map_err(|e| match e.kind() {
             std::io::ErrorKind::UnexpectedEof => Error::data("the file ends before its data does: it is truncated"),
             _ => Error::data(format!("cannot read the file: {e}")),
         })
