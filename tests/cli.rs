@@ -209,7 +209,8 @@ fn json_speaks_one_object_a_line_and_settings_go_round() {
         assert!(done(at, 2, &["verify", "m.h5"]).contains("gave the digest of the model"));
         let text = done(at, 2, &["doctor", "--checkpoint", ".", "--json"]);
         let found: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
-        assert!(found["folder"]["sync_s"].is_f64() && found["ranks"][1]["sees_folder"] == true, "{text}");
+        assert_eq!(found["launch"]["variables"]["OMPI_COMM_WORLD_SIZE"].as_str().unwrap_or("2"), "2");
+        assert!(found["folder"]["sync_s"].is_f64() && found["ranks"][1]["folder"]["sees"] == true, "{text}");
     }
 }
 

@@ -421,6 +421,7 @@ impl Printer {
                     Some((size, name)) => format!("launcher  {name}={size}"),
                     None => "launcher  none".to_string(),
                 },
+                format!("build     {}", found.ranks.first().map_or("", |rank| &rank.build)),
                 format!(
                     "HDF5      {} | HDF5_USE_FILE_LOCKING {} (tables are opened without locks)",
                     found.hdf5_version, found.hdf5_locking
@@ -445,7 +446,14 @@ impl Printer {
                 lines.push(format!("all-reduce of {bytes:>6}: {fastest} (median {median})"));
             }
             if let Some((path, sync_s)) = found.folder.as_ref().and_then(|f| Some((&f.path, f.sync_s?))) {
-                lines.push(format!("checkpoint {}: a MiB is on the disk after {}", path.display(), seconds(sync_s)));
+                let is_local = found.ranks.iter().any(|r| r.folder.is_some_and(|view| view.is_locked == Some(false)));
+                let locks = match found.folder.as_ref().and_then(|folder| folder.lock_problem.as_ref()) {
+                    Some(_) => "files cannot be locked",
+                    None if is_local => "locks are not seen by all ranks",
+                    None => "files can be locked",
+                };
+                let (path, seconds) = (path.display(), seconds(sync_s));
+                lines.push(format!("checkpoint {path}: a MiB is on the disk after {seconds}; {locks}"));
             }
             lines.extend(found.advice.iter().map(|advice| format!("advice: {advice}")));
             lines.join("\n")
