@@ -49,6 +49,7 @@ pub fn run(words: Vec<OsString>) -> i32 {
     match checked(&command) {
         // What every rank finds wrong in the same values is agreed on as well, so that it is said once.
         Ok(job) => run_world(run.world, threads, |comm| {
+            comm.agree(Ok(()))?; // a rank whose words were refused says so here
             guard::watchdog::start(comm, run.stall_timeout)?;
             comm.agree(carry_out(comm, &job, run.json))
         }),
@@ -140,7 +141,6 @@ fn checked(command: &Command) -> Result<Job<'_>> {
 /// Refuses ranks that were started for different jobs: another seed on one node would train a model that nobody asked for,
 /// without a word. Collective.
 fn agree_on(comm: &Communicator, job: &Job<'_>) -> Result<()> {
-    comm.agree(Ok(()))?; // a rank whose words were refused says so here
     nodes::agree_on_program(comm)?;
     // A shell may have written out thousands of file names.
     let mine = *blake3::hash(format!("{job:?}").as_bytes()).as_bytes();

@@ -139,6 +139,39 @@ fn the_start_says_from_which_step_in_json() {
 }
 
 #[test]
+fn missing_values_and_ranks_without_rows_go_on_too() {
+    let (folder, ranks) = (folder(), if has_mpi() { [0, 5, 3] } else { [0; 3] });
+    let path = folder.path();
+    // A few rows are one block: all ranks but one have none.
+    table(&folder, "t.h5", 37, |x, y| {
+        x.iter_mut().step_by(5).for_each(|x| *x = f32::NAN);
+        y.iter_mut().step_by(4).for_each(|y| *y = 1 - *y);
+    });
+    let jobs: [&[&str]; 4] = [
+        &["train", "boost", "t.h5", "--rounds", "4", "--min-rows", "2", "--max-leaves", "4", "-o", "m.h5"],
+        &["train", "forest", "t.h5", "--trees", "4", "--min-rows", "2", "-o", "m.h5"],
+        &["train", "logistic", "t.h5", "--max-iterations", "5", "-o", "m.h5"],
+        &["train", "logistic", "t.h5", "--solver", "adam", "--epochs", "3", "--global-batch", "16", "-o", "m.h5"],
+    ];
+    for words in jobs {
+        let whole = digest(&done(path, 0, words));
+        let kept = [words, &["--checkpoint", "kept", "--every", "1steps", "--time-limit", "1s"]].concat();
+        let mut runs = 0;
+        let told = loop {
+            let ended = consort(path, ranks[runs % ranks.len()], &kept);
+            runs += 1;
+            match ended.code {
+                Some(75) => assert!(runs < 40, "{words:?} never ends"),
+                code => break (code, ended.text),
+            }
+        };
+        assert!(told.0 == Some(0) && runs > 3, "{words:?}, {runs} runs:\n{}", told.1);
+        assert_eq!(digest(&told.1), whole, "{words:?}");
+        std::fs::remove_dir_all(path.join("kept")).unwrap();
+    }
+}
+
+#[test]
 fn what_cannot_be_kept_is_said_before_the_work() {
     let (folder, _) = some_table();
     let path = folder.path();

@@ -126,7 +126,7 @@ pub fn send(signal: &str, pid: u32) {
     assert!(Command::new("kill").args([signal, &pid.to_string()]).status().unwrap().success());
 }
 
-/// The same with each rank in a folder of its own below `folder`, `0`, `1`, …, and a program there if `program` is its name.
+/// Runs the program to its end with each rank in a folder of its own below `folder`, `0`, `1`, …, and a program there if `program` is its name.
 #[allow(dead_code, reason = "some tests start programs in their own way")]
 pub fn consort_apart(folder: &Path, ranks: usize, program: &str, words: &[&str]) -> Ended {
     let script = format!(r#"cd "${{OMPI_COMM_WORLD_RANK:-$PMI_RANK}}" && exec {program} "$@""#);

@@ -1,0 +1,89 @@
+//! Settings that go together, and those that do not.
+
+use super::*;
+
+fn of(kind: Kind) -> TrainConfig {
+    TrainConfig { kind, ..TrainConfig::default() }
+}
+
+fn refusal(config: TrainConfig) -> String {
+    let error = config.resolved().unwrap_err();
+    assert_eq!(error.kind().exit_code(), 2);
+    error.to_string()
+}
+
+#[test]
+fn auto_is_settled_by_kind_and_penalty() {
+    let solver = |config: TrainConfig| config.resolved().unwrap().solver;
+    assert_eq!(solver(of(Kind::Linear)), Solver::Cholesky);
+    assert_eq!(solver(TrainConfig { l1: 0.1, ..of(Kind::Linear) }), Solver::Cd);
+    for kind in [Kind::Logistic, Kind::Svm, Kind::Poisson] {
+        assert_eq!(solver(TrainConfig { l1: 0.1, ..of(kind) }), Solver::Lbfgs);
+    }
+}
+
+#[test]
+fn only_a_solver_that_nobody_chose_changes_for_a_sparse_table() {
+    let solver = |config: TrainConfig| config.resolved().unwrap().resolved().unwrap().for_table(true, None).solver;
+    assert_eq!(solver(of(Kind::Linear)), Solver::Lbfgs);
+    assert_eq!(solver(TrainConfig { l1: 0.1, ..of(Kind::Linear) }), Solver::Lbfgs);
+    assert_eq!(solver(TrainConfig { solver: Solver::Qr, ..of(Kind::Linear) }), Solver::Qr);
+    let dense = of(Kind::Linear).resolved().unwrap().for_table(false, None);
+    assert_eq!((dense.solver, dense.solver_may_change), (Solver::Cholesky, false));
+}
+
+#[test]
+fn a_batch_that_lanes_do_not_divide_is_refused_with_the_next_that_they_do() {
+    let sgd = TrainConfig { solver: Solver::Sgd, ..of(Kind::Logistic) };
+    let message = refusal(TrainConfig { global_batch: 1000, lanes: Some(64), ..sgd.clone() });
+    assert_eq!(message, "--global-batch 1000 does not divide by 64 lanes; use 960 or 1024, or set --lanes");
+    let message = refusal(TrainConfig { global_batch: 3, lanes: Some(7), ..sgd.clone() });
+    assert_eq!(message, "--global-batch 3 does not divide by 7 lanes; use 7, or set --lanes");
+    for global_batch in [1, 100, 256, 1000, 1024, 4096] {
+        let config = TrainConfig { global_batch, ..sgd.clone() }.resolved().unwrap();
+        for n_rows in [1, 300, 5_000, 1 << 20] {
+            assert_eq!(global_batch % config.n_lanes(n_rows), 0, "batch {global_batch}, {n_rows} rows");
+        }
+    }
+}
+
+#[test]
+fn a_solver_that_does_not_fit_is_refused_with_those_that_do() {
+    let message = refusal(TrainConfig { solver: Solver::Newton, ..of(Kind::Linear) });
+    assert_eq!(message, "--solver newton does not train 'linear'; choose one of cholesky, qr, cd, lbfgs, sgd, adam");
+    let message = refusal(TrainConfig { solver: Solver::Qr, l1: 0.5, ..of(Kind::Linear) });
+    assert!(message.contains("choose --solver cd or lbfgs"), "{message}");
+    let message = refusal(TrainConfig { solver: Solver::Adam, l1: 0.5, ..of(Kind::Svm) });
+    assert!(message.contains("choose --solver lbfgs,"), "{message}");
+}
+
+#[test]
+fn numbers_out_of_range_name_their_flag() {
+    let base = || of(Kind::Logistic);
+    for (config, flag) in [
+        (TrainConfig { l1: -1.0, ..base() }, "--l1 -1"),
+        (TrainConfig { l2: f64::NAN, ..base() }, "--l2 NaN"),
+        (TrainConfig { tolerance: -0.5, ..base() }, "--tolerance"),
+        (TrainConfig { learning_rate: Some(0.0), ..base() }, "--learning-rate"),
+        (TrainConfig { momentum: 1.0, ..base() }, "--momentum"),
+        (TrainConfig { folds: 1, ..base() }, "--folds"),
+        (TrainConfig { valid_fraction: 1.0, ..base() }, "--valid-fraction 1"),
+        (TrainConfig { valid_fraction: 0.1, folds: 2, ..base() }, "--folds and --valid-fraction"),
+        (TrainConfig { sync: Sync::Every(0), ..base() }, "--sync-every"),
+        (TrainConfig { class_weight: ClassWeight::Balanced, ..of(Kind::Poisson) }, "--class-weight"),
+    ] {
+        assert!(refusal(config).starts_with(flag), "{flag}");
+    }
+}
+
+#[test]
+fn what_the_solver_does_not_look_at_goes_back_to_its_default_and_twice_is_once() {
+    let odd =
+        TrainConfig { epochs: Some(3), lanes: Some(5), momentum: 0.1, learning_rate: Some(7.0), ..of(Kind::Poisson) };
+    let resolved = odd.resolved().unwrap();
+    assert_eq!(resolved, TrainConfig { solver: Solver::Lbfgs, ..of(Kind::Poisson) });
+    assert_eq!(resolved.resolved().unwrap(), resolved);
+    let adam = TrainConfig { solver: Solver::Adam, epochs: Some(3), ..of(Kind::Linear) }.resolved().unwrap();
+    assert_eq!((adam.learning_rate, adam.epochs), (None, Some(3)));
+    assert_eq!(adam.resolved().unwrap(), adam);
+}
