@@ -125,7 +125,7 @@ mod tests {
     fn a_changed_byte_at_an_end_or_in_a_page_changes_the_sample() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
-        let good: Vec<u8> = (0..1_000_003u32).map(|i| (i * 31 >> 3) as u8).collect();
+        let good: Vec<u8> = (0..1_000_003u32).map(|i| ((i * 31) >> 3) as u8).collect();
         std::fs::write(&path, &good).unwrap();
         let first = sample(&path, PAGES).unwrap();
         for at in [0, 1, 65_535, 65_536, 70_000, good.len() - 1, good.len() - 65_536] {
