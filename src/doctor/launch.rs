@@ -90,8 +90,9 @@ fn said(program: &Path, words: &[&str], limit: Duration) -> Option<String> {
     std::fs::read_to_string(out.path()).ok()
 }
 
+/// Not SLURM_CONF, by which srun finds the SLURM of this cluster.
 fn is_of_launch(name: &str) -> bool {
-    ["SLURM_", "PMI_", "PMIX_", "OMPI_", "PRTE_"].iter().any(|start| name.starts_with(start))
+    name != "SLURM_CONF" && ["SLURM_", "PMI_", "PMIX_", "OMPI_", "PRTE_"].iter().any(|start| name.starts_with(start))
 }
 
 /// The names in what srun says, if it is a list: a heading, then one a line; older ones put `srun: ` before, newer ones list versions after
@@ -341,6 +342,7 @@ mod tests {
     #[test]
     fn a_program_that_does_not_answer_is_not_waited_for() {
         let sh = Path::new("/bin/sh");
+        assert!(is_of_launch("SLURM_JOB_ID") && !is_of_launch("SLURM_CONF") && !is_of_launch("PATH"));
         assert_eq!(said(sh, &["-c", "echo one; echo two >&2"], Duration::from_secs(20)).unwrap(), "one\ntwo\n");
         let since = Instant::now();
         assert_eq!(said(sh, &["-c", "exec sleep 60"], Duration::from_millis(50)), None);
