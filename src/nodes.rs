@@ -129,7 +129,7 @@ fn missing(why: &Error, here: &str, there: &str) -> Error {
 }
 
 /// What rank 0 makes, on all ranks. Collective.
-fn from_root<T: serde::Serialize + serde::de::DeserializeOwned>(
+pub fn from_root<T: serde::Serialize + serde::de::DeserializeOwned>(
     comm: &Communicator,
     make: impl FnOnce() -> T,
 ) -> Result<T> {

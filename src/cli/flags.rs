@@ -397,6 +397,9 @@ pub struct VerifyFlags {
 /// Look at this machine: MPI, ranks, cores, threads, clocks, HDF5, memory.
 #[derive(Debug, Args)]
 pub struct DoctorFlags {
+    /// Tables to look at as well, patterns or @FILE as for train: whether all nodes see the same, and whether they can be locked.
+    #[arg(value_name = "DATA")]
+    pub data: Vec<PathBuf>,
     /// Look at this folder as well: whether checkpoints can be written there, how fast, and whether all ranks see them.
     #[arg(long, value_name = "DIR")]
     pub checkpoint: Option<PathBuf>,

@@ -97,8 +97,8 @@ enum Job<'a> {
     Inspect(&'a InspectFlags),
     /// The model, and the files if they are not those named in it.
     Verify(PathBuf, Vec<PathBuf>, Reading, &'a VerifyFlags),
-    /// The folder for checkpoints to look at.
-    Doctor(Option<&'a Path>),
+    /// The folder for checkpoints and the tables to look at.
+    Doctor(Option<&'a Path>, Vec<PathBuf>),
     Convert(Vec<PathBuf>, PathBuf, ConvertOptions),
     Repack(&'a Path, &'a Path, RepackOptions),
     Export(&'a ExportFlags),
@@ -127,7 +127,7 @@ fn checked(command: &Command) -> Result<Job<'_>> {
             let (model, reading) = resolve::verify(flags)?;
             Job::Verify(model, flags.data.clone(), reading, flags)
         }
-        Command::Doctor(flags) => Job::Doctor(flags.checkpoint.as_deref()),
+        Command::Doctor(flags) => Job::Doctor(flags.checkpoint.as_deref(), flags.data.clone()),
         Command::Convert(flags) => {
             let (inputs, out, options) = resolve::convert(flags)?;
             Job::Convert(inputs, out, options)
@@ -162,7 +162,8 @@ impl Job<'_> {
             Job::Predict(_, config) => vec![&mut config.inputs.paths],
             Job::Evaluate(_, inputs, ..) => vec![&mut inputs.paths],
             Job::Verify(_, files, ..) => vec![files],
-            Job::Print(_) | Job::Inspect(_) | Job::Doctor(_) => Vec::new(),
+            Job::Doctor(_, files) => vec![files],
+            Job::Print(_) | Job::Inspect(_) => Vec::new(),
             Job::Convert(..) | Job::Repack(..) | Job::Export(_) | Job::Import(_) => Vec::new(),
         }
     }
@@ -239,8 +240,8 @@ fn carry_out(comm: &Communicator, job: &Job<'_>, json: bool) -> Result<i32> {
         Job::Verify(model, files, reading, flags) => {
             run_verify(comm, model, files, reading, flags.group.as_deref(), &printer)
         }
-        Job::Doctor(folder) => {
-            printer.diagnosis(&doctor::diagnose(comm, *folder)?);
+        Job::Doctor(folder, data) => {
+            printer.diagnosis(&doctor::diagnose(comm, *folder, data)?);
             Ok(0)
         }
         Job::Convert(inputs, out, options) => {

@@ -1,6 +1,7 @@
 //! What is wrong with cores, nodes and folder, each with what to do.
 
 use super::cores::list_cores;
+use super::folder::no_locks;
 use super::{FolderFacts, RankFacts};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,10 +28,7 @@ pub(super) fn advise_on_folder(folder: &FolderFacts, ranks: &[RankFacts]) -> Vec
         ));
     }
     if let Some(problem) = &folder.lock_problem {
-        advice.push(format!(
-            "{path}: its file system refuses locks ({problem}); consort takes none, but h5py and the HDF5 tools need: export \
-             HDF5_USE_FILE_LOCKING=FALSE"
-        ));
+        advice.push(no_locks(&folder.path, problem));
     }
     advice
 }

@@ -72,6 +72,30 @@ fn write_probe(probe: &Path) -> std::io::Result<(f64, File)> {
     Ok((began.elapsed().as_secs_f64(), file))
 }
 
+/// What keeps an input file from being read, or from being locked as other programs do it before they read.
+pub(super) fn refused(path: &Path) -> Option<String> {
+    let at = path.display();
+    match File::open(path) {
+        Err(error) => Some(format!("{at}: rank 0 cannot open it: {error}; name a table that is there and may be read")),
+        Ok(file) => match flock(&file, FlockOperation::NonBlockingLockShared) {
+            Err(error) if error == rustix::io::Errno::WOULDBLOCK => Some(format!(
+                "{at}: a program that writes to it has it locked; wait until it has ended, or train on a copy"
+            )),
+            Err(error) => Some(no_locks(path, &error.to_string())),
+            Ok(()) => None,
+        },
+    }
+}
+
+/// What to do where locks are refused.
+pub(super) fn no_locks(path: &Path, problem: &str) -> String {
+    format!(
+        "{}: its file system refuses locks ({problem}); consort takes none, but h5py and the HDF5 tools need: export \
+         HDF5_USE_FILE_LOCKING=FALSE",
+        path.display()
+    )
+}
+
 /// In both ways that builds of HDF5 do it. What is locked in the one way stays so until the file is closed.
 fn lock(file: &File) -> std::io::Result<()> {
     fcntl_lock(file, FlockOperation::NonBlockingLockExclusive)?;

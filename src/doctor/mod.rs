@@ -21,7 +21,7 @@ use advice::{advise, advise_on_folder, advise_on_nodes};
 use cores::{allowed_cores, memory_bytes};
 use launch::advise_on_launch;
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// One rank.
@@ -75,18 +75,16 @@ pub struct Diagnosis {
     pub ranks: Vec<RankFacts>,
     pub all_reduce: Vec<ReduceTime>,
     pub folder: Option<FolderFacts>,
+    /// Input files that were compared.
+    pub data: Vec<PathBuf>,
     /// What is wrong, each with what to do.
     pub advice: Vec<String>,
 }
 
-/// Looks at the machine, and at a folder for checkpoints if one is named. Collective; every rank gets the whole diagnosis.
-pub fn diagnose(comm: &Communicator, folder: Option<&Path>) -> Result<Diagnosis> {
+/// Looks at the machine, at a folder for checkpoints if one is named, and at input files. Collective; every rank gets the whole diagnosis.
+pub fn diagnose(comm: &Communicator, folder: Option<&Path>, data: &[PathBuf]) -> Result<Diagnosis> {
     let (folder, view) = folder.map(|path| folder::look_at(comm, path)).transpose()?.unzip();
-    let launch = if comm.is_root() { LaunchFacts::here() } else { LaunchFacts::default() };
-    let mut launch_words = comm.agree(serde_json::to_vec(&launch).map_err(|e| Error::internal(e.to_string())))?;
-    comm.broadcast_vec(&mut launch_words, 0)?;
-    let launch: LaunchFacts =
-        comm.agree(serde_json::from_slice(&launch_words).map_err(|e| Error::internal(e.to_string())))?;
+    let launch = nodes::from_root(comm, LaunchFacts::here)?;
     comm.barrier()?;
     let clock_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64());
     let mine = RankFacts {
@@ -113,6 +111,10 @@ pub fn diagnose(comm: &Communicator, folder: Option<&Path>) -> Result<Diagnosis>
     advice.extend(advise(&ranks));
     advice.extend(advise_on_nodes(&ranks));
     advice.extend(folder.iter().flat_map(|folder| advise_on_folder(folder, &ranks)));
+    // What differs is one more thing to say, and the same on all ranks.
+    advice.extend(nodes::agree_on_files(comm, data).err().map(|e| e.to_string()));
+    let refused: Option<String> = nodes::from_root(comm, || data.iter().find_map(|path| folder::refused(path)))?;
+    advice.extend(refused);
     Ok(Diagnosis {
         version: env!("CARGO_PKG_VERSION").to_string(),
         transport: comm.library(),
@@ -126,6 +128,7 @@ pub fn diagnose(comm: &Communicator, folder: Option<&Path>) -> Result<Diagnosis>
         ranks,
         all_reduce,
         folder,
+        data: data.to_vec(),
         advice,
     })
 }

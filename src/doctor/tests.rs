@@ -90,7 +90,7 @@ fn a_folder_for_checkpoints_is_looked_at_and_left_as_it_was() {
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("none");
     for ranks in [1, 3] {
-        for found in crate::comm::run_threads(ranks, 1, |comm| diagnose(comm, Some(folder.path()))).unwrap() {
+        for found in crate::comm::run_threads(ranks, 1, |comm| diagnose(comm, Some(folder.path()), &[])).unwrap() {
             assert!(found.folder.unwrap().sync_s.is_some());
             let views: Vec<FolderView> = found.ranks.iter().filter_map(|rank| rank.folder).collect();
             assert!(views.len() == ranks && views.iter().all(|view| view.sees));
@@ -100,7 +100,7 @@ fn a_folder_for_checkpoints_is_looked_at_and_left_as_it_was() {
             );
         }
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
-        for found in crate::comm::run_threads(ranks, 1, |comm| diagnose(comm, Some(&missing))).unwrap() {
+        for found in crate::comm::run_threads(ranks, 1, |comm| diagnose(comm, Some(&missing), &[])).unwrap() {
             assert!(found.advice.iter().any(|line| line.contains("cannot write there")), "{:?}", found.advice);
         }
     }
@@ -108,9 +108,34 @@ fn a_folder_for_checkpoints_is_looked_at_and_left_as_it_was() {
 
 #[test]
 fn every_rank_is_in_the_diagnosis() {
-    for diagnosis in crate::comm::run_threads(3, 1, |comm| diagnose(comm, None)).unwrap() {
+    for diagnosis in crate::comm::run_threads(3, 1, |comm| diagnose(comm, None, &[])).unwrap() {
         assert_eq!(diagnosis.ranks.len(), 3);
         assert_eq!(diagnosis.ranks[2].rank, 2);
         assert_eq!(diagnosis.all_reduce.len(), 3);
     }
+}
+
+#[test]
+fn tables_that_cannot_be_opened_or_are_being_written_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let (good, written, missing) = (folder.path().join("a.h5"), folder.path().join("b.h5"), folder.path().join("c.h5"));
+    std::fs::write(&good, b"a").unwrap();
+    std::fs::write(&written, b"b").unwrap();
+    let writer = std::fs::File::open(&written).unwrap();
+    rustix::fs::flock(&writer, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let told = |path: &Path| {
+        let found = crate::comm::run_threads(2, 1, |comm| diagnose(comm, None, &[good.clone(), path.to_path_buf()]));
+        found.unwrap().into_iter().map(|found| found.advice.join("\n")).collect::<Vec<_>>()
+    };
+    for (path, word) in [(&written, "a program that writes to it"), (&missing, "rank 0 cannot open it")] {
+        let of_file = |line: &str| line.starts_with(&path.display().to_string()) && line.contains(word);
+        assert!(told(path).iter().all(|advice| advice.lines().any(of_file)), "{:?}", told(path));
+    }
+    drop(writer);
+    // A process that another test starts at this moment holds the lock until it runs its program.
+    let is_free = |_| {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        told(&written).iter().all(|advice| !advice.contains("b.h5"))
+    };
+    assert!((0..100).any(is_free), "{:?}", told(&written));
 }

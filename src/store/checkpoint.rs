@@ -55,6 +55,9 @@ impl Manifest {
     }
 }
 
+/// Of the number in a name: names are in the order of their steps.
+const STEP_DIGITS: usize = 12;
+
 /// The part of a name that stands for a key.
 fn tag(key: &str) -> &str {
     key.get(..8).unwrap_or(key)
@@ -62,12 +65,12 @@ fn tag(key: &str) -> &str {
 
 /// The folder of a step.
 pub fn folder_of(dir: &Path, step: u64, key: &str) -> PathBuf {
-    dir.join(format!("step-{step:012}-{}", tag(key)))
+    dir.join(format!("step-{step:0STEP_DIGITS$}-{}", tag(key)))
 }
 
 /// Where it is while it is written.
 pub fn partial_of(dir: &Path, step: u64, key: &str) -> PathBuf {
-    dir.join(format!(".step-{step:012}-{}.partial", tag(key)))
+    dir.join(format!(".step-{step:0STEP_DIGITS$}-{}.partial", tag(key)))
 }
 
 /// Makes an empty folder, in the place of what a run before left there. Not collective.
@@ -167,8 +170,9 @@ pub fn prune(dir: &Path, key: &str, step: u64, keep: usize) {
 
 /// Whether this is the folder of one step, rather than one of many or of parts. Not collective.
 pub fn is_step(folder: &Path) -> bool {
-    folder.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"step-"))
-        || folder.join("manifest").exists()
+    let digits = |name: &str| name.strip_prefix("step-").and_then(|rest| Some(rest.split_once('-')?.0.len()));
+    let name = folder.file_name().and_then(|name| name.to_str());
+    name.and_then(digits) == Some(STEP_DIGITS) || folder.join("manifest").exists()
 }
 
 /// Whether a folder, or one for a part of the training below it, has a step of a job. Not collective.
@@ -280,6 +284,10 @@ mod tests {
         std::fs::create_dir(dir.path().join("step-000000000500-ffffffff")).unwrap();
         make_folder(&partial_of(dir.path(), 200, KEY)).unwrap();
         assert_eq!(steps(dir.path(), KEY)[0], folder_of(dir.path(), 100, KEY));
+        assert!(is_step(&folder_of(dir.path(), 100, KEY)) && is_step(&dir.path().join("step-000000000500-ffffffff")));
+        assert!(!is_step(dir.path()) && !is_step(Path::new("step-by-step")));
+        prune(dir.path(), KEY, 10, 2);
+        assert_eq!(steps(dir.path(), KEY).len(), 3, "the last was not gone on from");
         prune(dir.path(), KEY, 100, 2);
         let left = [100, 10].map(|step| folder_of(dir.path(), step, KEY));
         assert_eq!(steps(dir.path(), KEY), left);

@@ -186,5 +186,6 @@ fn what_cannot_be_kept_is_said_before_the_work() {
         &["--checkpoint", "kept", "--resume", "kept"],
         &["--resume: kept: holds no checkpoint of a training with these"],
     );
-    refuse(&["--checkpoint", "kept", "--resume", "step-1"], &["--resume: step-1", "cannot be read"]);
+    let missing = "kept/step-000000000007-01234567";
+    refuse(&["--checkpoint", "kept", "--resume", missing], &["--resume: ", missing, "cannot be read"]);
 }

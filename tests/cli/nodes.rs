@@ -60,6 +60,14 @@ fn files_that_differ_between_nodes_are_refused_before_the_work() {
     for words in jobs.into_iter().chain([&valid[..]]) {
         refused(&folder, words, &["rank 2 of 3: t.h5: has ", "bytes on node", "which rank 0 runs on"]);
     }
+    let told = consort_apart(folder.path(), 3, PROGRAM, &["doctor", "t.h5", "--json"]);
+    let found: Value = serde_json::from_str(told.out.lines().last().unwrap()).unwrap();
+    let advice = found["advice"].as_array().unwrap();
+    assert!(
+        told.code == Some(0) && advice.iter().any(|line| line.as_str().unwrap().contains("t.h5: has ")),
+        "{}",
+        told.text
+    );
     std::fs::remove_file(folder.path().join("2/t.h5")).unwrap();
     refused(&folder, jobs[0], &["rank 2 of 3: t.h5: no such file on node", "though rank 0 on node", "sees it"]);
 
