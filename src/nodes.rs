@@ -9,6 +9,7 @@ use crate::comm::{Communicator, by_rank};
 use crate::data::copies::{CURE, Likeness, PAGES, Seen, sample};
 use crate::error::{Error, InContext, Result};
 use rayon::prelude::*;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Looks of all nodes at all files together. With more of both, each node looks at every so many files.
@@ -67,12 +68,8 @@ fn view(node: &str) -> u64 {
 /// Collective. `view`: ranks of the same one see the same files.
 fn compare(comm: &Communicator, view: u64, paths: &[PathBuf]) -> Result<()> {
     let views = comm.all_gather(&[view])?.values;
-    let mut lookers: Vec<usize> = Vec::new();
-    for (rank, view) in views.iter().enumerate() {
-        if !lookers.iter().any(|&other| views[other] == *view) {
-            lookers.push(rank);
-        }
-    }
+    let mut seen = BTreeSet::new();
+    let lookers: Vec<usize> = (0..comm.size()).filter(|&rank| seen.insert(views[rank])).collect();
     if lookers.len() == 1 || paths.is_empty() {
         return Ok(());
     }

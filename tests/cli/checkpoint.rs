@@ -172,6 +172,22 @@ fn missing_values_and_ranks_without_rows_go_on_too() {
 }
 
 #[test]
+fn solvers_of_one_pass_keep_nothing_and_go_on_to_their_end() {
+    let (folder, _) = some_table();
+    let path = folder.path();
+    for solver in ["cholesky", "qr"] {
+        let words = ["train", "linear", "t.h5", "--solver", solver, "-o", "m.h5"];
+        let whole = digest(&done(path, 0, &words));
+        // Left by a run that was killed.
+        std::fs::create_dir_all(path.join("kept")).unwrap();
+        std::fs::write(path.join("kept/requeue"), "").unwrap();
+        let told = done(path, if has_mpi() { 3 } else { 0 }, &[&words[..], &KEPT, &["--time-limit", "1s"]].concat());
+        assert_eq!(digest(&told), whole);
+        assert!(steps(path).is_empty() && !is_marked(path), "{told}");
+    }
+}
+
+#[test]
 fn what_cannot_be_kept_is_said_before_the_work() {
     let (folder, _) = some_table();
     let path = folder.path();
