@@ -272,7 +272,7 @@ impl Reader {
         open().in_file(path)
     }
 
-    /// Whether it ends with its [seal](super::seal), which was looked at first.
+    /// Whether it ends with its seal, which was looked at first.
     pub fn is_sealed(&self) -> bool {
         self.is_sealed
     }
