@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The batch scripts in the queue of a real SLURM: whatever interrupts a job, it ends with the digest of a run alone.
 #
-# usage: CONSORT=PROGRAM tests/slurm.sh [--long]      started by jobs/test.sh; --long: a power cut, and real time limits (minutes)
+# usage: CONSORT=PROGRAM tests/slurm.sh [--long | CASE…]      started by jobs/test.sh
+#   --long: also a power cut, and real time limits, which SLURM counts in minutes; CASE…: only these, one after the other
 #   uses the SLURM of SLURM_CONF, which has to be one of tests/cluster/slurm-up 3 2, or starts one and ends it
 #   WORK_S      how long a run on one core is to take: the trees are counted from a short run on this machine (8)
 #   KEEP_LOGS   a folder that the jobs' logs are copied to
@@ -10,7 +11,6 @@ set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 70
 CONSORT=${CONSORT:-$PWD/target/release/consort}
 WORK_S=${WORK_S:-8}
-LONG=${1:-}
 
 say() { echo "slurm: $*"; }
 [ -x "$CONSORT" ] || { say "no program at $CONSORT: cargo build --release"; exit 1; }
@@ -42,7 +42,7 @@ SETTINGS="--target y --max-depth 8"
 
 alone() { # alone WORDS…: the line with the digest of a run without SLURM
     # shellcheck disable=SC2086 # a list
-    "$CONSORT" train forest "$DATA" $SETTINGS --threads "${THREADS:-2}" "$@" -o "$WORK/alone.h5" 2>/dev/null | grep '^digest'
+    "$CONSORT" train forest "$DATA" $SETTINGS --threads "${THREADS:-2}" "$@" -o "$WORK/alone-$BASHPID.h5" 2>/dev/null | grep '^digest'
 }
 # Interruptions have to fall in the middle of the work, on any machine.
 began=$(date +%s%N)
@@ -117,7 +117,7 @@ limited() { local job; job=$(WORDS="--time-limit 7s" submit "$@") && same "$1" "
 bounded() {
     local job
     job=$(WORDS="--time-limit 4s" MAX_REQUEUE=1 submit "$@") && wait_until 100 over "$job" || return
-    [ "$(runs "$1")" -eq 2 ] && grep "started again 1 times already" "$WORK/$1.log" >/dev/null || { wrong "$1" "not ended after two runs"; return; }
+    [ "$(runs "$1")" -eq 2 ] && grep "not started again: it was started again 1 times" "$WORK/$1.log" >/dev/null || { wrong "$1" "not ended after two runs"; return; }
     [ "$(state "$job")" = "JobState=FAILED ExitCode=75 " ] || { wrong "$1" "ended as $(state "$job")"; return; }
     job=$(submit "$@") && same "$1" "$job" 3
 }
@@ -146,7 +146,7 @@ exit 137
 PROGRAM
     chmod 755 "$WORK/$1.sh"
     job=$(CONSORT=$WORK/$1.sh submit "$@") && wait_until 60 over "$job" || { wrong "$1" "not over"; return; }
-    [ "$(runs "$1")" -eq 2 ] && grep "not started again" "$WORK/$1.log" >/dev/null || { wrong "$1" "$(runs "$1") runs, not 2"; return; }
+    [ "$(runs "$1")" -eq 3 ] && grep "not started again: twice" "$WORK/$1.log" >/dev/null || { wrong "$1" "$(runs "$1") runs, not 3"; return; }
     [ "$(state "$job")" = "JobState=FAILED ExitCode=137 " ] || { wrong "$1" "ended as $(state "$job")"; return; }
     say "ok: $1 ($(runs "$1") runs, ${SECONDS} s)"
 }
@@ -188,12 +188,15 @@ have_shellcheck() { command -v shellcheck >/dev/null; }
 
 # Work of minutes, limits of one: the first job knows when it ends, the second is told by --signal.
 time_limit() {
-    local job
-    job=$(COUNT=$LONG_TREES submit "$@" --time=1) && LIMIT_S=900 DIGEST=$LONG_DIGEST same "$1" "$job" 2
+    local job count
+    count=$(trees 180)
+    job=$(COUNT=$count EVERY=5m submit "$@" --time=1) && LIMIT_S=900 DIGEST=$(alone --trees "$count") same "$1" "$job" 2
 }
 time_limit_signal() {
-    local job
-    job=$(COUNT=$LONG_TREES SLURM_JOB_END_TIME=9999999999 submit "$@" --time=2 --signal=B:USR1@60) && LIMIT_S=900 DIGEST=$LONG_DIGEST same "$1" "$job" 2
+    local job count
+    count=$(trees 180)
+    job=$(COUNT=$count EVERY=5m SLURM_JOB_END_TIME=9999999999 submit "$@" --time=2 --signal=B:USR1@60) || return
+    LIMIT_S=900 DIGEST=$(alone --trees "$count") same "$1" "$job" 2 && { grep "stopped by SIGUSR1" "$WORK/$1.log" >/dev/null || wrong "$1" "was not told"; }
 }
 
 # All that runs on a node is killed at once, as by a power cut; the job goes on elsewhere.
@@ -209,6 +212,8 @@ power_cut() {
     sleep 1
     # shellcheck disable=SC2016 # the inner shell's own words
     wait_until 90 eval '[ "$(runs power_cut)" -ge 2 ] || sinfo --noheader --nodes='"$node"' --format=%t | grep down >/dev/null'
+    rm -rf "${SLURM_CONF%/*}/tmp.$node" "${SLURM_CONF%/*}/spool.$node"
+    mkdir "${SLURM_CONF%/*}/tmp.$node" "${SLURM_CONF%/*}/spool.$node"
     # shellcheck disable=SC2016 # the inner shell's own words
     unshare --uts sh -c 'hostname "$1" && exec slurmd -N "$1"' sh "$node"
     LIMIT_S=200 same "$1" "$job" 2
@@ -223,22 +228,24 @@ on() { # on NODE CASE…
     return "$failed"
 }
 FAILED=0
-at_once() { # at_once: waits for the lanes
+at_once() { # waits for what runs beside
     local lane
     for lane in $(jobs -p); do wait "$lane" || FAILED=1; done
 }
-on n1 quiet told requeued crashing &
-on n2 preempted node_down cancelled limited &
-on n3 written told_mpirun array bounded &
-at_once
-if [ "$LONG" = --long ]; then
-    on n2 power_cut || FAILED=1
-    LONG_TREES=$(trees 150)
-    LONG_DIGEST=$(alone --trees "$LONG_TREES")
-    EVERY=100steps
-    on n1 time_limit &
-    on n2 time_limit_signal &
-    at_once
-fi
+case ${1:-} in
+    '' | --long)
+        on n1 quiet told requeued crashing &
+        on n2 preempted node_down cancelled limited &
+        on n3 written told_mpirun array bounded &
+        at_once
+        if [ "${1:-}" = --long ]; then
+            on n2 power_cut || FAILED=1
+            on n1 time_limit &
+            on n2 time_limit_signal &
+            at_once
+        fi
+        ;;
+    *) on n2 "$@" || FAILED=1 ;;
+esac
 say "$SECONDS s"
 exit "$FAILED"
