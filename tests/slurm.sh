@@ -164,33 +164,37 @@ array() {
     [ "$(runs "$1-1")" -eq 1 ] || wrong "$1-1" "was started again with the other"
 }
 
-# A script of `consort slurm`, submitted from elsewhere, for a folder with a space.
-written() {
-    local job
-    mkdir -p "$WORK/my jobs" && ln -sf "$PWD/data" "$WORK/my jobs/tables" || return
-    cat >"$WORK/my jobs/job.toml" <<JOB
+# A script of `consort slurm`, submitted from elsewhere, for a folder with a space: submit_written NAME NODE MINUTES LINES
+submit_written() {
+    local folder="$WORK/$1 jobs"
+    mkdir -p "$folder" && ln -sf "$PWD/data" "$folder/tables" || return
+    cat >"$folder/job.toml" <<JOB
 kind = "forest"
 data = "tables/casp.h5"
 target = "y"
 max-depth = 8
-trees = $TREES
 output = "its model.h5"
 checkpoint = "its state"
-every = "$EVERY"
-time-limit = "7s"
+$4
 JOB
-    (cd "$WORK/my jobs" && "$CONSORT" slurm job.toml --ntasks-per-node 2 --time 10) || { wrong "$1" "no script"; return; }
-    ! have_shellcheck || shellcheck -S warning "$WORK/my jobs/job.sbatch" || { wrong "$1" "shellcheck"; return; }
-    job=$(cd / && sbatch --parsable --nodelist="$2" --output="$WORK/$1.log" "$WORK/my jobs/job.sbatch") && same "$1" "$job" 2 || return
-    [ -s "$WORK/my jobs/its model.h5" ] || wrong "$1" "no model"
+    (cd "$folder" && "$CONSORT" slurm job.toml --ntasks-per-node 2 --time "$3" >/dev/null) || return
+    ! command -v shellcheck >/dev/null || shellcheck -S warning "$folder/job.sbatch" >&2 || return
+    cd / && sbatch --parsable --nodelist="$2" --output="$WORK/$1.log" "$folder/job.sbatch"
 }
-have_shellcheck() { command -v shellcheck >/dev/null; }
+written() {
+    local job
+    job=$(submit_written "$@" 10 "trees = $TREES
+every = \"$EVERY\"
+time-limit = \"7s\"") && same "$1" "$job" 2 || return
+    [ -s "$WORK/$1 jobs/its model.h5" ] || wrong "$1" "no model"
+}
 
-# Work of minutes, limits of one: the first job knows when it ends, the second is told by --signal.
+# Work of minutes, limits of one: the first job knows when it ends, the second is told by --signal and knows nothing.
 time_limit() {
     local job count
     count=$(trees 180)
-    job=$(COUNT=$count EVERY=5m submit "$@" --time=1) && LIMIT_S=900 DIGEST=$(alone --trees "$count") same "$1" "$job" 2
+    job=$(submit_written "$@" 1 "trees = $count") || return
+    LIMIT_S=900 DIGEST=$(alone --trees "$count") same "$1" "$job" 2 && { grep "stopped by the time limit" "$WORK/$1.log" >/dev/null || wrong "$1" "did not know"; }
 }
 time_limit_signal() {
     local job count
