@@ -45,14 +45,22 @@ alone() { # alone WORDS…: the line with the digest of a run without SLURM
     "$CONSORT" train forest "$DATA" $SETTINGS --threads "${THREADS:-2}" "$@" -o "$WORK/alone-$BASHPID.h5" 2>/dev/null | grep '^digest'
 }
 # Interruptions have to fall in the middle of the work, on any machine.
-began=$(date +%s%N)
-THREADS=1 alone --trees 100 >/dev/null || { say "a run alone gave no digest"; exit 1; }
-took=$((($(date +%s%N) - began) / 1000000))
-trees() { echo $((100 * $1 * 1000 / (took + 1) + 20)); } # trees SECONDS
+took() { # took TREES: milliseconds of a run alone on one core
+    local began
+    began=$(date +%s%N)
+    THREADS=1 alone --trees "$1" >/dev/null || return
+    echo $((($(date +%s%N) - began) / 1000000))
+}
+if ! START_MS=$(took 1) || ! MS=$(took 41); then
+    say "a run alone gave no digest"
+    exit 1
+fi
+trees() { echo $((40 * $1 * 1000 / (MS > START_MS ? MS - START_MS : 1) + 20)); } # trees SECONDS
 TREES=$(trees "$WORK_S")
+LIMIT=$((4 + 2 * START_MS / 1000 + WORK_S / 3))s # Consort stops three seconds before
 export EVERY=$((TREES / 20 + 1))steps
 DIGEST=$(alone --trees "$TREES") || { say "the run alone gave no digest"; exit 1; }
-say "$TREES trees, a checkpoint every $EVERY"
+say "$TREES trees, a checkpoint every $EVERY, a limit of $LIMIT"
 
 submit() { # submit NAME NODE [sbatch words]: the number of the job
     local name=$1 node=$2
@@ -80,7 +88,7 @@ wrong() { # wrong NAME WHY
 }
 # Ended, with the digest of the run alone, after at least so many runs; LIMIT_S for longer ones.
 same() { # same NAME JOB RUNS
-    wait_until "${LIMIT_S:-150}" over "$2" || { wrong "$1" "not over in time ($(state "$2"))"; scancel "$2"; return 1; }
+    wait_until "${LIMIT_S:-240}" over "$2" || { wrong "$1" "not over in time ($(state "$2"))"; scancel "$2"; return 1; }
     grep -xF "$DIGEST" "$WORK/$1.log" >/dev/null || { wrong "$1" "not the '$DIGEST' of a run alone"; return 1; }
     [ "$(runs "$1")" -ge "$3" ] || { wrong "$1" "$(runs "$1") runs, not at least $3"; return 1; }
     say "ok: $1 ($(runs "$1") runs, ${SECONDS} s)"
@@ -111,12 +119,12 @@ preempted() {
 }
 
 # Consort stops in time by itself, again and again.
-limited() { local job; job=$(WORDS="--time-limit 7s" submit "$@") && same "$1" "$job" 2; }
+limited() { local job; job=$(WORDS="--time-limit $LIMIT" submit "$@") && same "$1" "$job" 2; }
 
 # The bound on it; then a person goes on.
 bounded() {
     local job
-    job=$(WORDS="--time-limit 4s" MAX_REQUEUE=1 submit "$@") && wait_until 100 over "$job" || return
+    job=$(WORDS="--time-limit $LIMIT" MAX_REQUEUE=1 submit "$@") && wait_until 240 over "$job" || return
     [ "$(runs "$1")" -eq 2 ] && grep "not started again: it was started again 1 times" "$WORK/$1.log" >/dev/null || { wrong "$1" "not ended after two runs"; return; }
     [ "$(state "$job")" = "JobState=FAILED ExitCode=75 " ] || { wrong "$1" "ended as $(state "$job")"; return; }
     job=$(submit "$@") && same "$1" "$job" 3
@@ -185,7 +193,7 @@ written() {
     local job
     job=$(submit_written "$@" 10 "trees = $TREES
 every = \"$EVERY\"
-time-limit = \"7s\"") && same "$1" "$job" 2 || return
+time-limit = \"$LIMIT\"") && same "$1" "$job" 2 || return
     [ -s "$WORK/$1 jobs/its model.h5" ] || wrong "$1" "no model"
 }
 
