@@ -96,8 +96,9 @@ impl Script {
         ];
         let lines: String = words.into_iter().flatten().map(|words| format!("#SBATCH --{words}\n")).collect();
         format!(
-            "#!/usr/bin/env bash\n{lines}#\n# Written by `{}`: submit it from anywhere with sbatch. What is interrupted, by its\n\
-             # time limit too, is started again and goes on from CHECKPOINT, on other numbers of ranks too, to the same bits.\n\n",
+            "#!/usr/bin/env bash\n{lines}#\n# Written by `{}`.\n\
+             # Submit it from anywhere with sbatch. What is interrupted, by its time limit too, is started again and goes on from\n\
+             # CHECKPOINT, on another number of ranks too, to the same bits.\n\n",
             self.written_by.replace(['\n', '\r'], " ")
         )
     }

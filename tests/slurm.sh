@@ -57,7 +57,7 @@ if ! START_MS=$(took 1) || ! MS=$(took 41); then
 fi
 trees() { echo $((40 * $1 * 1000 / (MS > START_MS ? MS - START_MS : 1) + 20)); } # trees SECONDS
 TREES=$(trees "$WORK_S")
-LIMIT=$((4 + 2 * START_MS / 1000 + WORK_S / 3))s # Consort stops three seconds before
+LIMIT=$((4 + 2 * START_MS / 1000 + WORK_S / 8))s # Consort stops three seconds before
 export EVERY=$((TREES / 20 + 1))steps
 DIGEST=$(alone --trees "$TREES") || { say "the run alone gave no digest"; exit 1; }
 say "$TREES trees, a checkpoint every $EVERY, a limit of $LIMIT"
@@ -124,7 +124,7 @@ limited() { local job; job=$(WORDS="--time-limit $LIMIT" submit "$@") && same "$
 # The bound on it; then a person goes on.
 bounded() {
     local job
-    job=$(WORDS="--time-limit $LIMIT" MAX_REQUEUE=1 submit "$@") && wait_until 240 over "$job" || return
+    job=$(WORDS="--time-limit 3s" MAX_REQUEUE=1 submit "$@") && wait_until 240 over "$job" || return
     [ "$(runs "$1")" -eq 2 ] && grep "not started again: it was started again 1 times" "$WORK/$1.log" >/dev/null || { wrong "$1" "not ended after two runs"; return; }
     [ "$(state "$job")" = "JobState=FAILED ExitCode=75 " ] || { wrong "$1" "ended as $(state "$job")"; return; }
     job=$(submit "$@") && same "$1" "$job" 3

@@ -480,15 +480,17 @@ pub struct RepackFlags {
     pub run: RunFlags,
 }
 
+const SLURM_EXAMPLE: &str = "Example:
+  consort slurm job.toml --nodes 4 --ntasks-per-node 8 --cpus-per-task 4 --time 4h
+  sbatch job.sbatch";
+
 /// Write a batch script for SLURM that trains a job file, and is started again until it is done.
 ///
-/// JOB.toml is what `consort train --config` takes. It is checked here, with the tables it names; relative names in it start in the
+/// JOB.toml is what `consort train --config` takes, and is checked here with the tables it names. Relative names in it start in the
 /// folder this is called in, wherever the script is submitted from. Its checkpoints (`checkpoint`; default: MODEL.checkpoint) carry
 /// it over time limits, lost nodes and preemption to the same bits.
-///
-///   consort slurm job.toml --nodes 4 --ntasks-per-node 8 --cpus-per-task 4 --time 4h && sbatch job.sbatch
 #[derive(Debug, Args)]
-#[command(arg_required_else_help = true, verbatim_doc_comment, override_usage = "consort slurm JOB.toml [OPTIONS]")]
+#[command(arg_required_else_help = true, override_usage = "consort slurm JOB.toml [OPTIONS]", after_help = SLURM_EXAMPLE)]
 pub struct SlurmFlags {
     /// Flags of `consort train`, as keys: kind, data, output and any others.
     #[arg(value_name = "JOB.toml")]

@@ -112,7 +112,8 @@ fn words_of(flags: &SlurmFlags, file: &Path) -> String {
     }
     let typed =
         [("time", Some(&flags.time)), ("partition", flags.partition.as_ref()), ("account", flags.account.as_ref())];
-    let typed = typed.into_iter().chain([("launcher", Some(&flags.launcher)), ("array", flags.array.as_ref())]);
+    let launcher = Some(&flags.launcher).filter(|launcher| *launcher != "srun");
+    let typed = typed.into_iter().chain([("launcher", launcher), ("array", flags.array.as_ref())]);
     typed.filter_map(|(flag, value)| Some(format!(" --{flag} {}", value?))).fold(words, |words, typed| words + &typed)
 }
 
