@@ -189,7 +189,7 @@ need_rust() { # need_rust [tests]
     find_cargo || die 2 "installed $packages, but found no cargo of version $(msrv) or newer after that"
 }
 
-# Everything that the scripts need; sets CARGO. With `tests`, also MPICH, kill, rustfmt and clippy where packages have them.
+# Everything that the scripts need; sets CARGO. With `tests`, also MPICH, kill, SLURM, rustfmt and clippy where packages have them.
 # Quick when nothing is missing.
 set_up() { # set_up [tests]
     local missing
@@ -201,7 +201,16 @@ set_up() { # set_up [tests]
         missing=$(missing_packages | sort -u | tr '\n' ' ')
         [ -z "$missing" ] || say_what_to_load "$missing"
     fi
+    [ "${1:-}" != tests ] || offer_slurm
     need_rust "${1:-}"
+}
+
+# A SLURM that root can start for the tests, where packages have it. Without it those say that they are skipped.
+offer_slurm() {
+    [ -e /etc/debian_version ] && [ "$(id -u)" -eq 0 ] || return 0
+    have slurmctld && have slurmd && have munged && return 0
+    install_packages slurm-wlm munge || say "slurm-wlm and munge cannot be installed: tests under SLURM will be skipped" >&2
+    hash -r
 }
 
 # ---- MPI -------------------------------------------------------------------------------------------------------------------
@@ -293,5 +302,6 @@ if [ "${BASH_SOURCE[0]}" = "$0" ]; then
     say "mpicc:   $(command -v "${MPICC:-mpicc}")"
     say "mpirun:  $(command -v "$MPIRUN") ($(flavour "$MPIRUN"))"
     say "mpich:   $(command -v "$MPIRUN_MPICH" || say "not here: only the tests would use it")"
+    say "slurm:   $(command -v slurmctld || say "not here: only the tests would use it")"
     say "cores:   $(cores)"
 fi

@@ -21,7 +21,7 @@ TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
 CONSORT=$TARGET/release/consort
 export CONSORT_REQUIRE_MPI=1 # a missing mpirun is a failure here, not a skipped test
 WORK=$(mktemp -d)
-trap 'rm -rf "$WORK"' EXIT
+trap 'CONSORT_SLURM_DIR=$WORK/slurm tests/cluster/slurm-down; rm -rf "$WORK"' EXIT
 
 step "set-up" set_up tests || exit
 # For the tests that start mpirun themselves, on more ranks than cores.
@@ -111,7 +111,7 @@ step "same bits in every shape" env CONSORT="$CONSORT" CONSORT_MPICH="$TARGET/mp
 
 SKIPS_WITH=3 step "hosts with a slow and a cut network" env CONSORT="$CONSORT" tests/hosts.sh
 
-# ---- SLURM, where there is one ------------------------------------------------------------------------------------------------
+# ---- SLURM, where there is one or root may start one ----------------------------------------------------------------------
 
 # The batch scripts in an allocation: the digest of a run alone; a table that is missing; srun without the plugin that MPI needs.
 in_job() { salloc --quiet --immediate=60 --ntasks=2 --cpus-per-task=1 --time=5 "$@"; }
@@ -134,20 +134,28 @@ under_slurm() {
     PMI=none in_job bash jobs/train.sbatch || code=$?
     [ "$code" -eq 4 ] || { say "srun --mpi=none: exit code $code, not 4"; return 1; }
 }
-if have salloc && timeout 10 sinfo --noheader --states=idle 2>/dev/null | grep idle >/dev/null; then
+has_slurm() { have salloc && timeout 10 sinfo --noheader --states=idle 2>/dev/null | grep idle >/dev/null; }
+# shellcheck source=/dev/null # written by slurm-up
+in_own_slurm() ( . "$WORK/slurm-up" && "$@" )
+
+# One of our own for the queue; an allocation is that of the machine's SLURM, where there is one.
+own=0
+CONSORT_SLURM_DIR=$WORK/slurm tests/cluster/slurm-up 3 2 >"$WORK/slurm-up" 2>"$WORK/slurm-up.err" || own=$?
+if has_slurm; then
     step "batch scripts under SLURM" under_slurm
+elif [ "$own" -eq 0 ]; then
+    step "batch scripts under SLURM" in_own_slurm under_slurm
 else
     skip_step "batch scripts under SLURM" "no SLURM with a free node answers"
 fi
-
-# The queue: requeued jobs go on to the same digest. Starts a SLURM of its own where there is none and root may.
-if [ -z "$LONG" ]; then
-    skip_step "requeued jobs under SLURM" "only with --long"
-elif [ "$(id -u)" -eq 0 ] && have slurmctld && have slurmd && have munged; then
-    step "requeued jobs under SLURM" env CONSORT="$CONSORT" tests/slurm.sh
-else
-    skip_step "requeued jobs under SLURM" "needs root, and slurm-wlm and munge installed"
-fi
+# Whatever interrupts a job, it goes on to the same digest.
+# shellcheck disable=SC2086 # empty or one flag
+case $own in
+    0) step "requeued jobs under SLURM" in_own_slurm env CONSORT="$CONSORT" tests/slurm.sh $LONG ;;
+    3) skip_step "requeued jobs under SLURM" "$(tail -n 1 "$WORK/slurm-up.err")" ;;
+    *) step "requeued jobs under SLURM" sh -c 'cat "$1"; exit 1' sh "$WORK/slurm-up.err" ;;
+esac
+CONSORT_SLURM_DIR=$WORK/slurm tests/cluster/slurm-down
 
 # ---- What a newcomer runs -----------------------------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@
 //!   `doctor` the other commands
 //! * `nodes` what has to be the same on all of them: input files, the program
 //! * `guard` what watches over a run: signals, time limits, ranks that are lost
-//! * `cli` words typed by a person; `report` what a person sees while waiting
+//! * `cli` words typed by a person; `report` what a person sees while waiting; `slurm` batch scripts for jobs
 #![deny(unsafe_code)]
 
 pub mod blas;
@@ -45,6 +45,7 @@ pub mod optim;
 pub mod predict;
 pub mod report;
 pub mod rng;
+pub mod slurm;
 pub mod store;
 pub mod train;
 pub mod verify;

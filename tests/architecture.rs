@@ -34,11 +34,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("verify", &["comm", "data", "model", "train"]),
     ("doctor", &["blas", "comm", "data", "nodes", "store"]),
     ("report", &["data", "train"]),
+    ("slurm", &[]),
     (
         "cli",
         &[
             "blas", "comm", "config", "convert", "data", "doctor", "guard", "metric", "model", "nodes", "predict",
-            "report", "store", "train", "verify",
+            "report", "slurm", "store", "train", "verify",
         ],
     ),
     ("main", &["comm", "cli", "blas"]),

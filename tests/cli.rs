@@ -19,6 +19,8 @@ mod launch;
 mod nodes;
 #[path = "cli/refused.rs"]
 mod refused;
+#[path = "cli/slurm.rs"]
+mod slurm;
 #[path = "cli/trouble.rs"]
 mod trouble;
 

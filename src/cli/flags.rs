@@ -39,6 +39,7 @@ pub enum Command {
     Repack(RepackFlags),
     Export(ExportFlags),
     Import(ImportFlags),
+    Slurm(SlurmFlags),
 }
 
 impl Command {
@@ -55,6 +56,7 @@ impl Command {
             Command::Repack(flags) => &flags.run,
             Command::Export(flags) => &flags.run,
             Command::Import(flags) => &flags.run,
+            Command::Slurm(flags) => &flags.run,
         }
     }
 }
@@ -472,6 +474,55 @@ pub struct RepackFlags {
     #[arg(long, value_name = "LEVEL", default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=9))]
     pub deflate: u8,
     /// Replace a file that is there.
+    #[arg(long)]
+    pub force: bool,
+    #[command(flatten)]
+    pub run: RunFlags,
+}
+
+const SLURM_EXAMPLE: &str = "Example:
+  consort slurm job.toml --nodes 4 --ntasks-per-node 8 --cpus-per-task 4 --time 4h
+  sbatch job.sbatch";
+
+/// Write a batch script for SLURM that trains a job file, and is started again until it is done.
+///
+/// JOB.toml is what `consort train --config` takes, and is checked here with the tables it names. Relative names in it start in the
+/// folder this is called in, wherever the script is submitted from. Its checkpoints (`checkpoint`; default: MODEL.checkpoint) carry
+/// it over time limits, lost nodes and preemption to the same bits.
+#[derive(Debug, Args)]
+#[command(arg_required_else_help = true, override_usage = "consort slurm JOB.toml [OPTIONS]", after_help = SLURM_EXAMPLE)]
+pub struct SlurmFlags {
+    /// Flags of `consort train`, as keys: kind, data, output and any others.
+    #[arg(value_name = "JOB.toml")]
+    pub job: Option<PathBuf>,
+    /// Nodes.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub nodes: u32,
+    /// Ranks on each node.
+    #[arg(long, value_name = "R", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub ntasks_per_node: u32,
+    /// Cores of each rank, which it has as many threads for. Default: `threads` of JOB.toml, or 1.
+    #[arg(long, value_name = "C", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub cpus_per_task: Option<u32>,
+    /// Time limit of one run: minutes, 90m, 4h, 2d, or as sbatch has it (2:30:00, 1-12). Longer work goes on in further runs.
+    #[arg(long, value_name = "TIME", default_value = "1h")]
+    pub time: String,
+    /// Partition. Default: that of the cluster.
+    #[arg(long, value_name = "P")]
+    pub partition: Option<String>,
+    /// Account that pays. Default: that of the person.
+    #[arg(long, value_name = "A")]
+    pub account: Option<String>,
+    /// srun; or mpirun (a path to it), where srun has no plugin for the MPI of this program.
+    #[arg(long, value_name = "srun|mpirun", default_value = "srun")]
+    pub launcher: String,
+    /// One training for each of these seeds, as sbatch has them: 1-5, 3,7, 0-15:5, 1-100%4 (four at a time). MODEL-SEED.h5 each.
+    #[arg(long, value_name = "SEEDS")]
+    pub array: Option<String>,
+    /// The script to write; - is stdout. Default: JOB.sbatch, beside the job file.
+    #[arg(short, long, value_name = "JOB.sbatch")]
+    pub output: Option<PathBuf>,
+    /// Replace a script that is there.
     #[arg(long)]
     pub force: bool,
     #[command(flatten)]

@@ -10,6 +10,7 @@ mod measured;
 mod members;
 mod print;
 mod resolve;
+mod slurm;
 mod tree;
 
 use crate::comm::{Communicator, World, launcher_size, run_world};
@@ -23,12 +24,13 @@ use crate::report::{Reporter, print_line, with_progress};
 use crate::train::checkpoint::{CheckpointConfig, Keeper, Keeping, marker_of};
 use crate::train::evaluate::evaluate;
 use crate::train::permutation::permutation;
-use crate::train::{Inputs, Reading};
+use crate::train::{Inputs, Model, Reading};
 use crate::{blas, convert, doctor, guard, nodes, predict, store, train, verify};
 use clap::Parser;
 use flags::{Command, ExportFlags, ImportFlags, InspectFlags, VerifyFlags, Words};
 use print::{Printer, TrainCosts};
 use resolve::{Problem, TrainJob};
+use slurm::SlurmJob;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -103,6 +105,7 @@ enum Job<'a> {
     Repack(&'a Path, &'a Path, RepackOptions),
     Export(&'a ExportFlags),
     Import(&'a ImportFlags),
+    Slurm(Box<SlurmJob>),
 }
 
 fn checked(command: &Command) -> Result<Job<'_>> {
@@ -135,6 +138,7 @@ fn checked(command: &Command) -> Result<Job<'_>> {
         Command::Repack(flags) => Job::Repack(&flags.input, &flags.output, resolve::repack(flags)?),
         Command::Export(flags) => Job::Export(flags),
         Command::Import(flags) => Job::Import(flags),
+        Command::Slurm(flags) => Job::Slurm(Box::new(slurm::job(flags)?)),
     })
 }
 
@@ -159,6 +163,7 @@ impl Job<'_> {
     fn files(&mut self) -> Vec<&mut Vec<PathBuf>> {
         match self {
             Job::Train(job) => vec![&mut job.inputs.paths, &mut job.valid],
+            Job::Slurm(job) => vec![&mut job.train.inputs.paths, &mut job.train.valid],
             Job::Predict(_, config) => vec![&mut config.inputs.paths],
             Job::Evaluate(_, inputs, ..) => vec![&mut inputs.paths],
             Job::Verify(_, files, ..) => vec![files],
@@ -171,11 +176,8 @@ impl Job<'_> {
     /// Refuses an output that is also an input. Looks at the files.
     fn check_output(&self) -> Result<()> {
         match self {
-            Job::Train(job) => {
-                resolve::check_apart(&job.output, &job.inputs.paths, "one of the inputs")?;
-                resolve::check_apart(&job.output, &job.models, "one of the models")?;
-                resolve::check_apart(&job.output, &job.valid, "the table of --valid")
-            }
+            Job::Train(job) => check_train_output(job),
+            Job::Slurm(job) => check_train_output(&job.train).in_file(&job.script.job_file),
             Job::Predict(model, config) => {
                 resolve::check_apart(&config.output, &config.inputs.paths, "one of the inputs")?;
                 resolve::check_apart(&config.output, [model], "the model itself")
@@ -187,6 +189,12 @@ impl Job<'_> {
             _ => Ok(()),
         }
     }
+}
+
+fn check_train_output(job: &TrainJob) -> Result<()> {
+    resolve::check_apart(&job.output, &job.inputs.paths, "one of the inputs")?;
+    resolve::check_apart(&job.output, &job.models, "one of the models")?;
+    resolve::check_apart(&job.output, &job.valid, "the table of --valid")
 }
 
 /// Puts the files that patterns and lists stand for in their place. One rank looks for them: the others could see a folder
@@ -260,6 +268,11 @@ fn carry_out(comm: &Communicator, job: &Job<'_>, json: bool) -> Result<i32> {
         }
         Job::Export(flags) => on_root(comm, || export(flags, &printer)),
         Job::Import(flags) => on_root(comm, || import(flags, &printer)),
+        Job::Slurm(job) => {
+            begin(comm, &job.train)
+                .and_then(|(train, _, _)| train::linear_family::open(comm, &train.inputs, Need::Train))?;
+            on_root(comm, || slurm::write(job, &printer))
+        }
     }
 }
 
@@ -269,7 +282,9 @@ fn on_root(comm: &Communicator, work: impl FnOnce() -> Result<()>) -> Result<i32
     Ok(0)
 }
 
-fn run_train(comm: &Communicator, job: &TrainJob, printer: &Printer) -> Result<i32> {
+/// What a training is, once the models it goes on from are known, before any row is read: what the words or the files have wrong
+/// is said here. The model, and the table of `--valid`. Collective.
+fn begin(comm: &Communicator, job: &TrainJob) -> Result<(TrainJob, Option<Model>, Option<Inputs>)> {
     on_root(comm, || store::check_output(&job.output, job.force))?;
     let from =
         job.continued.as_ref().map(|from| load_model(comm, &from.model).map(|model| (from, model))).transpose()?;
@@ -288,14 +303,19 @@ fn run_train(comm: &Communicator, job: &TrainJob, printer: &Printer) -> Result<i
             (TrainJob { inputs, ..job.clone() }, Some(voters))
         }
     };
-    let (job, from) = (&job, from.as_ref());
-    let threads = rayon::current_num_threads();
-    let start = printer.train_start(job, comm.size(), threads);
     let valid = (!job.valid.is_empty()).then(|| Inputs { paths: job.valid.clone(), rows: None, ..job.inputs.clone() });
     if let Some(valid) = &valid {
         // What cannot be measured in the end is said before the work.
         train::linear_family::open(comm, valid, Need::Evaluate)?;
     }
+    Ok((job, from, valid))
+}
+
+fn run_train(comm: &Communicator, job: &TrainJob, printer: &Printer) -> Result<i32> {
+    let (job, from, valid) = begin(comm, job)?;
+    let (job, from) = (&job, from.as_ref());
+    let threads = rayon::current_num_threads();
+    let start = printer.train_start(job, comm.size(), threads);
     let mut reporter = Reporter::new(printer.speaks, printer.json).holding(start);
     let keeper = match &job.checkpoint {
         Some(config) => begin_keeping(comm, config, job)?,
