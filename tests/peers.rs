@@ -80,6 +80,28 @@ fn a_stopped_rank_ends_the_job_with_its_name() {
     }
 }
 
+/// MPI itself would wait for it for ever.
+#[test]
+fn a_rank_stopped_while_mpi_starts_ends_the_job() {
+    if !has_mpi() {
+        return;
+    }
+    let folder = tempdir().unwrap();
+    let table = format!("{}/data/breast_cancer.h5", env!("CARGO_MANIFEST_DIR"));
+    let mut command = command(folder.path(), 3, &["train", "logistic", &table, "-o", "m.h5", "--stall-timeout", "2s"]);
+    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let since = Instant::now();
+    while children_of(&child).len() < 3 {
+        assert!(since.elapsed() < Duration::from_secs(60), "no ranks after a minute");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    send("-STOP", children_of(&child)[1]);
+    let ended = end_of(child);
+    assert_eq!(ended.code, Some(4), "{}", ended.text);
+    assert!(ended.text.contains("the ranks have not come together for 10 s"), "{}", ended.text);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
 #[test]
 fn a_killed_rank_ends_the_job_at_once() {
     if !has_mpi() {

@@ -13,7 +13,7 @@ mod resolve;
 mod slurm;
 mod tree;
 
-use crate::comm::{Communicator, World, launcher_size, run_world};
+use crate::comm::{Communicator, World, launcher_rank, launcher_size, run_world};
 use crate::data::convert::ConvertOptions;
 use crate::data::hdf5::repack::RepackOptions;
 use crate::data::names::Need;
@@ -32,6 +32,7 @@ use print::{Printer, TrainCosts};
 use resolve::{Problem, TrainJob};
 use slurm::SlurmJob;
 use std::ffi::OsString;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -48,7 +49,8 @@ pub fn run(words: Vec<OsString>) -> i32 {
     }
     let run = command.run();
     let threads = run.threads.map_or_else(|| doctor::default_threads(run.world), |n| n as usize);
-    match checked(&command) {
+    guard::watchdog::expect(run.stall_timeout);
+    match checked(&command).and_then(|job| listen_for(&job).map(|()| job)) {
         // What every rank finds wrong in the same values is agreed on as well, so that it is said once.
         Ok(job) => run_world(run.world, threads, |comm| {
             comm.agree(Ok(()))?; // a rank whose words were refused says so here
@@ -57,6 +59,22 @@ pub fn run(words: Vec<OsString>) -> i32 {
         }),
         Err(error) => refuse(Problem::Settings(error)),
     }
+}
+
+/// Whether this process has the rank 0, as far as that can be known before there is a world.
+fn is_first() -> bool {
+    launcher_rank().is_none_or(|rank| rank == 0)
+}
+
+/// From now on signals lead to a checkpoint, where there are any; the mark of a run before this one is gone.
+fn listen_for(job: &Job<'_>) -> Result<()> {
+    let Job::Train(job) = job else { return Ok(()) };
+    let Some(config) = &job.checkpoint else { return Ok(()) };
+    let marker = marker_of(&config.folder);
+    if is_first() {
+        let _ = std::fs::remove_file(&marker); // that it is not there is fine
+    }
+    guard::stop::listen(marker, is_first())
 }
 
 fn understand(words: Vec<OsString>) -> std::result::Result<Command, Problem> {
@@ -80,8 +98,7 @@ fn refuse(problem: Problem) -> i32 {
 
 /// Help, the version, or what is wrong in clap's own form and colours.
 fn print_words(error: &clap::Error) -> i32 {
-    let rank = ["OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID"].iter().find_map(|name| std::env::var(name).ok());
-    if rank.is_none_or(|rank| rank == "0") {
+    if is_first() {
         let _ = error.print();
     }
     if error.use_stderr() { ErrorKind::Usage.exit_code() } else { 0 }
@@ -231,7 +248,11 @@ fn carry_out(comm: &Communicator, job: &Job<'_>, json: bool) -> Result<i32> {
             print_line(text.trim_end());
             Ok(())
         }),
-        Job::Train(job) => run_train(comm, job, &printer),
+        Job::Train(job) => {
+            let ended = run_train(comm, job, &printer);
+            unmark(comm, job, ended.as_ref().err());
+            ended
+        }
         Job::Predict(model, config) => run_predict(comm, model, config, &printer),
         Job::Evaluate(model, inputs, rows, (repeats, seed)) => {
             let model = load_model(comm, model)?;
@@ -317,22 +338,13 @@ fn run_train(comm: &Communicator, job: &TrainJob, printer: &Printer) -> Result<i
     let threads = rayon::current_num_threads();
     let start = printer.train_start(job, comm.size(), threads);
     let mut reporter = Reporter::new(printer.speaks, printer.json).holding(start);
-    let keeper = match &job.checkpoint {
+    let (keeper, _claimed) = match &job.checkpoint {
         Some(config) => begin_keeping(comm, config, job)?,
-        None => Keeper::default(),
+        None => (Keeper::default(), None),
     };
     let mut watch = Keeping { observer: &mut reporter, keeper };
     let trained = train::train_from(comm, &job.inputs, &job.config, from, &mut watch);
     reporter.finish();
-    if let Some(config) = &job.checkpoint
-        && trained.as_ref().err().is_none_or(|error| error.kind() != ErrorKind::Interrupted)
-    {
-        guard::stop::over();
-        if comm.is_root() {
-            // Ended, well or not: a batch script has no reason to start it again. That the file is gone already is fine.
-            let _ = std::fs::remove_file(marker_of(&config.folder));
-        }
-    }
     let (model, report) = trained?;
     let valid = match &valid {
         Some(valid) => Some(evaluate(comm, &model, valid, None)?.metrics),
@@ -348,21 +360,43 @@ fn run_train(comm: &Communicator, job: &TrainJob, printer: &Printer) -> Result<i
     Ok(0)
 }
 
-/// From now on signals lead to a checkpoint. Collective.
-fn begin_keeping(comm: &Communicator, config: &CheckpointConfig, job: &TrainJob) -> Result<Keeper> {
-    let marker = marker_of(&config.folder);
-    on_root(comm, || {
-        let made = std::fs::create_dir_all(&config.folder).and_then(|()| match std::fs::remove_file(&marker) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
-            _ => Ok(()),
-        });
-        made.map_err(|e| Error::usage(format!("checkpoints cannot be written there: {e}"))).in_file(&config.folder)
-    })
-    .for_flag("--checkpoint")?;
-    comm.agree(guard::stop::listen(marker))?;
+/// Where state is kept, and the right to do so. Collective.
+fn begin_keeping(comm: &Communicator, config: &CheckpointConfig, job: &TrainJob) -> Result<(Keeper, Option<File>)> {
     let keeper = Keeper::new(config.clone(), &(&job.config, &job.inputs.names, &job.models))?;
-    comm.agree(if comm.is_root() { keeper.check_resume() } else { Ok(()) })?;
-    Ok(keeper)
+    let probe = config.folder.join(".probe");
+    let begin = || {
+        // What cannot be written is said before the work, not at the first checkpoint.
+        std::fs::create_dir_all(&config.folder)
+            .map_err(|e| Error::usage(format!("the folder cannot be made: {e}")))
+            .and_then(|()| {
+                let written = std::fs::write(&probe, [0; 1 << 16]);
+                let _ = std::fs::remove_file(&probe); // what was not written may not be there
+                written.map_err(|e| Error::data(format!("checkpoints cannot be written there: {e}")))
+            })
+            .in_file(&config.folder)
+            .for_flag("--checkpoint")?;
+        keeper.check_resume()?;
+        keeper.claim().for_flag("--checkpoint")
+    };
+    let claimed = comm.agree(if comm.is_root() { begin() } else { Ok(None) })?;
+    Ok((keeper, claimed))
+}
+
+/// A run that has ended, well or not, is not to be started again by a batch script; unless it was interrupted, or was told to stop and lost
+/// a peer on its way out. Not collective.
+fn unmark(comm: &Communicator, job: &TrainJob, error: Option<&Error>) {
+    let Some(config) = &job.checkpoint else { return };
+    let stops = match error.map(Error::kind) {
+        Some(ErrorKind::Interrupted) => true,
+        Some(ErrorKind::Comm) => guard::stop::requested().is_some(),
+        _ => false,
+    };
+    if !stops {
+        guard::stop::over();
+        if comm.is_root() {
+            let _ = std::fs::remove_file(marker_of(&config.folder)); // that it is not there is fine
+        }
+    }
 }
 
 fn run_predict(comm: &Communicator, model: &Path, config: &predict::PredictConfig, printer: &Printer) -> Result<i32> {

@@ -93,6 +93,10 @@ pub fn train(flags: &TrainFlags) -> Result<TrainJob> {
 /// Where and when state is kept. The deadline is that of this process: ranks agree on it whenever they look.
 fn checkpoint(flags: &CheckpointFlags) -> Result<Option<CheckpointConfig>> {
     let Some(folder) = flags.checkpoint.clone() else { return Ok(None) };
+    if folder.to_str().is_none() {
+        return Err(Error::usage("the name is not UTF-8; name another folder, or this one by a link"))
+            .for_flag("--checkpoint");
+    }
     let every = match &flags.every {
         None => Every::Time(Duration::from_secs(300)),
         Some(text) => match text.strip_suffix("steps").or_else(|| text.strip_suffix("step")) {
@@ -117,8 +121,7 @@ fn checkpoint(flags: &CheckpointFlags) -> Result<Option<CheckpointConfig>> {
     Ok(Some(CheckpointConfig { folder, every, keep: flags.keep.unwrap_or(2) as usize, resume, limit }))
 }
 
-/// `90`, `90s`, `5m`, `1.5h`
-/// A time as it is typed.
+/// A time as it is typed: `90`, `90s`, `5m`, `1.5h`.
 pub fn time_of(text: &str) -> Result<Duration> {
     let wrong =
         || Error::usage(format!("'{text}' is no time; give a number of seconds, minutes or hours: 90s, 5m, 1h"));

@@ -36,7 +36,7 @@ pub use progress::{Doing, Progress};
 pub use self_test::self_test;
 pub use threads::run_threads;
 pub use traffic::{Traffic, TrafficOf};
-pub use world::{World, launcher_size, mpi_library_version, run_world};
+pub use world::{World, launcher_rank, launcher_size, mpi_library_version, run_world};
 
 #[cfg(feature = "mpi")]
 #[doc(hidden)]

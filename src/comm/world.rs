@@ -56,6 +56,12 @@ pub fn launcher_size() -> Option<(usize, &'static str)> {
     size_from(|name| std::env::var(name).ok())
 }
 
+/// The number that the launcher says this process has; None without one. Not collective.
+pub fn launcher_rank() -> Option<usize> {
+    let names = ["OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID"];
+    names.iter().find_map(|name| std::env::var(name).ok()).and_then(|text| text.trim().parse().ok())
+}
+
 fn size_from(get: impl Fn(&str) -> Option<String>) -> Option<(usize, &'static str)> {
     let size = |name: &'static str| get(name)?.trim().parse().ok().map(|size: usize| (size, name));
     let step = || size("SLURM_STEP_NUM_TASKS").filter(|(tasks, _)| *tasks > 1 || get("PMIX_RANK").is_some());
@@ -160,8 +166,7 @@ fn say(line: fmt::Arguments<'_>) {
 /// Says why no world can be started. With several processes, only the first one says it; the others wait a moment, since
 /// the launcher ends all as soon as one has failed.
 fn refuse(error: &Error) -> i32 {
-    let rank = ["OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID"].iter().find_map(|name| std::env::var(name).ok());
-    match rank.is_none_or(|rank| rank == "0") {
+    match launcher_rank().is_none_or(|rank| rank == 0) {
         true => say(format_args!("{error}")),
         false => std::thread::sleep(std::time::Duration::from_secs(1)),
     }

@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -58,27 +59,43 @@ pub fn request(cause: Cause) {
 ///
 /// * `marker`: a file that is made at once: a launcher that kills its ranks a second later hides their exit code from the batch script,
 ///   which looks for this file instead.
+/// * `speaks`: says that the wish was heard.
 ///
 /// # Errors
 /// `Usage`: the system admits no handlers.
-pub fn listen(marker: PathBuf) -> Result<()> {
+pub fn listen(marker: PathBuf, speaks: bool) -> Result<()> {
     if LISTENS.swap(true, Ordering::Relaxed) {
         return Ok(());
     }
     let signals = Signals::new([SIGTERM, SIGUSR1, SIGINT]);
     let mut signals = signals.map_err(|e| Error::usage(format!("cannot listen to signals: {e}")))?;
     let heard = move || {
+        let mut is_first = true;
+        // Not by `requested`: that may be of another rank.
+        let mut interrupts = 0;
         for signal in signals.forever() {
-            let again = requested() == Some(Cause::Interrupt);
-            request(match signal {
+            interrupts += u32::from(signal == SIGINT);
+            if interrupts == 2 {
+                signal_hook::low_level::exit(128 + SIGINT);
+            }
+            // A person who interrupts does not want it to begin again, and launchers end the other ranks by SIGTERM then.
+            let is_over = IS_OVER.load(Ordering::Relaxed) || requested() == Some(Cause::Interrupt);
+            let cause = match signal {
                 SIGTERM => Cause::Term,
                 SIGUSR1 => Cause::Usr1,
-                _ if again => signal_hook::low_level::exit(128 + SIGINT),
                 _ => Cause::Interrupt,
-            });
-            // A person who interrupts does not want it to begin again.
-            if signal != SIGINT && !IS_OVER.load(Ordering::Relaxed) {
-                let _ = std::fs::write(&marker, b"told to stop: start the same command again\n");
+            };
+            request(cause);
+            if std::mem::take(&mut is_first) && speaks && !is_over {
+                let again = if cause == Cause::Interrupt { "; a second one leaves at once" } else { "" };
+                let line =
+                    format!("consort: {}: stops after the step under way and keeps its state{again}", cause.name());
+                let _ = writeln!(std::io::stderr(), "{line}");
+            }
+            if cause != Cause::Interrupt && !is_over {
+                // It may be too early for the folder to be there.
+                let made = marker.parent().map(std::fs::create_dir_all);
+                let _ = made.map(|_| std::fs::write(&marker, b"told to stop: start the same command again\n"));
             }
         }
     };
@@ -91,14 +108,16 @@ pub fn over() {
     IS_OVER.store(true, Ordering::Relaxed);
 }
 
-/// When this process will be killed: after `limit`, or when the batch job ends (SLURM_JOB_END_TIME), whichever is first. Not collective.
+/// When this process will be killed: after `limit`, or when the batch job ends (SLURM_JOB_END_TIME, if that is still to come: shells live
+/// longer than the jobs they were begun in), whichever is first. Not collective.
 pub fn deadline(limit: Option<Duration>) -> Option<Instant> {
     let job_end = std::env::var("SLURM_JOB_END_TIME").ok().and_then(|text| text.trim().parse::<u64>().ok());
     let left = |end: u64| {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Duration::from_secs(end).saturating_sub(now)
     };
-    let left = [limit, job_end.map(left)].into_iter().flatten().min()?;
+    let of_job = job_end.map(left).filter(|left| !left.is_zero());
+    let left = [limit, of_job].into_iter().flatten().min()?;
     Instant::now().checked_add(left)
 }
 

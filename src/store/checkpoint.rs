@@ -11,12 +11,18 @@
 use super::output::rename_synced;
 use crate::error::{Error, InContext, Result};
 use crate::faults::{self, Point};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 const FORMAT: &str = "consort-checkpoint 1";
+/// Bytes that are written, read and hashed at once.
+const PIECE: usize = 1 << 20;
 
 /// A file of a checkpoint, as it was written.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -91,20 +97,48 @@ pub fn make_folder(folder: &Path) -> Result<()> {
 ///
 /// # Errors
 /// `Data`: the disk is full, or the folder cannot be written.
-pub fn write(folder: &Path, name: String, items: std::ops::Range<u64>, bytes: &[u8]) -> Result<Written> {
+pub fn write(folder: &Path, name: String, bytes: &[u8]) -> Result<Written> {
+    write_pieces(folder, name, 0..0, bytes.len() as u64, bytes.chunks(PIECE).map(<[u8]>::to_vec))
+}
+
+/// [`write()`] of the numbers of some items, little-endian, without a copy of all of them.
+///
+/// # Errors
+/// As there.
+pub fn write_numbers(folder: &Path, name: String, items: Range<u64>, numbers: &[f64]) -> Result<Written> {
+    let pieces = numbers.chunks(PIECE / 8).map(|some| some.iter().flat_map(|number| number.to_le_bytes()).collect());
+    write_pieces(folder, name, items, size_of_val(numbers) as u64, pieces)
+}
+
+fn write_pieces(
+    folder: &Path,
+    name: String,
+    items: Range<u64>,
+    bytes: u64,
+    pieces: impl Iterator<Item = Vec<u8>>,
+) -> Result<Written> {
     let path = folder.join(&name);
-    let written = File::create(&path).and_then(|mut file| {
-        let (one, other) = bytes.split_at(bytes.len() / 2);
-        file.write_all(one)?;
-        faults::before(Point::CheckpointWrite)?;
-        file.write_all(other)?;
+    let mut hasher = blake3::Hasher::new();
+    let write = || -> std::io::Result<()> {
+        let mut file = File::create(&path)?;
+        let mut left = bytes;
+        for piece in pieces {
+            let half = piece.len() / 2;
+            file.write_all(&piece[..half])?;
+            if left * 2 > bytes && (left - piece.len() as u64) * 2 <= bytes {
+                faults::before(Point::CheckpointWrite)?;
+            }
+            file.write_all(&piece[half..])?;
+            hasher.update(&piece);
+            left -= piece.len() as u64;
+        }
         faults::before(Point::CheckpointFlush)?;
         file.sync_all()
-    });
-    written.map_err(|e| Error::data(format!("cannot write the checkpoint: {e}"))).in_file(&path)?;
+    };
+    write().map_err(|e| Error::data(format!("cannot write the checkpoint: {e}"))).in_file(&path)?;
     faults::at(Point::CheckpointDigest);
-    let blake3 = blake3::hash(bytes).to_hex().to_string();
-    Ok(Written { name, first: items.start, items: items.end - items.start, bytes: bytes.len() as u64, blake3 })
+    let blake3 = hasher.finalize().to_hex().to_string();
+    Ok(Written { name, first: items.start, items: items.end - items.start, bytes, blake3 })
 }
 
 /// Completes a checkpoint: writes its manifest and gives the folder its name. Not collective; after all files were written.
@@ -116,7 +150,7 @@ pub fn complete(dir: &Path, manifest: &Manifest) -> Result<PathBuf> {
     let target = folder_of(dir, manifest.step, &manifest.key);
     let text = serde_json::to_string(manifest).map_err(|e| Error::internal(e.to_string()))?;
     let text = format!("{text}\n{}\n", blake3::hash(text.as_bytes()).to_hex());
-    write(&partial, "manifest".to_string(), 0..0, text.as_bytes())?;
+    write(&partial, "manifest".to_string(), text.as_bytes())?;
     if target.exists() {
         // Of this very step: a run before it was resumed from an older one.
         std::fs::remove_dir_all(&target)
@@ -221,17 +255,57 @@ pub fn any_manifest(folder: &Path) -> Result<Manifest> {
     read().in_file(&path)
 }
 
-/// The bytes of a file, if they are those that were written. Not collective.
+/// Some bytes of a file, if all of it is what was written. Not collective; takes little more memory than what is asked for.
 ///
 /// # Errors
-/// `Data`: they are not.
-pub fn read(folder: &Path, written: &Written) -> Result<Vec<u8>> {
+/// `Data`: it is not.
+pub fn read(folder: &Path, written: &Written, wanted: Range<u64>) -> Result<Vec<u8>> {
     let path = folder.join(&written.name);
-    let bytes = faults::before(Point::CheckpointRead).and_then(|()| std::fs::read(&path));
-    let bytes = bytes.map_err(|e| Error::data(format!("cannot be read: {e}"))).in_file(&path)?;
-    match bytes.len() as u64 == written.bytes && blake3::hash(&bytes).to_hex().as_str() == written.blake3 {
-        true => Ok(bytes),
+    let mut hasher = blake3::Hasher::new();
+    let (mut at, mut found) = (0, Vec::new());
+    let mut read = || -> std::io::Result<()> {
+        faults::before(Point::CheckpointRead)?;
+        let mut file = File::open(&path)?;
+        let mut piece = vec![0; PIECE];
+        loop {
+            let n = file.read(&mut piece)?;
+            if n == 0 {
+                return Ok(());
+            }
+            hasher.update(&piece[..n]);
+            let part = |end: u64| end.clamp(at, at + n as u64) - at;
+            found.extend_from_slice(&piece[part(wanted.start) as usize..part(wanted.end) as usize]);
+            at += n as u64;
+        }
+    };
+    read().map_err(|e| Error::data(format!("cannot be read: {e}"))).in_file(&path)?;
+    match at == written.bytes && hasher.finalize().to_hex().as_str() == written.blake3 {
+        true => Ok(found),
         false => Err(Error::data("is damaged: its digest is another")).in_file(&path),
+    }
+}
+
+/// The right to keep the state of a training in a folder, as long as what is returned lives: a run that is started while one before it
+/// is still on its way out waits for it, so long. None where the file system has no locks. Not collective.
+///
+/// # Errors
+/// `Usage`: another run has it, and keeps it.
+pub fn claim(dir: &Path, job: &str, wait: Duration) -> Result<Option<File>> {
+    let path = dir.join(format!(".lock-{}", tag(job)));
+    let Ok(file) = File::create(&path) else { return Ok(None) };
+    let began = Instant::now();
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(Some(file)),
+            Err(Errno::WOULDBLOCK) if began.elapsed() < wait => std::thread::sleep(Duration::from_millis(100)),
+            Err(Errno::WOULDBLOCK) => {
+                return Err(Error::usage(
+                    "another run of this training keeps its state there; wait for its end, or name another folder",
+                ))
+                .in_file(dir);
+            }
+            Err(_) => return Ok(None),
+        }
     }
 }
 
@@ -244,9 +318,36 @@ mod tests {
     fn written(dir: &Path, step: u64) -> PathBuf {
         make_folder(&partial_of(dir, step, KEY)).unwrap();
         let partial = partial_of(dir, step, KEY);
-        let state = write(&partial, "state".into(), 0..0, b"all alike").unwrap();
-        let items = write(&partial, "items-0".into(), 0..3, b"abc").unwrap();
+        let state = write(&partial, "state".into(), b"all alike").unwrap();
+        let items = write_numbers(&partial, "items-0".into(), 0..3, &[1.0, -0.0, 3.5]).unwrap();
         complete(dir, &Manifest::new([KEY, "job", ""], step, state, vec![items])).unwrap()
+    }
+
+    #[test]
+    fn one_run_of_a_training_keeps_its_state_in_a_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let claim = |job: &str| claim(dir.path(), job, Duration::from_millis(150));
+        let first = claim(KEY).unwrap();
+        assert!(first.is_some() && claim("another").unwrap().is_some(), "no locks here");
+        assert!(claim(KEY).unwrap_err().to_string().contains("another run"));
+        drop(first);
+        assert!(claim(KEY).unwrap().is_some());
+    }
+
+    /// Of files of several pieces, at and around their borders.
+    #[test]
+    fn numbers_come_back_by_their_places() {
+        let dir = tempfile::tempdir().unwrap();
+        let n = PIECE as u64 / 8 * 2 + 13;
+        let numbers: Vec<f64> = (0..n).map(|i| i as f64).collect();
+        let written = write_numbers(dir.path(), "items-0".into(), 0..n, &numbers).unwrap();
+        assert_eq!(written.bytes, n * 8);
+        let border = PIECE as u64 / 8;
+        for range in [0..n, 0..0, 5..6, border - 1..border + 1, border..2 * border, 2 * border - 3..n, n - 1..n, n..n] {
+            let bytes = read(dir.path(), &written, range.start * 8..range.end * 8).unwrap();
+            let found = bytes.as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes));
+            assert!(found.eq(range.clone().map(|i| i as f64)), "{range:?}");
+        }
     }
 
     #[test]
@@ -255,7 +356,7 @@ mod tests {
         let folder = written(dir.path(), 7);
         let is_good = || {
             let manifest = manifest(&folder, KEY)?;
-            manifest.items.iter().chain([&manifest.state]).try_for_each(|file| read(&folder, file).map(|_| ()))
+            manifest.items.iter().chain([&manifest.state]).try_for_each(|file| read(&folder, file, 0..0).map(|_| ()))
         };
         is_good().unwrap();
         for name in ["manifest", "state", "items-0"] {

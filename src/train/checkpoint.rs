@@ -13,6 +13,8 @@ use crate::guard::stop::{self, Cause};
 use crate::store::checkpoint::{self as disk, Manifest, Written};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -55,6 +57,8 @@ pub struct CheckpointConfig {
 const SHARE: f64 = 0.02;
 /// Between two looks at clock and signals.
 const LOOK: Duration = Duration::from_millis(200);
+/// How long a run that is on its way out is waited for.
+const FORMER: Duration = Duration::from_secs(30);
 /// What is left of the time limit for the way out.
 const MARGIN: Duration = Duration::from_secs(3);
 
@@ -87,6 +91,16 @@ impl Keeper {
         Keeper { of: self.of.as_ref().map(|of| Place { folder: of.folder.join(name), ..of.clone() }) }
     }
 
+    /// The right to keep this training's state, as long as what is returned lives. For one rank, before any of them [opens](Self::open)
+    /// a session. Not collective.
+    ///
+    /// # Errors
+    /// `Usage`: another run has it.
+    pub fn claim(&self) -> Result<Option<File>> {
+        let claim = |of: &Place| disk::claim(&of.config.folder, &of.job.to_hex(), FORMER);
+        self.of.as_ref().map_or(Ok(None), claim)
+    }
+
     /// Whether what is to be resumed by name is there and of this training, as far as can be known without its input. Looks at the
     /// files. Not collective.
     ///
@@ -97,6 +111,7 @@ impl Keeper {
         let Resume::From(path) = &config.resume else { return Ok(()) };
         let job = job.to_hex();
         let wrong = match disk::is_step(path) {
+            _ if !path.exists() => Error::usage("there is no such folder").at(format!("'{}'", path.display())),
             true => match disk::any_manifest(path) {
                 Ok(found) if found.job == job.as_str() => return Ok(()),
                 Ok(_) => Error::usage("is of a training with other settings; give the same words as then").at(path.display().to_string()),
@@ -198,10 +213,11 @@ impl Key {
 
 /// State that belongs to items of which each rank has a run: rows or lanes.
 #[derive(Default)]
-pub struct Items {
+pub struct Items<'a> {
     /// Global numbers of those here.
     pub range: Range<u64>,
-    pub bytes: Vec<u8>,
+    /// As many for each of them.
+    pub numbers: Cow<'a, [f64]>,
 }
 
 /// The keeping of one training under way.
@@ -246,9 +262,9 @@ impl Session {
         }
     }
 
-    /// What a run before this one kept: the common state, and the bytes of `items`, in their order. *Collective.*
+    /// What a run before this one kept: the common state, and the numbers of `items`, in their order. *Collective.*
     ///
-    /// * `item_bytes`: of each item; 0 where there are none.
+    /// * `of_item`: numbers of each item; 0 where there are none.
     ///
     /// # Errors
     /// `Data`: files that have changed since they were looked at.
@@ -256,15 +272,15 @@ impl Session {
         &mut self,
         comm: &Communicator,
         items: Range<u64>,
-        item_bytes: usize,
-    ) -> Result<Option<(S, Vec<u8>)>> {
+        of_item: usize,
+    ) -> Result<Option<(S, Vec<f64>)>> {
         let Some((manifest, folder)) = self.kept.as_ref().and_then(|kept| kept.found.as_ref()) else { return Ok(None) };
-        let read = || -> Result<(S, Vec<u8>)> {
-            let state = disk::read(folder, &manifest.state)?;
+        let read = || -> Result<(S, Vec<f64>)> {
+            let state = disk::read(folder, &manifest.state, 0..u64::MAX)?;
             let state = postcard::from_bytes(&state)
                 .map_err(|e| Error::data(format!("is not the state of this training: {e}")))
                 .in_file(folder)?;
-            Ok((state, items_of(folder, manifest, items, item_bytes)?))
+            Ok((state, items_of(folder, manifest, items, of_item)?))
         };
         comm.agree(read()).map(Some)
     }
@@ -277,12 +293,12 @@ impl Session {
     ///
     /// # Errors
     /// `Interrupted`, once the state is written: this run was told to stop. `Data`: it could not be written.
-    pub fn after<S: Serialize>(
+    pub fn after<'a, S: Serialize>(
         &mut self,
         comm: &Communicator,
         step: u64,
         is_last: bool,
-        state: impl FnOnce() -> (S, Items),
+        state: impl FnOnce() -> (S, Items<'a>),
     ) -> Result<()> {
         let Some(kept) = self.kept.as_mut() else { return Ok(()) };
         faults::at(Point::Step);
@@ -296,7 +312,7 @@ impl Session {
             return Ok(());
         }
         let (state, items) = state();
-        if let Err(error) = kept.save(comm, step, &state, &items) {
+        if let Err(error) = kept.save(comm, step, &state, &items, ends_part) {
             if comm.is_root() {
                 // A full disk has better uses for it. The error is on its way already.
                 let _ = std::fs::remove_dir_all(disk::partial_of(&kept.folder, step, &kept.key));
@@ -304,6 +320,10 @@ impl Session {
             return Err(error);
         }
         let Some(cause) = look.stop else { return Ok(()) };
+        if cause == Cause::Interrupt {
+            // The first rank that leaves makes launchers end the others: that is no wish to begin again.
+            stop::over();
+        }
         let marked = if comm.is_root() && cause != Cause::Interrupt { mark(&kept.config.folder) } else { Ok(()) };
         comm.agree(marked)?;
         let how = match &kept.config.resume {
@@ -371,7 +391,7 @@ impl Kept {
                 let manifest = disk::manifest(&folder, &self.key)?;
                 let files = std::iter::once(&manifest.state).chain(&manifest.items);
                 for file in files.enumerate().filter(|(i, _)| i % comm.size() == rank).map(|(_, file)| file) {
-                    disk::read(&folder, file)?;
+                    disk::read(&folder, file, 0..0)?;
                 }
                 Ok(manifest)
             };
@@ -442,8 +462,15 @@ impl Kept {
         Ok(Look { is_due, stop })
     }
 
-    /// Writes one checkpoint and removes old ones. Collective.
-    fn save(&mut self, comm: &Communicator, step: u64, state: &impl Serialize, items: &Items) -> Result<()> {
+    /// Writes one checkpoint and removes old ones; of a part that has come to its end, all others. Collective.
+    fn save(
+        &mut self,
+        comm: &Communicator,
+        step: u64,
+        state: &impl Serialize,
+        items: &Items<'_>,
+        is_end: bool,
+    ) -> Result<()> {
         let began = Instant::now();
         let partial = disk::partial_of(&self.folder, step, &self.key);
         comm.agree(if comm.is_root() { disk::make_folder(&partial) } else { Ok(()) })?;
@@ -451,11 +478,11 @@ impl Kept {
             let mut written = Vec::new();
             if comm.is_root() {
                 let state = postcard::to_allocvec(state).map_err(|e| Error::internal(e.to_string()))?;
-                written.push(disk::write(&partial, "state".to_string(), 0..0, &state)?);
+                written.push(disk::write(&partial, "state".to_string(), &state)?);
             }
             if !items.range.is_empty() {
                 let name = format!("items-{}", items.range.start);
-                written.push(disk::write(&partial, name, items.range.clone(), &items.bytes)?);
+                written.push(disk::write_numbers(&partial, name, items.range.clone(), &items.numbers)?);
             }
             Ok(written)
         };
@@ -470,7 +497,7 @@ impl Kept {
             }
             let state = all.remove(0);
             disk::complete(&self.folder, &Manifest::new([&self.key, &self.job, &self.part], step, state, all))?;
-            disk::prune(&self.folder, &self.key, step, self.config.keep);
+            disk::prune(&self.folder, &self.key, step, if is_end { 1 } else { self.config.keep });
             Ok(())
         };
         comm.agree(if comm.is_root() { complete() } else { Ok(()) })?;
@@ -481,27 +508,26 @@ impl Kept {
     }
 }
 
-/// The bytes of some items, from the files of the ranks that had them.
-fn items_of(folder: &Path, manifest: &Manifest, items: Range<u64>, item_bytes: usize) -> Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity((items.end - items.start) as usize * item_bytes);
+/// The numbers of some items, from the files of the ranks that had them.
+fn items_of(folder: &Path, manifest: &Manifest, items: Range<u64>, of_item: usize) -> Result<Vec<f64>> {
+    let mut numbers = Vec::with_capacity((items.end - items.start) as usize * of_item);
+    let item_bytes = 8 * of_item as u64;
     let mut next = items.start;
     for file in &manifest.items {
         let end = file.first + file.items;
         if next >= items.end || end <= next || file.first > next {
             continue;
         }
-        let all = disk::read(folder, file)?;
-        if all.len() as u64 != file.items * item_bytes as u64 {
+        if file.bytes != file.items * item_bytes {
             return Err(Error::data("holds items of another size")).in_file(folder.join(&file.name));
         }
         let last = end.min(items.end);
-        bytes.extend_from_slice(
-            &all[(next - file.first) as usize * item_bytes..(last - file.first) as usize * item_bytes],
-        );
+        let bytes = disk::read(folder, file, (next - file.first) * item_bytes..(last - file.first) * item_bytes)?;
+        numbers.extend(bytes.as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes)));
         next = last;
     }
     match next >= items.end {
-        true => Ok(bytes),
+        true => Ok(numbers),
         false => Err(Error::data(format!("lacks the items {next} to {}", items.end - 1))).in_file(folder),
     }
 }

@@ -180,7 +180,7 @@ fn from_named(name: &str, table: &MemorySource, config: &TrainConfig) {
     }
     let nothing = stopping_at_once(&at("b"), Resume::From(at("none")));
     let refused = run(ALONE, table, config, Some(&nothing)).unwrap_err().to_string();
-    assert!(refused.contains("--resume: ") && refused.contains("holds no checkpoint"), "{refused}");
+    assert!(refused.contains("--resume: ") && refused.contains("there is no such folder"), "{refused}");
 }
 
 #[test]

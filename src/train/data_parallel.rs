@@ -13,6 +13,7 @@ use crate::objective::Objective;
 use crate::optim::{Adam, Optimizer, Sgd};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::time::Instant;
 
 /// Epochs in a row that change little before training ends: losses of mini-batches are noisy, so one may be by chance.
@@ -196,14 +197,12 @@ fn run(
     let (config, course) = (job.config, &job.course);
     let mut fit = Fit::default();
     let numbers = job.table.lanes();
-    let item_bytes = 8 * (2 + together.n_of_lane());
+    let of_item = 2 + together.n_of_lane();
     // Sums of the epoch that was under way.
     let mut epoch_sums = None;
-    if let Some(((kept, common), items)) = session.take(comm, numbers.clone(), item_bytes)? {
+    if let Some(((kept, common), items)) = session.take(comm, numbers.clone(), of_item)? {
         fit = kept;
-        let number = |bytes: &[u8]| f64::from_le_bytes(bytes.try_into().unwrap_or_default());
-        let of_lane = |bytes: &[u8]| -> Vec<f64> { bytes.chunks_exact(8).map(number).collect() };
-        let mut of_lanes: Vec<Vec<f64>> = items.chunks_exact(item_bytes).map(of_lane).collect();
+        let mut of_lanes: Vec<Vec<f64>> = items.chunks_exact(of_item).map(<[f64]>::to_vec).collect();
         epoch_sums = Some(of_lanes.iter_mut().map(|of| of.drain(..2).collect::<Vec<f64>>()).collect::<Vec<_>>());
         comm.agree(together.take_up(common, &of_lanes))?;
     }
@@ -237,9 +236,11 @@ fn run(
                     session.after(comm, step + 1, step + 1 == course.of_steps, || {
                         let sums = |lane: &Lane| [lane.epoch_loss, lane.epoch_weight];
                         let of_lane = |(place, lane)| sums(lane).into_iter().chain(together.of_lane(place));
-                        let numbers_of = lanes.iter().enumerate().flat_map(of_lane);
-                        let bytes = numbers_of.flat_map(f64::to_le_bytes).collect();
-                        ((fit.clone(), together.common()), Items { range: numbers.clone(), bytes })
+                        let of_lanes = lanes.iter().enumerate().flat_map(of_lane).collect();
+                        (
+                            (fit.clone(), together.common()),
+                            Items { range: numbers.clone(), numbers: Cow::Owned(of_lanes) },
+                        )
                     })?;
                 }
                 Ok(())

@@ -74,6 +74,33 @@ fn signals_end_in_a_checkpoint() {
     }
 }
 
+/// The first rank that leaves makes the launcher end the others by SIGTERM, which is not to be taken for a wish to go on later.
+#[test]
+fn an_interrupted_rank_marks_nothing_and_neither_do_the_others() {
+    if !has_mpi() {
+        return;
+    }
+    let (folder, _) = some_table();
+    let path = folder.path();
+    let mut child = started(path, 3, "100000");
+    send("-INT", children_of(&child)[1]);
+    assert_eq!(child.wait().unwrap().code(), Some(75));
+    assert!(!is_marked(path) && !path.join("m.h5").exists());
+    // A mark of a run before is gone as soon as another one begins, whatever becomes of that.
+    std::fs::write(path.join("kept/requeue"), "").unwrap();
+    assert_eq!(consort(path, 2, &[&["train", "boost", "gone.h5", "-o", "m.h5"], &KEPT[..]].concat()).code, Some(3));
+    assert!(!is_marked(path));
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_said_before_the_work() {
+    let (folder, _) = some_table();
+    std::fs::write(folder.path().join("kept"), "a file").unwrap();
+    let ended = consort(folder.path(), 0, &[&SETTINGS[..], &KEPT].concat());
+    one_message(&ended, &["--checkpoint", "kept: the folder cannot be made"]);
+    assert_eq!(ended.code, Some(2), "{}", ended.text);
+}
+
 #[test]
 fn a_killed_rank_ends_the_job_and_another_number_of_ranks_goes_on() {
     if !has_mpi() {
@@ -203,5 +230,5 @@ fn what_cannot_be_kept_is_said_before_the_work() {
         &["--resume: kept: holds no checkpoint of a training with these"],
     );
     let missing = "kept/step-000000000007-01234567";
-    refuse(&["--checkpoint", "kept", "--resume", missing], &["--resume: ", missing, "cannot be read"]);
+    refuse(&["--checkpoint", "kept", "--resume", missing], &["--resume: ", missing, "no such folder"]);
 }

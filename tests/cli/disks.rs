@@ -77,7 +77,7 @@ fn some_table() -> (TempDir, String) {
 }
 
 #[test]
-fn a_checkpoint_that_finds_no_room_ends_the_run_and_the_one_before_is_good() {
+fn no_room_for_checkpoints_is_said_before_the_work_and_the_one_before_is_good() {
     let (folder, whole) = some_table();
     let at = folder.path();
     let Some(disk) = Disk::mounted(at) else { return };
@@ -89,8 +89,8 @@ fn a_checkpoint_that_finds_no_room_ends_the_run_and_the_one_before_is_good() {
         disk.fill();
         let ended = consort(at, n, &kept);
         assert_eq!(ended.code, Some(3), "{n} ranks:\n{}", ended.text);
-        one_message(&ended, &["disk/kept", "cannot write the checkpoint", "No space left"]);
-        assert!(n == 0 || ended.text.contains("of 3: disk/kept"), "{}", ended.text);
+        one_message(&ended, &["disk/kept", "checkpoints cannot be written there", "No space left"]);
+        assert!(n == 0 || ended.text.contains("of 3: --checkpoint: disk/kept"), "{}", ended.text);
         assert!(!at.join("m.h5").exists());
         let before: Vec<String> = before.into_iter().filter(|name| name != "kept/requeue").collect();
         assert_eq!(names(&disk.0), before, "{n} ranks: what is left");

@@ -11,23 +11,30 @@ use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::unix::process::CommandExt;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::stop;
-use crate::comm::{Communicator, Progress, by_rank};
+use crate::comm::{Communicator, Progress, by_rank, launcher_rank, launcher_size};
 use crate::error::{Error, ErrorKind, Result};
 use beat::Beat;
 use watch::{Finding, Watch};
 
-/// How often a rank says that it lives, in jobs of up to [`MANY`] ranks; in larger ones more rarely, as rank 0 answers all.
+/// How often a rank says that it lives, in jobs of up to so many ranks; in larger ones more rarely, as rank 0 answers all.
 const BEAT_EVERY: Duration = Duration::from_millis(500);
 const MANY: u32 = 1024;
+
+/// MPI may take so many timeouts until ranks can be watched: it starts slowly on many nodes.
+const START: u32 = 5;
 
 /// A way to rank 0 that has brought nothing for so long is not the only one that is tried any more.
 const OTHER_WAYS_AFTER: Duration = Duration::from_secs(2);
 
 /// Launchers were seen to drop lines written just before the end.
 const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// The ranks have come together.
+static ARE_TOGETHER: AtomicBool = AtomicBool::new(false);
 
 /// What a rank tells all others before beats can reach it: its computer, and of rank 0, the job and where it listens.
 struct Hello {
@@ -56,12 +63,10 @@ impl Hello {
 /// # Errors
 /// `Comm`: from the exchange of addresses. That a rank cannot listen is said, and no error.
 pub fn start(comm: &Communicator, timeout: Duration) -> Result<()> {
-    if comm.size() == 1 || !comm.has_processes() {
-        return Ok(());
-    }
     let mut timeout_ms = [timeout.as_millis() as u64];
     comm.broadcast(&mut timeout_ms, 0)?;
-    if timeout_ms[0] == 0 {
+    if comm.size() == 1 || !comm.has_processes() || timeout_ms[0] == 0 {
+        ARE_TOGETHER.store(true, Ordering::Relaxed);
         return Ok(());
     }
     let host = comm.node_name();
@@ -75,6 +80,7 @@ pub fn start(comm: &Communicator, timeout: Duration) -> Result<()> {
     let of_rank = |rank| str::from_utf8(all.of_rank(rank)).ok().and_then(Hello::from_text);
     let hellos = (0..comm.size()).map(of_rank).collect::<Option<Vec<_>>>();
     let mut hellos = comm.agree(hellos.ok_or_else(|| Error::internal("addresses of ranks were not received")))?;
+    ARE_TOGETHER.store(true, Ordering::Relaxed);
     let Some(socket) = socket else { return Ok(()) };
     let root = &mut hellos[0];
     let same_host = root.host == hello.host;
@@ -82,13 +88,14 @@ pub fn start(comm: &Communicator, timeout: Duration) -> Result<()> {
     root.ways.retain(|way| (same_host || !way.ip().is_loopback()) && (way.is_ipv4() || !is_v4));
     let (job, ways) = (root.job, std::mem::take(&mut root.ways));
     let timeout = Duration::from_millis(timeout_ms[0]);
+    let every = BEAT_EVERY * (comm.size() as u32).div_ceil(MANY);
     let began = Instant::now();
     let peers = Peers {
         rank: comm.rank(),
         job,
         hosts: hellos.into_iter().map(|hello| hello.host).collect(),
-        watch: Watch::new(comm.rank(), comm.size(), timeout, Duration::ZERO),
-        timeout,
+        watch: Watch::new(comm.rank(), comm.size(), timeout, every, Duration::ZERO),
+        every,
         progress: comm.progress(),
         socket,
         ways,
@@ -100,6 +107,31 @@ pub fn start(comm: &Communicator, timeout: Duration) -> Result<()> {
         say(&format!("rank {} cannot watch its peers: {e}", comm.rank()));
     }
     Ok(())
+}
+
+/// Ends this process if ranks cannot be watched after some timeouts: MPI waits for ever for a rank that was stopped before or while it
+/// started. For a process of a launcher, before MPI is started. Not collective.
+pub fn expect(timeout: Duration) {
+    let (Some((size, _)), Some(rank)) = (launcher_size(), launcher_rank()) else { return };
+    if size == 1 || timeout.is_zero() {
+        return;
+    }
+    let late = timeout * START;
+    let wait = move || {
+        // One of them speaks.
+        std::thread::sleep(late + LAST_WORDS * 3 * rank.min(5) as u32);
+        if !ARE_TOGETHER.load(Ordering::Relaxed) {
+            let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+            end_with(&format!(
+                "rank {rank} of {size} on {}: the ranks have not come together for {} s: one was stopped, lost or cut off while MPI \
+                 started, or takes longer than {START} times --stall-timeout",
+                host.trim(),
+                late.as_secs_f64()
+            ));
+        }
+    };
+    // Where no thread can be started, that is said later.
+    let _ = std::thread::Builder::new().name("start".to_string()).spawn(wait);
 }
 
 /// Any port, of all addresses of this computer.
@@ -133,7 +165,8 @@ struct Peers {
     /// Of all ranks.
     hosts: Vec<String>,
     watch: Watch,
-    timeout: Duration,
+    /// Between two beats.
+    every: Duration,
     progress: Progress,
     socket: UdpSocket,
     /// To rank 0.
@@ -146,13 +179,12 @@ struct Peers {
 
 impl Peers {
     fn run(mut self) {
-        let every = BEAT_EVERY * (self.hosts.len() as u32).div_ceil(MANY);
         let mut next = Duration::ZERO;
         loop {
             let now = self.began.elapsed();
             if now >= next {
                 // After a pause of the process, one beat, not those that were missed.
-                next = now + every;
+                next = now + self.every;
                 if self.beat(now) {
                     return;
                 }
@@ -177,6 +209,12 @@ impl Peers {
             ways.into_iter().for_each(|way| self.send(&own, way));
         }
         self.watch.hear(own, now);
+        // What came while this process was stopped, before its silence is judged.
+        if self.socket.set_nonblocking(true).is_ok() {
+            while self.hear_one().is_some() {}
+            // A socket that waits no more would make the loop spin.
+            let _ = self.socket.set_nonblocking(false);
+        }
         if let Some(cause) = stop::Cause::from_code(self.watch.stop()) {
             stop::request(cause);
         }
@@ -199,33 +237,41 @@ impl Peers {
     }
 
     fn listen_until(&mut self, next: Duration) {
-        let mut bytes = [0; 1024];
         loop {
             let left = next.saturating_sub(self.began.elapsed());
             if left < Duration::from_millis(1) || self.socket.set_read_timeout(Some(left)).is_err() {
                 std::thread::sleep(left);
                 return;
             }
-            let (length, from) = match self.socket.recv_from(&mut bytes) {
-                Ok(received) => received,
-                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => return,
-                // Such as the news that nobody listens at a way that was tried.
-                Err(_) => continue,
-            };
-            let Some(beat) = Beat::from_bytes(&bytes[..length], self.job) else { continue };
-            if beat.ends {
-                signal_hook::low_level::exit(ErrorKind::Comm.exit_code());
-            }
-            let now = self.began.elapsed();
-            if let Some(place) = self.heard_by.get_mut(beat.rank as usize) {
-                *place = Some(from);
-                self.heard_at = Some(now);
-            }
-            self.watch.hear(beat, now);
-            if self.rank == 0 {
-                self.send(&self.own(), from);
+            if self.hear_one().is_none() {
+                return;
             }
         }
+    }
+
+    /// Takes in one packet, of whomever; None: there is none.
+    fn hear_one(&mut self) -> Option<()> {
+        let mut bytes = [0; 1024];
+        let (length, from) = match self.socket.recv_from(&mut bytes) {
+            Ok(received) => received,
+            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => return None,
+            // Such as the news that nobody listens at a way that was tried.
+            Err(_) => return Some(()),
+        };
+        let Some(beat) = Beat::from_bytes(&bytes[..length], self.job) else { return Some(()) };
+        if beat.ends {
+            signal_hook::low_level::exit(ErrorKind::Comm.exit_code());
+        }
+        let now = self.began.elapsed();
+        if let Some(place) = self.heard_by.get_mut(beat.rank as usize) {
+            *place = Some(from);
+            self.heard_at = Some(now);
+        }
+        self.watch.hear(beat, now);
+        if self.rank == 0 {
+            self.send(&self.own(), from);
+        }
+        Some(())
     }
 
     fn act(&self, finding: Finding) {
@@ -240,7 +286,7 @@ impl Peers {
                     self.hosts.len(),
                     self.hosts[rank],
                     silent.as_secs_f64(),
-                    self.timeout.as_secs_f64(),
+                    self.watch.timeout().as_secs_f64(),
                     self.places()
                 ))
             }
@@ -257,7 +303,11 @@ impl Peers {
                 ));
             }
             Finding::Stalled => {
-                say(&format!("no rank has finished a call for {} s: {}", self.timeout.as_secs_f64(), self.places()));
+                say(&format!(
+                    "no rank has finished a call for {} s: {}",
+                    self.watch.timeout().as_secs_f64(),
+                    self.places()
+                ));
             }
             Finding::Stuck(waited) => self.end(&format!(
                 "all ranks have waited for one another for {:.0} s: {}; {and_then}",
@@ -282,14 +332,19 @@ impl Peers {
 
     /// Ends the job: this process at once, the others as they hear it, or by the launcher.
     fn end(&self, why: &str) -> ! {
-        say(why);
         let ends = Beat { ends: true, ..self.own() };
         self.heard_by.iter().flatten().filter(|_| self.rank == 0).for_each(|way| self.send(&ends, *way));
-        end_launcher();
-        std::thread::sleep(LAST_WORDS);
-        // Without what libraries do at the end: they would wait for the rank that is lost.
-        signal_hook::low_level::exit(ErrorKind::Comm.exit_code())
+        end_with(why)
     }
+}
+
+/// Says why, and ends this process and its launcher.
+fn end_with(why: &str) -> ! {
+    say(why);
+    end_launcher();
+    std::thread::sleep(LAST_WORDS);
+    // Without what libraries do at the end: they would wait for the rank that is lost.
+    signal_hook::low_level::exit(ErrorKind::Comm.exit_code())
 }
 
 /// Sees to it that a launcher beside this process comes to its end. Open MPI's tells its daemons to stop, and waits for the one that a

@@ -13,8 +13,10 @@ const FIRST_BEAT_WITHIN: Duration = Duration::from_secs(10);
 const AFTER_ROOT: Duration = Duration::from_millis(500);
 const AFTER_RANK: Duration = Duration::from_millis(600);
 
-/// Whoever looks more rarely was stopped itself, and has no right to judge.
-const PAUSED: Duration = Duration::from_secs(3);
+/// Whoever looks more rarely than this many beats was stopped itself, and has no right to judge. Fewer than fit into the timeout.
+const PAUSED: u32 = 3;
+/// Beats that fit into the shortest timeout.
+const LEAST: u32 = 4;
 
 /// A job whose ranks all wait for one another ends after so many timeouts: no message takes that long.
 const STUCK: u32 = 10;
@@ -46,6 +48,7 @@ struct Peer {
 pub struct Watch {
     rank: usize,
     timeout: Duration,
+    paused: Duration,
     began: Duration,
     looked: Duration,
     peers: Vec<Option<Peer>>,
@@ -54,9 +57,18 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// `timeout`: longest silence; `now`: the time all others are compared with.
-    pub fn new(rank: usize, size: usize, timeout: Duration, now: Duration) -> Watch {
-        Watch { rank, timeout, began: now, looked: now, peers: vec![None; size], is_warned: false, is_said: false }
+    /// * `timeout`: longest silence; at least some beats.
+    /// * `every`: between two beats, and two looks.
+    /// * `now`: the time all others are compared with.
+    pub fn new(rank: usize, size: usize, timeout: Duration, every: Duration, now: Duration) -> Watch {
+        let timeout = timeout.max(every * LEAST);
+        let (peers, paused) = (vec![None; size], every * PAUSED);
+        Watch { rank, timeout, paused, began: now, looked: now, peers, is_warned: false, is_said: false }
+    }
+
+    /// The longest silence.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
     }
 
     fn watches(&self, rank: usize) -> bool {
@@ -76,11 +88,11 @@ impl Watch {
         self.peers[rank] = Some(Peer { heard: now, doing: beat.doing, stop: beat.stop, moved });
     }
 
-    /// What is to be said or done now.
+    /// What is to be said or done now. All that has come is heard before.
     pub fn look(&mut self, now: Duration) -> Vec<Finding> {
         let paused = now.saturating_sub(self.looked);
         self.looked = now;
-        if paused > PAUSED {
+        if paused > self.paused {
             self.began += paused;
             for peer in self.peers.iter_mut().flatten() {
                 (peer.heard, peer.moved) = (peer.heard + paused, peer.moved + paused);
@@ -147,6 +159,8 @@ impl Watch {
 mod tests {
     use super::*;
 
+    const BEAT: Duration = Duration::from_secs(1);
+
     fn seconds(n: u64) -> Duration {
         Duration::from_secs(n)
     }
@@ -173,7 +187,7 @@ mod tests {
 
     #[test]
     fn the_root_ends_the_job_for_a_silent_peer_and_the_others_leave_it_time_to() {
-        let mut root = Watch::new(0, 3, seconds(4), seconds(0));
+        let mut root = Watch::new(0, 3, seconds(4), BEAT, seconds(0));
         let found = looks(&mut root, 1, 5, |watch, now| {
             watch.hear(beat(2, now), seconds(now));
             if now == 1 {
@@ -181,7 +195,7 @@ mod tests {
             }
         });
         assert_eq!(found, [(5, Finding::Lost { rank: 1, silent: seconds(4) })]);
-        let mut other = Watch::new(2, 3, seconds(4), seconds(0));
+        let mut other = Watch::new(2, 3, seconds(4), BEAT, seconds(0));
         other.hear(beat(1, 1), seconds(0)); // not watched
         other.hear(beat(0, 1), seconds(0));
         let found = looks(&mut other, 1, 6, |_, _| ());
@@ -190,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_peer_that_came_to_its_end_may_be_silent() {
-        let mut root = Watch::new(0, 2, seconds(4), seconds(0));
+        let mut root = Watch::new(0, 2, seconds(4), BEAT, seconds(0));
         let mut last = beat(1, 9);
         last.doing.is_over = true;
         root.hear(last, seconds(0));
@@ -199,19 +213,37 @@ mod tests {
 
     #[test]
     fn who_was_stopped_itself_gives_the_others_time() {
-        let mut root = Watch::new(0, 2, seconds(4), seconds(0));
+        let mut root = Watch::new(0, 2, seconds(4), BEAT, seconds(0));
         root.hear(beat(1, 1), seconds(0));
         assert_eq!(root.look(seconds(1)), []);
         assert_eq!(root.look(seconds(100)), [], "a job that was suspended and goes on");
         assert_eq!(looks(&mut root, 101, 103, |_, _| ()), [(103, Finding::Lost { rank: 1, silent: seconds(4) })]);
     }
 
+    /// Beats of large jobs are rare: a look is not taken for the first after a pause, and a timeout is not shorter than a beat.
+    #[test]
+    fn rare_beats_are_no_pauses_and_no_silence() {
+        let every = seconds(5);
+        let mut root = Watch::new(0, 3, seconds(2), every, seconds(0));
+        assert_eq!(root.timeout(), seconds(20));
+        let mut found = Vec::new();
+        for now in (0..60).step_by(5) {
+            root.hear(beat(1, now), seconds(now));
+            if now == 0 {
+                root.hear(beat(2, 1), seconds(now));
+            }
+            found.extend(root.look(seconds(now)).into_iter().map(|finding| (now, finding)));
+        }
+        assert_eq!(found[0], (20, Finding::Lost { rank: 2, silent: seconds(20) }));
+        assert!(found.iter().all(|(_, finding)| matches!(finding, Finding::Lost { rank: 2, .. })), "{found:?}");
+    }
+
     #[test]
     fn a_peer_never_heard_is_said_once_and_ends_nothing() {
-        let mut root = Watch::new(0, 3, seconds(3), seconds(0));
+        let mut root = Watch::new(0, 3, seconds(4), BEAT, seconds(0));
         let found = looks(&mut root, 0, 30, |watch, now| watch.hear(beat(2, now), seconds(now)));
         assert_eq!(found, [(10, Finding::NeverHeard(vec![1]))]);
-        let mut other = Watch::new(1, 3, seconds(3), seconds(0));
+        let mut other = Watch::new(1, 3, seconds(4), BEAT, seconds(0));
         assert_eq!(looks(&mut other, 0, 30, |_, _| ()), []);
     }
 
@@ -225,9 +257,9 @@ mod tests {
                 watch.hear(if computes { beat(1, finished) } else { waiting(1, finished, since) }, seconds(now));
             }
         };
-        let mut root = Watch::new(0, 2, seconds(4), seconds(0));
+        let mut root = Watch::new(0, 2, seconds(4), BEAT, seconds(0));
         assert_eq!(looks(&mut root, 0, 60, hear(true, 2)), [], "both compute");
-        let mut root = Watch::new(0, 2, seconds(4), seconds(0));
+        let mut root = Watch::new(0, 2, seconds(4), BEAT, seconds(0));
         assert_eq!(looks(&mut root, 0, 60, hear(false, 2)), [(6, Finding::Stalled)]);
         assert_eq!(looks(&mut root, 61, 80, hear(false, 63)), [(67, Finding::Stalled)], "another one");
         assert_eq!(root.doing(1).unwrap().current, "agree #4");
@@ -235,7 +267,7 @@ mod tests {
 
     #[test]
     fn ranks_that_all_wait_for_one_another_come_to_an_end() {
-        let mut root = Watch::new(0, 2, seconds(4), seconds(0));
+        let mut root = Watch::new(0, 2, seconds(4), BEAT, seconds(0));
         let found = looks(&mut root, 0, 40, |watch, now| {
             watch.hear(waiting(0, 1, now), seconds(now));
             watch.hear(waiting(1, 1, now), seconds(now));
@@ -245,7 +277,7 @@ mod tests {
 
     #[test]
     fn a_reason_to_stop_is_passed_on() {
-        let mut root = Watch::new(0, 3, seconds(4), seconds(0));
+        let mut root = Watch::new(0, 3, seconds(4), BEAT, seconds(0));
         assert_eq!(root.stop(), 0);
         root.hear(Beat { stop: 2, ..beat(2, 1) }, seconds(1));
         root.hear(beat(1, 1), seconds(1));

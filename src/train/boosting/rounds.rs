@@ -22,6 +22,7 @@ use crate::objective::PairLoss;
 use crate::rng::{Draws, FastDraws, Stream};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::ops::Range;
 use std::time::Instant;
 
@@ -175,10 +176,9 @@ impl<'a> Boosting<'a> {
         }
         let mut session = watch.keeper().open(self.comm, key, watch)?;
         let rows_here = self.rows.first_row..self.rows.first_row + self.rows.y.len() as u64;
-        if let Some((kept, scores)) = session.take::<Kept>(self.comm, rows_here.clone(), 8 * k)? {
+        if let Some((kept, scores)) = session.take::<Kept>(self.comm, rows_here.clone(), k)? {
             (self.boosted, so_far, first) = (kept.boosted, kept.so_far, session.resumed_step());
-            self.scores =
-                scores.chunks_exact(8).map(|bytes| f64::from_le_bytes(bytes.try_into().unwrap_or_default())).collect();
+            self.scores = scores;
         }
         let begin = first;
         for round in first..self.boost.rounds {
@@ -216,8 +216,8 @@ impl<'a> Boosting<'a> {
             so_far.is_over |= is_over(&self.boosted, self.boost);
             let is_last = so_far.is_over || round + 1 == self.boost.rounds;
             session.after(self.comm, round + 1, is_last, || {
-                let bytes = self.scores.iter().flat_map(|score| score.to_le_bytes()).collect();
-                (Keep { boosted: &self.boosted, so_far: &so_far }, Items { range: rows_here.clone(), bytes })
+                let numbers = Cow::Borrowed(&self.scores[..]);
+                (Keep { boosted: &self.boosted, so_far: &so_far }, Items { range: rows_here.clone(), numbers })
             })?;
         }
         let SoFar { losses, valid_losses, seconds, best, .. } = so_far;
