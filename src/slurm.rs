@@ -181,7 +181,7 @@ mod tests {
     fn a_shell_takes_the_settings_as_they_are() {
         let script = some();
         let text = script.text().unwrap();
-        let settings = text.splitn(3, "\n\n").nth(1).unwrap();
+        let settings = text.split("\n\n").nth(1).unwrap();
         let mut shell = Command::new("bash");
         let words = "\nprintf '%s\\n' \"$JOB_FILE\" \"$FOLDER\" \"$MODEL\" \"$DATA\"";
         shell.args(["-c", &format!("{settings}{words}")]).env("DATA", "another").env("MODEL", "another");
