@@ -1,11 +1,11 @@
-"""What checkpoints cost: the same training without them, at the default interval and every second, in turn. One JSON line a run, then medians.
+"""What checkpoints cost: the same training without them, at the default interval and every half second, in turn. One JSON line a run, then medians.
 
 usage: checkpoint.py CONSORT [FOLDER [RUNS]]     CONSORT: the release binary; FOLDER for table.h5 and the checkpoints (default: a
 temporary one). Python needs numpy and h5py to make the table; mpirun for the runs with two processes.
 
 table.h5, two classes, 1,000,000 x 28 float32. `train_s` of Consort: from the table in memory to the model; `cpu_s`: user and system of all
 its processes, reading included. A run is compared with the one without checkpoints just before or after it; the order turns from run to run.
-Unfair to checkpoints: a training of some seconds is far too short to want them. With `--every 1s` at most a fiftieth of the time goes into
+Unfair to checkpoints: a training of some seconds is far too short to want them. With `--every 0.5s` at most a fiftieth of the time goes into
 them, since the interval adapts; `written` counts them. Default: every five minutes, so that only looking at the clock costs.
 """
 import json, os, resource, shutil, statistics, subprocess, sys, tempfile
@@ -15,7 +15,7 @@ CASES = {
     "logistic lbfgs": ["logistic", "--solver", "lbfgs", "--tolerance", "0", "--max-iterations", "150"],
     "logistic adam": ["logistic", "--solver", "adam", "--epochs", "8"],
 }
-KEEP = {"none": [], "default": ["--checkpoint"], "half a second": ["--checkpoint", "--every", "500ms"]}
+KEEP = {"none": [], "default": ["--checkpoint"], "often": ["--checkpoint", "--every", "0.5s"]}
 
 
 def run(consort, folder, processes, words, keep):
