@@ -63,6 +63,8 @@ struct Parcel {
     warnings: Vec<String>,
     /// A failure: its kind, its words, and whether the member is only left out.
     made: std::result::Result<(ModelFile, f64, bool), (i32, String, bool)>,
+    /// The rank whose own failure it is; 0 where it is that of all alike.
+    failed_on: usize,
 }
 
 /// The first rank of a group that begins a task asks for the one after it, and says when it is idle; rank 0 answers, once for both, with a
@@ -319,11 +321,13 @@ fn pack(
         let (trained, report) = made.ok_or_else(|| Error::internal("a task that nobody did"))?;
         Ok((model::to_file(&trained, &Inputs::default())?, report))
     });
+    let of_group = packed.as_ref().err().and_then(Error::rank);
+    let failed_on = of_group.map_or(0, |rank| time.first_rank + rank);
     let (made, read_s) = match packed {
         Ok((file, report)) => (Ok((file, report.loss, report.converged)), report.read_s),
         Err(error) => (Err((error.kind().exit_code(), error.to_string(), is_left_out)), 0.0),
     };
-    Parcel { task, time, read_s, warnings, made }
+    Parcel { task, time, read_s, warnings, made, failed_on }
 }
 
 /// Everybody's outcomes to all ranks, in the order of the tasks. Collective.
@@ -364,10 +368,13 @@ fn share(comm: &Communicator, tasks: &[Task], parcels: Vec<Parcel>, watch: &mut 
             Ok((file, loss, converged)) => Ok(Made { model: model::from_file(&file)?, loss, converged }),
             Err((code, message, is_left_out)) => {
                 let error = Error::new(ErrorKind::from_exit_code(code), message);
-                match is_left_out {
-                    true => Err(error),
-                    false => return Err(error.at(timeline[timeline.len() - 1].name.clone())),
+                if !is_left_out {
+                    // All know it, and the rank it happened on says it.
+                    let error = error.at(timeline[timeline.len() - 1].name.clone());
+                    comm.agree(if comm.rank() == parcel.failed_on { Err(error.clone()) } else { Ok(()) })?;
+                    return Err(error);
                 }
+                Err(error)
             }
         });
     }
