@@ -254,7 +254,11 @@ pub fn load(path: &Path) -> Result<ModelFile> {
     check_format(&reader).in_file(path)?;
     // Older files have none.
     if reader.number_attribute("/", "sealed")?.is_some() && !reader.is_sealed() {
-        return Err(Error::data("has lost its seal: it was cut off, or changed after it was written")).in_file(path);
+        return Err(Error::data(
+            "has lost its seal: it was cut off, or opened for writing by another program, such as h5py with 'r+'; take another copy, or, \
+             if it was changed on purpose, remove the attribute 'sealed' of its root",
+        ))
+        .in_file(path);
     }
     read_group(&reader, "", path, MOST_DEPTH)
 }
