@@ -50,31 +50,35 @@ pub fn run(words: Vec<OsString>) -> i32 {
     let run = command.run();
     let threads = run.threads.map_or_else(|| doctor::default_threads(run.world), |n| n as usize);
     guard::watchdog::expect(run.stall_timeout);
-    match checked(&command).and_then(|job| listen_for(&job).map(|()| job)) {
+    match checked(&command).and_then(|job| listen_for(&job, run.world).map(|()| job)) {
         // What every rank finds wrong in the same values is agreed on as well, so that it is said once.
         Ok(job) => run_world(run.world, threads, |comm| {
-            comm.agree(Ok(()))?; // a rank whose words were refused says so here
-            guard::watchdog::start(comm, run.stall_timeout)?;
-            comm.agree(carry_out(comm, &job, run.json))
+            let start = || {
+                comm.agree(Ok(()))?; // a rank whose words were refused says so here
+                guard::watchdog::start(comm, run.stall_timeout)
+            };
+            let ended = start().and_then(|()| comm.agree(carry_out(comm, &job, run.json)));
+            unmark(comm, &job, ended.as_ref().err());
+            ended
         }),
         Err(error) => refuse(Problem::Settings(error)),
     }
 }
 
 /// Whether this process has the rank 0, as far as that can be known before there is a world.
-fn is_first() -> bool {
-    launcher_rank().is_none_or(|rank| rank == 0)
+fn is_first(world: World) -> bool {
+    matches!(world, World::Solo | World::Threads(_)) || launcher_rank().is_none_or(|rank| rank == 0)
 }
 
 /// From now on signals lead to a checkpoint, where there are any; the mark of a run before this one is gone.
-fn listen_for(job: &Job<'_>) -> Result<()> {
+fn listen_for(job: &Job<'_>, world: World) -> Result<()> {
     let Job::Train(job) = job else { return Ok(()) };
     let Some(config) = &job.checkpoint else { return Ok(()) };
     let marker = marker_of(&config.folder);
-    if is_first() {
+    if is_first(world) {
         let _ = std::fs::remove_file(&marker); // that it is not there is fine
     }
-    guard::stop::listen(marker, is_first())
+    guard::stop::listen(marker, is_first(world))
 }
 
 fn understand(words: Vec<OsString>) -> std::result::Result<Command, Problem> {
@@ -98,7 +102,7 @@ fn refuse(problem: Problem) -> i32 {
 
 /// Help, the version, or what is wrong in clap's own form and colours.
 fn print_words(error: &clap::Error) -> i32 {
-    if is_first() {
+    if is_first(World::Auto) {
         let _ = error.print();
     }
     if error.use_stderr() { ErrorKind::Usage.exit_code() } else { 0 }
@@ -248,11 +252,7 @@ fn carry_out(comm: &Communicator, job: &Job<'_>, json: bool) -> Result<i32> {
             print_line(text.trim_end());
             Ok(())
         }),
-        Job::Train(job) => {
-            let ended = run_train(comm, job, &printer);
-            unmark(comm, job, ended.as_ref().err());
-            ended
-        }
+        Job::Train(job) => run_train(comm, job, &printer),
         Job::Predict(model, config) => run_predict(comm, model, config, &printer),
         Job::Evaluate(model, inputs, rows, (repeats, seed)) => {
             let model = load_model(comm, model)?;
@@ -363,35 +363,44 @@ fn run_train(comm: &Communicator, job: &TrainJob, printer: &Printer) -> Result<i
 /// Where state is kept, and the right to do so. Collective.
 fn begin_keeping(comm: &Communicator, config: &CheckpointConfig, job: &TrainJob) -> Result<(Keeper, Option<File>)> {
     let keeper = Keeper::new(config.clone(), &(&job.config, &job.inputs.names, &job.models))?;
-    let probe = config.folder.join(".probe");
-    let begin = || {
-        // What cannot be written is said before the work, not at the first checkpoint.
+    // What cannot be written is said before the work, not at the first checkpoint. A new name each time: no node remembers it as missing.
+    let mut of_root = [std::process::id()];
+    comm.broadcast(&mut of_root, 0)?;
+    let probe = config.folder.join(format!(".probe-{}", of_root[0]));
+    let written = || {
         std::fs::create_dir_all(&config.folder)
             .map_err(|e| Error::usage(format!("the folder cannot be made: {e}")))
             .and_then(|()| {
                 let written = std::fs::write(&probe, [0; 1 << 16]);
-                let _ = std::fs::remove_file(&probe); // what was not written may not be there
                 written.map_err(|e| Error::data(format!("checkpoints cannot be written there: {e}")))
             })
-            .in_file(&config.folder)
-            .for_flag("--checkpoint")?;
-        keeper.check_resume()?;
-        keeper.claim().for_flag("--checkpoint")
     };
-    let claimed = comm.agree(if comm.is_root() { begin() } else { Ok(None) })?;
-    Ok((keeper, claimed))
+    let written = comm.agree(if comm.is_root() { written() } else { Ok(()) });
+    let seen = comm.agree(written.and_then(|()| match probe.exists() {
+        true => Ok(()),
+        false => Err(Error::usage(format!(
+            "node {} does not see what rank 0 writes there; name a folder on a file system that all nodes share",
+            comm.node_name()
+        ))),
+    }));
+    if comm.is_root() {
+        let _ = std::fs::remove_file(&probe); // what was not written may not be there
+    }
+    seen.in_file(&config.folder).for_flag("--checkpoint")?;
+    let claim = || {
+        keeper.check_resume()?;
+        keeper.claim(&(&job.inputs.paths, &job.inputs.rows)).for_flag("--checkpoint")
+    };
+    Ok((keeper.clone(), comm.agree(if comm.is_root() { claim() } else { Ok(None) })?))
 }
 
-/// A run that has ended, well or not, is not to be started again by a batch script; unless it was interrupted, or was told to stop and lost
-/// a peer on its way out. Not collective.
-fn unmark(comm: &Communicator, job: &TrainJob, error: Option<&Error>) {
+/// A run that has ended, well or not, is not to be started again by a batch script; unless it was interrupted or lost a peer. Not
+/// collective.
+fn unmark(comm: &Communicator, job: &Job<'_>, error: Option<&Error>) {
+    let Job::Train(job) = job else { return };
     let Some(config) = &job.checkpoint else { return };
-    let stops = match error.map(Error::kind) {
-        Some(ErrorKind::Interrupted) => true,
-        Some(ErrorKind::Comm) => guard::stop::requested().is_some(),
-        _ => false,
-    };
-    if !stops {
+    if !matches!(error.map(Error::kind), Some(ErrorKind::Interrupted | ErrorKind::Comm)) {
+        // The first rank that leaves makes launchers end the others.
         guard::stop::over();
         if comm.is_root() {
             let _ = std::fs::remove_file(marker_of(&config.folder)); // that it is not there is fine

@@ -54,8 +54,8 @@ pub fn request(cause: Cause) {
     ASKED.fetch_max(cause as u8, Ordering::Relaxed);
 }
 
-/// From now on SIGTERM, SIGUSR1 and SIGINT ask to stop instead of ending the process; a second SIGINT leaves at once. Not collective;
-/// ranks that are threads of one process share what the first of them sets up.
+/// From now on SIGTERM, SIGUSR1 and SIGINT ask to stop instead of ending the process; a second SIGINT leaves at once. Not collective; once
+/// a process.
 ///
 /// * `marker`: a file that is made at once: a launcher that kills its ranks a second later hides their exit code from the batch script,
 ///   which looks for this file instead.
@@ -88,8 +88,10 @@ pub fn listen(marker: PathBuf, speaks: bool) -> Result<()> {
             request(cause);
             if std::mem::take(&mut is_first) && speaks && !is_over {
                 let again = if cause == Cause::Interrupt { "; a second one leaves at once" } else { "" };
-                let line =
-                    format!("consort: {}: stops after the step under way and keeps its state{again}", cause.name());
+                let line = format!(
+                    "consort: {}: the state is kept after the step under way, unless that is the last one{again}",
+                    cause.name()
+                );
                 let _ = writeln!(std::io::stderr(), "{line}");
             }
             if cause != Cause::Interrupt && !is_over {

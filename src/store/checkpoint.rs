@@ -23,6 +23,8 @@ use std::time::{Duration, Instant};
 const FORMAT: &str = "consort-checkpoint 1";
 /// Bytes that are written, read and hashed at once.
 const PIECE: usize = 1 << 20;
+/// A wait that nobody needs to hear of.
+const SILENT: Duration = Duration::from_secs(1);
 
 /// A file of a checkpoint, as it was written.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -255,14 +257,16 @@ pub fn any_manifest(folder: &Path) -> Result<Manifest> {
     read().in_file(&path)
 }
 
-/// Some bytes of a file, if all of it is what was written. Not collective; takes little more memory than what is asked for.
+/// Some bytes of a file, if all of it is what was written. Not collective; reads all of it, and takes little more memory than what is
+/// asked for.
 ///
 /// # Errors
 /// `Data`: it is not.
 pub fn read(folder: &Path, written: &Written, wanted: Range<u64>) -> Result<Vec<u8>> {
     let path = folder.join(&written.name);
     let mut hasher = blake3::Hasher::new();
-    let (mut at, mut found) = (0, Vec::new());
+    let mut found = Vec::with_capacity(wanted.end.min(written.bytes).saturating_sub(wanted.start) as usize);
+    let mut at = 0;
     let mut read = || -> std::io::Result<()> {
         faults::before(Point::CheckpointRead)?;
         let mut file = File::open(&path)?;
@@ -289,19 +293,29 @@ pub fn read(folder: &Path, written: &Written, wanted: Range<u64>) -> Result<Vec<
 /// is still on its way out waits for it, so long. None where the file system has no locks. Not collective.
 ///
 /// # Errors
-/// `Usage`: another run has it, and keeps it.
+/// `Comm`: another run has it, and keeps it.
 pub fn claim(dir: &Path, job: &str, wait: Duration) -> Result<Option<File>> {
     let path = dir.join(format!(".lock-{}", tag(job)));
     let Ok(file) = File::create(&path) else { return Ok(None) };
-    let began = Instant::now();
+    let (began, mut is_said) = (Instant::now(), false);
     loop {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(Some(file)),
-            Err(Errno::WOULDBLOCK) if began.elapsed() < wait => std::thread::sleep(Duration::from_millis(100)),
+            Err(Errno::WOULDBLOCK) if began.elapsed() < wait => {
+                if began.elapsed() > SILENT && !std::mem::replace(&mut is_said, true) {
+                    eprintln!(
+                        "consort: {}: waits for another run of this training, which keeps its state there",
+                        dir.display()
+                    );
+                }
+                std::thread::sleep(Duration::from_millis(100));
+            }
             Err(Errno::WOULDBLOCK) => {
-                return Err(Error::usage(
-                    "another run of this training keeps its state there; wait for its end, or name another folder",
-                ))
+                return Err(Error::comm(format!(
+                    "another run of this training keeps its state there; wait for its end, or name another folder; if there is none, \
+                     remove '{}'",
+                    path.display()
+                )))
                 .in_file(dir);
             }
             Err(_) => return Ok(None),

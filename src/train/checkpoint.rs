@@ -49,7 +49,7 @@ pub struct CheckpointConfig {
     /// Checkpoints that are left. Default 2.
     pub keep: usize,
     pub resume: Resume,
-    /// When the run will be killed, from its start. None: when the batch job ends, if there is one.
+    /// When the run will be killed, from when it begins to keep its state. None: when the batch job ends, if there is one.
     pub limit: Option<Duration>,
 }
 
@@ -57,8 +57,8 @@ pub struct CheckpointConfig {
 const SHARE: f64 = 0.02;
 /// Between two looks at clock and signals.
 const LOOK: Duration = Duration::from_millis(200);
-/// How long a run that is on its way out is waited for.
-const FORMER: Duration = Duration::from_secs(30);
+/// How long a run that is on its way out is waited for. Servers keep the locks of nodes that have died for a minute and a half.
+const FORMER: Duration = Duration::from_secs(120);
 /// What is left of the time limit for the way out.
 const MARGIN: Duration = Duration::from_secs(3);
 
@@ -94,10 +94,16 @@ impl Keeper {
     /// The right to keep this training's state, as long as what is returned lives. For one rank, before any of them [opens](Self::open)
     /// a session. Not collective.
     ///
+    /// * `input`: what its settings do not say, such as names of files.
+    ///
     /// # Errors
-    /// `Usage`: another run has it.
-    pub fn claim(&self) -> Result<Option<File>> {
-        let claim = |of: &Place| disk::claim(&of.config.folder, &of.job.to_hex(), FORMER);
+    /// `Comm`: another run has it.
+    pub fn claim(&self, input: &impl Serialize) -> Result<Option<File>> {
+        let input = serde_json::to_vec(input).map_err(|e| Error::internal(e.to_string()))?;
+        let claim = |of: &Place| {
+            let name = Key(blake3::Hasher::new()).and(of.job.as_bytes()).and(&input).hex();
+            disk::claim(&of.config.folder, &name, FORMER)
+        };
         self.of.as_ref().map_or(Ok(None), claim)
     }
 
@@ -324,8 +330,9 @@ impl Session {
             // The first rank that leaves makes launchers end the others: that is no wish to begin again.
             stop::over();
         }
-        let marked = if comm.is_root() && cause != Cause::Interrupt { mark(&kept.config.folder) } else { Ok(()) };
-        comm.agree(marked)?;
+        if comm.is_root() {
+            mark(&kept.config.folder, cause);
+        }
         let how = match &kept.config.resume {
             Resume::Auto => "",
             Resume::From(path) if !disk::is_step(path) => "",
@@ -347,11 +354,17 @@ pub fn marker_of(folder: &Path) -> PathBuf {
     folder.join("requeue")
 }
 
-fn mark(folder: &Path) -> Result<()> {
+/// The state is kept by now: what goes wrong here is said, and no failure.
+fn mark(folder: &Path, cause: Cause) {
     let path = marker_of(folder);
+    if cause == Cause::Interrupt {
+        let _ = std::fs::remove_file(path); // of a signal before; that it is not there is fine
+        return;
+    }
     let made = faults::before(Point::Marker);
-    let made = made.and_then(|()| std::fs::write(&path, b"stopped: start the same command again\n"));
-    made.map_err(|e| Error::data(format!("cannot be written: {e}"))).in_file(path)
+    if let Err(e) = made.and_then(|()| std::fs::write(&path, b"stopped: start the same command again\n")) {
+        eprintln!("consort: warning: {}: cannot be written: {e}", path.display());
+    }
 }
 
 /// What may be gone on from, the best first.

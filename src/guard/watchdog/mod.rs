@@ -24,6 +24,9 @@ use watch::{Finding, Watch};
 const BEAT_EVERY: Duration = Duration::from_millis(500);
 const MANY: u32 = 1024;
 
+/// Ranks from this one on leave without words when the first ones have spoken, or have left.
+const SPEAKERS: usize = 5;
+
 /// MPI may take so many timeouts until ranks can be watched: it starts slowly on many nodes.
 const START: u32 = 5;
 
@@ -118,8 +121,14 @@ pub fn expect(timeout: Duration) {
     }
     let late = timeout * START;
     let wait = move || {
-        // One of them speaks.
-        std::thread::sleep(late + LAST_WORDS * 3 * rank.min(5) as u32);
+        // In ticks: time in which the job was suspended is not counted. One of the first ranks speaks.
+        let ticks = 300 + 20 * rank.min(SPEAKERS) as u32;
+        for _ in 0..ticks {
+            std::thread::sleep(late / 300);
+        }
+        if rank >= SPEAKERS && !ARE_TOGETHER.load(Ordering::Relaxed) {
+            signal_hook::low_level::exit(ErrorKind::Comm.exit_code());
+        }
         if !ARE_TOGETHER.load(Ordering::Relaxed) {
             let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
             end_with(&format!(
@@ -203,7 +212,7 @@ impl Peers {
         let own = self.own();
         let is_over = own.doing.is_over;
         if self.rank > 0 {
-            let heard = self.heard_at.is_some_and(|at| now.saturating_sub(at) < OTHER_WAYS_AFTER);
+            let heard = self.heard_at.is_some_and(|at| now.saturating_sub(at) < OTHER_WAYS_AFTER.max(self.every * 4));
             let ways = self.heard_by[0].iter().filter(|_| heard);
             let ways: Vec<SocketAddr> = if heard { ways.copied().collect() } else { self.ways.clone() };
             ways.into_iter().for_each(|way| self.send(&own, way));
@@ -211,9 +220,13 @@ impl Peers {
         self.watch.hear(own, now);
         // What came while this process was stopped, before its silence is judged.
         if self.socket.set_nonblocking(true).is_ok() {
-            while self.hear_one().is_some() {}
-            // A socket that waits no more would make the loop spin.
-            let _ = self.socket.set_nonblocking(false);
+            // Bounded: whoever floods this port shall not keep it from its work.
+            let most = 64 + 64 * self.hosts.len();
+            let _ = (0..most).try_for_each(|_| self.hear_one());
+            if self.socket.set_nonblocking(false).is_err() {
+                say(&format!("rank {} cannot watch its peers any more", self.rank));
+                return true;
+            }
         }
         if let Some(cause) = stop::Cause::from_code(self.watch.stop()) {
             stop::request(cause);
@@ -277,6 +290,9 @@ impl Peers {
     fn act(&self, finding: Finding) {
         let and_then = "the job ends; if it was given --checkpoint, the same command goes on from the last one";
         match finding {
+            Finding::Lost { .. } if self.rank >= SPEAKERS => {
+                signal_hook::low_level::exit(ErrorKind::Comm.exit_code());
+            }
             Finding::Lost { rank, silent } => {
                 let last = self.watch.doing(rank).map_or("", |doing| &doing.last);
                 let last = if last.is_empty() { "none" } else { last };

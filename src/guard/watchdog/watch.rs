@@ -93,9 +93,11 @@ impl Watch {
         let paused = now.saturating_sub(self.looked);
         self.looked = now;
         if paused > self.paused {
-            self.began += paused;
+            // But for one beat: who is always late would never find anybody lost. What has come since is no later than now.
+            let shift = paused - self.paused / PAUSED;
+            self.began += shift;
             for peer in self.peers.iter_mut().flatten() {
-                (peer.heard, peer.moved) = (peer.heard + paused, peer.moved + paused);
+                (peer.heard, peer.moved) = ((peer.heard + shift).min(now), (peer.moved + shift).min(now));
             }
         }
         let mut findings = Vec::new();
@@ -118,7 +120,7 @@ impl Watch {
     }
 
     fn unheard(&mut self, now: Duration) -> Option<Finding> {
-        if self.is_warned || now.saturating_sub(self.began) < FIRST_BEAT_WITHIN {
+        if self.is_warned || now.saturating_sub(self.began) < FIRST_BEAT_WITHIN.max(self.paused * 2) {
             return None;
         }
         self.is_warned = true;
@@ -217,7 +219,11 @@ mod tests {
         root.hear(beat(1, 1), seconds(0));
         assert_eq!(root.look(seconds(1)), []);
         assert_eq!(root.look(seconds(100)), [], "a job that was suspended and goes on");
-        assert_eq!(looks(&mut root, 101, 103, |_, _| ()), [(103, Finding::Lost { rank: 1, silent: seconds(4) })]);
+        assert_eq!(looks(&mut root, 101, 102, |_, _| ()), [(102, Finding::Lost { rank: 1, silent: seconds(4) })]);
+        // A beat that waited to be heard is not one that is still to come.
+        let mut root = Watch::new(0, 2, seconds(4), BEAT, seconds(0));
+        root.hear(beat(1, 1), seconds(100));
+        assert_eq!(looks(&mut root, 100, 104, |_, _| ()), [(104, Finding::Lost { rank: 1, silent: seconds(4) })]);
     }
 
     /// Beats of large jobs are rare: a look is not taken for the first after a pause, and a timeout is not shorter than a beat.

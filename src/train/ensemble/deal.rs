@@ -371,8 +371,9 @@ fn share(comm: &Communicator, tasks: &[Task], parcels: Vec<Parcel>, watch: &mut 
                 if !is_left_out {
                     // All know it, and the rank it happened on says it.
                     let error = error.at(timeline[timeline.len() - 1].name.clone());
-                    comm.agree(if comm.rank() == parcel.failed_on { Err(error.clone()) } else { Ok(()) })?;
-                    return Err(error);
+                    return comm
+                        .agree(if comm.rank() == parcel.failed_on { Err(error.clone()) } else { Ok(()) })
+                        .and(Err(error));
                 }
                 Err(error)
             }
