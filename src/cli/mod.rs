@@ -372,7 +372,13 @@ fn begin_keeping(comm: &Communicator, config: &CheckpointConfig, job: &TrainJob)
             .map_err(|e| Error::usage(format!("the folder cannot be made: {e}")))
             .and_then(|()| {
                 let written = std::fs::write(&probe, [0; 1 << 16]);
-                written.map_err(|e| Error::data(format!("checkpoints cannot be written there: {e}")))
+                written.map_err(|e| {
+                    let why = format!("checkpoints cannot be written there: {e}");
+                    match e.kind() {
+                        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Error::data(why),
+                        _ => Error::usage(why),
+                    }
+                })
             })
     };
     let written = comm.agree(if comm.is_root() { written() } else { Ok(()) });

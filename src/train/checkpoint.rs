@@ -318,7 +318,7 @@ impl Session {
             return Ok(());
         }
         let (state, items) = state();
-        if let Err(error) = kept.save(comm, step, &state, &items, ends_part) {
+        if let Err(error) = kept.save(comm, step, &state, &items) {
             if comm.is_root() {
                 // A full disk has better uses for it. The error is on its way already.
                 let _ = std::fs::remove_dir_all(disk::partial_of(&kept.folder, step, &kept.key));
@@ -475,15 +475,8 @@ impl Kept {
         Ok(Look { is_due, stop })
     }
 
-    /// Writes one checkpoint and removes old ones; of a part that has come to its end, all others. Collective.
-    fn save(
-        &mut self,
-        comm: &Communicator,
-        step: u64,
-        state: &impl Serialize,
-        items: &Items<'_>,
-        is_end: bool,
-    ) -> Result<()> {
+    /// Writes one checkpoint and removes old ones. Collective.
+    fn save(&mut self, comm: &Communicator, step: u64, state: &impl Serialize, items: &Items<'_>) -> Result<()> {
         let began = Instant::now();
         let partial = disk::partial_of(&self.folder, step, &self.key);
         comm.agree(if comm.is_root() { disk::make_folder(&partial) } else { Ok(()) })?;
@@ -510,7 +503,7 @@ impl Kept {
             }
             let state = all.remove(0);
             disk::complete(&self.folder, &Manifest::new([&self.key, &self.job, &self.part], step, state, all))?;
-            disk::prune(&self.folder, &self.key, step, if is_end { 1 } else { self.config.keep });
+            disk::prune(&self.folder, &self.key, step, self.config.keep);
             Ok(())
         };
         comm.agree(if comm.is_root() { complete() } else { Ok(()) })?;
