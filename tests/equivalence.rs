@@ -12,7 +12,9 @@ use consort::data::names::TableNames;
 use consort::data::synthetic::{self, Storage};
 use consort::data::{TargetKind, Targets, Values};
 use consort::model::{CalibrationMap, Scores, Tree};
-use consort::train::{Calibrate, ClassWeight, Inputs, Kind, Model, Reading, Silent, Solver, Sync, TrainConfig, train};
+use consort::train::{
+    Calibrate, ClassWeight, Inputs, Kind, Model, Reading, Schedule, Silent, Solver, Sync, TrainConfig, train,
+};
 use std::path::{Path, PathBuf};
 
 fn run(size: usize, threads: usize, inputs: &Inputs, config: &TrainConfig) -> Model {
@@ -129,6 +131,10 @@ fn solvers(kind: Kind) -> Vec<TrainConfig> {
         with(Solver::Adam, 0.0),
         TrainConfig { sync: Sync::Every(2), ..with(Solver::Sgd, 0.0) },
         TrainConfig { sync: Sync::Once, lanes: Some(4), ..with(Solver::Adam, 0.0) },
+        TrainConfig { clip_norm: Some(0.1), average: Some(0.9), ..with(Solver::Adamw, 0.0) },
+        TrainConfig { schedule: Schedule::OneCycle, ..with(Solver::Lamb, 0.0) },
+        TrainConfig { early_stop: 1, valid_fraction: 0.3, ..with(Solver::Lars, 0.0) },
+        with(Solver::Adagrad, 0.0),
     ];
     match kind {
         Kind::Linear => all.extend([with(Solver::Cholesky, 0.0), with(Solver::Qr, 0.0), with(Solver::Cd, 0.01)]),

@@ -2,9 +2,11 @@
 
 mod ensembles;
 mod model;
+mod steps;
 
 pub use ensembles::{EnsembleFlags, MemberWords};
 pub use model::{BoostFlags, ForestFlags, ModelFlags, SettingFlags};
+pub use steps::StepFlags;
 
 use crate::comm::World;
 use crate::config::Kind;

@@ -214,7 +214,7 @@ mod tests {
             "name = 'a b'\nkind = 'logistic'\nsolver = 'sgd'\nnesterov = false\nl2 = 0.5".parse().unwrap();
         let words = member_words(&text_of(&table).unwrap()).unwrap();
         assert_eq!((words.kind, words.name.as_deref()), (Some(Kind::Logistic), Some("a b")));
-        assert!(words.model.settings.no_nesterov && words.model.settings.l2 == Some(0.5));
+        assert!(words.model.steps.no_nesterov && words.model.settings.l2 == Some(0.5));
         let unknown = text_of(&"kind = 'svm'\nspeed = 3".parse().unwrap()).unwrap_err().to_string();
         assert!(unknown.contains("'speed' is no flag of `consort member`"), "{unknown}");
     }

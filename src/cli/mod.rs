@@ -11,6 +11,7 @@ mod members;
 mod print;
 mod resolve;
 mod slurm;
+mod steps;
 mod tree;
 
 use crate::comm::{Communicator, World, launcher_rank, launcher_size, run_world};

@@ -2,9 +2,9 @@
 
 use super::flags::{
     BoostFlags, CheckpointFlags, ConvertFlags, EvaluateFlags, ForestFlags, MemoryFlags, ModelFlags, PredictFlags,
-    RepackFlags, SettingFlags, TableFlags, TrainFlags, VerifyFlags, Words,
+    RepackFlags, TableFlags, TrainFlags, VerifyFlags, Words,
 };
-use super::members;
+use super::{members, steps};
 use crate::config::BoostConfig;
 use crate::data::convert::ConvertOptions;
 use crate::data::hdf5::repack::RepackOptions;
@@ -12,7 +12,7 @@ use crate::data::names::TableNames;
 use crate::error::{Error, InContext, Result};
 use crate::predict::PredictConfig;
 use crate::train::boosting::NO_OFFSET;
-use crate::train::{CheckpointConfig, Every, Inputs, Kind, Model, Reading, Resume, Sync, TrainConfig};
+use crate::train::{CheckpointConfig, Every, Inputs, Kind, Model, Reading, Resume, TrainConfig};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, CommandFactory};
 use std::ffi::OsString;
@@ -180,20 +180,18 @@ pub(super) fn settings(mut config: TrainConfig, typed: &ModelFlags) -> Result<Tr
     macro_rules! take {
         ($($field:ident)*) => { $(if let Some(value) = flags.$field { config.$field = value; })* };
     }
-    take!(solver l1 l2 tolerance max_iterations schedule global_batch momentum missing class_weight folds valid_fraction seed);
+    take!(solver l1 l2 tolerance max_iterations missing class_weight folds valid_fraction seed);
     config.calibrate = flags.calibrate;
     config.calibrate_folds = flags.calibrate_folds;
-    config.epochs = flags.epochs;
-    config.learning_rate = flags.learning_rate;
-    config.lanes = flags.lanes;
-    config.nesterov = !flags.no_nesterov;
-    config.sync = match (flags.sync_every, flags.sync.as_deref()) {
-        (Some(steps), _) => Sync::Every(steps),
-        (None, Some("once")) => Sync::Once,
-        (None, _) => Sync::Step,
-    };
+    steps::take(&mut config, &typed.steps);
+    if let Some(times) = flags.early_stop {
+        match &mut config.boost {
+            Some(boost) => boost.early_stop = times,
+            None => config.early_stop = times,
+        }
+    }
     let config = config.resolved()?;
-    check_words_fit(&config, flags)?;
+    check_words_fit(&config, typed)?;
     Ok(config)
 }
 
@@ -212,7 +210,7 @@ fn boost_settings(config: &mut TrainConfig, flags: &BoostFlags) -> Result<()> {
         })* };
     }
     take!(loss alpha tweedie_power rounds shrinkage growth max_leaves max_depth min_rows min_hessian min_gain max_bins bin_sample categorical cat_smooth cat_l2 max_cat_threshold max_cat_to_onehot min_data_per_group
-        monotone interactions row_sample column_sample column_sample_level column_sample_node early_stop);
+        monotone interactions row_sample column_sample column_sample_level column_sample_node);
     match (typed, &config.boost) {
         (Some(setting), None) => {
             let (flag, kind) = (setting.replace('_', "-"), config.kind.name());
@@ -257,28 +255,19 @@ fn forest_settings(config: &mut TrainConfig, flags: &ForestFlags, shared: &Boost
 }
 
 /// A flag that the solver would not look at is a misunderstanding.
-fn check_words_fit(config: &TrainConfig, flags: &SettingFlags) -> Result<()> {
-    let typed = [
-        ("l1", flags.l1.is_some()),
-        ("l2", flags.l2.is_some()),
-        ("tolerance", flags.tolerance.is_some()),
-        ("max_iterations", flags.max_iterations.is_some()),
-        ("epochs", flags.epochs.is_some()),
-        ("learning_rate", flags.learning_rate.is_some()),
-        ("schedule", flags.schedule.is_some()),
-        ("global_batch", flags.global_batch.is_some()),
-        ("lanes", flags.lanes.is_some()),
-        ("sync", flags.sync.is_some() || flags.sync_every.is_some()),
-        ("momentum", flags.momentum.is_some()),
-        ("nesterov", flags.no_nesterov),
-        ("missing", flags.missing.is_some()),
+fn check_words_fit(config: &TrainConfig, words: &ModelFlags) -> Result<()> {
+    let flags = &words.settings;
+    let mut typed = vec![
+        ("l1", "l1", flags.l1.is_some()),
+        ("l2", "l2", flags.l2.is_some()),
+        ("tolerance", "tolerance", flags.tolerance.is_some()),
+        ("max_iterations", "max-iterations", flags.max_iterations.is_some()),
+        ("missing", "missing", flags.missing.is_some()),
+        // Boosts have one of their own.
+        ("early_stop", "early-stop", flags.early_stop.is_some() && config.boost.is_none()),
     ];
-    if let Some((setting, _)) = typed.iter().find(|(setting, typed)| *typed && !config.looks_at(setting)) {
-        let flag = match *setting {
-            "nesterov" => "no-nesterov".to_string(),
-            "sync" if flags.sync_every.is_some() => "sync-every".to_string(),
-            setting => setting.replace('_', "-"),
-        };
+    typed.extend(steps::typed(&words.steps));
+    if let Some((setting, flag, _)) = typed.iter().find(|(setting, _, typed)| *typed && !config.looks_at(setting)) {
         let instead = match *setting {
             "epochs" if config.looks_at("max_iterations") => " (its passes are --max-iterations)",
             "max_iterations" if config.looks_at("epochs") => " (its passes are --epochs)",

@@ -35,6 +35,10 @@ pub enum Solver {
     Lbfgs,
     Sgd,
     Adam,
+    Adamw,
+    Lamb,
+    Lars,
+    Adagrad,
 }
 
 impl Kind {
@@ -73,8 +77,28 @@ impl Kind {
     pub fn solvers(self) -> &'static [Solver] {
         match self {
             Kind::Boost | Kind::Forest | Kind::Bag | Kind::Adaboost | Kind::Vote | Kind::Stack => &[],
-            Kind::Linear => &[Solver::Cholesky, Solver::Qr, Solver::Cd, Solver::Lbfgs, Solver::Sgd, Solver::Adam],
-            _ => &[Solver::Lbfgs, Solver::Newton, Solver::Sgd, Solver::Adam],
+            Kind::Linear => &[
+                Solver::Cholesky,
+                Solver::Qr,
+                Solver::Cd,
+                Solver::Lbfgs,
+                Solver::Sgd,
+                Solver::Adam,
+                Solver::Adamw,
+                Solver::Lamb,
+                Solver::Lars,
+                Solver::Adagrad,
+            ],
+            _ => &[
+                Solver::Lbfgs,
+                Solver::Newton,
+                Solver::Sgd,
+                Solver::Adam,
+                Solver::Adamw,
+                Solver::Lamb,
+                Solver::Lars,
+                Solver::Adagrad,
+            ],
         }
     }
 }
@@ -91,12 +115,16 @@ impl Solver {
             Solver::Lbfgs => "lbfgs",
             Solver::Sgd => "sgd",
             Solver::Adam => "adam",
+            Solver::Adamw => "adamw",
+            Solver::Lamb => "lamb",
+            Solver::Lars => "lars",
+            Solver::Adagrad => "adagrad",
         }
     }
 
     /// Whether it takes steps on mini-batches of lanes rather than on all rows.
     pub fn is_mini_batch(self) -> bool {
-        matches!(self, Solver::Sgd | Solver::Adam)
+        matches!(self, Solver::Sgd | Solver::Adam | Solver::Adamw | Solver::Lamb | Solver::Lars | Solver::Adagrad)
     }
 
     /// Whether it solves one system instead of improving step by step.

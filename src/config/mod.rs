@@ -10,6 +10,7 @@ mod calibrate;
 mod ensemble;
 mod forest;
 mod kind;
+mod steps;
 
 pub use crate::optim::Schedule;
 pub use boost::{BoostConfig, BoostLoss, Growth};
@@ -17,6 +18,7 @@ pub use calibrate::Calibrate;
 pub use ensemble::{EnsembleConfig, MemberConfig, VoteWeights, Voting};
 pub use forest::{BootstrapKind, Criterion, ForestConfig, MaxFeatures, Scope};
 pub use kind::{Kind, Solver};
+pub use steps::{ScaleRate, WarmUp};
 
 use crate::data::TargetKind;
 use crate::data::partition::default_lanes;
@@ -60,6 +62,10 @@ pub enum Missing {
     Error,
 }
 
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 /// Settings of the linear family. Every field can change the answer and is stored in the model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -76,7 +82,7 @@ pub struct TrainConfig {
     pub max_iterations: u64,
     /// Passes of mini-batch solvers. None: 10, or on a short table as many as make a thousand steps.
     pub epochs: Option<u64>,
-    /// Of mini-batch solvers. None: measured on the first rows, see `learning_rate.rs`; 0.1 for sgd and 0.01 for adam on
+    /// Of mini-batch solvers. None: measured on the first rows, see `learning_rate.rs`; 0.1 for sgd and 0.01 for adam and adamw on
     /// uncorrelated features with unit curvature.
     pub learning_rate: Option<f64>,
     pub schedule: Schedule,
@@ -84,11 +90,37 @@ pub struct TrainConfig {
     pub global_batch: u64,
     /// Lanes; None: the default rule.
     pub lanes: Option<u64>,
-    /// SGD momentum. Default 0.9.
+    /// Of sgd and lars. Default 0.9.
     pub momentum: f64,
-    /// Nesterov's look-ahead. Default true.
+    /// Nesterov's look-ahead of sgd. Default true.
     pub nesterov: bool,
     pub sync: Sync,
+    /// λ of the decay that is no part of the gradient: of adamw and lamb 0.01, of lars 0. None: not settled, or of another solver.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight_decay: Option<f64>,
+    /// A step's mean gradient, penalty included, is shortened to this length if it is longer. None: never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clip_norm: Option<f64>,
+    /// Of adam, adamw and lamb. None: 0.9 and 0.999.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beta1: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beta2: Option<f64>,
+    /// In units of a typical gradient, of adam, adamw, lamb and adagrad. None: 1e-8, 1e-8, 1e-6, 1e-10.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epsilon: Option<f64>,
+    /// How long the learning rate rises first. None: not at all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warm_up: Option<WarmUp>,
+    /// What the learning rate is multiplied by. None: 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scale_rate: Option<ScaleRate>,
+    /// Decay of the running average of the parameters that is the model. None: the model is the last parameters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub average: Option<f64>,
+    /// Epochs of mini-batch solvers without a lesser loss on the rows held out, after which the best parameters are the model; 0: never.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub early_stop: u64,
     pub missing: Missing,
     pub class_weight: ClassWeight,
     /// Cross-validation folds; 0: none.
@@ -133,6 +165,15 @@ impl Default for TrainConfig {
             momentum: 0.9,
             nesterov: true,
             sync: Sync::Step,
+            weight_decay: None,
+            clip_norm: None,
+            beta1: None,
+            beta2: None,
+            epsilon: None,
+            warm_up: None,
+            scale_rate: None,
+            average: None,
+            early_stop: 0,
             missing: Missing::Mean,
             class_weight: ClassWeight::None,
             folds: 0,
@@ -196,13 +237,14 @@ impl TrainConfig {
         }
         config.settle_calibration()?;
         if config.solver.is_mini_batch() {
-            config.check_batch()?;
+            config.settle_steps()?;
         }
         let default = TrainConfig::default();
         macro_rules! forget {
             ($($field:ident)*) => { $(if !config.looks_at(stringify!($field)) { config.$field = default.$field; })* };
         }
-        forget!(l1 l2 missing tolerance max_iterations epochs learning_rate schedule global_batch lanes momentum nesterov sync);
+        forget!(l1 l2 missing tolerance max_iterations epochs learning_rate schedule global_batch lanes momentum nesterov sync
+            weight_decay clip_norm beta1 beta2 epsilon warm_up scale_rate average early_stop);
         Ok(config)
     }
 
@@ -274,12 +316,10 @@ impl TrainConfig {
             "lanes" if self.kind == Kind::Forest => {
                 self.forest.as_ref().is_some_and(|forest| forest.scope == Scope::Local)
             }
-            "epochs" | "learning_rate" | "schedule" | "global_batch" | "lanes" | "sync" => self.solver.is_mini_batch(),
-            "momentum" | "nesterov" => self.solver == Solver::Sgd,
             "max_iterations" | "tolerance" if self.kind.has_trees() => false,
             "max_iterations" => !self.solver.is_mini_batch() && !self.solver.is_direct(),
             "tolerance" => !self.solver.is_direct(),
-            _ => true,
+            _ => self.steps_look_at(setting).unwrap_or(true),
         }
     }
 
@@ -295,14 +335,7 @@ impl TrainConfig {
                 return Err(Error::usage(format!("{flag} {value} is not a number of 0 or more")));
             }
         }
-        if let Some(rate) = self.learning_rate
-            && !(rate > 0.0 && rate.is_finite())
-        {
-            return Err(Error::usage(format!("--learning-rate {rate} is not a number above 0")));
-        }
-        if !(0.0..1.0).contains(&self.momentum) {
-            return Err(Error::usage(format!("--momentum {} is not from 0 to below 1", self.momentum)));
-        }
+        self.check_step_numbers()?;
         let at_least_1 = [
             ("--max-iterations", self.max_iterations),
             ("--epochs", self.epochs.unwrap_or(1)),
@@ -383,27 +416,6 @@ impl TrainConfig {
             )));
         }
         Ok(solver)
-    }
-
-    /// The batch is dealt to lanes in equal parts. The default rule is looked at for a long table: a shorter one has a
-    /// smaller power of two, which divides too.
-    fn check_batch(&self) -> Result<()> {
-        let lanes = self.n_lanes(u64::MAX);
-        if lanes == 0 {
-            return Err(Error::usage("--lanes 0: at least 1 is needed"));
-        }
-        if self.global_batch.is_multiple_of(lanes) {
-            return Ok(());
-        }
-        let above = self.global_batch.next_multiple_of(lanes);
-        let use_instead = match above - lanes {
-            0 => above.to_string(),
-            below => format!("{below} or {above}"),
-        };
-        Err(Error::usage(format!(
-            "--global-batch {} does not divide by {lanes} lanes; use {use_instead}, or set --lanes",
-            self.global_batch
-        )))
     }
 }
 

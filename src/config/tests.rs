@@ -50,7 +50,10 @@ fn a_batch_that_lanes_do_not_divide_is_refused_with_the_next_that_they_do() {
 #[test]
 fn a_solver_that_does_not_fit_is_refused_with_those_that_do() {
     let message = refusal(TrainConfig { solver: Solver::Newton, ..of(Kind::Linear) });
-    assert_eq!(message, "--solver newton does not train 'linear'; choose one of cholesky, qr, cd, lbfgs, sgd, adam");
+    assert_eq!(
+        message,
+        "--solver newton does not train 'linear'; choose one of cholesky, qr, cd, lbfgs, sgd, adam, adamw, lamb, lars, adagrad"
+    );
     let message = refusal(TrainConfig { solver: Solver::Qr, l1: 0.5, ..of(Kind::Linear) });
     assert!(message.contains("choose --solver cd or lbfgs"), "{message}");
     let message = refusal(TrainConfig { solver: Solver::Adam, l1: 0.5, ..of(Kind::Svm) });
@@ -66,6 +69,12 @@ fn numbers_out_of_range_name_their_flag() {
         (TrainConfig { tolerance: -0.5, ..base() }, "--tolerance"),
         (TrainConfig { learning_rate: Some(0.0), ..base() }, "--learning-rate"),
         (TrainConfig { momentum: 1.0, ..base() }, "--momentum"),
+        (TrainConfig { beta1: Some(1.0), ..base() }, "--beta1 1 is not from 0 to below 1"),
+        (TrainConfig { beta2: Some(-0.1), ..base() }, "--beta2 -0.1"),
+        (TrainConfig { epsilon: Some(0.0), ..base() }, "--epsilon 0 is not a number above 0"),
+        (TrainConfig { clip_norm: Some(f64::NAN), ..base() }, "--clip-norm NaN"),
+        (TrainConfig { weight_decay: Some(-1.0), ..base() }, "--weight-decay -1"),
+        (TrainConfig { average: Some(1.0), ..base() }, "--average 1 is not above 0 and below 1"),
         (TrainConfig { folds: 1, ..base() }, "--folds"),
         (TrainConfig { valid_fraction: 1.0, ..base() }, "--valid-fraction 1"),
         (TrainConfig { valid_fraction: 0.1, folds: 2, ..base() }, "--folds and --valid-fraction"),
@@ -86,4 +95,63 @@ fn what_the_solver_does_not_look_at_goes_back_to_its_default_and_twice_is_once()
     let adam = TrainConfig { solver: Solver::Adam, epochs: Some(3), ..of(Kind::Linear) }.resolved().unwrap();
     assert_eq!((adam.learning_rate, adam.epochs), (None, Some(3)));
     assert_eq!(adam.resolved().unwrap(), adam);
+}
+
+#[test]
+fn settings_of_steps_that_do_not_go_together_are_refused() {
+    let sgd = || TrainConfig { solver: Solver::Sgd, ..of(Kind::Logistic) };
+    for (config, begin) in [
+        (TrainConfig { scale_rate: Some(ScaleRate::Linear), ..sgd() }, "--scale-rate multiplies --learning-rate"),
+        (
+            TrainConfig { warm_up: Some(WarmUp::Steps(9)), schedule: Schedule::OneCycle, ..sgd() },
+            "--warm-up: --schedule one-cycle warms up by itself",
+        ),
+        (TrainConfig { early_stop: 3, ..sgd() }, "--early-stop looks at rows that are not trained on"),
+        (
+            TrainConfig { early_stop: 3, valid_fraction: 0.1, sync: Sync::Once, ..sgd() },
+            "--early-stop looks at the model as it is trained",
+        ),
+        (TrainConfig { average: Some(0.9), sync: Sync::Once, ..sgd() }, "--average looks at the model"),
+    ] {
+        assert!(refusal(config).starts_with(begin), "{begin}");
+    }
+    // Those of other solvers are forgotten.
+    let lbfgs = TrainConfig { early_stop: 3, average: Some(0.9), beta1: Some(0.5), ..of(Kind::Logistic) };
+    assert_eq!(lbfgs.resolved().unwrap(), of(Kind::Logistic).resolved().unwrap());
+    let decay = |solver, weight_decay| {
+        TrainConfig { solver, weight_decay, ..of(Kind::Linear) }.resolved().unwrap().weight_decay
+    };
+    assert_eq!(decay(Solver::Adam, Some(0.3)), None);
+    assert_eq!([Solver::Adamw, Solver::Lamb, Solver::Lars].map(|of| decay(of, None)), [0.01, 0.01, 0.0].map(Some));
+    assert_eq!(decay(Solver::Lamb, Some(0.3)), Some(0.3));
+}
+
+#[test]
+fn settings_that_nobody_chose_are_stored_as_they_were_before_there_were_any() {
+    let stored = |solver| {
+        let config = TrainConfig { solver, ..of(Kind::Logistic) }.resolved().unwrap();
+        serde_json::to_value(&config).unwrap().as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ")
+    };
+    let before = "class_weight epochs folds global_batch kind l1 l2 lanes learning_rate max_iterations missing momentum nesterov schedule \
+                  seed solver sync tolerance valid_fraction";
+    for solver in [Solver::Lbfgs, Solver::Newton, Solver::Sgd, Solver::Adam] {
+        assert_eq!(stored(solver), before);
+    }
+}
+
+#[test]
+fn warming_up_has_words_for_steps_and_epochs() {
+    for (word, of, shown) in [
+        ("500steps", WarmUp::Steps(500), "500steps"),
+        ("1step", WarmUp::Steps(1), "1steps"),
+        ("0.5epochs", WarmUp::Epochs(0.5), "0.5epochs"),
+        ("2 epochs", WarmUp::Epochs(2.0), "2epochs"),
+    ] {
+        assert_eq!(word.parse(), Ok(of));
+        assert_eq!((of.to_string().as_str(), of.to_string().parse()), (shown, Ok(of)));
+    }
+    assert_eq!((WarmUp::Epochs(0.5).steps(7), WarmUp::Steps(3).steps(7)), (4, 3));
+    for wrong in ["5", "steps", "0steps", "-1epochs", "0epochs", "NaNepochs", "1.5steps", "5m"] {
+        assert!(wrong.parse::<WarmUp>().is_err(), "{wrong}");
+    }
 }

@@ -1,69 +1,69 @@
-//! Adam: every parameter has a step of its own.
+//! Adam and AdamW: every parameter has a step of its own.
 
-use super::{Optimizer, array};
-use crate::error::{Error, Result};
+use super::moments::Moments;
+use super::{Optimizer, Tensor, each_tensor};
+use crate::error::Result;
 
-const BETA_1: f64 = 0.9;
-const BETA_2: f64 = 0.999;
-
-/// `m ← β₁m + (1 − β₁)g`, `v ← β₂v + (1 − β₂)g²`, `θ ← θ − lr·m̂/(√v̂ + ε)`; β₁ = 0.9, β₂ = 0.999.
+/// `θ ← (1 − lr·λ)·θ`, then `θ ← θ − lr·m̂/(√v̂ + ε)`; m̂ and v̂ are running means of gradients and their squares.
 ///
-/// m̂ = m/(1 − β₁ᵗ) and v̂ = v/(1 − β₂ᵗ) at step t; the powers are products carried from step to step, the same on every machine.
-/// Source: Kingma, Ba, *Adam: a method for stochastic optimization*, ICLR 2015, algorithm 1.
+/// With λ = 0 it is Adam, else AdamW: the decay is no part of the gradient, so that it is not divided by √v̂. Parameters of free tensors do not decay.
+/// Sources: Kingma, Ba, *Adam: a method for stochastic optimization*, ICLR 2015, algorithm 1; Loshchilov, Hutter, *Decoupled weight
+/// decay regularization*, ICLR 2019, algorithm 2, with the learning rate in the decay, as it is usually written.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Adam {
     epsilon: f64,
-    mean: Vec<f64>,
-    square: Vec<f64>,
-    /// β₁ᵗ and β₂ᵗ.
-    powers: [f64; 2],
+    decay: f64,
+    tensors: Vec<Tensor>,
+    moments: Moments,
 }
 
 impl Adam {
-    /// `epsilon`: ε, in units of the gradient: 1e-8 of a typical one. Not collective.
-    pub fn new(n_params: usize, epsilon: f64) -> Adam {
-        Adam { epsilon, mean: vec![0.0; n_params], square: vec![0.0; n_params], powers: [1.0, 1.0] }
+    /// * `betas`: β₁, β₂ in [0, 1), usually 0.9 and 0.999.
+    /// * `epsilon`: ε, in units of the gradient: 1e-8 of a typical one. Not collective.
+    pub fn new(n_params: usize, betas: [f64; 2], epsilon: f64) -> Adam {
+        Adam { epsilon, decay: 0.0, tensors: Vec::new(), moments: Moments::new(n_params, betas) }
+    }
+
+    /// The same with decay. `decay`: λ, per unit of the learning rate; `tensors`: all parameters, in order. Not collective.
+    pub fn with_decay(self, decay: f64, tensors: &[Tensor]) -> Adam {
+        Adam { decay, tensors: tensors.to_vec(), ..self }
     }
 }
 
 impl Optimizer for Adam {
     fn step(&mut self, learning_rate: f64, grad: &[f64], params: &mut [f64]) {
-        assert_eq!((grad.len(), params.len()), (self.mean.len(), self.mean.len()), "one number a parameter");
-        self.powers[0] *= BETA_1;
-        self.powers[1] *= BETA_2;
-        let (of_mean, of_square) = (1.0 / (1.0 - self.powers[0]), 1.0 / (1.0 - self.powers[1]));
-        let moments = self.mean.iter_mut().zip(&mut self.square);
-        for ((param, &g), (mean, square)) in params.iter_mut().zip(grad).zip(moments) {
-            *mean = BETA_1 * *mean + (1.0 - BETA_1) * g;
-            *square = BETA_2 * *square + (1.0 - BETA_2) * (g * g);
-            *param -= learning_rate * (*mean * of_mean) / ((*square * of_square).sqrt() + self.epsilon);
+        if self.decay > 0.0 {
+            let factor = 1.0 - learning_rate * self.decay;
+            each_tensor(&self.tensors, |range, is_free| {
+                if !is_free {
+                    params[range].iter_mut().for_each(|param| *param *= factor);
+                }
+            });
         }
+        self.moments.step(self.epsilon, grad, params, |_, mean, root, param| *param -= learning_rate * mean / root);
     }
 
     fn state(&self) -> Vec<(&'static str, &[f64])> {
-        vec![("mean", &self.mean), ("square", &self.square), ("powers", &self.powers)]
+        self.moments.state()
     }
 
     fn restore(&mut self, state: &[(&str, &[f64])]) -> Result<()> {
-        let n = self.mean.len();
-        let (mean, square) = (array(state, "mean", n)?, array(state, "square", n)?);
-        let powers = array(state, "powers", 2)?;
-        self.powers = powers.try_into().map_err(|_| Error::internal("two powers"))?;
-        self.mean.copy_from_slice(mean);
-        self.square.copy_from_slice(square);
-        Ok(())
+        self.moments.restore(state)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::goes_on;
     use super::*;
+
+    const BETAS: [f64; 2] = [0.9, 0.999];
 
     /// PyTorch 2's `torch.optim.Adam(lr=0.1)` in float64 on θ = 0.5 with gradients 1, −2, 0.5 follows the same recurrence; here it
     /// is written out once more with the powers by hand.
     #[test]
     fn steps_follow_the_recurrence() {
-        let mut adam = Adam::new(1, 1e-8);
+        let mut adam = Adam::new(1, BETAS, 1e-8);
         let mut params = [0.5];
         adam.step(0.1, &[1.0], &mut params);
         approx::assert_relative_eq!(params[0], 0.5 - 0.1 / (1.0 + 1e-8), max_relative = 1e-12);
@@ -77,10 +77,32 @@ mod tests {
         approx::assert_relative_eq!(params[0], 0.4 - second - third, max_relative = 1e-8);
     }
 
+    /// `torch.optim.AdamW` as its documentation writes it: θ ← θ − γλθ, then Adam's step, with a bias correction of step length and root each.
+    #[test]
+    fn decay_is_apart_from_the_gradient_and_leaves_free_tensors_alone() {
+        let tensors = [Tensor::new(2), Tensor::free(1), Tensor::new(1)];
+        let (rate, decay, betas, epsilon) = (0.07, 0.3, [0.8, 0.95], 1e-6);
+        let mut adam = Adam::new(4, betas, epsilon).with_decay(decay, &tensors);
+        let mut params = [0.5, -2.0, 3.0, 1.5];
+        let (mut plain, mut m, mut v) = (params, [0.0; 4], [0.0; 4]);
+        for t in 1..=20 {
+            let grad: [f64; 4] = std::array::from_fn(|j| libm::sin((3 * t + 5 * j) as f64));
+            adam.step(rate, &grad, &mut params);
+            for j in 0..4 {
+                plain[j] -= if j == 2 { 0.0 } else { rate * decay * plain[j] };
+                m[j] = betas[0] * m[j] + (1.0 - betas[0]) * grad[j];
+                v[j] = betas[1] * v[j] + (1.0 - betas[1]) * grad[j] * grad[j];
+                let correction = betas.map(|beta| 1.0 - libm::pow(beta, t as f64));
+                plain[j] -= rate / correction[0] * m[j] / (v[j].sqrt() / correction[1].sqrt() + epsilon);
+                approx::assert_relative_eq!(params[j], plain[j], max_relative = 1e-10);
+            }
+        }
+    }
+
     #[test]
     fn scaled_gradients_give_the_same_steps() {
         let run = |scale: f64| {
-            let mut adam = Adam::new(2, 1e-8 * scale);
+            let mut adam = Adam::new(2, BETAS, 1e-8 * scale);
             let mut params = [0.0, 1.0];
             for t in 0..20 {
                 adam.step(0.01, &[scale * f64::from(t - 7), -scale * 0.3], &mut params);
@@ -94,15 +116,7 @@ mod tests {
 
     #[test]
     fn a_restored_optimiser_continues_with_the_same_bits() {
-        let mut whole = Adam::new(2, 1e-8);
-        let mut params = [0.3, -0.7];
-        whole.step(0.1, &[1.0, 2.0], &mut params);
-        let mut again = Adam::new(2, 1e-8);
-        again.restore(&whole.state()).unwrap();
-        let mut copy = params;
-        whole.step(0.1, &[-0.3, 0.1], &mut params);
-        again.step(0.1, &[-0.3, 0.1], &mut copy);
-        assert_eq!(params, copy);
-        assert!(Adam::new(1, 1e-8).restore(&whole.state()).is_err());
+        goes_on(|n| Box::new(Adam::new(n, BETAS, 1e-8)));
+        goes_on(|n| Box::new(Adam::new(n, BETAS, 1e-8).with_decay(0.1, &[Tensor::new(n)])));
     }
 }

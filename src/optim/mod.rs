@@ -5,17 +5,64 @@
 //! Talks: never.
 //! Never: ranks, rows, losses.
 //!
-//! Everything here goes element by element in plain loops, so a slice of the parameters may be stepped alone.
+//! Steps go element by element in plain loops, so a slice of the parameters may be stepped alone; those of [`Lamb`] and [`Lars`] also
+//! look at the length of each tensor, which is added up in one fixed order.
 
+mod adagrad;
 mod adam;
+mod average;
+mod lamb;
+mod lars;
+mod moments;
+mod norm;
 mod schedule;
 mod sgd;
 
+pub use adagrad::Adagrad;
 pub use adam::Adam;
+pub use average::Average;
+pub use lamb::Lamb;
+pub use lars::{Lars, TRUST};
+pub use norm::{clip, norm};
 pub use schedule::Schedule;
 pub use sgd::Sgd;
 
 use crate::error::{Error, Result};
+use std::ops::Range;
+
+/// A run of parameters that belong together, such as the weights of a score or of a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tensor {
+    pub len: usize,
+    /// Neither decays nor has its own length looked at: intercepts, biases.
+    pub is_free: bool,
+}
+
+impl Tensor {
+    /// Weights.
+    pub const fn new(len: usize) -> Tensor {
+        Tensor { len, is_free: false }
+    }
+
+    /// Intercepts.
+    pub const fn free(len: usize) -> Tensor {
+        Tensor { len, is_free: true }
+    }
+}
+
+/// Calls `visit` with the place of each tensor among all parameters, and whether it is free.
+fn each_tensor(tensors: &[Tensor], mut visit: impl FnMut(Range<usize>, bool)) {
+    let mut first = 0;
+    for tensor in tensors {
+        visit(first..first + tensor.len, tensor.is_free);
+        first += tensor.len;
+    }
+}
+
+/// A step of other parameters than at construction is our own mistake.
+fn check_params(n_params: usize, grad: &[f64], params: &[f64]) {
+    assert_eq!((grad.len(), params.len()), (n_params, n_params), "one number a parameter");
+}
 
 /// A rule that turns gradients into steps, with what it remembers from step to step.
 pub trait Optimizer: Send {
@@ -47,4 +94,34 @@ fn array<'a>(state: &[(&str, &'a [f64])], name: &str, len: usize) -> Result<&'a 
         return Err(Error::data(format!("the optimiser's '{name}' has {found} numbers but {len} were expected")));
     }
     Ok(values)
+}
+
+#[cfg(test)]
+mod testing {
+    use super::*;
+
+    /// What an optimiser of three parameters does after its state was taken up by another one; states that do not fit are refused.
+    pub fn goes_on(make: impl Fn(usize) -> Box<dyn Optimizer>) {
+        let mut whole = make(3);
+        let mut params = [0.3, -0.7, 2.0];
+        for step in 0..3 {
+            whole.step(0.1, &[1.0, 2.0, 0.1 * f64::from(step)], &mut params);
+        }
+        let mut again = make(3);
+        again.restore(&whole.state()).unwrap();
+        let mut copy = params;
+        for step in 0..3 {
+            let grad = [-0.3, 0.1 * f64::from(step), 5.0];
+            whole.step(0.1, &grad, &mut params);
+            again.step(0.1, &grad, &mut copy);
+            assert_eq!(params, copy);
+        }
+        let mut fresh = make(3);
+        let mut other = params;
+        fresh.step(0.1, &[-0.3, 0.1, 5.0], &mut params);
+        whole.step(0.1, &[-0.3, 0.1, 5.0], &mut other);
+        assert_ne!(params, other, "the state matters");
+        assert!(make(2).restore(&whole.state()).is_err());
+        assert!(whole.restore(&[]).is_err());
+    }
 }

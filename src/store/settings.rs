@@ -129,7 +129,7 @@ fn unreadable(error: impl std::fmt::Display) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Kind, Solver};
+    use crate::config::{Kind, ScaleRate, Solver, WarmUp};
 
     #[test]
     fn settings_come_back_whatever_the_solver() {
@@ -139,12 +139,28 @@ mod tests {
             transpose: true,
             ..TableNames::default()
         };
-        for solver in [Solver::Lbfgs, Solver::Newton, Solver::Sgd, Solver::Adam] {
+        for solver in [Solver::Lbfgs, Solver::Newton, Solver::Sgd, Solver::Adam, Solver::Lamb] {
             for sync in [Sync::Step, Sync::Every(7), Sync::Once] {
                 let config =
                     TrainConfig { solver, sync, kind: Kind::Svm, nesterov: false, seed: 9, ..TrainConfig::default() };
-                let config = config.resolved().unwrap();
+                let steps = TrainConfig {
+                    warm_up: Some(WarmUp::Epochs(0.5)),
+                    scale_rate: Some(ScaleRate::Linear),
+                    learning_rate: Some(0.1),
+                    clip_norm: Some(1e300),
+                    average: (sync != Sync::Once).then_some(0.999),
+                    early_stop: if sync == Sync::Once { 0 } else { 3 },
+                    valid_fraction: 0.1,
+                    ..config.clone()
+                };
+                let (config, steps) = (config.resolved().unwrap(), steps.resolved().unwrap());
                 let text = settings_text(&config, &names).unwrap();
+                let new = ["warm_up", "scale_rate", "clip_norm", "average", "early_stop", "beta1", "epsilon"];
+                assert!(new.iter().all(|setting| !text.contains(setting)), "as before where nobody asks: {text}");
+                assert_eq!(text.contains("weight_decay = 0.01"), solver == Solver::Lamb, "{text}");
+                let of_steps = settings_text(&steps, &names).unwrap();
+                assert_eq!(of_steps.contains("warm_up = \"0.5epochs\""), solver.is_mini_batch(), "{of_steps}");
+                assert_eq!(settings_from(&of_steps).unwrap(), (steps, names.clone()), "{of_steps}");
                 assert_eq!(settings_from(&text).unwrap(), (config, names.clone()), "{text}");
                 assert_eq!(text.contains("momentum"), solver == Solver::Sgd, "{text}");
             }

@@ -268,6 +268,11 @@ impl Session {
         }
     }
 
+    /// Whether [`after`](Self::after) may write the state after this step. The same on all ranks.
+    pub fn may_keep(&self, step: u64, is_last: bool) -> bool {
+        self.kept.as_ref().is_some_and(|kept| is_last || step >= kept.next_look)
+    }
+
     /// What a run before this one kept: the common state, and the numbers of `items`, in their order. *Collective.*
     ///
     /// * `of_item`: numbers of each item; 0 where there are none.

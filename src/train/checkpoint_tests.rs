@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::comm::run_threads;
-use crate::config::{BoostConfig, BoostLoss, ForestConfig, Kind, Solver, Sync, TrainConfig};
+use crate::config::{BoostConfig, BoostLoss, ForestConfig, Kind, Schedule, Solver, Sync, TrainConfig, WarmUp};
 use crate::data::TargetKind;
 use crate::data::memory::MemorySource;
 use crate::data::names::TableNames;
@@ -112,6 +112,83 @@ fn linear_models_go_on_after_every_step_of_every_solver() {
     assert!(in_pieces("adam", &table, &TrainConfig { solver: Solver::Adam, ..steps.clone() }) > 10);
     assert!(in_pieces("local sgd", &table, &TrainConfig { sync: Sync::Every(3), ..steps.clone() }) > 10);
     assert!(in_pieces("one average", &table, &TrainConfig { sync: Sync::Once, solver: Solver::Adam, ..steps }) > 10);
+}
+
+#[test]
+fn other_optimisers_averages_and_the_best_epoch_go_on_after_every_step() {
+    let table = of_numbers(523);
+    let of = |solver, sync| TrainConfig {
+        solver,
+        sync,
+        epochs: Some(2),
+        global_batch: 64,
+        lanes: Some(4),
+        ..TrainConfig::of(Kind::Logistic)
+    };
+    let step = |solver| of(solver, Sync::Step);
+    let adamw = TrainConfig { average: Some(0.9), clip_norm: Some(0.05), ..step(Solver::Adamw) };
+    assert!(in_pieces("adamw", &table, &adamw) > 10);
+    in_pieces("lamb", &table, &TrainConfig { schedule: Schedule::OneCycle, ..step(Solver::Lamb) });
+    in_pieces("lars", &table, &TrainConfig { warm_up: Some(WarmUp::Epochs(0.5)), ..step(Solver::Lars) });
+    in_pieces("adagrad", &table, &step(Solver::Adagrad));
+    in_pieces("lanes apart", &table, &TrainConfig { average: Some(0.5), ..of(Solver::Lamb, Sync::Every(3)) });
+    let stopping = TrainConfig { early_stop: 1, valid_fraction: 0.3, epochs: Some(5), ..step(Solver::Sgd) };
+    // A rate at which epochs get worse.
+    in_pieces("early stop", &table, &TrainConfig { learning_rate: Some(3.0), ..stopping.clone() });
+    let apart = TrainConfig { sync: Sync::Every(3), average: Some(0.5), learning_rate: Some(3.0), ..stopping };
+    in_pieces("early stop of lanes apart", &table, &apart);
+}
+
+#[test]
+fn the_model_of_early_stopping_is_that_of_its_best_epoch() {
+    let table = of_numbers(523);
+    let schedule = Schedule::Constant;
+    let base = TrainConfig { solver: Solver::Sgd, global_batch: 64, schedule, ..TrainConfig::of(Kind::Logistic) };
+    let base = TrainConfig { valid_fraction: 0.3, learning_rate: Some(1.0), tolerance: 0.0, ..base };
+    let stopping = TrainConfig { early_stop: 2, epochs: Some(60), ..base.clone() };
+    let alone = run((1, 1, false), &table, &stopping, None).unwrap();
+    for shape in SHAPES {
+        let model = run(shape, &table, &stopping, None).unwrap();
+        assert_eq!((&model.digest, &model.history), (&alone.digest, &alone.history), "{shape:?}");
+    }
+    let losses = &alone.history.iter().find(|(name, _)| name == "valid_loss").unwrap().1;
+    let least = losses.iter().copied().min_by(f64::total_cmp).unwrap();
+    let best = losses.iter().position(|loss| *loss == least).unwrap();
+    assert!(losses.len() == best + 3 && losses.len() < 60, "stops two epochs after the best: {losses:?}");
+    // A training of so many epochs and no more; its model as measured by others.
+    let short = TrainConfig { epochs: Some(best as u64 + 1), ..base };
+    let mut source = table.clone();
+    let (names, reading) = (TableNames::default(), Reading::default());
+    let comm = Communicator::solo();
+    let short = short.resolved().unwrap();
+    let (model, report) = train_source(&comm, &mut source, &names, &short, &reading, &mut Silent).unwrap();
+    assert_eq!(model.scores, alone.scores);
+    approx::assert_relative_eq!(report.valid.get("log_loss").unwrap(), least, max_relative = 1e-9);
+}
+
+#[test]
+fn what_was_kept_before_a_divergence_is_whole_and_finite() {
+    let table = of_numbers(523);
+    let squared = TrainConfig { schedule: Schedule::Constant, epochs: Some(400), ..TrainConfig::of(Kind::Linear) };
+    let numbers = table.clone().with_target((0..523).map(f64::from).collect(), TargetKind::Float).unwrap();
+    for sync in [Sync::Step, Sync::Every(3)] {
+        let config = TrainConfig { solver: Solver::Sgd, global_batch: 64, lanes: Some(4), sync, ..squared.clone() };
+        let config = TrainConfig { learning_rate: Some(4.0), ..config };
+        let folder = tempfile::tempdir().unwrap();
+        let keep = CheckpointConfig { limit: None, ..stopping_at_once(folder.path(), Resume::Auto) };
+        let fails =
+            |keep: Option<&CheckpointConfig>| run((3, 1, false), &numbers, &config, keep).unwrap_err().to_string();
+        let told = fails(None);
+        assert!(told.contains("training diverged at step") && told.contains("try --learning-rate 4.0e-1"), "{told}");
+        let kept = fails(Some(&keep));
+        let steps = steps_below(folder.path());
+        assert_eq!(steps.len(), 2, "{kept}");
+        // It is told from what was kept, too.
+        assert_eq!(fails(Some(&keep)), kept);
+        let step = |folder: &PathBuf| folder.file_name().unwrap().to_string_lossy()[5..17].parse::<u64>().unwrap();
+        let at: u64 = kept.split(' ').skip_while(|word| *word != "step").nth(1).unwrap().parse().unwrap();
+        assert_eq!(step(&steps[1]) + 1, at, "{kept}: the last step before it");
+    }
 }
 
 #[test]

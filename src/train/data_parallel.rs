@@ -1,6 +1,7 @@
 //! Mini-batch training over lanes: local gradients → integers → all-reduce → one step, the same on every rank.
 
 use super::checkpoint::{Items, Session};
+use super::early_stop::{Held, held_out_loss};
 use super::lanes::{Course, Lane, Lanes, for_each_lane};
 use super::learning_rate::Scales;
 use super::sums::{Total, sum_blocks, sum_scalars};
@@ -10,7 +11,7 @@ use crate::comm::Communicator;
 use crate::error::{Error, Result};
 use crate::exact::{BlockSums, ExactSum, Groups, LaneSums, ScaleWindow, Verdict, Width, judge};
 use crate::objective::Objective;
-use crate::optim::{Adam, Optimizer, Sgd};
+use crate::optim::{Adagrad, Adam, Average, Lamb, Lars, Optimizer, Sgd, Tensor, clip};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -19,7 +20,7 @@ use std::time::Instant;
 /// Epochs in a row that change little before training ends: losses of mini-batches are noisy, so one may be by chance.
 const STILL_EPOCHS: usize = 2;
 
-/// Trains by stochastic gradient descent or Adam from `start`; the same fit on every rank. Collective.
+/// Trains by stochastic gradient descent, Adam or one of their kin from `start`; the same fit on every rank. Collective.
 ///
 /// * `table`: standardised rows of the lanes that this rank owns (maybe none), of a plan made by
 ///   [`RowPlan::lanes`](crate::data::partition::RowPlan::lanes).
@@ -28,6 +29,8 @@ const STILL_EPOCHS: usize = 2;
 ///   `l2` times the coefficients. A step whose rows all have weight 0 changes nothing.
 /// * `fit.losses`: per epoch, Σ w·loss/Σ w over its steps, each at the parameters it started from, with penalty;
 ///   `fit.iterations`: epochs. Epochs end early once |Δloss| ≤ `tolerance`·|loss| twice in a row (0: never).
+/// * With `average`, the model is the running average of the parameters after each step (of lanes that are apart: after each time they meet).
+/// * With `early_stop`, the rows held out are measured after each epoch, for which lanes that are apart meet; the parameters of the best epoch are the fit.
 /// * [`Sync::Step`] makes two all-reduces a step: 4 bytes a group of parameters, 4 a parameter; two small ones more an epoch.
 ///
 /// # Errors
@@ -70,14 +73,24 @@ fn prepare<'a, 's>(
         Sync::Every(_) | Sync::Once => course.micro_batch.min(table.plan.longest_lane()),
     };
     let scales = Scales::measure(comm, table, objective, start, &lanes.all, &course, step_rows)?;
-    let adam = config.solver == Solver::Adam;
-    let rate = config.learning_rate.unwrap_or(if adam { scales.adam(table.n_features) } else { scales.sgd(config) });
-    Ok((Job { table, objective, config, course, rate, scales }, lanes))
+    let scale_of_rate = config.scale_rate.map_or(1.0, |scale| scale.factor(config.global_batch));
+    let rate = match config.learning_rate {
+        Some(rate) => rate * scale_of_rate,
+        None => scales.rate(config, table.n_features),
+    };
+    let warm_up = config.warm_up.map_or(0, |warm_up| warm_up.steps(course.steps_per_epoch));
+    if warm_up > 0 && warm_up >= course.of_steps {
+        return Err(Error::usage(format!(
+            "--warm-up takes {warm_up} steps, but this training has no more than {}; shorten it, or raise --epochs",
+            course.of_steps
+        )));
+    }
+    Ok((Job { table, objective, config, course, rate, scale_of_rate, warm_up, scales }, lanes))
 }
 
 /// What mini-batch training cannot do. Not collective; the same on every rank.
 fn check(config: &TrainConfig) -> Result<()> {
-    if !matches!(config.solver, Solver::Sgd | Solver::Adam) {
+    if !config.solver.is_mini_batch() {
         return Err(Error::internal(format!("{:?} is not a mini-batch solver", config.solver)));
     }
     if config.l1 > 0.0 {
@@ -103,15 +116,50 @@ pub(super) struct Job<'a, 's> {
     pub course: Course,
     /// Learning rate before the schedule.
     pub rate: f64,
+    /// What the rate that was given was multiplied by.
+    scale_of_rate: f64,
+    /// Steps over which the rate rises.
+    warm_up: u64,
     pub scales: Scales,
 }
 
 impl Job<'_, '_> {
     pub fn optimizer(&self, n_params: usize) -> Box<dyn Optimizer> {
-        match self.config.solver {
-            Solver::Adam => Box::new(Adam::new(n_params, 1e-8 * self.gradient_scale())),
-            _ => Box::new(Sgd::new(n_params, self.config.momentum, self.config.nesterov)),
+        let config = self.config;
+        let (betas, epsilon) = (config.betas(), config.epsilon() * self.gradient_scale());
+        let decay = config.weight_decay.unwrap_or(0.0);
+        // Coefficients reach from one end of the scores to the other: steps of their length begin there.
+        let unit = self.scales.score_unit();
+        let n_scores = self.objective.n_scores();
+        let tensors = [Tensor::new(self.table.n_features), Tensor::free(1)].repeat(n_scores);
+        match config.solver {
+            Solver::Adam => Box::new(Adam::new(n_params, betas, epsilon)),
+            Solver::Adamw => {
+                // A rate that was measured carries the scale of the scores; how much a step decays does not.
+                let of_rate = if config.learning_rate.is_some() { 1.0 } else { unit };
+                Box::new(Adam::new(n_params, betas, epsilon).with_decay(decay / of_rate, &tensors))
+            }
+            Solver::Lamb => Box::new(Lamb::new(&tensors, betas, epsilon, decay, unit, unit)),
+            Solver::Lars => {
+                let of_free = self.scales.sgd(config) / self.scales.lars(config);
+                Box::new(Lars::new(&tensors, config.momentum, decay, unit, of_free))
+            }
+            Solver::Adagrad => Box::new(Adagrad::new(n_params, epsilon)),
+            _ => Box::new(Sgd::new(n_params, config.momentum, config.nesterov)),
         }
+    }
+
+    /// A running average of the parameters, if one is wanted.
+    pub fn average(&self, n_params: usize) -> Option<Average> {
+        self.config.average.map(|decay| Average::new(n_params, decay))
+    }
+
+    /// One step down a mean gradient, penalty included, which may be shortened. Not collective.
+    pub fn descend(&self, optimizer: &mut dyn Optimizer, step: u64, grad: &mut [f64], params: &mut [f64]) {
+        if let Some(most) = self.config.clip_norm {
+            clip(grad, most);
+        }
+        optimizer.step(self.learning_rate(step), grad, params);
     }
 
     /// A typical |∂loss/∂score|, as a power of two.
@@ -120,7 +168,7 @@ impl Job<'_, '_> {
     }
 
     pub fn learning_rate(&self, step: u64) -> f64 {
-        self.rate * self.config.schedule.at(step, self.course.of_steps, self.course.steps_per_epoch)
+        self.rate * self.config.schedule.at(step, self.course.of_steps, self.course.steps_per_epoch, self.warm_up)
     }
 
     /// Adds λ₂·coefficients to a mean gradient and returns λ₂/2‖coefficients‖²; intercepts are free.
@@ -142,7 +190,7 @@ impl Job<'_, '_> {
             "training diverged at step {} (epoch {}, lane {lane}): the loss is no longer finite; try --learning-rate {:.1e}",
             step + 1,
             self.course.epoch_of(step),
-            self.rate / 10.0,
+            self.rate / self.scale_of_rate / 10.0,
         ));
         match comm.agree(if comm.is_root() { Err(error) } else { Ok(()) }) {
             Err(error) => Err(error),
@@ -163,6 +211,8 @@ pub(super) trait Together {
     /// State between steps that all ranks have alike.
     type Common: Serialize + DeserializeOwned;
     fn common(&self) -> Self::Common;
+    /// The parameters that all lanes last had in common.
+    fn common_params(&self) -> &[f64];
     /// Numbers that each lane has for itself.
     fn n_of_lane(&self) -> usize;
     /// Those of a lane here, by its place.
@@ -179,9 +229,13 @@ pub(super) trait Together {
         of_pool: usize,
         weight: f64,
     ) -> Result<()>;
+    /// An error on all ranks if a step has led to infinity: such a state is not kept. Collective.
+    fn check(&self, comm: &Communicator, job: &Job<'_, '_>) -> Result<()>;
     /// Called after each epoch's last step; returns what its losses lack of the penalty, weighted. Collective.
     fn end_epoch(&mut self, comm: &Communicator, job: &Job<'_, '_>) -> Result<f64>;
-    /// The common parameters. Collective.
+    /// The model after an epoch; lanes that are apart meet for it. Collective.
+    fn so_far(&mut self, comm: &Communicator, job: &Job<'_, '_>) -> Result<Vec<f64>>;
+    /// The model. Collective.
     fn finish(self, comm: &Communicator, job: &Job<'_, '_>) -> Result<Vec<f64>>;
 }
 
@@ -196,12 +250,17 @@ fn run(
 ) -> Result<Fit> {
     let (config, course) = (job.config, &job.course);
     let mut fit = Fit::default();
+    let mut held = Held::default();
+    if config.early_stop > 0 {
+        // That no row was held out is said before the first epoch.
+        held_out_loss(comm, job.table, job.objective, together.common_params())?;
+    }
     let numbers = job.table.lanes();
     let of_item = 2 + together.n_of_lane();
     // Sums of the epoch that was under way.
     let mut epoch_sums = None;
-    if let Some(((kept, common), items)) = session.take(comm, numbers.clone(), of_item)? {
-        fit = kept;
+    if let Some(((kept, kept_held, common), items)) = session.take(comm, numbers.clone(), of_item)? {
+        (fit, held) = (kept, kept_held);
         let mut of_lanes: Vec<Vec<f64>> = items.chunks_exact(of_item).map(<[f64]>::to_vec).collect();
         epoch_sums = Some(of_lanes.iter_mut().map(|of| of.drain(..2).collect::<Vec<f64>>()).collect::<Vec<_>>());
         comm.agree(together.take_up(common, &of_lanes))?;
@@ -233,12 +292,16 @@ fn run(
                     if weight > 0.0 {
                         together.step(comm, job, lanes, step, of_pool, weight)?;
                     }
-                    session.after(comm, step + 1, step + 1 == course.of_steps, || {
+                    let is_last = step + 1 == course.of_steps;
+                    if session.may_keep(step + 1, is_last) {
+                        together.check(comm, job)?;
+                    }
+                    session.after(comm, step + 1, is_last, || {
                         let sums = |lane: &Lane| [lane.epoch_loss, lane.epoch_weight];
                         let of_lane = |(place, lane)| sums(lane).into_iter().chain(together.of_lane(place));
                         let of_lanes = lanes.iter().enumerate().flat_map(of_lane).collect();
                         (
-                            (fit.clone(), together.common()),
+                            (fit.clone(), held.clone(), together.common()),
                             Items { range: numbers.clone(), numbers: Cow::Owned(of_lanes) },
                         )
                     })?;
@@ -262,13 +325,24 @@ fn run(
         let learning_rate = Some(job.learning_rate(next_step.saturating_sub(1)));
         let of_steps = course.of_steps;
         watch.progress(&Progress { step: next_step, of_steps, loss, gradient: None, learning_rate });
+        if config.early_stop > 0 {
+            let params = together.so_far(comm, job)?;
+            let Some(loss) = held_out_loss(comm, job.table, job.objective, &params)? else {
+                return job.diverged(comm, next_step.saturating_sub(1), 0);
+            };
+            if held.add(loss, params, config.early_stop) {
+                break;
+            }
+        }
         let small = |change: &&f64| **change <= config.tolerance;
         if config.tolerance > 0.0 && fit.stop_values.iter().rev().take_while(small).count() >= STILL_EPOCHS {
             fit.converged = true;
             break;
         }
     }
-    fit.params = together.finish(comm, job)?;
+    let last = together.finish(comm, job)?;
+    fit.valid_losses.clone_from(&held.losses);
+    fit.params = held.into_best().unwrap_or(last);
     Ok(fit)
 }
 
@@ -307,6 +381,7 @@ fn epoch_loss(comm: &Communicator, lanes: &[Lane], penalty: f64) -> Result<Optio
 struct EveryStep {
     params: Vec<f64>,
     optimizer: Box<dyn Optimizer>,
+    average: Option<Average>,
     groups: Groups,
     sums: LaneSums,
     window: ScaleWindow,
@@ -334,6 +409,7 @@ impl EveryStep {
         assert_eq!(n, groups.n_elements(), "start has one number a parameter");
         EveryStep {
             optimizer: job.optimizer(n),
+            average: job.average(n),
             sums: LaneSums::new(&groups, job.course.n_lanes as usize, Width::W32),
             window: ScaleWindow::new(groups.len()),
             peaks: vec![0; groups.len() + 1],
@@ -374,6 +450,7 @@ pub(super) struct StepState {
     optimizer: Vec<(String, Vec<f64>)>,
     window: Vec<i64>,
     penalty: f64,
+    average: Option<Average>,
 }
 
 impl Together for EveryStep {
@@ -382,7 +459,12 @@ impl Together for EveryStep {
     fn common(&self) -> StepState {
         let optimizer = self.optimizer.state().into_iter().map(|(name, values)| (name.to_string(), values.to_vec()));
         let (params, optimizer) = (self.params.clone(), optimizer.collect());
-        StepState { params, optimizer, window: self.window.words(), penalty: self.penalty }
+        let (window, average) = (self.window.words(), self.average.clone());
+        StepState { params, optimizer, window, penalty: self.penalty, average }
+    }
+
+    fn common_params(&self) -> &[f64] {
+        &self.params
     }
 
     fn n_of_lane(&self) -> usize {
@@ -395,14 +477,15 @@ impl Together for EveryStep {
 
     fn take_up(&mut self, common: StepState, _: &[Vec<f64>]) -> Result<()> {
         let misfit = || Error::data("the checkpoint has another number of parameters");
-        if common.params.len() != self.params.len() {
+        let of_average = |average: &Option<Average>| average.as_ref().map(Average::n_params);
+        if common.params.len() != self.params.len() || of_average(&common.average) != of_average(&self.average) {
             return Err(misfit());
         }
         let state: Vec<(&str, &[f64])> =
             common.optimizer.iter().map(|(name, values)| (&name[..], &values[..])).collect();
         self.optimizer.restore(&state)?;
         self.window = ScaleWindow::from_words(&common.window).ok_or_else(misfit)?;
-        (self.params, self.penalty) = (common.params, common.penalty);
+        (self.params, self.penalty, self.average) = (common.params, common.penalty, common.average);
         Ok(())
     }
 
@@ -449,24 +532,35 @@ impl Together for EveryStep {
             *grad = f64::from(*sum) * factor;
         }
         self.penalty += weight * job.add_penalty(&self.params, &mut self.grad);
-        self.optimizer.step(job.learning_rate(step), &self.grad, &mut self.params);
+        job.descend(self.optimizer.as_mut(), step, &mut self.grad, &mut self.params);
+        if let Some(average) = &mut self.average {
+            average.add(&self.params);
+        }
         self.window.commit(peaks);
         for lane in lanes {
             lane.epoch_loss += lane.loss;
             lane.epoch_weight += lane.weights[of_pool];
         }
-        Ok(())
+        match self.params.iter().all(|p| p.is_finite()) {
+            true => Ok(()),
+            false => job.diverged(comm, step, 0),
+        }
+    }
+
+    fn check(&self, _comm: &Communicator, _job: &Job<'_, '_>) -> Result<()> {
+        Ok(()) // every step was
     }
 
     fn end_epoch(&mut self, _comm: &Communicator, _job: &Job<'_, '_>) -> Result<f64> {
         Ok(std::mem::take(&mut self.penalty))
     }
 
-    fn finish(self, comm: &Communicator, job: &Job<'_, '_>) -> Result<Vec<f64>> {
-        match self.params.iter().all(|p| p.is_finite()) {
-            true => Ok(self.params),
-            false => job.diverged(comm, job.course.of_steps.saturating_sub(1), 0),
-        }
+    fn so_far(&mut self, _comm: &Communicator, _job: &Job<'_, '_>) -> Result<Vec<f64>> {
+        Ok(self.average.as_ref().and_then(Average::value).unwrap_or_else(|| self.params.clone()))
+    }
+
+    fn finish(mut self, comm: &Communicator, job: &Job<'_, '_>) -> Result<Vec<f64>> {
+        self.so_far(comm, job)
     }
 }
 

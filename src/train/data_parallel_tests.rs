@@ -2,6 +2,7 @@ use super::super::table::testing::{Target, counts, gaussian, table, three_classe
 use super::super::{Silent, full_batch::FullBatch, lbfgs, warm_start::Start};
 use super::*;
 use crate::comm::run_threads;
+use crate::config::{ScaleRate, WarmUp};
 use crate::objective::{Logistic, Poisson, Softmax, Squared, SquaredHinge};
 use crate::optim::Schedule;
 
@@ -145,9 +146,12 @@ fn plain_twin(whole: &Table<'_>, objective: &dyn Objective, config: &TrainConfig
                     x.iter().enumerate().for_each(|(j, v)| grad[c * (d + 1) + j] += s * v / weight);
                 }
             }
-            let rate = rate * config.schedule.at(step, course.of_steps, course.steps_per_epoch);
+            let rate = rate * config.schedule.at(step, course.of_steps, course.steps_per_epoch, 0);
+            (0..params.len()).filter(|j| j % (d + 1) < d).for_each(|j| grad[j] += config.l2 * params[j]);
+            let length = grad.iter().map(|g| g * g).sum::<f64>().sqrt();
+            let shorter = config.clip_norm.map_or(1.0, |most| if length > most { most / length } else { 1.0 });
             for j in 0..params.len() {
-                let g = grad[j] + if j % (d + 1) < d { config.l2 * params[j] } else { 0.0 };
+                let g = grad[j] * shorter;
                 velocity[j] = config.momentum * velocity[j] + g;
                 params[j] -= rate * (g + config.momentum * velocity[j]);
             }
@@ -165,11 +169,85 @@ fn integers_agree_with_plain_doubles() {
         let whole = table(1_009, 5, 8, 7, target);
         let config = TrainConfig { learning_rate: Some(0.02), ..config(Solver::Sgd, Sync::Step) };
         let fit = fit_on(2, 1, &whole, objective, &config);
-        for (ours, plain) in fit.params.iter().zip(plain_twin(&whole, objective, &config, 0.02)) {
-            // Each sum is rounded at 2^-21 or so of its largest element.
-            approx::assert_relative_eq!(*ours, plain, epsilon = 1e-5, max_relative = 1e-5);
+        let clipped = TrainConfig { clip_norm: Some(0.2), ..config.clone() };
+        let of_clipped = fit_on(2, 1, &whole, objective, &clipped);
+        assert_ne!(fit.params, of_clipped.params, "some gradient is longer");
+        for (fit, config) in [(fit, config), (of_clipped, clipped)] {
+            for (ours, plain) in fit.params.iter().zip(plain_twin(&whole, objective, &config, 0.02)) {
+                // Each sum is rounded at 2^-21 or so of its largest element.
+                approx::assert_relative_eq!(*ours, plain, epsilon = 1e-5, max_relative = 1e-5);
+            }
         }
     }
+}
+
+#[test]
+fn other_optimisers_schedules_and_averages_leave_no_trace_of_ranks() {
+    let of = |solver, sync| TrainConfig { solver, sync, ..config(solver, sync) };
+    let ways = [
+        TrainConfig { clip_norm: Some(0.1), average: Some(0.9), ..of(Solver::Adamw, Sync::Step) },
+        TrainConfig { schedule: Schedule::OneCycle, ..of(Solver::Lamb, Sync::Step) },
+        TrainConfig { warm_up: Some(WarmUp::Steps(5)), ..of(Solver::Lars, Sync::Step) },
+        TrainConfig { schedule: Schedule::Step, ..of(Solver::Adagrad, Sync::Step) },
+        TrainConfig { average: Some(0.5), clip_norm: Some(1.0), ..of(Solver::Lars, Sync::Every(3)) },
+        of(Solver::Lamb, Sync::Once),
+        TrainConfig { average: Some(0.8), beta1: Some(0.5), epsilon: Some(0.1), ..of(Solver::Adam, Sync::Every(7)) },
+    ];
+    let whole = table(1_009, 5, 4, 7, three_classes);
+    for config in ways.map(|config| TrainConfig { weight_decay: Some(0.02), ..config }) {
+        let alone = fit_on(1, 1, &whole, &SOFTMAX, &config);
+        assert!(alone.losses[2] < alone.losses[0], "{config:?} {:?}", alone.losses);
+        for (size, threads) in [(1, 2), (2, 1), (3, 2), (5, 1)] {
+            assert_eq!(fit_on(size, threads, &whole, &SOFTMAX, &config), alone, "{config:?} on {size} × {threads}");
+        }
+    }
+}
+
+#[test]
+fn the_model_is_the_average_of_the_parameters_after_each_step() {
+    let whole = table(1_009, 5, 4, 7, three_classes);
+    let decay = 0.85;
+    let plain = TrainConfig { schedule: Schedule::Constant, ..config(Solver::Adam, Sync::Step) };
+    let comm = Communicator::solo();
+    let start = zeros(&whole, &SOFTMAX);
+    let (job, mut lanes) = prepare(&comm, &whole, &SOFTMAX, &plain, &start).unwrap();
+    let mut together = EveryStep::new(&job, start);
+    let (mut sum, mut weight, mut step) = (vec![0.0; 18], 0.0, 0);
+    for epoch in 0..3 {
+        lanes.enter(&comm, &whole, epoch, 0).unwrap();
+        let n_steps = job.course.steps_per_epoch as usize;
+        let weights = step_weights(&comm, &job, &lanes.all, n_steps).unwrap();
+        for (of_epoch, &of_step) in weights.iter().enumerate() {
+            together.step(&comm, &job, &mut lanes.all, step, of_epoch, of_step).unwrap();
+            sum.iter_mut().zip(&together.params).for_each(|(sum, param)| *sum = decay * *sum + param);
+            weight = decay * weight + 1.0;
+            step += 1;
+        }
+    }
+    let averaged = fit_on(2, 1, &whole, &SOFTMAX, &TrainConfig { average: Some(decay), ..plain.clone() });
+    let last = fit_on(2, 1, &whole, &SOFTMAX, &plain);
+    assert_eq!(last.params, together.params);
+    for (found, sum) in averaged.params.iter().zip(sum) {
+        approx::assert_relative_eq!(*found, sum / weight, max_relative = 1e-12);
+    }
+    // The average looks on: the course and its losses are as they were.
+    assert_eq!(averaged.losses, last.losses);
+}
+
+#[test]
+fn a_scaled_rate_is_that_of_256_rows_times_the_share_and_advice_undoes_it() {
+    let whole = table(1_009, 5, 4, 7, gaussian);
+    let plain = config(Solver::Sgd, Sync::Step);
+    for (scale_rate, factor) in [(ScaleRate::Linear, 0.5), (ScaleRate::Sqrt, 0.5f64.sqrt())] {
+        let scaled = TrainConfig { scale_rate: Some(scale_rate), learning_rate: Some(0.02), ..plain.clone() };
+        let by_hand = TrainConfig { learning_rate: Some(0.02 * factor), ..plain.clone() };
+        assert_eq!(fit_on(1, 1, &whole, &Squared, &scaled), fit_on(1, 1, &whole, &Squared, &by_hand));
+    }
+    let wild = TrainConfig { scale_rate: Some(ScaleRate::Linear), learning_rate: Some(1e6), ..plain };
+    let start = zeros(&whole, &Poisson);
+    let comm = Communicator::solo();
+    let fit = train(&comm, &table(1_009, 5, 4, 7, counts), &Poisson, &wild, start, Session::default(), &mut Silent);
+    assert!(fit.unwrap_err().to_string().ends_with("try --learning-rate 1.0e5"));
 }
 
 #[test]
@@ -212,6 +290,10 @@ fn defaults_come_near_the_optimum_whatever_the_scale() {
             for (solver, sync) in [
                 (Solver::Sgd, Sync::Step),
                 (Solver::Adam, Sync::Step),
+                (Solver::Adamw, Sync::Step),
+                (Solver::Lamb, Sync::Step),
+                (Solver::Lars, Sync::Step),
+                (Solver::Adagrad, Sync::Step),
                 (Solver::Sgd, Sync::Every(5)),
                 (Solver::Sgd, Sync::Once),
             ] {
@@ -243,10 +325,11 @@ fn a_short_table_is_passed_often_enough_without_being_told() {
         let value = |params: &[f64]| function.evaluate(params).unwrap().unwrap().0;
         let start = zeros(&whole, objective);
         let best = value(&lbfgs::solve(&function, &shared, Start::at(start.clone()), &mut Silent).unwrap().params);
-        for solver in [Solver::Sgd, Solver::Adam] {
+        for solver in [Solver::Sgd, Solver::Adam, Solver::Adamw, Solver::Lamb, Solver::Lars, Solver::Adagrad] {
             let config = TrainConfig { solver, ..shared.clone() };
             let fit = train(&comm, &whole, objective, &config, start.clone(), Session::default(), &mut Silent).unwrap();
             let left = (value(&fit.params) - best) / (value(&start) - best);
+            println!("{:8} {solver:?}: {left:.1e} of the way is left", objective.name());
             assert!(left < 0.01, "{solver:?}: {left:e} of the way is left after {} epochs", fit.iterations);
         }
     }
@@ -325,6 +408,11 @@ fn settings_that_do_not_fit_are_refused() {
     let base = config(Solver::Sgd, Sync::Step);
     assert!(message(TrainConfig { l1: 0.1, ..base.clone() }).starts_with("--l1 needs a full-batch solver"));
     assert!(message(TrainConfig { sync: Sync::Every(0), ..base.clone() }).starts_with("--sync-every 0"));
+    let warm_up = Some(WarmUp::Epochs(3.0));
+    assert_eq!(
+        message(TrainConfig { warm_up, ..base.clone() }),
+        "--warm-up takes 3 steps, but this training has no more than 3; shorten it, or raise --epochs"
+    );
     assert!(message(TrainConfig { momentum: 1.0, ..base.clone() }).starts_with("--momentum 1"));
     assert!(message(TrainConfig { global_batch: 3, ..base }).starts_with("--global-batch 3"));
 }

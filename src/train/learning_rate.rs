@@ -7,23 +7,33 @@
 //! makes steps 1/(1 − μ) times longer in the end, hence the default `η = (1 − μ)/(λ + ρ/m + λ₂)`: 0.1 at momentum 0.9 and unit
 //! curvature. Multiplying targets of squared loss, counts or row weights by any factor leaves the model's course as it was.
 //!
-//! **Adam.** Its steps are about η in every parameter, whatever the gradient, so η carries the scale of the scores:
+//! **Adam, AdamW.** Steps are about η in every parameter, whatever the gradient, so η carries the scale of the scores:
 //! `η = σ·min(0.01, 0.5/√((d + 1)·λ/κ̄))`, σ the root mean square of the rows' own Newton steps |∂loss/∂score|/κ at the start
 //! (for squared loss: the deviation of the targets), at least 2 for classes and counts, whose scores have no unit. The second bound keeps the scores of
-//! d + 1 parameters that all move the same way within σ/2 a step.
+//! d + 1 parameters that all move the same way within σ/2 a step. **AdaGrad** likewise, with 0.1 for 0.01: its steps become shorter as 1/√t.
+//!
+//! **LAMB, LARS.** A step's length is η times that of the coefficients of a score, or η·σ while these are shorter than σ, as they are at the start:
+//! `η = min(0.05, 0.5/√(λ/κ̄))`, of LARS times (1 − μ)/0.001, its trust coefficient. Intercepts take steps of η·σ (LAMB) or those of sgd (LARS).
 
-use super::TrainConfig;
 use super::lanes::{Course, Lane};
 use super::sums::{Total, sum_blocks};
 use super::table::{BlockRows, Table};
+use super::{Solver, TrainConfig};
 use crate::comm::Communicator;
 use crate::error::{Error, Result};
 use crate::exact::BlockSums;
 use crate::model::Row;
 use crate::model::linear::Rows;
 use crate::objective::Objective;
+use crate::optim::TRUST;
 use crate::rng::{Draws, Stream};
 use rayon::prelude::*;
+
+/// η of each solver where no feature is like another, for scores of unit deviation; of the last two a share of the coefficients' length.
+const ADAM: f64 = 0.01;
+const ADAGRAD: f64 = 0.1;
+const LAMB: f64 = 0.05;
+const LARS: f64 = 0.05;
 
 /// Rows, at most, that curvature is measured on: the first of each lane's first epoch.
 const SAMPLE: u64 = 4096;
@@ -77,18 +87,46 @@ impl Scales {
         })
     }
 
+    /// η of the solver of these settings. Not collective.
+    pub fn rate(&self, config: &TrainConfig, n_features: usize) -> f64 {
+        match config.solver {
+            Solver::Adam | Solver::Adamw => self.by_parameter(ADAM, n_features),
+            Solver::Adagrad => self.by_parameter(ADAGRAD, n_features),
+            Solver::Lamb => self.relative(LAMB),
+            Solver::Lars => self.lars(config),
+            _ => self.sgd(config),
+        }
+    }
+
     /// η of gradient descent with momentum. Not collective.
     pub fn sgd(&self, config: &TrainConfig) -> f64 {
         let rate = (1.0 - config.momentum) / (self.curvature + self.row_curvature + config.l2);
         if rate > 0.0 && rate.is_finite() { rate } else { 0.1 }
     }
 
-    /// η of Adam. Not collective.
-    pub fn adam(&self, n_features: usize) -> f64 {
+    /// η of LARS. Not collective.
+    pub fn lars(&self, config: &TrainConfig) -> f64 {
+        (1.0 - config.momentum) * self.relative(LARS) / TRUST
+    }
+
+    /// η of steps that are about η in every parameter; `most`: for scores of unit deviation.
+    fn by_parameter(&self, most: f64, n_features: usize) -> f64 {
         let spread = (n_features + 1) as f64 * self.curvature / self.score_curvature;
         let bound = 0.5 / spread.sqrt();
-        let rate = self.score_scale * if bound < 0.01 { bound } else { 0.01 };
-        if rate > 0.0 && rate.is_finite() { rate } else { 0.01 }
+        let rate = self.score_scale * if bound < most { bound } else { most };
+        if rate > 0.0 && rate.is_finite() { rate } else { most }
+    }
+
+    /// η of steps whose length is η of the coefficients', or of σ at the start.
+    fn relative(&self, most: f64) -> f64 {
+        let bound = 0.5 / (self.curvature / self.score_curvature).sqrt();
+        if bound > 0.0 && bound < most { bound } else { most }
+    }
+
+    /// σ, or 1 where it is nothing that could be a unit: the scores have no scale yet. Not collective.
+    pub fn score_unit(&self) -> f64 {
+        let unit = self.score_scale;
+        if unit > 0.0 && unit.is_finite() { unit } else { 1.0 }
     }
 }
 

@@ -139,6 +139,7 @@ pub(super) fn finished(
         params,
         losses: vec![at.0],
         stop_values: vec![relative],
+        valid_losses: Vec::new(),
         iterations: 1,
         converged: true,
         seconds: vec![clock.elapsed().as_secs_f64()],

@@ -164,6 +164,10 @@ pub fn train_source(
         ..TrainReport::default()
     };
     let linear = LinearModel { n_features, n_scores: objective.n_scores(), params: fit.params };
+    let mut history = vec![("loss".to_string(), fit.losses), ("stop_value".to_string(), fit.stop_values)];
+    if !fit.valid_losses.is_empty() {
+        history.push(("valid_loss".to_string(), fit.valid_losses));
+    }
     let mut model = Model {
         config: config.clone(),
         names: names.clone(),
@@ -173,7 +177,7 @@ pub fn train_source(
         target: prepared.target,
         scores: Scores::Linear(linear),
         continued: None,
-        history: vec![("loss".to_string(), fit.losses), ("stop_value".to_string(), fit.stop_values)],
+        history,
         digest: String::new(),
     };
     model.digest = digest(&model)?;
@@ -211,11 +215,12 @@ fn solve(
             let mut session = watch.keeper().open(comm, key, watch)?;
             coordinate_descent::solve(comm, table, objective, config, start, &mut session, watch)
         }
-        Solver::Sgd | Solver::Adam => {
-            let session = watch.keeper().open(comm, key, watch)?;
+        solver if solver.is_mini_batch() => {
+            // What is kept of a step has changed since the first version.
+            let session = watch.keeper().open(comm, key.and(b"steps 2"), watch)?;
             data_parallel::train(comm, table, objective, config, start, session, watch)
         }
-        Solver::Auto => Err(Error::internal("the solver was not resolved before training")),
+        _ => Err(Error::internal("the solver was not resolved before training")),
     }
 }
 

@@ -7,7 +7,7 @@ use super::sums::{Total, sum_blocks};
 use crate::comm::Communicator;
 use crate::error::{Error, Result};
 use crate::exact::BlockSums;
-use crate::optim::Optimizer;
+use crate::optim::{Average, Optimizer};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +22,8 @@ use serde::{Deserialize, Serialize};
 /// stochastic gradient descent*, NIPS 2010 (one average).
 pub(super) struct Apart {
     common: Vec<f64>,
+    /// Of the common points.
+    average: Option<Average>,
     /// In the order of the rank's lanes.
     own: Vec<Own>,
     /// Steps from one average to the next.
@@ -59,23 +61,11 @@ impl Apart {
         let of_optimizer: usize = job.optimizer(n).state().iter().map(|(_, values)| values.len()).sum();
         let n_of_lane = n + of_optimizer + 2;
         let own = job.table.lanes().map(make).collect();
-        Apart { own, common: start.clone(), every, steps_apart: 0, last_step: 0, n_of_lane }
-    }
-
-    /// An error on all ranks if a lane of any rank has failed: the earliest step, then the lowest lane. Collective.
-    fn check(&self, comm: &Communicator, job: &Job<'_, '_>) -> Result<()> {
-        let n_lanes = job.course.n_lanes;
-        let key = |own: &Own| own.failed.map(|step| (step * n_lanes + own.lane) as i64);
-        let mut first = [self.own.iter().filter_map(key).min().unwrap_or(i64::MAX)];
-        comm.all_reduce_min(&mut first)?;
-        match first[0] {
-            i64::MAX => Ok(()),
-            key => job.diverged(comm, key as u64 / n_lanes, key as u64 % n_lanes),
-        }
+        Apart { own, common: start, average: job.average(n), every, steps_apart: 0, last_step: 0, n_of_lane }
     }
 
     /// Brings the lanes to their weighted mean. Collective.
-    fn average(&mut self, comm: &Communicator, job: &Job<'_, '_>) -> Result<()> {
+    fn meet(&mut self, comm: &Communicator, job: &Job<'_, '_>) -> Result<()> {
         self.check(comm, job)?;
         let mut sums = BlockSums::new(self.common.len() + 1, job.course.n_lanes);
         for own in &self.own {
@@ -94,6 +84,9 @@ impl Apart {
             own.weight = 0.0;
         }
         self.steps_apart = 0;
+        if let Some(average) = &mut self.average {
+            average.add(&self.common);
+        }
         Ok(())
     }
 }
@@ -110,7 +103,7 @@ impl Own {
             *grad = sum / weight;
         }
         let penalty = job.add_penalty(&self.params, &mut self.grad);
-        self.optimizer.step(job.learning_rate(step), &self.grad, &mut self.params);
+        job.descend(self.optimizer.as_mut(), step, &mut self.grad, &mut self.params);
         lane.epoch_loss += lane.loss + weight * penalty;
         lane.epoch_weight += weight;
         self.weight += weight;
@@ -126,13 +119,19 @@ pub(super) struct ApartState {
     common: Vec<f64>,
     steps_apart: u64,
     last_step: u64,
+    average: Option<Average>,
 }
 
 impl Together for Apart {
     type Common = ApartState;
 
     fn common(&self) -> ApartState {
-        ApartState { common: self.common.clone(), steps_apart: self.steps_apart, last_step: self.last_step }
+        let (common, average) = (self.common.clone(), self.average.clone());
+        ApartState { common, steps_apart: self.steps_apart, last_step: self.last_step, average }
+    }
+
+    fn common_params(&self) -> &[f64] {
+        &self.common
     }
 
     fn n_of_lane(&self) -> usize {
@@ -149,7 +148,9 @@ impl Together for Apart {
 
     fn take_up(&mut self, state: ApartState, of_lanes: &[Vec<f64>]) -> Result<()> {
         let n = self.common.len();
-        if state.common.len() != n || of_lanes.len() != self.own.len() {
+        let of_average = |average: &Option<Average>| average.as_ref().map(Average::n_params);
+        let is_misfit = state.common.len() != n || of_average(&state.average) != of_average(&self.average);
+        if is_misfit || of_lanes.len() != self.own.len() {
             return Err(Error::data("the checkpoint has another number of parameters or lanes"));
         }
         for (own, numbers) in self.own.iter_mut().zip(of_lanes) {
@@ -167,7 +168,8 @@ impl Together for Apart {
             own.weight = rest[0];
             own.failed = (rest[1] >= 0.0).then_some(rest[1] as u64);
         }
-        (self.common, self.steps_apart, self.last_step) = (state.common, state.steps_apart, state.last_step);
+        (self.common, self.average) = (state.common, state.average);
+        (self.steps_apart, self.last_step) = (state.steps_apart, state.last_step);
         Ok(())
     }
 
@@ -188,7 +190,19 @@ impl Together for Apart {
         }
         self.last_step = step;
         self.steps_apart += 1;
-        if self.steps_apart >= self.every { self.average(comm, job) } else { Ok(()) }
+        if self.steps_apart >= self.every { self.meet(comm, job) } else { Ok(()) }
+    }
+
+    /// If lanes of several ranks have failed, the earliest step is named, then the lowest lane.
+    fn check(&self, comm: &Communicator, job: &Job<'_, '_>) -> Result<()> {
+        let n_lanes = job.course.n_lanes;
+        let key = |own: &Own| own.failed.map(|step| (step * n_lanes + own.lane) as i64);
+        let mut first = [self.own.iter().filter_map(key).min().unwrap_or(i64::MAX)];
+        comm.all_reduce_min(&mut first)?;
+        match first[0] {
+            i64::MAX => Ok(()),
+            key => job.diverged(comm, key as u64 / n_lanes, key as u64 % n_lanes),
+        }
     }
 
     fn end_epoch(&mut self, comm: &Communicator, job: &Job<'_, '_>) -> Result<f64> {
@@ -196,10 +210,14 @@ impl Together for Apart {
         Ok(0.0)
     }
 
-    fn finish(mut self, comm: &Communicator, job: &Job<'_, '_>) -> Result<Vec<f64>> {
+    fn so_far(&mut self, comm: &Communicator, job: &Job<'_, '_>) -> Result<Vec<f64>> {
         if self.steps_apart > 0 {
-            self.average(comm, job)?;
+            self.meet(comm, job)?;
         }
-        Ok(self.common)
+        Ok(self.average.as_ref().and_then(Average::value).unwrap_or_else(|| self.common.clone()))
+    }
+
+    fn finish(mut self, comm: &Communicator, job: &Job<'_, '_>) -> Result<Vec<f64>> {
+        self.so_far(comm, job)
     }
 }

@@ -234,7 +234,7 @@ fn solver_bytes(
     // Rows of two pools, and the order of one.
     let pools = 2 * POOL_BYTES.max(config.global_batch * row_bytes(n_features)) * 5 / 4;
     match config.solver {
-        Solver::Sgd | Solver::Adam => SolverBytes { in_memory: vectors, streamed: vectors + pools },
+        solver if solver.is_mini_batch() => SolverBytes { in_memory: vectors, streamed: vectors + pools },
         Solver::Lbfgs => SolverBytes { in_memory: vectors + thin, streamed: vectors + thin },
         Solver::Newton => SolverBytes { in_memory: vectors + accumulators, streamed: vectors + accumulators },
         _ => SolverBytes { in_memory: accumulators, streamed: accumulators },

@@ -12,6 +12,7 @@ pub mod checkpoint;
 pub mod coordinate_descent;
 pub mod data_parallel;
 pub mod dense;
+mod early_stop;
 pub mod ensemble;
 pub mod evaluate;
 pub mod forest;

@@ -12,7 +12,7 @@ use super::sparse_scale;
 use super::stream::{LabelCoding, Stream};
 use super::sums::{Total, sum_blocks};
 use super::table::{LocalRows, Table};
-use super::{ClassWeight, Kind, Observer, Solver, TrainConfig, memory, target};
+use super::{ClassWeight, Kind, Observer, TrainConfig, memory, target};
 use crate::comm::Communicator;
 use crate::data::DataSource;
 use crate::data::digest::InputDigest;
@@ -67,7 +67,7 @@ impl HeldOut {
 /// Lanes and blocks for this table and these settings.
 pub fn plan(n_rows: u64, n_columns: usize, config: &TrainConfig) -> RowPlan {
     match config.solver {
-        Solver::Sgd | Solver::Adam => RowPlan::lanes(n_rows, n_columns, config.n_lanes(n_rows)),
+        solver if solver.is_mini_batch() => RowPlan::lanes(n_rows, n_columns, config.n_lanes(n_rows)),
         _ => RowPlan::full_batch(n_rows, n_columns),
     }
 }

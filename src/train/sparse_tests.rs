@@ -52,7 +52,9 @@ fn of(kind: Kind, solver: Solver) -> TrainConfig {
 }
 
 fn every_solver() -> Vec<TrainConfig> {
-    let logistic = [Solver::Lbfgs, Solver::Newton, Solver::Sgd, Solver::Adam].map(|solver| of(Kind::Logistic, solver));
+    let mini_batch = [Solver::Sgd, Solver::Adam, Solver::Adamw, Solver::Lamb, Solver::Lars, Solver::Adagrad];
+    let full = [Solver::Lbfgs, Solver::Newton].into_iter();
+    let logistic = full.chain(mini_batch).map(|solver| of(Kind::Logistic, solver));
     let linear = [Solver::Auto, Solver::Cholesky, Solver::Qr, Solver::Sgd].map(|solver| of(Kind::Linear, solver));
     let lasso = [Solver::Lbfgs, Solver::Cd].map(|solver| TrainConfig { l1: 0.01, ..of(Kind::Linear, solver) });
     let svm = TrainConfig { valid_fraction: 0.2, ..of(Kind::Svm, Solver::Lbfgs) };

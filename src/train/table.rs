@@ -279,6 +279,9 @@ pub struct Fit {
     pub losses: Vec<f64>,
     /// What the stop test looked at, per iteration or epoch.
     pub stop_values: Vec<f64>,
+    /// Loss of the rows that were held out per epoch, where early stopping looks at it; kept by who does.
+    #[serde(skip)]
+    pub valid_losses: Vec<f64>,
     pub iterations: u64,
     pub converged: bool,
     /// Wall seconds of each iteration or epoch.

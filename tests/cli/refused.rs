@@ -147,6 +147,16 @@ fn settings_that_do_not_fit_are_refused() {
     refused(&["-o", "m.h5", "--solver", "cholesky"], &["--solver", "cholesky", "lbfgs"]);
     refused(&["-o", "m.h5", "--l2", "-1"], &["--l2"]);
     refused(&["-o", "m.h5", "--solver", "adam", "--momentum", "0.5"], &["--momentum"]);
+    refused(&["-o", "m.h5", "--solver", "sgd", "--weight-decay", "0.1"], &["--weight-decay means nothing", "sgd"]);
+    refused(&["-o", "m.h5", "--average", "0.9"], &["--average means nothing", "lbfgs"]);
+    refused(&["-o", "m.h5", "--early-stop", "3"], &["--early-stop means nothing", "lbfgs"]);
+    refused(&["-o", "m.h5", "--solver", "adagrad", "--beta1", "0.9"], &["--beta1 means nothing", "adagrad"]);
+    refused(&["-o", "m.h5", "--solver", "adam", "--no-nesterov"], &["--no-nesterov means nothing"]);
+    refused(&["-o", "m.h5", "--solver", "sgd", "--early-stop", "3"], &["--early-stop", "--valid-fraction"]);
+    refused(&["-o", "m.h5", "--solver", "sgd", "--scale-rate", "linear"], &["--scale-rate", "--learning-rate"]);
+    refused(&["-o", "m.h5", "--solver", "sgd", "--warm-up", "5m"], &["--warm-up", "500steps"]);
+    let long = ["-o", "m.h5", "--solver", "sgd", "--epochs", "2", "--warm-up", "9steps"];
+    refused(&long, &["--warm-up takes 9 steps", "no more than 2"]);
     refused(&["-o", "t.h5"], &["t.h5", "one of the inputs"]);
     table(&folder, "other.h5", 20, |_, _| {});
     refused(&["-o", "other.h5"], &["other.h5", "--force"]);

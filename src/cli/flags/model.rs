@@ -1,8 +1,9 @@
 //! The words that say what is trained, and how: of all trainers, of boosting, of forests.
 
+use super::steps::StepFlags;
 use super::{whole, word};
 use crate::config::{
-    BoostLoss, BootstrapKind, Calibrate, ClassWeight, Criterion, Growth, MaxFeatures, Missing, Schedule, Scope, Solver,
+    BoostLoss, BootstrapKind, Calibrate, ClassWeight, Criterion, Growth, MaxFeatures, Missing, Scope, Solver,
 };
 use clap::Args;
 
@@ -11,6 +12,8 @@ use clap::Args;
 pub struct ModelFlags {
     #[command(flatten)]
     pub settings: SettingFlags,
+    #[command(flatten)]
+    pub steps: StepFlags,
     #[command(flatten)]
     pub boost: BoostFlags,
     #[command(flatten)]
@@ -21,8 +24,8 @@ pub struct ModelFlags {
 #[derive(Clone, Debug, Default, PartialEq, Args)]
 #[command(next_help_heading = "Settings")]
 pub struct SettingFlags {
-    /// linear: cholesky, qr, cd, lbfgs, sgd, adam. Others: lbfgs, newton, sgd, adam. Default auto: cholesky (cd with --l1)
-    /// for linear, lbfgs for the others and for sparse tables.
+    /// linear: cholesky, qr, cd, lbfgs. Others: lbfgs, newton. On mini-batches, any of them: sgd, adam, adamw, lamb, lars, adagrad. Default auto:
+    /// cholesky (cd with --l1) for linear, lbfgs for the others and for sparse tables.
     #[arg(long, value_parser = word::<Solver>)]
     pub solver: Option<Solver>,
     /// λ₁‖w‖₁ is added to the mean weighted loss, w on standardised features. Default 0. Boost: taken off a leaf's gradient.
@@ -39,36 +42,6 @@ pub struct SettingFlags {
     /// Iterations of full-batch solvers (newton, lbfgs, cd). Default 1000.
     #[arg(long, value_name = "N", value_parser = whole())]
     pub max_iterations: Option<u64>,
-    /// Passes over the table of sgd and adam. Default 10, or on a short table as many as make 1000 steps.
-    #[arg(long, value_name = "N", value_parser = whole())]
-    pub epochs: Option<u64>,
-    /// Length of a step of sgd (default 0.1) and adam (default 0.01).
-    #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
-    pub learning_rate: Option<f64>,
-    /// Learning rate over the steps of sgd and adam: constant, cosine (to 0 at the end) or inverse (1/(1 + epoch)).
-    /// Default cosine.
-    #[arg(long, value_parser = word::<Schedule>)]
-    pub schedule: Option<Schedule>,
-    /// Rows per step of sgd and adam, over all lanes. Default 1024.
-    #[arg(long, value_name = "ROWS", value_parser = whole())]
-    pub global_batch: Option<u64>,
-    /// Row streams that a batch is taken from, or that the trees of a forest with --scope local see one of; more ranks than lanes are
-    /// idle. Default: the largest power of two ≤ 64, global batch ÷ 128 (a forest: trees) and rows ÷ 256, at least 1.
-    #[arg(long, value_name = "N", value_parser = whole())]
-    pub lanes: Option<u64>,
-    /// Momentum of sgd, 0 to below 1. Default 0.9.
-    #[arg(long, value_name = "M", allow_negative_numbers = true)]
-    pub momentum: Option<f64>,
-    /// Momentum of sgd without Nesterov's look-ahead.
-    #[arg(long)]
-    pub no_nesterov: bool,
-    /// Lanes of sgd and adam take this many steps of their own before an exact average (local SGD), where communication is
-    /// dear. Default: gradients are summed every step.
-    #[arg(long, value_name = "STEPS", value_parser = whole(), conflicts_with = "sync")]
-    pub sync_every: Option<u64>,
-    /// step: gradients are summed every step (the default); once: lanes train alone and are averaged at the end.
-    #[arg(long, value_name = "WHEN", value_parser = ["step", "once"])]
-    pub sync: Option<String>,
     /// What a missing value (NaN) becomes: mean (of the column; not of sparse tables), zero, or error. Default mean.
     #[arg(long, value_parser = word::<Missing>)]
     pub missing: Option<Missing>,
@@ -81,6 +54,10 @@ pub struct SettingFlags {
     /// Share of the rows, chosen by a hash of the row number, that is measured instead of trained on. Default 0.
     #[arg(long, value_name = "F", allow_negative_numbers = true)]
     pub valid_fraction: Option<f64>,
+    /// Stop when the loss of the rows of --valid-fraction has not improved for so many rounds of boost or epochs of mini-batch solvers, and keep the best.
+    /// Default 0: do not.
+    #[arg(long, value_name = "N", value_parser = whole(), visible_alias = "early-stopping-rounds")]
+    pub early_stop: Option<u64>,
     /// Key of every random draw. Default 0; never the clock.
     #[arg(long, value_name = "N", value_parser = whole())]
     pub seed: Option<u64>,
@@ -173,9 +150,6 @@ pub struct BoostFlags {
     /// Share of these that each node looks at. Default 1.
     #[arg(long, value_name = "F", allow_negative_numbers = true, visible_alias = "colsample-bynode")]
     pub column_sample_node: Option<f64>,
-    /// Stop when the loss of the rows of --valid-fraction has not improved for so many rounds, and keep the best. Default 0: do not.
-    #[arg(long, value_name = "ROUNDS", value_parser = whole(), visible_alias = "early-stopping-rounds")]
-    pub early_stop: Option<u64>,
 }
 
 /// What only `forest` has; it takes --max-depth, --min-rows, --max-bins, --bin-sample, --categorical and --row-sample of boost too.

@@ -1,6 +1,7 @@
 //! The rounds of boosting: pairs, trees, leaf values, scores.
 
 use super::super::checkpoint::{Items, Key};
+use super::super::early_stop::is_still;
 use super::super::prepare::objective;
 use super::super::sums::{Total, sum_blocks};
 use super::super::{Observer, Progress, Streamed, TrainConfig};
@@ -207,11 +208,7 @@ impl<'a> Boosting<'a> {
             if self.boost.early_stop > 0 {
                 let loss = self.valid_loss()?;
                 so_far.valid_losses.push(loss);
-                if so_far.best.is_none_or(|(least, _)| loss < least) {
-                    so_far.best = Some((loss, round as usize + 1));
-                }
-                let is_still = |(_, at)| round as usize + 1 - at >= self.boost.early_stop as usize;
-                so_far.is_over |= so_far.best.is_some_and(is_still);
+                so_far.is_over |= is_still(&mut so_far.best, loss, round as usize + 1, self.boost.early_stop);
             }
             so_far.is_over |= is_over(&self.boosted, self.boost);
             let is_last = so_far.is_over || round + 1 == self.boost.rounds;

@@ -415,10 +415,10 @@ pub fn cost(config: &TrainConfig, n_rows: u64, n_columns: usize) -> u64 {
         (Some(BoostConfig { rounds, .. }), _) => 2 * rounds,
         // Deep trees look at a part of the columns on many levels.
         (None, _) if config.forest.is_some() => 4 * config.forest.as_ref().map_or(0, |forest| forest.trees),
-        (None, Solver::Sgd | Solver::Adam) => 4 * config.epochs.unwrap_or(10),
+        (None, solver) if solver.is_mini_batch() => 4 * config.epochs.unwrap_or(10),
         (None, Solver::Lbfgs) => config.max_iterations.min(100),
         (None, Solver::Newton) => config.max_iterations.min(10) * d / 4,
-        (None, Solver::Cholesky | Solver::Qr | Solver::Cd | Solver::Auto) => d / 4,
+        (None, _) => d / 4,
     };
     n_rows.saturating_mul(d).saturating_mul(passes.max(1))
 }
