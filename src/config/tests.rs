@@ -132,8 +132,9 @@ fn settings_that_nobody_chose_are_stored_as_they_were_before_there_were_any() {
         let config = TrainConfig { solver, ..of(Kind::Logistic) }.resolved().unwrap();
         serde_json::to_value(&config).unwrap().as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ")
     };
-    let before = "class_weight epochs folds global_batch kind l1 l2 lanes learning_rate max_iterations missing momentum nesterov schedule \
-                  seed solver sync tolerance valid_fraction";
+    // In this order: digests are of it.
+    let before = "kind solver l1 l2 tolerance max_iterations epochs learning_rate schedule global_batch lanes momentum nesterov sync missing \
+                  class_weight folds valid_fraction seed";
     for solver in [Solver::Lbfgs, Solver::Newton, Solver::Sgd, Solver::Adam] {
         assert_eq!(stored(solver), before);
     }

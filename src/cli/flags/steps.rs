@@ -12,7 +12,7 @@ pub struct StepFlags {
     #[arg(long, value_name = "N", value_parser = whole())]
     pub epochs: Option<u64>,
     /// Length of a step. Default: measured on the first rows, for features and targets of any scale; of uncorrelated features and scores of unit
-    /// deviation 0.1 for sgd, 0.01 for adam and adamw, 0.1 for adagrad, 0.05 for lamb, 5 for lars.
+    /// deviation 0.1 for sgd, 0.01 for adam and adamw, 0.1 for adagrad, 0.02 for lamb, 5 for lars.
     #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
     pub learning_rate: Option<f64>,
     /// Learning rate over the steps: constant, cosine (to 0 at the end), inverse (1/(1 + epoch)), step (a tenth after half of the steps, a hundredth after
