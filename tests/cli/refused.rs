@@ -154,13 +154,14 @@ fn settings_that_do_not_fit_are_refused() {
     refused(&["-o", "m.h5", "--solver", "adam", "--no-nesterov"], &["--no-nesterov means nothing"]);
     refused(&["-o", "m.h5", "--solver", "sgd", "--early-stop", "3"], &["--early-stop", "--valid-fraction"]);
     refused(&["-o", "m.h5", "--solver", "sgd", "--scale-rate", "linear"], &["--scale-rate", "--learning-rate"]);
-    refused(&["-o", "m.h5", "--solver", "sgd", "--warm-up", "5m"], &["--warm-up", "500steps"]);
     let long = ["-o", "m.h5", "--solver", "sgd", "--epochs", "2", "--warm-up", "9steps"];
     refused(&long, &["--warm-up takes 9 steps", "no more than 2"]);
     refused(&["-o", "t.h5"], &["t.h5", "one of the inputs"]);
     table(&folder, "other.h5", 20, |_, _| {});
     refused(&["-o", "other.h5"], &["other.h5", "--force"]);
     refused(&["-o", "m.h5", "--solver", "newton", "--l1", "0.1"], &["--l1", "lbfgs"]);
+    let ended = consort(at, 0, &["train", "logistic", "t.h5", "-o", "m.h5", "--solver", "sgd", "--warm-up", "5m"]);
+    assert!(ended.code == Some(2) && ended.text.contains("write 500steps or 0.5epochs"), "{}", ended.text);
     // More than the model file can hold: refused before the training, not after it.
     let ended = consort(at, 0, &["train", "logistic", "t.h5", "-o", "m.h5", "--seed", "18446744073709551615"]);
     assert!(ended.code == Some(2) && ended.text.contains("--seed"), "{:?}: {}", ended.code, ended.text);
