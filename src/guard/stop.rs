@@ -59,7 +59,7 @@ pub fn request(cause: Cause) {
 ///
 /// * `marker`: a file that is made at once: a launcher that kills its ranks a second later hides their exit code from the batch script,
 ///   which looks for this file instead.
-/// * `speaks`: says that the wish was heard.
+/// * `speaks`: says that SIGINT was heard.
 ///
 /// # Errors
 /// `Usage`: the system admits no handlers.
@@ -70,7 +70,6 @@ pub fn listen(marker: PathBuf, speaks: bool) -> Result<()> {
     let signals = Signals::new([SIGTERM, SIGUSR1, SIGINT]);
     let mut signals = signals.map_err(|e| Error::usage(format!("cannot listen to signals: {e}")))?;
     let heard = move || {
-        let mut is_first = true;
         // Not by `requested`: that may be of another rank.
         let mut interrupts = 0;
         for signal in signals.forever() {
@@ -86,13 +85,10 @@ pub fn listen(marker: PathBuf, speaks: bool) -> Result<()> {
                 _ => Cause::Interrupt,
             };
             request(cause);
-            if std::mem::take(&mut is_first) && speaks && !is_over {
-                let again = if cause == Cause::Interrupt { "; a second one leaves at once" } else { "" };
-                let line = format!(
-                    "consort: {}: the state is kept after the step under way, unless that is the last one{again}",
-                    cause.name()
-                );
-                let _ = writeln!(std::io::stderr(), "{line}");
+            // A person waits for a word; SIGTERM is also what launchers end all with when a rank has failed.
+            if interrupts == 1 && signal == SIGINT && speaks && !is_over {
+                let line = "SIGINT: the state is kept after the step under way, unless that is the last one; a second one leaves at once";
+                let _ = writeln!(std::io::stderr(), "consort: {line}");
             }
             if cause != Cause::Interrupt && !is_over {
                 // It may be too early for the folder to be there.
