@@ -243,7 +243,7 @@ fn mini_batch(table: &Table<'_>, n_classes: usize) {
             }
             let weight = orders.iter().map(|order| part(order).len()).sum::<usize>() as f64;
             grad.iter_mut().for_each(|g| *g /= weight);
-            let rate = 0.01 * schedule.at(step as u64, steps as u64, steps as u64);
+            let rate = 0.01 * schedule.at(step as u64, steps as u64, steps as u64, 0);
             optimizer.step(rate, &grad, &mut params);
         }
         params
