@@ -1,42 +1,47 @@
 //! AdaGrad: parameters that have moved much move less.
 
-use super::{Optimizer, array, check_params};
-use crate::error::Result;
+use super::{Optimizer, Real, check_params};
+use multiversion::multiversion;
 
 /// `s ← s + g²`, then `θ ← θ − lr·g/(√s + ε)`.
 ///
 /// Source: Duchi, Hazan, Singer, *Adaptive subgradient methods for online learning and stochastic optimization*, JMLR 2011, with
 /// diagonal matrices.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Adagrad {
+pub struct Adagrad<F: Real = f64> {
     epsilon: f64,
-    squares: Vec<f64>,
+    squares: Vec<F>,
 }
 
-impl Adagrad {
+impl<F: Real> Adagrad<F> {
     /// `epsilon`: ε, in units of the gradient: 1e-10 of a typical one. Not collective.
-    pub fn new(n_params: usize, epsilon: f64) -> Adagrad {
-        Adagrad { epsilon, squares: vec![0.0; n_params] }
+    pub fn new(n_params: usize, epsilon: f64) -> Adagrad<F> {
+        Adagrad { epsilon, squares: vec![F::default(); n_params] }
     }
 }
 
-impl Optimizer for Adagrad {
-    fn step(&mut self, learning_rate: f64, grad: &[f64], params: &mut [f64]) {
+impl<F: Real> Optimizer<F> for Adagrad<F> {
+    fn step(&mut self, learning_rate: f64, grad: &[F], params: &mut [F]) {
         check_params(self.squares.len(), grad, params);
-        for ((param, &g), squares) in params.iter_mut().zip(grad).zip(&mut self.squares) {
-            *squares += g * g;
-            *param -= learning_rate * g / (squares.sqrt() + self.epsilon);
-        }
+        descend(self.epsilon, learning_rate, grad, params, &mut self.squares);
     }
 
-    fn state(&self) -> Vec<(&'static str, &[f64])> {
+    fn state(&self) -> Vec<(&'static str, &[F])> {
         vec![("squares", &self.squares)]
     }
 
-    fn restore(&mut self, state: &[(&str, &[f64])]) -> Result<()> {
-        let squares = array(state, "squares", self.squares.len())?;
-        self.squares.copy_from_slice(squares);
-        Ok(())
+    fn state_mut(&mut self) -> Vec<(&'static str, &mut [F])> {
+        vec![("squares", &mut self.squares)]
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
+fn descend<F: Real>(epsilon: f64, rate: f64, grad: &[F], params: &mut [F], squares: &mut [F]) {
+    for ((param, &g), squares) in params.iter_mut().zip(grad).zip(squares) {
+        let g = g.to_f64();
+        let s = squares.to_f64() + g * g;
+        *squares = F::from_f64(s);
+        *param = F::from_f64(param.to_f64() - rate * g / (s.sqrt() + epsilon));
     }
 }
 
@@ -61,6 +66,7 @@ mod tests {
 
     #[test]
     fn a_restored_optimiser_continues_with_the_same_bits() {
-        goes_on(|n| Box::new(Adagrad::new(n, 1e-10)));
+        goes_on::<f64>(|n| Box::new(Adagrad::new(n, 1e-10)));
+        goes_on::<f32>(|n| Box::new(Adagrad::new(n, 1e-10)));
     }
 }

@@ -1,8 +1,7 @@
 //! Adam and AdamW: every parameter has a step of its own.
 
 use super::moments::Moments;
-use super::{Optimizer, Tensor, each_tensor};
-use crate::error::Result;
+use super::{Optimizer, Real, Tensor, each_tensor};
 
 /// `θ ← (1 − lr·λ)·θ`, then `θ ← θ − lr·m̂/(√v̂ + ε)`; m̂ and v̂ are running means of gradients and their squares.
 ///
@@ -10,45 +9,48 @@ use crate::error::Result;
 /// Sources: Kingma, Ba, *Adam: a method for stochastic optimization*, ICLR 2015, algorithm 1; Loshchilov, Hutter, *Decoupled weight
 /// decay regularization*, ICLR 2019, algorithm 2, with the learning rate in the decay, as it is usually written.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Adam {
+pub struct Adam<F: Real = f64> {
     epsilon: f64,
     decay: f64,
     tensors: Vec<Tensor>,
-    moments: Moments,
+    moments: Moments<F>,
 }
 
-impl Adam {
+impl<F: Real> Adam<F> {
     /// * `betas`: β₁, β₂ in [0, 1), usually 0.9 and 0.999.
     /// * `epsilon`: ε, in units of the gradient: 1e-8 of a typical one. Not collective.
-    pub fn new(n_params: usize, betas: [f64; 2], epsilon: f64) -> Adam {
+    pub fn new(n_params: usize, betas: [f64; 2], epsilon: f64) -> Adam<F> {
         Adam { epsilon, decay: 0.0, tensors: Vec::new(), moments: Moments::new(n_params, betas) }
     }
 
     /// The same with decay. `decay`: λ, per unit of the learning rate; `tensors`: all parameters, in order. Not collective.
-    pub fn with_decay(self, decay: f64, tensors: &[Tensor]) -> Adam {
+    pub fn with_decay(self, decay: f64, tensors: &[Tensor]) -> Adam<F> {
         Adam { decay, tensors: tensors.to_vec(), ..self }
     }
 }
 
-impl Optimizer for Adam {
-    fn step(&mut self, learning_rate: f64, grad: &[f64], params: &mut [f64]) {
+impl<F: Real> Optimizer<F> for Adam<F> {
+    fn step(&mut self, learning_rate: f64, grad: &[F], params: &mut [F]) {
+        let factors = self.moments.begin(self.epsilon, learning_rate, grad, params);
         if self.decay > 0.0 {
-            let factor = 1.0 - learning_rate * self.decay;
-            each_tensor(&self.tensors, |range, is_free| {
-                if !is_free {
-                    params[range].iter_mut().for_each(|param| *param *= factor);
-                }
+            let kept = 1.0 - learning_rate * self.decay;
+            let moments = &mut self.moments;
+            each_tensor(&self.tensors, |place, is_free| {
+                let kept = if is_free { 1.0 } else { kept };
+                let (grad, params) = (&grad[place.clone()], &mut params[place.clone()]);
+                moments.step(factors, place, grad, params, |param, by| param * kept - by);
             });
+        } else {
+            self.moments.step(factors, 0..params.len(), grad, params, |param, by| param - by);
         }
-        self.moments.step(self.epsilon, grad, params, |_, mean, root, param| *param -= learning_rate * mean / root);
     }
 
-    fn state(&self) -> Vec<(&'static str, &[f64])> {
+    fn state(&self) -> Vec<(&'static str, &[F])> {
         self.moments.state()
     }
 
-    fn restore(&mut self, state: &[(&str, &[f64])]) -> Result<()> {
-        self.moments.restore(state)
+    fn state_mut(&mut self) -> Vec<(&'static str, &mut [F])> {
+        self.moments.state_mut()
     }
 }
 
@@ -116,7 +118,9 @@ mod tests {
 
     #[test]
     fn a_restored_optimiser_continues_with_the_same_bits() {
-        goes_on(|n| Box::new(Adam::new(n, BETAS, 1e-8)));
-        goes_on(|n| Box::new(Adam::new(n, BETAS, 1e-8).with_decay(0.1, &[Tensor::new(n)])));
+        goes_on::<f64>(|n| Box::new(Adam::new(n, BETAS, 1e-8)));
+        goes_on::<f32>(|n| Box::new(Adam::new(n, BETAS, 1e-8)));
+        goes_on::<f64>(|n| Box::new(Adam::new(n, BETAS, 1e-8).with_decay(0.1, &[Tensor::new(n)])));
+        goes_on::<f32>(|n| Box::new(Adam::new(n, BETAS, 1e-8).with_decay(0.1, &[Tensor::new(n)])));
     }
 }

@@ -1,8 +1,8 @@
 //! LAMB: Adam's steps, as long as the tensor that they change.
 
 use super::moments::Moments;
-use super::{Optimizer, Tensor, each_tensor, norm};
-use crate::error::Result;
+use super::{Optimizer, Real, Tensor, each_tensor, norm};
+use multiversion::multiversion;
 
 /// `r = m̂/(√v̂ + ε) + λ·θ/u`, then `θ ← θ − lr·(φ(‖θ‖)/‖r‖)·r` for every tensor; φ(‖θ‖) = max(‖θ‖, φ₀).
 ///
@@ -10,39 +10,40 @@ use crate::error::Result;
 /// decay either.
 /// Source: You, Li, Reddi et al., *Large batch optimization for deep learning: training BERT in 76 minutes*, ICLR 2020, algorithm 2.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Lamb {
+pub struct Lamb<F: Real = f64> {
     epsilon: f64,
     decay: f64,
     unit: f64,
     least: f64,
     tensors: Vec<Tensor>,
-    moments: Moments,
+    moments: Moments<F>,
     /// r of this step.
-    direction: Vec<f64>,
+    direction: Vec<F>,
 }
 
-impl Lamb {
+impl<F: Real> Lamb<F> {
     /// * `tensors`: all parameters, in order.
     /// * `betas`, `epsilon`: as of [`Adam`](super::Adam); `decay`: λ.
     /// * `unit`: u; `least`: φ₀, which lets parameters that start at 0 get away from there, in units of the parameters. Not collective.
-    pub fn new(tensors: &[Tensor], betas: [f64; 2], epsilon: f64, decay: f64, unit: f64, least: f64) -> Lamb {
+    pub fn new(tensors: &[Tensor], betas: [f64; 2], epsilon: f64, decay: f64, unit: f64, least: f64) -> Lamb<F> {
         let n = tensors.iter().map(|tensor| tensor.len).sum();
         let (tensors, moments) = (tensors.to_vec(), Moments::new(n, betas));
-        Lamb { epsilon, decay, unit, least, tensors, moments, direction: vec![0.0; n] }
+        Lamb { epsilon, decay, unit, least, tensors, moments, direction: vec![F::default(); n] }
     }
 }
 
-impl Optimizer for Lamb {
-    fn step(&mut self, learning_rate: f64, grad: &[f64], params: &mut [f64]) {
+impl<F: Real> Optimizer<F> for Lamb<F> {
+    fn step(&mut self, learning_rate: f64, grad: &[F], params: &mut [F]) {
         let (unit, decay, least) = (self.unit, self.decay / self.unit, self.least);
-        let direction = &mut self.direction;
-        self.moments.step(self.epsilon, grad, params, |place, mean, root, _| direction[place] = mean / root);
-        each_tensor(&self.tensors, |range, is_free| {
-            let (params, direction) = (&mut params[range.clone()], &mut direction[range]);
+        let factors = self.moments.begin(self.epsilon, 1.0, grad, params);
+        let (direction, moments) = (&mut self.direction, &mut self.moments);
+        each_tensor(&self.tensors, |place, is_free| {
+            let (params, direction) = (&mut params[place.clone()], &mut direction[place.clone()]);
+            moments.step(factors, place.clone(), &grad[place], direction, |_, r| r);
             let mut length = unit;
             if !is_free {
                 if decay > 0.0 {
-                    direction.iter_mut().zip(&*params).for_each(|(r, param)| *r += decay * param);
+                    add(decay, params, direction);
                 }
                 let (of_params, of_step) = (norm(params), norm(direction));
                 let of_params = if of_params < least { least } else { of_params };
@@ -50,17 +51,24 @@ impl Optimizer for Lamb {
                     length = of_params / of_step;
                 }
             }
-            let rate = learning_rate * length;
-            params.iter_mut().zip(direction).for_each(|(param, r)| *param -= rate * *r);
+            add(-(learning_rate * length), direction, params);
         });
     }
 
-    fn state(&self) -> Vec<(&'static str, &[f64])> {
+    fn state(&self) -> Vec<(&'static str, &[F])> {
         self.moments.state()
     }
 
-    fn restore(&mut self, state: &[(&str, &[f64])]) -> Result<()> {
-        self.moments.restore(state)
+    fn state_mut(&mut self) -> Vec<(&'static str, &mut [F])> {
+        self.moments.state_mut()
+    }
+}
+
+/// `sums[j] += factor·x[j]`.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
+fn add<F: Real>(factor: f64, x: &[F], sums: &mut [F]) {
+    for (sum, x) in sums.iter_mut().zip(x) {
+        *sum = F::from_f64(sum.to_f64() + factor * x.to_f64());
     }
 }
 
@@ -128,6 +136,11 @@ mod tests {
 
     #[test]
     fn a_restored_optimiser_continues_with_the_same_bits() {
-        goes_on(|n| Box::new(Lamb::new(&[Tensor::new(n - 1), Tensor::free(1)], [0.9, 0.999], 1e-6, 0.01, 2.0, 0.5)));
+        goes_on::<f64>(|n| {
+            Box::new(Lamb::new(&[Tensor::new(n - 1), Tensor::free(1)], [0.9, 0.999], 1e-6, 0.01, 2.0, 0.5))
+        });
+        goes_on::<f32>(|n| {
+            Box::new(Lamb::new(&[Tensor::new(n - 1), Tensor::free(1)], [0.9, 0.999], 1e-6, 0.01, 2.0, 0.5))
+        });
     }
 }

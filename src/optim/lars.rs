@@ -1,7 +1,7 @@
 //! LARS: gradient descent with momentum whose steps are as long as the tensor that they change.
 
-use super::{Optimizer, Tensor, array, check_params, each_tensor, norm};
-use crate::error::Result;
+use super::{Optimizer, Real, Tensor, check_params, each_tensor, norm};
+use multiversion::multiversion;
 
 /// Of the paper: steps are so much of a tensor's length at learning rate 1.
 pub const TRUST: f64 = 0.001;
@@ -11,27 +11,27 @@ pub const TRUST: f64 = 0.001;
 /// Free tensors do not decay, and their τ is a constant. So is that of a tensor without length or gradient: 1.
 /// Source: You, Gitman, Ginsburg, *Large batch training of convolutional networks*, 2017 (arXiv 1708.03888), algorithm 1.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Lars {
+pub struct Lars<F: Real = f64> {
     momentum: f64,
     decay: f64,
     least: f64,
     of_free: f64,
     tensors: Vec<Tensor>,
-    velocity: Vec<f64>,
+    velocity: Vec<F>,
 }
 
-impl Lars {
+impl<F: Real> Lars<F> {
     /// * `tensors`: all parameters, in order. `momentum`: μ in [0, 1); `decay`: λ.
     /// * `least`: φ₀, which lets parameters that start at 0 get away from there, in units of the parameters.
     /// * `of_free`: τ of free tensors, usually 1. Not collective.
-    pub fn new(tensors: &[Tensor], momentum: f64, decay: f64, least: f64, of_free: f64) -> Lars {
+    pub fn new(tensors: &[Tensor], momentum: f64, decay: f64, least: f64, of_free: f64) -> Lars<F> {
         let n = tensors.iter().map(|tensor| tensor.len).sum();
-        Lars { momentum, decay, least, of_free, tensors: tensors.to_vec(), velocity: vec![0.0; n] }
+        Lars { momentum, decay, least, of_free, tensors: tensors.to_vec(), velocity: vec![F::default(); n] }
     }
 }
 
-impl Optimizer for Lars {
-    fn step(&mut self, learning_rate: f64, grad: &[f64], params: &mut [f64]) {
+impl<F: Real> Optimizer<F> for Lars<F> {
+    fn step(&mut self, learning_rate: f64, grad: &[F], params: &mut [F]) {
         check_params(self.velocity.len(), grad, params);
         let (momentum, least, of_free, velocity) = (self.momentum, self.least, self.of_free, &mut self.velocity);
         let decay_of_weights = self.decay;
@@ -45,21 +45,26 @@ impl Optimizer for Lars {
                 trust = if of_params > 0.0 && of_step > 0.0 { TRUST * of_params / of_step } else { 1.0 };
             }
             let rate = learning_rate * trust;
-            for ((param, g), velocity) in params.iter_mut().zip(grad).zip(&mut velocity[range]) {
-                *velocity = momentum * *velocity + rate * (g + decay * *param);
-                *param -= *velocity;
-            }
+            descend(momentum, rate, decay, grad, params, &mut velocity[range]);
         });
     }
 
-    fn state(&self) -> Vec<(&'static str, &[f64])> {
+    fn state(&self) -> Vec<(&'static str, &[F])> {
         vec![("velocity", &self.velocity)]
     }
 
-    fn restore(&mut self, state: &[(&str, &[f64])]) -> Result<()> {
-        let velocity = array(state, "velocity", self.velocity.len())?;
-        self.velocity.copy_from_slice(velocity);
-        Ok(())
+    fn state_mut(&mut self) -> Vec<(&'static str, &mut [F])> {
+        vec![("velocity", &mut self.velocity)]
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
+fn descend<F: Real>(momentum: f64, rate: f64, decay: f64, grad: &[F], params: &mut [F], velocity: &mut [F]) {
+    for ((param, g), velocity) in params.iter_mut().zip(grad).zip(velocity) {
+        let before = param.to_f64();
+        let v = momentum * velocity.to_f64() + rate * (g.to_f64() + decay * before);
+        *velocity = F::from_f64(v);
+        *param = F::from_f64(before - v);
     }
 }
 
@@ -102,6 +107,7 @@ mod tests {
 
     #[test]
     fn a_restored_optimiser_continues_with_the_same_bits() {
-        goes_on(|n| Box::new(Lars::new(&[Tensor::new(n - 1), Tensor::free(1)], 0.9, 0.01, 0.5, 0.1)));
+        goes_on::<f64>(|n| Box::new(Lars::new(&[Tensor::new(n - 1), Tensor::free(1)], 0.9, 0.01, 0.5, 0.1)));
+        goes_on::<f32>(|n| Box::new(Lars::new(&[Tensor::new(n - 1), Tensor::free(1)], 0.9, 0.01, 0.5, 0.1)));
     }
 }

@@ -1,7 +1,7 @@
 //! Gradient descent with momentum.
 
-use super::{Optimizer, array, check_params};
-use crate::error::Result;
+use super::{Optimizer, Real, check_params};
+use multiversion::multiversion;
 
 /// `v ← μ·v + g`, then `θ ← θ − lr·v`, or with Nesterov's look-ahead `θ ← θ − lr·(g + μ·v)`.
 ///
@@ -9,38 +9,42 @@ use crate::error::Result;
 /// Source: Sutskever, Martens, Dahl, Hinton, *On the importance of initialization and momentum in deep learning*,
 /// ICML 2013, in the form that keeps θ at the look-ahead point.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Sgd {
+pub struct Sgd<F: Real = f64> {
     momentum: f64,
     nesterov: bool,
-    velocity: Vec<f64>,
+    velocity: Vec<F>,
 }
 
-impl Sgd {
+impl<F: Real> Sgd<F> {
     /// At rest. `momentum`: μ in [0, 1); 0 is plain gradient descent, with or without look-ahead. Not collective.
-    pub fn new(n_params: usize, momentum: f64, nesterov: bool) -> Sgd {
-        Sgd { momentum, nesterov, velocity: vec![0.0; n_params] }
+    pub fn new(n_params: usize, momentum: f64, nesterov: bool) -> Sgd<F> {
+        Sgd { momentum, nesterov, velocity: vec![F::default(); n_params] }
     }
 }
 
-impl Optimizer for Sgd {
-    fn step(&mut self, learning_rate: f64, grad: &[f64], params: &mut [f64]) {
+impl<F: Real> Optimizer<F> for Sgd<F> {
+    fn step(&mut self, learning_rate: f64, grad: &[F], params: &mut [F]) {
         check_params(self.velocity.len(), grad, params);
-        let momentum = self.momentum;
-        for ((param, &g), velocity) in params.iter_mut().zip(grad).zip(&mut self.velocity) {
-            *velocity = momentum * *velocity + g;
-            let direction = if self.nesterov { g + momentum * *velocity } else { *velocity };
-            *param -= learning_rate * direction;
-        }
+        descend(self.momentum, self.nesterov, learning_rate, grad, params, &mut self.velocity);
     }
 
-    fn state(&self) -> Vec<(&'static str, &[f64])> {
+    fn state(&self) -> Vec<(&'static str, &[F])> {
         vec![("velocity", &self.velocity)]
     }
 
-    fn restore(&mut self, state: &[(&str, &[f64])]) -> Result<()> {
-        let velocity = array(state, "velocity", self.velocity.len())?;
-        self.velocity.copy_from_slice(velocity);
-        Ok(())
+    fn state_mut(&mut self) -> Vec<(&'static str, &mut [F])> {
+        vec![("velocity", &mut self.velocity)]
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
+fn descend<F: Real>(momentum: f64, nesterov: bool, rate: f64, grad: &[F], params: &mut [F], velocity: &mut [F]) {
+    for ((param, &g), velocity) in params.iter_mut().zip(grad).zip(velocity) {
+        let g = g.to_f64();
+        let v = momentum * velocity.to_f64() + g;
+        let direction = if nesterov { g + momentum * v } else { v };
+        *velocity = F::from_f64(v);
+        *param = F::from_f64(param.to_f64() - rate * direction);
     }
 }
 
@@ -65,6 +69,7 @@ mod tests {
 
     #[test]
     fn a_restored_optimiser_continues_with_the_same_bits() {
-        goes_on(|n| Box::new(Sgd::new(n, 0.9, true)));
+        goes_on::<f64>(|n| Box::new(Sgd::new(n, 0.9, true)));
+        goes_on::<f32>(|n| Box::new(Sgd::new(n, 0.9, true)));
     }
 }
