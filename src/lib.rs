@@ -14,7 +14,7 @@
 //! * `error` one error type; `rng` draws by global row; `functions` transcendentals with the same bits everywhere;
 //!   `exact` sums that do not depend on who adds first; `faults` failures that tests ask for
 //! * `comm` ranks that talk; `blas` one thread of it, the same on all ranks; `data` rows on disk to rows in memory; `objective` losses; `metric` statistics that merge;
-//!   `optim` gradients to parameters; `grow` binned rows and gradient pairs to trees
+//!   `optim` gradients to parameters; `matmul` products of matrices with the same bits everywhere; `grow` binned rows and gradient pairs to trees
 //! * `config` the settings of a training; `model` inert values that predict
 //! * `store` models and predictions in HDF5
 //! * `train` the only room that combines all the others; `predict`, `convert`, `verify`,
@@ -37,6 +37,7 @@ pub mod faults;
 pub mod functions;
 pub mod grow;
 pub mod guard;
+pub mod matmul;
 pub mod metric;
 pub mod model;
 pub mod nodes;

@@ -143,6 +143,10 @@ fn check_details(model: &Model, config: &PredictConfig) -> Result<()> {
         Scores::Linear(_) if config.leaves => {
             Err(Error::usage(format!("--leaves: a '{}' model has no trees", model.config.kind.name())))
         }
+        Scores::Mlp(_) if config.leaves || config.contributions => {
+            let flag = if config.leaves { "--leaves" } else { "--contributions" };
+            Err(Error::usage(format!("{flag}: a network has no trees, and no parts of a score; leave it out")))
+        }
         Scores::Forest(_) if config.contributions => Err(Error::usage(
             "--contributions: they are worked out for boosted trees and linear models, not for a forest",
         )),

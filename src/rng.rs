@@ -28,6 +28,8 @@ pub enum Stream {
     TreeRows = 9,
     /// Which features a tree looks at.
     TreeColumns = 10,
+    /// Which values of a row a step leaves out.
+    Dropout = 11,
     /// Which row a column's value comes from.
     Permutation = 20,
     /// How often a row is drawn for a member of an ensemble, or whether it is.

@@ -34,6 +34,7 @@ fn params(model: &Model) -> Vec<u64> {
 fn params_of(scores: &Scores) -> Vec<u64> {
     match scores {
         Scores::Linear(linear) => linear.params.iter().map(|p| p.to_bits()).collect(),
+        Scores::Mlp(network) => network.numbers().iter().map(|p| p.to_bits()).collect(),
         Scores::Boosted(boosted) => {
             let of_tree = |tree: &Tree| {
                 let features = tree.feature.iter().map(|feature| u64::from(*feature)).collect::<Vec<_>>();
@@ -75,6 +76,7 @@ fn check(name: &str, tables: &[Inputs], config: &TrainConfig) {
     let alone = run(1, 1, &tables[0], config);
     let has_learned = match alone.scores.uncalibrated() {
         Scores::Linear(linear) => linear.params.iter().any(|p| *p != 0.0),
+        Scores::Mlp(_) => alone.history[0].1.windows(2).all(|pair| pair[1] < pair[0]),
         Scores::Boosted(boosted) => boosted.trees.iter().any(|tree| tree.n_leaves() > 1),
         Scores::Forest(forest) => forest.trees.iter().any(|tree| tree.n_leaves() > 1),
         Scores::Ensemble(ensemble) => !ensemble.members.is_empty(),

@@ -2,10 +2,12 @@
 
 mod ensembles;
 mod model;
+mod network;
 mod steps;
 
 pub use ensembles::{EnsembleFlags, MemberWords};
 pub use model::{BoostFlags, ForestFlags, ModelFlags, SettingFlags};
+pub use network::NetworkFlags;
 pub use steps::StepFlags;
 
 use crate::comm::World;
@@ -137,14 +139,14 @@ pub struct CheckpointFlags {
     pub time_limit: Option<String>,
 }
 
-/// Train a model: linear, logistic, svm, poisson, boost, forest, or an ensemble of these: bag, adaboost, vote, stack.
+/// Train a model: linear, logistic, svm, poisson, mlp, boost, forest, or an ensemble of these: bag, adaboost, vote, stack.
 ///
 /// The last line of the output is `digest` and 64 hex digits: a hash of parameters, settings and input values, the same for
 /// every number of ranks and threads.
 #[derive(Debug, Args)]
 #[command(arg_required_else_help = true, override_usage = "consort train KIND DATA… -o MODEL.h5 [OPTIONS]")]
 pub struct TrainFlags {
-    /// linear, logistic, svm, poisson, boost, forest, bag, adaboost, vote or stack.
+    /// linear, logistic, svm, poisson, mlp, boost, forest, bag, adaboost, vote or stack.
     #[arg(value_name = "KIND", value_parser = word::<Kind>)]
     pub kind: Option<Kind>,
     /// HDF5 files; their rows follow one another in this order. A quoted pattern ('run-*.h5') stands for the files that it

@@ -222,6 +222,9 @@ impl Printer {
                 let rows = forest.importance.iter().map(|of| (of.gain, of.splits, format!("{:>7}", of.splits)));
                 lines.extend(importance_table("share of the gain, splits", rows.collect(), &features));
             }
+            if let Scores::Mlp(network) = scores {
+                lines.push(format!("  {}: {}", count(network.params.len(), "parameter"), network.describe()));
+            }
             if let Scores::Ensemble(ensemble) = &model.scores {
                 lines.extend(members::kept(ensemble, &model.history));
             }
@@ -239,7 +242,7 @@ impl Printer {
             "importance": match model.scores.uncalibrated() {
                 Scores::Boosted(boosted) => json!(boosted.importance()),
                 Scores::Forest(forest) => json!(forest.importance),
-                Scores::Linear(_) | Scores::Ensemble(_) | Scores::Calibrated(_) => Value::Null,
+                Scores::Linear(_) | Scores::Mlp(_) | Scores::Ensemble(_) | Scores::Calibrated(_) => Value::Null,
             },
             "members": if let Scores::Ensemble(ensemble) = &model.scores { Some(members::kept_json(ensemble)) } else { None }})
         };

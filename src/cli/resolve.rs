@@ -1,8 +1,8 @@
 //! From words to checked jobs, before any rank talks to another. Messages name the flag.
 
 use super::flags::{
-    BoostFlags, CheckpointFlags, ConvertFlags, EvaluateFlags, ForestFlags, MemoryFlags, ModelFlags, PredictFlags,
-    RepackFlags, TableFlags, TrainFlags, VerifyFlags, Words,
+    BoostFlags, CheckpointFlags, ConvertFlags, EvaluateFlags, ForestFlags, MemoryFlags, ModelFlags, NetworkFlags,
+    PredictFlags, RepackFlags, TableFlags, TrainFlags, VerifyFlags, Words,
 };
 use super::{members, steps};
 use crate::config::BoostConfig;
@@ -44,7 +44,9 @@ pub struct Continued {
 
 pub fn train(flags: &TrainFlags) -> Result<TrainJob> {
     let kind = flags.kind.ok_or_else(|| {
-        Error::usage("train needs a KIND: linear, logistic, svm, poisson, boost, forest, bag, adaboost, vote or stack")
+        Error::usage(
+            "train needs a KIND: linear, logistic, svm, poisson, mlp, boost, forest, bag, adaboost, vote or stack",
+        )
     })?;
     let names = names(&flags.table);
     if names.offset.is_some() && kind == Kind::Boost {
@@ -176,6 +178,7 @@ fn reading(flags: &MemoryFlags) -> Result<Reading> {
 pub(super) fn settings(mut config: TrainConfig, typed: &ModelFlags) -> Result<TrainConfig> {
     boost_settings(&mut config, &typed.boost)?;
     forest_settings(&mut config, &typed.forest, &typed.boost)?;
+    network_settings(&mut config, &typed.network, &typed.boost)?;
     let flags = &typed.settings;
     macro_rules! take {
         ($($field:ident)*) => { $(if let Some(value) = flags.$field { config.$field = value; })* };
@@ -198,13 +201,17 @@ pub(super) fn settings(mut config: TrainConfig, typed: &ModelFlags) -> Result<Tr
 /// Settings that boosts and forests share.
 const OF_ALL_TREES: [&str; 6] = ["max_depth", "min_rows", "max_bins", "bin_sample", "categorical", "row_sample"];
 
+/// Settings that boosts and networks share.
+const OF_LOSSES: [&str; 2] = ["loss", "alpha"];
+
 /// Takes what was typed for `boost`. Errors: it was typed for another kind.
 fn boost_settings(config: &mut TrainConfig, flags: &BoostFlags) -> Result<()> {
     let mut typed = None;
     let has_other_trees = config.kind.has_trees() && config.boost.is_none();
     macro_rules! take {
         ($($field:ident)*) => { $(if let Some(value) = flags.$field.clone() {
-            let is_shared = has_other_trees && OF_ALL_TREES.contains(&stringify!($field));
+            let is_shared = (has_other_trees && OF_ALL_TREES.contains(&stringify!($field)))
+                || (config.mlp.is_some() && OF_LOSSES.contains(&stringify!($field)));
             typed = typed.or((!is_shared).then_some(stringify!($field)));
             if let Some(boost) = &mut config.boost { boost.$field = value; }
         })* };
@@ -248,6 +255,35 @@ fn forest_settings(config: &mut TrainConfig, flags: &ForestFlags, shared: &Boost
                 ($($field:ident)*) => { $(if let Some(value) = shared.$field.clone() { forest.$field = value; })* };
             }
             take_shared!(max_depth min_rows max_bins bin_sample categorical row_sample);
+            Ok(())
+        }
+        (None, None) => Ok(()),
+    }
+}
+
+/// Takes what was typed for `mlp`. Errors: it was typed for another kind.
+fn network_settings(config: &mut TrainConfig, flags: &NetworkFlags, shared: &BoostFlags) -> Result<()> {
+    let mut typed = flags.residual.then_some("residual");
+    let name = config.kind.name();
+    macro_rules! take {
+        ($from:ident: $($field:ident)*) => { $(if let Some(value) = $from.$field.clone() {
+            typed = typed.or(Some(stringify!($field)));
+            if let Some(mlp) = &mut config.mlp { mlp.$field = value; }
+        })* };
+    }
+    take!(flags: layers activation dropout norm);
+    match (typed, &mut config.mlp) {
+        (Some(setting), None) => {
+            Err(Error::usage(format!("--{} is for mlp only; 'train {name}' has no layers", setting.replace('_', "-"))))
+        }
+        (_, Some(mlp)) => {
+            mlp.residual = flags.residual;
+            if let Some(loss) = shared.loss {
+                mlp.loss = loss;
+            }
+            if let Some(alpha) = shared.alpha {
+                mlp.alpha = alpha;
+            }
             Ok(())
         }
         (None, None) => Ok(()),

@@ -24,6 +24,8 @@ pub enum BoostLoss {
     Gamma,
     /// Amounts of 0 or more, predicted by the logarithm of their mean.
     Tweedie,
+    /// Mean and variance of each row, of networks.
+    Gaussian,
 }
 
 /// Which leaf is split next.
@@ -130,6 +132,9 @@ impl BoostConfig {
     /// Errors: `Usage`, naming the flag. Not collective; the same on every rank.
     pub(super) fn check(&self, valid_fraction: f64) -> Result<()> {
         let wrong = |text: String| Err(Error::usage(text));
+        if self.loss == BoostLoss::Gaussian {
+            return wrong("--loss gaussian is for mlp; of boost it is squared".to_string());
+        }
         for (flag, value, least, most) in [
             ("--rounds", self.rounds, 1, 1 << 24),
             ("--max-leaves", self.max_leaves, 1, 1 << 20),

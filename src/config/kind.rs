@@ -12,6 +12,7 @@ pub enum Kind {
     Poisson,
     Boost,
     Forest,
+    Mlp,
     Bag,
     Adaboost,
     Vote,
@@ -51,6 +52,7 @@ impl Kind {
             Kind::Poisson => "poisson",
             Kind::Boost => "boost",
             Kind::Forest => "forest",
+            Kind::Mlp => "mlp",
             Kind::Bag => "bag",
             Kind::Adaboost => "adaboost",
             Kind::Vote => "vote",
@@ -89,6 +91,7 @@ impl Kind {
                 Solver::Lars,
                 Solver::Adagrad,
             ],
+            Kind::Mlp => &[Solver::Sgd, Solver::Adam, Solver::Adamw, Solver::Lamb, Solver::Lars, Solver::Adagrad],
             _ => &[
                 Solver::Lbfgs,
                 Solver::Newton,

@@ -10,6 +10,7 @@ mod calibrate;
 mod ensemble;
 mod forest;
 mod kind;
+mod mlp;
 mod steps;
 
 pub use crate::optim::Schedule;
@@ -18,6 +19,7 @@ pub use calibrate::Calibrate;
 pub use ensemble::{EnsembleConfig, MemberConfig, VoteWeights, Voting};
 pub use forest::{BootstrapKind, Criterion, ForestConfig, MaxFeatures, Scope};
 pub use kind::{Kind, Solver};
+pub use mlp::{Activation, MlpConfig, Norm};
 pub use steps::{ScaleRate, WarmUp};
 
 use crate::data::TargetKind;
@@ -140,6 +142,9 @@ pub struct TrainConfig {
     /// Of `forest`; None for the others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub forest: Option<ForestConfig>,
+    /// Of `mlp`; None for the others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mlp: Option<MlpConfig>,
     /// Of `bag`, `adaboost`, `vote` and `stack`; None for the others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ensemble: Option<Box<EnsembleConfig>>,
@@ -183,6 +188,7 @@ impl Default for TrainConfig {
             calibrate_folds: None,
             boost: None,
             forest: None,
+            mlp: None,
             ensemble: None,
             solver_may_change: false,
         }
@@ -196,6 +202,7 @@ impl TrainConfig {
         match kind {
             Kind::Boost => TrainConfig { l2: 0.0, boost: Some(BoostConfig::default()), ..defaults },
             Kind::Forest => TrainConfig { l2: 0.0, forest: Some(ForestConfig::default()), ..defaults },
+            Kind::Mlp => TrainConfig { l2: 0.0, global_batch: 256, mlp: Some(MlpConfig::default()), ..defaults },
             kind if kind.is_ensemble() => TrainConfig { ensemble: Some(Box::default()), ..defaults },
             _ => defaults,
         }
@@ -222,6 +229,9 @@ impl TrainConfig {
             if config.lanes == Some(0) {
                 return Err(Error::usage("--lanes 0: at least 1 is needed"));
             }
+        }
+        if let Some(mlp) = &config.mlp {
+            mlp.check()?;
         }
         if config.class_weight == ClassWeight::Bootstrap && config.kind != Kind::Forest {
             return Err(Error::usage(format!(
@@ -267,6 +277,9 @@ impl TrainConfig {
         if let Some(boost) = config.boost.as_mut().filter(|boost| boost.loss == BoostLoss::Auto) {
             boost.loss = if target == Some(TargetKind::Float) { BoostLoss::Squared } else { BoostLoss::Logistic };
         }
+        if let Some(mlp) = config.mlp.as_mut().filter(|mlp| mlp.loss == BoostLoss::Auto) {
+            mlp.loss = if target == Some(TargetKind::Float) { BoostLoss::Squared } else { BoostLoss::Logistic };
+        }
         if let Some(forest) = &mut config.forest {
             if forest.criterion == Criterion::Auto {
                 forest.criterion = if target == Some(TargetKind::Float) { Criterion::Squared } else { Criterion::Gini };
@@ -297,10 +310,12 @@ impl TrainConfig {
         if let Some(ensemble) = &self.ensemble {
             return if ensemble.has_classes() == Some(false) { Kind::Linear } else { Kind::Logistic };
         }
-        match self.boost.as_ref().map(|boost| boost.loss) {
+        let of_boost = self.boost.as_ref().map(|boost| boost.loss);
+        match of_boost.or(self.mlp.as_ref().map(|mlp| mlp.loss)) {
             None => self.kind,
             Some(BoostLoss::Auto | BoostLoss::Logistic) => Kind::Logistic,
-            Some(BoostLoss::Squared | BoostLoss::Absolute | BoostLoss::Huber | BoostLoss::Quantile) => Kind::Linear,
+            Some(BoostLoss::Squared | BoostLoss::Absolute | BoostLoss::Huber) => Kind::Linear,
+            Some(BoostLoss::Quantile | BoostLoss::Gaussian) => Kind::Linear,
             Some(BoostLoss::Poisson | BoostLoss::Gamma | BoostLoss::Tweedie) => Kind::Poisson,
         }
     }
@@ -312,7 +327,8 @@ impl TrainConfig {
         }
         match setting {
             "solver" | "missing" => !self.kind.has_trees(),
-            "l1" | "l2" => self.kind != Kind::Forest,
+            "l1" => !matches!(self.kind, Kind::Forest | Kind::Mlp),
+            "l2" => self.kind != Kind::Forest,
             "lanes" if self.kind == Kind::Forest => {
                 self.forest.as_ref().is_some_and(|forest| forest.scope == Scope::Local)
             }
@@ -394,6 +410,7 @@ impl TrainConfig {
             }
             (Solver::Auto, Kind::Linear) if self.l1 > 0.0 => Solver::Cd,
             (Solver::Auto, Kind::Linear) => Solver::Cholesky,
+            (Solver::Auto, Kind::Mlp) => Solver::Adamw,
             (Solver::Auto, _) => Solver::Lbfgs,
             (chosen, _) => chosen,
         };

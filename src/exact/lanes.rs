@@ -38,6 +38,16 @@ impl Groups {
         Groups { bounds }
     }
 
+    /// Groups that end where their maker says: g covers bounds[g]..bounds[g + 1]. Not collective.
+    ///
+    /// # Panics
+    /// If they do not rise from 0, or a group has more than 65,536 elements.
+    pub fn of_bounds(bounds: Vec<usize>) -> Groups {
+        let is_sound = |pair: &[usize]| pair[0] < pair[1] && pair[1] - pair[0] <= GROUP;
+        assert!(bounds.first() == Some(&0) && bounds.windows(2).all(is_sound), "bounds of groups rise from 0");
+        Groups { bounds }
+    }
+
     /// Number of groups. Not collective.
     pub fn len(&self) -> usize {
         self.bounds.len() - 1
@@ -105,6 +115,52 @@ enum Words {
     W32(Vec<u32>),
 }
 
+/// How a lane's gradient becomes integers of 32 bits, for callers who make it run by run and keep the words themselves: what
+/// [`LaneSums`] does, with the same bits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LaneGrid {
+    payload_bits: i32,
+    limit: f64,
+}
+
+impl LaneGrid {
+    /// `n_lanes`: L over all ranks, a model setting. Not collective.
+    ///
+    /// # Panics
+    /// If L is 0 or above 65,536.
+    pub fn new(n_lanes: usize, width: Width) -> LaneGrid {
+        LaneGrid { payload_bits: width.payload_bits(n_lanes) as i32, limit: width.limit(n_lanes) }
+    }
+
+    /// K = max(bits(g) & 0x7fffffff) of some elements, to be merged by MAX of i32. Not collective.
+    pub fn peak(gradient: &[f32]) -> i32 {
+        kernels::peak_f32(gradient)
+    }
+
+    /// Adds elements of a lane's gradient, of one group, at its exponent. Not collective.
+    ///
+    /// # Panics
+    /// If the exponent is outside −96 … 129.
+    pub fn add(&self, words: &mut [u32], gradient: &[f32], exponent: i32) {
+        kernels::add_lane_32(words, gradient, pow2(-self.unit_exponent(exponent)), self.limit);
+    }
+
+    /// Sums of (reduced) words, as [`LaneSums::finish`]. Not collective.
+    ///
+    /// # Panics
+    /// If the exponent is outside −96 … 129.
+    pub fn finish(&self, words: &[u32], exponent: i32, out: &mut [f32]) {
+        kernels::finish_32(out, words, pow2(self.unit_exponent(exponent)));
+    }
+
+    /// −k: an integer of 1 stands for 2^(Ê + 1 − b).
+    fn unit_exponent(&self, exponent: i32) -> i32 {
+        let allowed = LOWEST..=127 + MARGIN;
+        assert!(allowed.contains(&exponent), "exponent {exponent} is outside {allowed:?}");
+        exponent + 1 - self.payload_bits
+    }
+}
+
 /// One lane-sum in progress on this rank: Σ over its lanes of q = clamp(rint(g·2^k), ±Q), k = b − 1 − Ê (`EXACT` 2b).
 ///
 /// A step: [`clear`](Self::clear), then for each of the rank's lanes [`add`](Self::add) and [`peaks`](Self::peaks) (or both
@@ -118,8 +174,7 @@ enum Words {
 pub struct LaneSums {
     groups: Groups,
     words: Words,
-    payload_bits: i32,
-    limit: f64,
+    grid: LaneGrid,
 }
 
 impl LaneSums {
@@ -135,8 +190,7 @@ impl LaneSums {
                 Width::W64 => Words::W64(vec![0; n]),
                 Width::W32 => Words::W32(vec![0; n]),
             },
-            payload_bits: width.payload_bits(n_lanes) as i32,
-            limit: width.limit(n_lanes),
+            grid: LaneGrid::new(n_lanes, width),
         }
     }
 
@@ -196,10 +250,12 @@ impl LaneSums {
     pub fn add_group(&mut self, g: usize, gradient: &[f32], exponent: i32) {
         let range = self.groups.range(g);
         assert_eq!(gradient.len(), range.len(), "one gradient element a parameter of group {g}");
-        let scale = pow2(-self.unit_exponent(exponent));
         match &mut self.words {
-            Words::W64(words) => kernels::add_lane_64(&mut words[range], gradient, scale, self.limit),
-            Words::W32(words) => kernels::add_lane_32(&mut words[range], gradient, scale, self.limit),
+            Words::W64(words) => {
+                let scale = pow2(-self.grid.unit_exponent(exponent));
+                kernels::add_lane_64(&mut words[range], gradient, scale, self.grid.limit);
+            }
+            Words::W32(words) => self.grid.add(&mut words[range], gradient, exponent),
         }
     }
 
@@ -234,18 +290,13 @@ impl LaneSums {
         assert_eq!(out.len(), self.groups.n_elements(), "one sum a parameter");
         assert_eq!(exponents.len(), self.groups.len(), "one exponent a group");
         for (range, &exponent) in self.groups.ranges().zip(exponents) {
-            let unit = pow2(self.unit_exponent(exponent));
             match &self.words {
-                Words::W64(words) => kernels::finish_64(&mut out[range.clone()], &words[range], unit),
-                Words::W32(words) => kernels::finish_32(&mut out[range.clone()], &words[range], unit),
+                Words::W64(words) => {
+                    let unit = pow2(self.grid.unit_exponent(exponent));
+                    kernels::finish_64(&mut out[range.clone()], &words[range], unit);
+                }
+                Words::W32(words) => self.grid.finish(&words[range.clone()], exponent, &mut out[range]),
             }
         }
-    }
-
-    /// −k: an integer of 1 stands for 2^(Ê + 1 − b).
-    fn unit_exponent(&self, exponent: i32) -> i32 {
-        let allowed = LOWEST..=127 + MARGIN;
-        assert!(allowed.contains(&exponent), "exponent {exponent} is outside {allowed:?}");
-        exponent + 1 - self.payload_bits
     }
 }

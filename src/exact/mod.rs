@@ -28,7 +28,7 @@ mod width;
 mod window;
 
 pub use blocks::{BlockSums, BoundedSums};
-pub use lanes::{Groups, LaneSums, Verdict, judge};
+pub use lanes::{Groups, LaneGrid, LaneSums, Verdict, judge};
 pub use sum::ExactSum;
 pub use width::Width;
 pub use window::ScaleWindow;

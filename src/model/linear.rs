@@ -1,5 +1,6 @@
 //! Linear scores of standardised rows, and what full-batch and mini-batch solvers need of them.
 
+use super::Scores;
 use super::ahead::Ahead;
 use super::features::{Features, Row};
 use super::kernels::{TILE, add_outer_products, add_scaled_rows, fill_tile, tile_scores};
@@ -42,6 +43,27 @@ impl<'a> Rows<'a> {
                 for (row, scores) in rows.zip(scores.chunks_exact_mut(model.n_scores)) {
                     model.score_row(self.row(row), scores);
                 }
+            }
+        }
+    }
+
+    /// Scores of the rows of these numbers by a model of standardised rows, (rows, n_scores), offset included. Not collective.
+    ///
+    /// # Panics
+    /// If it is another model.
+    pub fn scores_of(&self, by: &Scores, which: &[usize], scores: &mut [f64]) {
+        match by {
+            Scores::Linear(linear) => {
+                for (row, scores) in which.iter().zip(scores.chunks_exact_mut(linear.n_scores)) {
+                    linear.score_row(self.row(*row), scores);
+                }
+            }
+            Scores::Mlp(network) => network.scores(which.iter().map(|row| self.row(*row)), scores),
+            _ => panic!("trees take rows as they are stored"),
+        }
+        if let Some(offset) = self.offset {
+            for (row, scores) in which.iter().zip(scores.chunks_exact_mut(by.n_scores())) {
+                scores.iter_mut().for_each(|score| *score += offset[*row]);
             }
         }
     }

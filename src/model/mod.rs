@@ -13,6 +13,7 @@ pub mod forest;
 pub mod kernels;
 pub mod linear;
 pub mod lockstep;
+pub mod net;
 pub mod preprocess;
 pub mod shap;
 pub mod tree;
@@ -23,6 +24,7 @@ pub use features::{Features, Row};
 pub use forest::Forest;
 pub use linear::LinearModel;
 pub use lockstep::Lockstep;
+pub use net::Network;
 pub use preprocess::{ColumnCode, Preprocess, TargetCoding};
 pub use tree::{Boosted, Tree};
 
@@ -34,6 +36,8 @@ use crate::data::names::TableNames;
 pub enum Scores {
     /// Of standardised features.
     Linear(LinearModel),
+    /// Likewise.
+    Mlp(Network),
     /// Of features as stored.
     Boosted(Boosted),
     /// Likewise; its scores are predictions.
@@ -49,6 +53,7 @@ impl Scores {
     pub fn n_scores(&self) -> usize {
         match self {
             Scores::Linear(linear) => linear.n_scores,
+            Scores::Mlp(network) => network.n_scores(),
             Scores::Boosted(boosted) => boosted.n_scores(),
             Scores::Forest(forest) => forest.n_scores,
             Scores::Ensemble(ensemble) => ensemble.n_scores,
@@ -59,8 +64,16 @@ impl Scores {
     /// Whether they are what is predicted, rather than what an inverse link makes it from.
     pub fn are_predictions(&self) -> bool {
         match self {
-            Scores::Linear(_) | Scores::Boosted(_) => false,
+            Scores::Linear(_) | Scores::Mlp(_) | Scores::Boosted(_) => false,
             Scores::Forest(_) | Scores::Ensemble(_) | Scores::Calibrated(_) => true,
+        }
+    }
+
+    /// Origin and unit of the target that the loss of training is measured in.
+    pub fn unit(&self) -> (f64, f64) {
+        match self {
+            Scores::Mlp(network) => (network.origin, network.unit),
+            _ => (0.0, 1.0),
         }
     }
 
@@ -68,6 +81,7 @@ impl Scores {
     pub fn n_features(&self) -> usize {
         match self {
             Scores::Linear(linear) => linear.n_features,
+            Scores::Mlp(network) => network.n_features,
             Scores::Boosted(boosted) => boosted.n_features,
             Scores::Forest(forest) => forest.n_features,
             Scores::Ensemble(ensemble) => ensemble.n_features,
@@ -78,7 +92,7 @@ impl Scores {
     /// Trees, of a model that has some.
     pub fn n_trees(&self) -> usize {
         match self {
-            Scores::Linear(_) | Scores::Ensemble(_) => 0,
+            Scores::Linear(_) | Scores::Mlp(_) | Scores::Ensemble(_) => 0,
             Scores::Boosted(boosted) => boosted.trees.len(),
             Scores::Forest(forest) => forest.trees.len(),
             Scores::Calibrated(of) => of.model.scores.n_trees(),
@@ -89,7 +103,7 @@ impl Scores {
     pub fn linear(&self) -> Option<&LinearModel> {
         match self {
             Scores::Linear(linear) => Some(linear),
-            Scores::Boosted(_) | Scores::Forest(_) | Scores::Ensemble(_) => None,
+            Scores::Mlp(_) | Scores::Boosted(_) | Scores::Forest(_) | Scores::Ensemble(_) => None,
             Scores::Calibrated(of) => of.model.scores.linear(),
         }
     }

@@ -56,7 +56,7 @@ impl ColumnCode {
 }
 
 /// How rows are encoded and standardised; part of the model.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Preprocess {
     pub columns: Vec<ColumnCode>,
     pub missing: Missing,

@@ -112,7 +112,7 @@ fn write_codes(trees: &mut [Tree], columns: &[ColumnCode]) -> Result<()> {
 
 fn objective_of(boost: &BoostConfig, k: usize) -> String {
     match boost.loss {
-        BoostLoss::Squared => "regression".to_string(),
+        BoostLoss::Squared | BoostLoss::Gaussian => "regression".to_string(),
         BoostLoss::Absolute => "regression_l1".to_string(),
         BoostLoss::Huber => "huber".to_string(),
         BoostLoss::Quantile => "quantile".to_string(),

@@ -33,6 +33,7 @@ mod hdf5;
 pub mod lightgbm;
 mod members;
 pub mod model;
+mod network;
 mod output;
 pub mod predictions;
 mod seal;

@@ -6,6 +6,7 @@
 //! | `params/intercepts` | (scores) |
 //! | `params/mean`, `params/inverse_scale` | (features): z = (x − mean)·inverse_scale |
 //! | `params/start`, `params/tree_…` | of boosted trees: see `trees.rs`; of a forest: see `forest.rs` |
+//! | `params/layer_…` | of a network: see `network.rs` |
 //! | `params/calibration_…`, `uncalibrated_digest` | of a calibrated model: see `calibrated.rs` |
 //! | `params/class_values` | integer classes, in order |
 //! | `features`, `classes` | names after encoding; class names |
@@ -18,7 +19,7 @@
 //! | `settings` | a TOML text that `--config` takes: see [`settings`](super::settings) |
 
 use super::settings::{settings_from, settings_text};
-use super::{Array, ModelFile, calibrated, forest, members, trees};
+use super::{Array, ModelFile, calibrated, forest, members, network, trees};
 use crate::config::{Kind, TrainConfig};
 use crate::data::ColumnKind;
 use crate::data::names::Inputs;
@@ -44,6 +45,7 @@ pub fn to_file(model: &Model, inputs: &Inputs) -> Result<ModelFile> {
     }
     let mut arrays = match &model.scores {
         Scores::Linear(linear) => linear_arrays(linear, &model.preprocess),
+        Scores::Mlp(of) => network::to_arrays(of, &model.preprocess),
         Scores::Boosted(boosted) => trees::to_arrays(boosted),
         Scores::Forest(forest) => forest::to_arrays(forest),
         Scores::Ensemble(ensemble) => members::to_arrays(ensemble),
@@ -181,6 +183,14 @@ fn model_from(file: &ModelFile, config: TrainConfig, names: TableNames) -> Resul
             let ensemble = members::from_file(file, &columns, &target)?;
             (Scores::Ensemble(Box::new(ensemble)), Vec::new(), Vec::new())
         }
+        Kind::Mlp => {
+            let preprocess = Preprocess { columns: columns.clone(), ..Preprocess::default() };
+            let n_scores = if target.n_classes() > 2 { target.n_classes() } else { 1 };
+            let of_kind = config.mlp.clone().unwrap_or_default();
+            let d = preprocess.n_features();
+            let network = network::from_file(file, &of_kind, d, n_scores)?;
+            (Scores::Mlp(network), vector(file, "mean", d)?, vector(file, "inverse_scale", d)?)
+        }
         _ => {
             let linear = linear_from(file)?;
             let d = linear.n_features;
@@ -291,7 +301,7 @@ fn vector(file: &ModelFile, name: &str, len: usize) -> Result<Vec<f64>> {
 }
 
 /// Training ends in finite numbers or in an error; others would turn every prediction into NaN without a word.
-fn finite(name: &str, values: &[f64]) -> Result<()> {
+pub(super) fn finite(name: &str, values: &[f64]) -> Result<()> {
     if values.iter().all(|value| value.is_finite()) { Ok(()) } else { Err(misfit(name, "finite numbers")) }
 }
 

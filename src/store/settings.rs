@@ -1,6 +1,6 @@
 //! Settings as a TOML text of flags: what `--print-config` prints, the model stores, and `--config` takes.
 
-use crate::config::{BoostConfig, EnsembleConfig, ForestConfig, Kind, MemberConfig, Sync, TrainConfig};
+use crate::config::{BoostConfig, EnsembleConfig, ForestConfig, Kind, MemberConfig, MlpConfig, Sync, TrainConfig};
 use crate::data::names::TableNames;
 use crate::error::{Error, Result};
 use serde::de::DeserializeOwned;
@@ -27,7 +27,7 @@ fn table_of(config: &TrainConfig) -> Result<Table> {
     } else if config.looks_at("sync") {
         table.insert("sync".to_string(), Value::try_from(config.sync).map_err(failed)?);
     }
-    for of_kind in ["boost", "forest"] {
+    for of_kind in ["boost", "forest", "mlp"] {
         if let Some(Value::Table(settings)) = table.remove(of_kind) {
             table.extend(settings);
         }
@@ -86,6 +86,7 @@ fn config_of(mut settings: Table, depth: usize) -> Result<TrainConfig> {
     let known = match kind {
         Some(Kind::Boost) => Table::try_from(BoostConfig::default()).map_err(unreadable)?,
         Some(Kind::Forest) => Table::try_from(ForestConfig::default()).map_err(unreadable)?,
+        Some(Kind::Mlp) => Table::try_from(MlpConfig::default()).map_err(unreadable)?,
         _ => Table::new(),
     };
     if let (Some(kind), false) = (kind, known.is_empty()) {

@@ -2,18 +2,19 @@
 
 use super::checkpoint::{Items, Session};
 use super::early_stop::{Held, held_out_loss};
-use super::lanes::{Course, Lane, Lanes, for_each_lane};
+use super::every_step::{EveryStep, Rules};
+use super::lanes::{Course, Lane, Lanes};
 use super::learning_rate::Scales;
 use super::sums::{Total, sum_blocks, sum_scalars};
 use super::table::{Fit, Table};
-use super::{Observer, Progress, Solver, Sync, TrainConfig, local_sgd};
+use super::{Observer, Progress, Sync, TrainConfig, local_sgd};
 use crate::comm::Communicator;
 use crate::error::{Error, Result};
-use crate::exact::{BlockSums, ExactSum, Groups, LaneSums, ScaleWindow, Verdict, Width, judge};
+use crate::exact::{BlockSums, ExactSum};
 use crate::objective::Objective;
-use crate::optim::{Adagrad, Adam, Average, Lamb, Lars, Optimizer, Sgd, Tensor, clip};
+use crate::optim::{Average, Optimizer, clip};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::time::Instant;
 
@@ -46,24 +47,31 @@ pub fn train(
     session: Session,
     watch: &mut dyn Observer,
 ) -> Result<Fit> {
-    let (job, lanes) = prepare(comm, table, objective, config, &start)?;
-    if comm.is_root() && comm.size() as u64 > job.course.n_lanes {
-        watch.warning(&format!("{} ranks but only {} lanes: the others stay idle", comm.size(), job.course.n_lanes));
-    }
+    let (job, rules, lanes) = prepare(comm, table, objective, config, &start)?;
+    warn_of_idle(comm, &job, watch);
     match config.sync {
-        Sync::Step => run(comm, &job, lanes, EveryStep::new(&job, start), session, watch),
-        Sync::Every(_) | Sync::Once => run(comm, &job, lanes, local_sgd::Apart::new(&job, start), session, watch),
+        Sync::Step => run(comm, &job, lanes, EveryStep::new(&job, rules, start), session, watch),
+        Sync::Every(_) | Sync::Once => {
+            run(comm, &job, lanes, local_sgd::Apart::new(&job, rules, start), session, watch)
+        }
     }
 }
 
-/// The lanes of this rank, and the learning rate. Collective.
+/// Says that some ranks have no lane. Not collective.
+pub(super) fn warn_of_idle(comm: &Communicator, job: &Job<'_, '_>, watch: &mut dyn Observer) {
+    if comm.is_root() && comm.size() as u64 > job.course.n_lanes {
+        watch.warning(&format!("{} ranks but only {} lanes: the others stay idle", comm.size(), job.course.n_lanes));
+    }
+}
+
+/// The lanes of this rank, the learning rate, and what else is measured. Collective.
 fn prepare<'a, 's>(
     comm: &Communicator,
     table: &'a Table<'s>,
     objective: &'a dyn Objective,
     config: &'a TrainConfig,
     start: &[f64],
-) -> Result<(Job<'a, 's>, Lanes)> {
+) -> Result<(Job<'a, 's>, Rules, Lanes)> {
     check(config)?;
     let course = Course::new(table, config)?;
     let mut lanes = Lanes::of(table, &course, config.seed, objective.n_scores());
@@ -73,23 +81,12 @@ fn prepare<'a, 's>(
         Sync::Every(_) | Sync::Once => course.micro_batch.min(table.plan.longest_lane()),
     };
     let scales = Scales::measure(comm, table, objective, start, &lanes.all, &course, step_rows)?;
-    let scale_of_rate = config.scale_rate.map_or(1.0, |scale| scale.factor(config.global_batch));
-    let rate = match config.learning_rate {
-        Some(rate) => rate * scale_of_rate,
-        None => scales.rate(config, table.n_features),
-    };
-    let warm_up = config.warm_up.map_or(0, |warm_up| warm_up.steps(course.steps_per_epoch));
-    if warm_up > 0 && warm_up >= course.of_steps {
-        return Err(Error::usage(format!(
-            "--warm-up takes {warm_up} steps, but this training has no more than {}; shorten it, or raise --epochs",
-            course.of_steps
-        )));
-    }
-    Ok((Job { table, objective, config, course, rate, scale_of_rate, warm_up, scales }, lanes))
+    let job = Job::new(table, objective, config, course, || scales.rate(config, table.n_features))?;
+    Ok((job, Rules { scales }, lanes))
 }
 
 /// What mini-batch training cannot do. Not collective; the same on every rank.
-fn check(config: &TrainConfig) -> Result<()> {
+pub(super) fn check(config: &TrainConfig) -> Result<()> {
     if !config.solver.is_mini_batch() {
         return Err(Error::internal(format!("{:?} is not a mini-batch solver", config.solver)));
     }
@@ -120,33 +117,32 @@ pub(super) struct Job<'a, 's> {
     scale_of_rate: f64,
     /// Steps over which the rate rises.
     warm_up: u64,
-    pub scales: Scales,
 }
 
-impl Job<'_, '_> {
-    pub fn optimizer(&self, n_params: usize) -> Box<dyn Optimizer> {
-        let config = self.config;
-        let (betas, epsilon) = (config.betas(), config.epsilon() * self.gradient_scale());
-        let decay = config.weight_decay.unwrap_or(0.0);
-        // Coefficients reach from one end of the scores to the other: steps of their length begin there.
-        let unit = self.scales.score_unit();
-        let n_scores = self.objective.n_scores();
-        let tensors = [Tensor::new(self.table.n_features), Tensor::free(1)].repeat(n_scores);
-        match config.solver {
-            Solver::Adam => Box::new(Adam::new(n_params, betas, epsilon)),
-            Solver::Adamw => {
-                // A rate that was measured carries the scale of the scores; how much a step decays does not.
-                let of_rate = if config.learning_rate.is_some() { 1.0 } else { unit };
-                Box::new(Adam::new(n_params, betas, epsilon).with_decay(decay / of_rate, &tensors))
-            }
-            Solver::Lamb => Box::new(Lamb::new(&tensors, betas, epsilon, decay, unit, unit)),
-            Solver::Lars => {
-                let of_free = self.scales.sgd(config) / self.scales.lars(config);
-                Box::new(Lars::new(&tensors, config.momentum, decay, unit, of_free))
-            }
-            Solver::Adagrad => Box::new(Adagrad::new(n_params, epsilon)),
-            _ => Box::new(Sgd::new(n_params, config.momentum, config.nesterov)),
+impl<'a, 's> Job<'a, 's> {
+    /// Not collective; the same on every rank.
+    ///
+    /// * `default_rate`: the learning rate where nobody gave one.
+    ///
+    /// # Errors
+    /// Usage: the learning rate would rise for longer than the training lasts.
+    pub fn new(
+        table: &'a Table<'s>,
+        objective: &'a dyn Objective,
+        config: &'a TrainConfig,
+        course: Course,
+        default_rate: impl FnOnce() -> f64,
+    ) -> Result<Job<'a, 's>> {
+        let scale_of_rate = config.scale_rate.map_or(1.0, |scale| scale.factor(config.global_batch));
+        let rate = config.learning_rate.map_or_else(default_rate, |rate| rate * scale_of_rate);
+        let warm_up = config.warm_up.map_or(0, |warm_up| warm_up.steps(course.steps_per_epoch));
+        if warm_up > 0 && warm_up >= course.of_steps {
+            return Err(Error::usage(format!(
+                "--warm-up takes {warm_up} steps, but this training has no more than {}; shorten it, or raise --epochs",
+                course.of_steps
+            )));
         }
+        Ok(Job { table, objective, config, course, rate, scale_of_rate, warm_up })
     }
 
     /// A running average of the parameters, if one is wanted.
@@ -162,26 +158,8 @@ impl Job<'_, '_> {
         optimizer.step(self.learning_rate(step), grad, params);
     }
 
-    /// A typical |∂loss/∂score|, as a power of two.
-    pub fn gradient_scale(&self) -> f64 {
-        power_of_two_below(self.scales.score_gradient)
-    }
-
     pub fn learning_rate(&self, step: u64) -> f64 {
         self.rate * self.config.schedule.at(step, self.course.of_steps, self.course.steps_per_epoch, self.warm_up)
-    }
-
-    /// Adds λ₂·coefficients to a mean gradient and returns λ₂/2‖coefficients‖²; intercepts are free.
-    pub fn add_penalty(&self, params: &[f64], grad: &mut [f64]) -> f64 {
-        let (d, l2) = (self.table.n_features, self.config.l2);
-        let mut squares = 0.0;
-        for (params, grad) in params.chunks_exact(d + 1).zip(grad.chunks_exact_mut(d + 1)) {
-            for (p, g) in params[..d].iter().zip(grad) {
-                *g += l2 * p;
-                squares += p * p;
-            }
-        }
-        0.5 * l2 * squares
     }
 
     /// The same error on every rank. Collective.
@@ -199,20 +177,11 @@ impl Job<'_, '_> {
     }
 }
 
-/// 2^ilogb(x); 1 for what has no logarithm or would leave the normal numbers.
-fn power_of_two_below(x: f64) -> f64 {
-    let exponent_bits = x.to_bits() & (0x7ff << 52);
-    let normal = x > 0.0 && (100 << 52..1900 << 52).contains(&exponent_bits);
-    if normal { f64::from_bits(exponent_bits) } else { 1.0 }
-}
-
 /// How lanes are brought together.
 pub(super) trait Together {
     /// State between steps that all ranks have alike.
     type Common: Serialize + DeserializeOwned;
     fn common(&self) -> Self::Common;
-    /// The parameters that all lanes last had in common.
-    fn common_params(&self) -> &[f64];
     /// Numbers that each lane has for itself.
     fn n_of_lane(&self) -> usize;
     /// Those of a lane here, by its place.
@@ -233,6 +202,10 @@ pub(super) trait Together {
     fn check(&self, comm: &Communicator, job: &Job<'_, '_>) -> Result<()>;
     /// Called after each epoch's last step; returns what its losses lack of the penalty, weighted. Collective.
     fn end_epoch(&mut self, comm: &Communicator, job: &Job<'_, '_>) -> Result<f64>;
+    /// Mean loss of the rows held out by these parameters, without penalty; None: not finite. Collective.
+    fn held_out(&self, comm: &Communicator, job: &Job<'_, '_>, params: &[f64]) -> Result<Option<f64>> {
+        held_out_loss(comm, job.table, job.objective, params)
+    }
     /// The model after an epoch; lanes that are apart meet for it. Collective.
     fn so_far(&mut self, comm: &Communicator, job: &Job<'_, '_>) -> Result<Vec<f64>>;
     /// The model. Collective.
@@ -240,7 +213,7 @@ pub(super) trait Together {
 }
 
 /// All epochs. Collective.
-fn run(
+pub(super) fn run(
     comm: &Communicator,
     job: &Job<'_, '_>,
     mut lanes: Lanes,
@@ -253,7 +226,8 @@ fn run(
     let mut held = Held::default();
     if config.early_stop > 0 {
         // That no row was held out is said before the first epoch.
-        held_out_loss(comm, job.table, job.objective, together.common_params())?;
+        let params = together.so_far(comm, job)?;
+        together.held_out(comm, job, &params)?;
     }
     let numbers = job.table.lanes();
     let of_item = 2 + together.n_of_lane();
@@ -327,7 +301,7 @@ fn run(
         watch.progress(&Progress { step: next_step, of_steps, loss, gradient: None, learning_rate });
         if config.early_stop > 0 {
             let params = together.so_far(comm, job)?;
-            let Some(loss) = held_out_loss(comm, job.table, job.objective, &params)? else {
+            let Some(loss) = together.held_out(comm, job, &params)? else {
                 return job.diverged(comm, next_step.saturating_sub(1), 0);
             };
             if held.add(loss, params, config.early_stop) {
@@ -353,7 +327,7 @@ fn relative_change(before: f64, loss: f64) -> f64 {
 }
 
 /// Σ weight of the rows of each of the pool's steps, over all lanes. Collective.
-fn step_weights(comm: &Communicator, job: &Job<'_, '_>, lanes: &[Lane], n_steps: usize) -> Result<Vec<f64>> {
+pub(super) fn step_weights(comm: &Communicator, job: &Job<'_, '_>, lanes: &[Lane], n_steps: usize) -> Result<Vec<f64>> {
     let mut sums = BlockSums::new(n_steps, job.course.n_lanes);
     for lane in lanes {
         sums.push(lane.weights.clone());
@@ -375,193 +349,6 @@ fn epoch_loss(comm: &Communicator, lanes: &[Lane], penalty: f64) -> Result<Optio
     let (Some(loss), Some(weight)) = (loss.value(), weight.value()) else { return Ok(None) };
     let mean = if weight > 0.0 { (loss + penalty) / weight } else { 0.0 };
     Ok(mean.is_finite().then_some(mean))
-}
-
-/// One set of parameters; gradients of the lanes are added every step.
-struct EveryStep {
-    params: Vec<f64>,
-    optimizer: Box<dyn Optimizer>,
-    average: Option<Average>,
-    groups: Groups,
-    sums: LaneSums,
-    window: ScaleWindow,
-    /// Per group, then the number of lanes less the first lane that failed (0: none did).
-    peaks: Vec<i32>,
-    /// A lane's gradient in units of `unit`, then the sum's.
-    narrow: Vec<f32>,
-    grad: Vec<f64>,
-    /// Power of two near the weighted gradient of a typical row by its score: keeps float32 in range whatever the scale of
-    /// targets and weights.
-    unit: f64,
-    /// Σ over the epoch's steps of weight × penalty.
-    penalty: f64,
-    /// Steps that were entered a second time.
-    redone: u64,
-}
-
-impl EveryStep {
-    fn new(job: &Job<'_, '_>, params: Vec<f64>) -> EveryStep {
-        let d = job.table.n_features;
-        let tensors: Vec<usize> = (0..job.objective.n_scores()).flat_map(|_| [d, 1]).collect();
-        let groups = Groups::new(&tensors);
-        let mean_weight = job.table.total_weight / job.table.plan.n_rows().max(1) as f64;
-        let n = params.len();
-        assert_eq!(n, groups.n_elements(), "start has one number a parameter");
-        EveryStep {
-            optimizer: job.optimizer(n),
-            average: job.average(n),
-            sums: LaneSums::new(&groups, job.course.n_lanes as usize, Width::W32),
-            window: ScaleWindow::new(groups.len()),
-            peaks: vec![0; groups.len() + 1],
-            narrow: vec![0.0; n],
-            grad: vec![0.0; n],
-            unit: power_of_two_below(mean_weight) * job.gradient_scale(),
-            penalty: 0.0,
-            redone: 0,
-            params,
-            groups,
-        }
-    }
-
-    /// Enters the lanes' gradients as integers and finds the peaks of this rank. Not collective.
-    fn enter(&mut self, lanes: &[Lane], n_lanes: u64, exponents: &[i32]) {
-        self.sums.clear();
-        self.peaks.fill(0);
-        let (flag, peaks) = self.peaks.split_last_mut().expect("the flag is last");
-        for lane in lanes {
-            let mut finite = lane.loss.is_finite();
-            for (narrow, g) in self.narrow.iter_mut().zip(&lane.grad) {
-                *narrow = (g / self.unit) as f32;
-                finite &= narrow.is_finite();
-            }
-            if finite {
-                self.sums.add_with_peaks(&self.narrow, exponents, peaks);
-            } else {
-                *flag = (*flag).max((n_lanes - lane.number) as i32);
-            }
-        }
-    }
-}
-
-/// What a checkpoint holds of [`EveryStep`].
-#[derive(Serialize, Deserialize)]
-pub(super) struct StepState {
-    params: Vec<f64>,
-    optimizer: Vec<(String, Vec<f64>)>,
-    window: Vec<i64>,
-    penalty: f64,
-    average: Option<Average>,
-}
-
-impl Together for EveryStep {
-    type Common = StepState;
-
-    fn common(&self) -> StepState {
-        let optimizer = self.optimizer.state().into_iter().map(|(name, values)| (name.to_string(), values.to_vec()));
-        let (params, optimizer) = (self.params.clone(), optimizer.collect());
-        let (window, average) = (self.window.words(), self.average.clone());
-        StepState { params, optimizer, window, penalty: self.penalty, average }
-    }
-
-    fn common_params(&self) -> &[f64] {
-        &self.params
-    }
-
-    fn n_of_lane(&self) -> usize {
-        0
-    }
-
-    fn of_lane(&self, _: usize) -> Vec<f64> {
-        Vec::new()
-    }
-
-    fn take_up(&mut self, common: StepState, _: &[Vec<f64>]) -> Result<()> {
-        let misfit = || Error::data("the checkpoint has another number of parameters");
-        let of_average = |average: &Option<Average>| average.as_ref().map(Average::n_params);
-        if common.params.len() != self.params.len() || of_average(&common.average) != of_average(&self.average) {
-            return Err(misfit());
-        }
-        let state: Vec<(&str, &[f64])> =
-            common.optimizer.iter().map(|(name, values)| (&name[..], &values[..])).collect();
-        self.optimizer.restore(&state)?;
-        self.window = ScaleWindow::from_words(&common.window).ok_or_else(misfit)?;
-        (self.params, self.penalty, self.average) = (common.params, common.penalty, common.average);
-        Ok(())
-    }
-
-    fn step(
-        &mut self,
-        comm: &Communicator,
-        job: &Job<'_, '_>,
-        lanes: &mut [Lane],
-        step: u64,
-        of_pool: usize,
-        weight: f64,
-    ) -> Result<()> {
-        // Compute: nothing lasting changes before the step is committed.
-        for_each_lane(lanes, |lane| lane.compute(job.table, job.objective, of_pool, &self.params));
-        let n_lanes = job.course.n_lanes;
-        let mut exponents = self.window.exponents();
-        self.enter(lanes, n_lanes, &exponents);
-
-        // Reduce what decides; the gradients themselves are still here, so a redo only enters them again.
-        comm.all_reduce_max(&mut self.peaks)?;
-        let (&flag, peaks) = self.peaks.split_last().expect("the flag is last");
-        if flag > 0 {
-            return job.diverged(comm, step, n_lanes - flag as u64);
-        }
-        match judge(peaks, &exponents) {
-            Verdict::Fits => {}
-            Verdict::NonFinite => return job.diverged(comm, step, 0),
-            Verdict::Redo(wider) => {
-                let agreed = self.peaks.clone();
-                exponents = wider;
-                self.enter(lanes, n_lanes, &exponents);
-                self.peaks = agreed;
-                self.redone += 1;
-            }
-        }
-        let peaks = &self.peaks[..self.groups.len()];
-        assert_eq!(judge(peaks, &exponents), Verdict::Fits, "step {step} is redone at most once");
-        comm.all_reduce_sum(self.sums.words_u32())?;
-        self.sums.finish(&exponents, &mut self.narrow);
-
-        // Commit.
-        let factor = self.unit / weight;
-        for (grad, sum) in self.grad.iter_mut().zip(&self.narrow) {
-            *grad = f64::from(*sum) * factor;
-        }
-        self.penalty += weight * job.add_penalty(&self.params, &mut self.grad);
-        job.descend(self.optimizer.as_mut(), step, &mut self.grad, &mut self.params);
-        if let Some(average) = &mut self.average {
-            average.add(&self.params);
-        }
-        self.window.commit(peaks);
-        for lane in lanes {
-            lane.epoch_loss += lane.loss;
-            lane.epoch_weight += lane.weights[of_pool];
-        }
-        match self.params.iter().all(|p| p.is_finite()) {
-            true => Ok(()),
-            false => job.diverged(comm, step, 0),
-        }
-    }
-
-    fn check(&self, _comm: &Communicator, _job: &Job<'_, '_>) -> Result<()> {
-        Ok(()) // every step was
-    }
-
-    fn end_epoch(&mut self, _comm: &Communicator, _job: &Job<'_, '_>) -> Result<f64> {
-        Ok(std::mem::take(&mut self.penalty))
-    }
-
-    fn so_far(&mut self, _comm: &Communicator, _job: &Job<'_, '_>) -> Result<Vec<f64>> {
-        Ok(self.average.as_ref().and_then(Average::value).unwrap_or_else(|| self.params.clone()))
-    }
-
-    fn finish(mut self, comm: &Communicator, job: &Job<'_, '_>) -> Result<Vec<f64>> {
-        self.so_far(comm, job)
-    }
 }
 
 #[cfg(test)]

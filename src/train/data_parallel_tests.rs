@@ -5,6 +5,7 @@ use crate::comm::run_threads;
 use crate::config::{ScaleRate, WarmUp};
 use crate::objective::{Logistic, Poisson, Softmax, Squared, SquaredHinge};
 use crate::optim::Schedule;
+use crate::train::Solver;
 
 const SOFTMAX: Softmax = Softmax { n_classes: 3 };
 const HINGE: SquaredHinge = SquaredHinge { n_classes: 2 };
@@ -210,8 +211,8 @@ fn the_model_is_the_average_of_the_parameters_after_each_step() {
     let plain = TrainConfig { schedule: Schedule::Constant, ..config(Solver::Adam, Sync::Step) };
     let comm = Communicator::solo();
     let start = zeros(&whole, &SOFTMAX);
-    let (job, mut lanes) = prepare(&comm, &whole, &SOFTMAX, &plain, &start).unwrap();
-    let mut together = EveryStep::new(&job, start);
+    let (job, rules, mut lanes) = prepare(&comm, &whole, &SOFTMAX, &plain, &start).unwrap();
+    let mut together = EveryStep::new(&job, rules, start);
     let (mut sum, mut weight, mut step) = (vec![0.0; 18], 0.0, 0);
     for epoch in 0..3 {
         lanes.enter(&comm, &whole, epoch, 0).unwrap();
@@ -349,8 +350,8 @@ fn a_sudden_huge_gradient_is_entered_again_with_the_same_bits() {
         let results = run_threads(size, 1, |comm| {
             let part = whole.of_rank(comm.rank(), size);
             let start = zeros(&whole, &Squared);
-            let (job, mut lanes) = prepare(comm, &part, &Squared, &config, &start)?;
-            let mut together = EveryStep::new(&job, start);
+            let (job, rules, mut lanes) = prepare(comm, &part, &Squared, &config, &start)?;
+            let mut together = EveryStep::new(&job, rules, start);
             let weights = step_weights(comm, &job, &lanes.all, job.course.steps_per_epoch as usize)?;
             for (of_epoch, &weight) in weights.iter().enumerate() {
                 together.step(comm, &job, &mut lanes.all, of_epoch as u64, of_epoch, weight)?;

@@ -5,7 +5,7 @@ use super::table::{BlockRows, Table};
 use crate::comm::Communicator;
 use crate::error::{Error, Result};
 use crate::exact::BlockSums;
-use crate::model::LinearModel;
+use crate::model::{LinearModel, Scores};
 use crate::objective::Objective;
 use serde::{Deserialize, Serialize};
 
@@ -62,17 +62,25 @@ pub(super) fn held_out_loss(
 ) -> Result<Option<f64>> {
     let k = objective.n_scores();
     let model = LinearModel { n_features: table.n_features, n_scores: k, params: params.to_vec() };
+    held_out_loss_of(comm, table, objective, &Scores::Linear(model))
+}
+
+/// The same of any scores of standardised rows. Collective.
+pub(super) fn held_out_loss_of(
+    comm: &Communicator,
+    table: &Table<'_>,
+    objective: &dyn Objective,
+    scores_of: &Scores,
+) -> Result<Option<f64>> {
+    let (k, unit) = (scores_of.n_scores(), scores_of.unit());
     let of_block = |block: BlockRows<'_>| {
-        let (rows, held_out) = (&block.rows, block.held_out.unwrap_or_default());
-        let (mut y, mut weight, mut scores) = (Vec::new(), Vec::new(), Vec::new());
-        let mut of_row = vec![0.0; k];
-        for row in block.range.filter(|row| held_out.get(*row).is_some_and(|w| *w > 0.0)) {
-            model.score_row(rows.row(row), &mut of_row);
-            let offset = rows.offset.map_or(0.0, |offset| offset[row]);
-            scores.extend(of_row.iter().map(|score| score + offset));
-            y.push(rows.y[row]);
-            weight.push(held_out[row]);
-        }
+        let (rows, held_out) = (block.rows, block.held_out.unwrap_or_default());
+        let which: Vec<usize> = block.range.filter(|row| held_out.get(*row).is_some_and(|w| *w > 0.0)).collect();
+        let mut scores = vec![0.0; which.len() * k];
+        rows.scores_of(scores_of, &which, &mut scores);
+        let y: Vec<f64> = which.iter().map(|row| (rows.y[*row] - unit.0) / unit.1).collect();
+        scores.iter_mut().for_each(|score| *score = (*score - unit.0) / unit.1);
+        let weight: Vec<f64> = which.iter().map(|row| held_out[*row]).collect();
         vec![objective.gradients(&y, &weight, &mut scores), weight.iter().fold(0.0, |sum, w| sum + w)]
     };
     let mut sums = BlockSums::new(2, table.plan.n_blocks());

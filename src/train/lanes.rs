@@ -100,6 +100,8 @@ pub struct Lane {
     order: EpochOrder,
     /// The pool's rows, where they are not those of the table in memory.
     buffer: Option<RowBuffer>,
+    /// The pool's rows, as numbers in the lane.
+    runs: Vec<Range<u64>>,
     /// The row that the numbers in `taken` count from.
     base: usize,
     /// Rows of weight > 0 of the pool, in the order they are taken.
@@ -130,6 +132,7 @@ impl Lanes {
                 order: EpochOrder::new(seed, number, n_rows, course.pools),
                 rows,
                 buffer: None,
+                runs: Vec::new(),
                 base: 0,
                 taken: Vec::new(),
                 ends: Vec::new(),
@@ -237,10 +240,11 @@ impl Lane {
             Some(_) => slots,
             None => {
                 self.base = (self.rows.start - table.first_row) as usize;
-                let rows: Vec<u32> = runs.into_iter().flatten().map(|row| row as u32).collect();
+                let rows: Vec<u32> = runs.clone().into_iter().flatten().map(|row| row as u32).collect();
                 slots.into_iter().map(|slot| rows[slot as usize]).collect()
             }
         };
+        self.runs = runs;
         let weight = match &self.buffer {
             Some(buffer) => &buffer.weight,
             None => &table.in_memory().expect("rows are in memory or read").weight,
@@ -277,6 +281,24 @@ impl Lane {
     /// Numbers of the rows of the pool's micro-batch `step`, in order. Not collective.
     pub fn micro_batch(&self, step: usize) -> impl ExactSizeIterator<Item = usize> + Clone + use<'_> {
         self.taken[self.ends[step]..self.ends[step + 1]].iter().map(move |&row| self.base + row as usize)
+    }
+
+    /// Global number of one of these rows.
+    pub fn global_row(&self, row: usize) -> u64 {
+        match &self.buffer {
+            None => self.rows.start + (row - self.base) as u64,
+            Some(_) => {
+                let mut left = row as u64;
+                for run in &self.runs {
+                    let n = run.end - run.start;
+                    if left < n {
+                        return self.rows.start + run.start + left;
+                    }
+                    left -= n;
+                }
+                panic!("row {row} is not in the pool")
+            }
+        }
     }
 
     /// Gradient and loss of the pool's micro-batch `step` at `params`, into [`grad`](Self::grad) and [`loss`](Self::loss). Not

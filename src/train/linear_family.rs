@@ -4,13 +4,13 @@ use super::checkpoint::{Keeping, Key};
 use super::evaluate::add_fold;
 use super::full_batch::FullBatch;
 use super::measure::{ScoredRows, Show, measure};
-use super::prepare::{HeldOut, Prepared, objective, prepare, start};
+use super::prepare::{HeldOut, Prepared, objective_of, prepare, start};
 use super::score::Link;
 use super::table::{Fit, RowBuffer};
 use super::warm_start::warm_start;
 use super::{
     Inputs, Kind, Model, Observer, Reading, Silent, Solver, TrainConfig, TrainReport, boosting, calibrate,
-    coordinate_descent, data_parallel, ensemble, forest, lbfgs, least_squares, memory, newton, tsqr,
+    coordinate_descent, data_parallel, ensemble, forest, lbfgs, least_squares, memory, network, newton, tsqr,
 };
 use crate::comm::Communicator;
 use crate::data::hdf5::Hdf5Source;
@@ -127,22 +127,22 @@ pub fn train_source(
     for fold in 0..config.folds {
         let held_out = HeldOut::Fold { fold, folds: config.folds };
         let prepared = prepare(comm, source, config, reading, Some(held_out), &mut Silent)?;
-        let objective = objective(config.kind, prepared.target.n_classes());
+        let objective = objective_of(config, prepared.target.n_classes());
         let keeper = watch.keeper().part(&format!("fold-{fold}"));
-        let fit = solve(comm, &prepared, objective.as_ref(), config, &mut Keeping { observer: watch, keeper })?;
-        let metrics = held_out_metrics(comm, &prepared, config, reading, &fit)?;
+        let (_, scores) = solve(comm, &prepared, objective.as_ref(), config, &mut Keeping { observer: watch, keeper })?;
+        let metrics = held_out_metrics(comm, &prepared, config, reading, &scores)?;
         add_fold(&mut folds, &metrics);
     }
 
     let held_out = (config.valid_fraction > 0.0).then_some(HeldOut::Fraction(config.valid_fraction));
     let prepared = prepare(comm, source, config, reading, held_out, watch)?;
-    let objective = objective(config.kind, prepared.target.n_classes());
+    let objective = objective_of(config, prepared.target.n_classes());
     let began = Instant::now();
-    let fit = solve(comm, &prepared, objective.as_ref(), config, watch)?;
+    let (fit, scores) = solve(comm, &prepared, objective.as_ref(), config, watch)?;
     let solve_s = began.elapsed().as_secs_f64();
 
     let valid = match held_out {
-        Some(_) => held_out_metrics(comm, &prepared, config, reading, &fit)?,
+        Some(_) => held_out_metrics(comm, &prepared, config, reading, &scores)?,
         None => Metrics::new(),
     };
     let n_features = prepared.table.n_features;
@@ -163,7 +163,6 @@ pub fn train_source(
         is_sparse,
         ..TrainReport::default()
     };
-    let linear = LinearModel { n_features, n_scores: objective.n_scores(), params: fit.params };
     let mut history = vec![("loss".to_string(), fit.losses), ("stop_value".to_string(), fit.stop_values)];
     if !fit.valid_losses.is_empty() {
         history.push(("valid_loss".to_string(), fit.valid_losses));
@@ -175,7 +174,7 @@ pub fn train_source(
         input_digest: prepared.input_digest.to_hex(),
         preprocess: prepared.preprocess,
         target: prepared.target,
-        scores: Scores::Linear(linear),
+        scores,
         continued: None,
         history,
         digest: String::new(),
@@ -191,11 +190,18 @@ fn solve(
     objective: &dyn crate::objective::Objective,
     config: &TrainConfig,
     watch: &mut dyn Observer,
-) -> Result<Fit> {
+) -> Result<(Fit, Scores)> {
     let table = &prepared.table;
-    let start = start(objective, prepared);
     let key = Key::new(config, table.plan.n_rows(), &prepared.input_digest.to_hex())?;
-    match config.solver {
+    if config.kind == Kind::Mlp {
+        let mut network = network::start(comm, prepared, objective, config)?;
+        let session = watch.keeper().open(comm, key, watch)?;
+        let fit = network::train(comm, table, objective, config, network.clone(), session, watch)?;
+        network.set_numbers(&fit.params);
+        return Ok((fit, Scores::Mlp(network)));
+    }
+    let start = start(objective, prepared);
+    let fit = match config.solver {
         Solver::Lbfgs => {
             let problem = FullBatch::new(comm, table, objective, config.l2);
             let mut session = watch.keeper().open(comm, key, watch)?;
@@ -221,7 +227,9 @@ fn solve(
             data_parallel::train(comm, table, objective, config, start, session, watch)
         }
         _ => Err(Error::internal("the solver was not resolved before training")),
-    }
+    }?;
+    let (n_features, n_scores, params) = (table.n_features, objective.n_scores(), fit.params.clone());
+    Ok((fit, Scores::Linear(LinearModel { n_features, n_scores, params })))
 }
 
 /// Blocks whose rows are measured together.
@@ -236,18 +244,14 @@ struct HeldOutRows {
 }
 
 impl HeldOutRows {
-    fn of(buffer: &RowBuffer, block: &Range<usize>, model: &LinearModel) -> HeldOutRows {
+    fn of(buffer: &RowBuffer, block: &Range<usize>, by: &Scores) -> HeldOutRows {
         let (rows, held_out) = (buffer.rows(), buffer.held_out.as_deref().unwrap_or_default());
-        let mut found = HeldOutRows::default();
-        let mut scores = vec![0.0; model.n_scores];
-        for row in block.clone().filter(|row| held_out.get(*row).is_some_and(|w| *w != 0.0)) {
-            rows.scores(model, row..row + 1, &mut scores);
-            let offset = rows.offset.map_or(0.0, |offset| offset[row]);
-            found.scores.extend(scores.iter().map(|score| score + offset));
-            found.y.push(rows.y[row]);
-            found.weight.push(held_out[row]);
-        }
-        found
+        let which: Vec<usize> = block.clone().filter(|row| held_out.get(*row).is_some_and(|w| *w != 0.0)).collect();
+        let mut scores = vec![0.0; which.len() * by.n_scores()];
+        rows.scores_of(by, &which, &mut scores);
+        let y = which.iter().map(|row| rows.y[*row]).collect();
+        let weight = which.iter().map(|row| held_out[*row]).collect();
+        HeldOutRows { y, weight, scores }
     }
 
     fn append(&mut self, more: HeldOutRows) {
@@ -263,16 +267,14 @@ fn held_out_metrics(
     prepared: &Prepared<'_>,
     config: &TrainConfig,
     reading: &Reading,
-    fit: &Fit,
+    scores: &Scores,
 ) -> Result<Metrics> {
     let n_classes = prepared.target.n_classes();
-    let k = objective(config.kind, n_classes).n_scores();
     let table = &prepared.table;
-    let model = LinearModel { n_features: table.n_features, n_scores: k, params: fit.params.clone() };
     let mut pass = |show: &mut Show<'_>| {
         table.each_batch(|buffer, blocks, _| {
             for blocks in blocks.chunks(MEASURED_BLOCKS) {
-                let scored: Vec<_> = blocks.par_iter().map(|block| HeldOutRows::of(buffer, block, &model)).collect();
+                let scored: Vec<_> = blocks.par_iter().map(|block| HeldOutRows::of(buffer, block, scores)).collect();
                 let mut all = HeldOutRows::default();
                 scored.into_iter().for_each(|rows| all.append(rows));
                 show(ScoredRows { y: &all.y, weight: &all.weight, scores: &all.scores });
@@ -280,7 +282,7 @@ fn held_out_metrics(
         })
     };
     let room = reading.max_memory.map(memory::of_measuring);
-    Ok(measure(comm, &Link::new(config.kind, n_classes), room, &mut pass)?.metrics)
+    Ok(measure(comm, &Link::new(config.responds_as(), n_classes), room, &mut pass)?.metrics)
 }
 
 /// BLAKE3 of the parameters, of every setting that can change them, and of the input values. Not collective.
@@ -309,6 +311,7 @@ pub fn digest(model: &Model) -> Result<String> {
     hash_numbers(&preprocess.inverse_scale);
     match &model.scores {
         Scores::Linear(linear) => hash_numbers(&linear.params),
+        Scores::Mlp(network) => hash_numbers(&[network.numbers(), vec![network.unit, network.origin]].concat()),
         Scores::Boosted(boosted) => {
             let trees = postcard::to_allocvec(boosted).map_err(|e| Error::internal(e.to_string()))?;
             hasher.update(&trees);

@@ -2,6 +2,7 @@
 
 use super::Sync;
 use super::data_parallel::{Job, Together};
+use super::every_step::{Rules, add_penalty};
 use super::lanes::Lane;
 use super::sums::{Total, sum_blocks};
 use crate::comm::Communicator;
@@ -47,18 +48,18 @@ struct Own {
 }
 
 impl Apart {
-    pub fn new(job: &Job<'_, '_>, start: Vec<f64>) -> Apart {
+    pub fn new(job: &Job<'_, '_>, rules: Rules, start: Vec<f64>) -> Apart {
         let n = start.len();
         let make = |lane| Own {
             lane,
             params: start.clone(),
-            optimizer: job.optimizer(n),
+            optimizer: rules.optimizer(job, n),
             grad: vec![0.0; n],
             weight: 0.0,
             failed: None,
         };
         let every = if let Sync::Every(steps) = job.config.sync { steps } else { u64::MAX };
-        let of_optimizer: usize = job.optimizer(n).state().iter().map(|(_, values)| values.len()).sum();
+        let of_optimizer: usize = rules.optimizer(job, n).state().iter().map(|(_, values)| values.len()).sum();
         let n_of_lane = n + of_optimizer + 2;
         let own = job.table.lanes().map(make).collect();
         Apart { own, common: start, average: job.average(n), every, steps_apart: 0, last_step: 0, n_of_lane }
@@ -102,7 +103,7 @@ impl Own {
         for (grad, sum) in self.grad.iter_mut().zip(&lane.grad) {
             *grad = sum / weight;
         }
-        let penalty = job.add_penalty(&self.params, &mut self.grad);
+        let penalty = add_penalty(job, &self.params, &mut self.grad);
         job.descend(self.optimizer.as_mut(), step, &mut self.grad, &mut self.params);
         lane.epoch_loss += lane.loss + weight * penalty;
         lane.epoch_weight += weight;
@@ -128,10 +129,6 @@ impl Together for Apart {
     fn common(&self) -> ApartState {
         let (common, average) = (self.common.clone(), self.average.clone());
         ApartState { common, steps_apart: self.steps_apart, last_step: self.last_step, average }
-    }
-
-    fn common_params(&self) -> &[f64] {
-        &self.common
     }
 
     fn n_of_lane(&self) -> usize {

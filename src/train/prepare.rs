@@ -82,7 +82,7 @@ pub fn prepare<'s>(
     watch: &mut dyn Observer,
 ) -> Result<Prepared<'s>> {
     let schema = source.schema().clone();
-    target::check_stored(config.kind, schema.target)?;
+    target::check_stored(config.responds_as(), schema.target)?;
     let plan = plan(schema.n_rows, schema.columns.len(), config);
     let units = Partition::new(plan.n_units(), comm.size()).units_of(comm.rank());
     let mut preprocess = Preprocess::unfitted(&schema, config.missing);
@@ -119,7 +119,7 @@ pub fn prepare<'s>(
     let gathered = gather(&mut reader, &preprocess, &shift, config, hold, keep)
         .and_then(|gathered| check_denormals().map(|()| gathered)); // reading may have loaded a filter plugin
     let mut gathered = comm.agree(gathered)?;
-    let target = target::agree(comm, config.kind, schema.target, &gathered.seen)?;
+    let target = target::agree(comm, config.responds_as(), schema.target, &gathered.seen)?;
     gathered.code_targets(&target);
 
     let began = Instant::now();
@@ -324,7 +324,7 @@ fn warn_of_constants(preprocess: &Preprocess, watch: &mut dyn Observer) {
 pub fn objective(kind: Kind, n_classes: usize) -> Box<dyn Objective> {
     use crate::objective::{Logistic, Poisson, Softmax, Squared, SquaredHinge};
     match kind {
-        Kind::Linear | Kind::Boost | Kind::Forest => Box::new(Squared),
+        Kind::Linear | Kind::Boost | Kind::Forest | Kind::Mlp => Box::new(Squared),
         Kind::Bag | Kind::Adaboost | Kind::Vote | Kind::Stack => Box::new(Squared),
         Kind::Poisson => Box::new(Poisson),
         Kind::Svm => Box::new(SquaredHinge { n_classes }),
@@ -333,16 +333,29 @@ pub fn objective(kind: Kind, n_classes: usize) -> Box<dyn Objective> {
     }
 }
 
-/// Starting parameters: no coefficients, intercepts that fit the targets' totals.
-pub fn start(objective: &dyn Objective, prepared: &Prepared<'_>) -> Vec<f64> {
+/// The objective that settings name.
+pub fn objective_of(config: &TrainConfig, n_classes: usize) -> Box<dyn Objective> {
+    match config.mlp.as_ref().map(|mlp| mlp.loss) {
+        None => objective(config.kind, n_classes),
+        Some(_) => objective(config.responds_as(), n_classes),
+    }
+}
+
+/// Scores that fit the targets' totals.
+pub fn start_scores(objective: &dyn Objective, prepared: &Prepared<'_>) -> Vec<f64> {
     let weighted_y = match (&prepared.target, prepared.target.n_classes()) {
         (TargetCoding::Number, _) => prepared.weighted_y.clone(),
         (_, 2) => vec![prepared.weighted_y[1]],
         _ => prepared.weighted_y.clone(),
     };
+    objective.start_scores(prepared.table.total_weight, &weighted_y)
+}
+
+/// Starting parameters: no coefficients, and intercepts that fit the targets' totals.
+pub fn start(objective: &dyn Objective, prepared: &Prepared<'_>) -> Vec<f64> {
     let stride = prepared.table.n_features + 1;
     let mut params = vec![0.0; objective.n_scores() * stride];
-    let starts = objective.start_scores(prepared.table.total_weight, &weighted_y);
+    let starts = start_scores(objective, prepared);
     for (of_score, start) in params.chunks_exact_mut(stride).zip(starts) {
         of_score[stride - 1] = start;
     }

@@ -14,7 +14,7 @@ use crate::error::{Error, InContext, Result};
 use crate::functions::check_denormals;
 use crate::metric::classification::most_probable;
 use crate::model::preprocess::standardised;
-use crate::model::{Calibrated, Features, Forest, LinearModel, Lockstep, Scores};
+use crate::model::{Calibrated, Features, Forest, LinearModel, Lockstep, Network, Row, Scores};
 use crate::objective::Objective;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -106,6 +106,7 @@ pub struct Scorer<'m> {
 /// What scores rows.
 enum By<'m> {
     Linear(&'m LinearModel),
+    Network(&'m Network),
     Trees(Lockstep<'m>),
     Forest(&'m Forest),
     Members(Box<EnsembleScorer<'m>>),
@@ -124,6 +125,7 @@ impl<'m> Scorer<'m> {
     pub(super) fn unchecked(model: &'m Model) -> Result<Scorer<'m>> {
         let by = match &model.scores {
             Scores::Linear(linear) => By::Linear(linear),
+            Scores::Mlp(network) => By::Network(network),
             Scores::Boosted(boosted) => By::Trees(Lockstep::new(boosted)),
             Scores::Forest(forest) => By::Forest(forest),
             Scores::Ensemble(ensemble) => {
@@ -220,15 +222,10 @@ impl<'m> Scorer<'m> {
                         linear.score_row(rows.row(slot, d), scores);
                     }
                 }
-                By::Linear(linear) => {
-                    let (mut encoded, mut rows) = (vec![0.0; d], Vec::with_capacity(n_rows * d));
-                    for i in first..first + n_rows {
-                        preprocess.encode_row(block, i, &mut encoded)?;
-                        let moments = preprocess.mean.iter().zip(&preprocess.inverse_scale);
-                        let rescaled = encoded.iter().zip(moments);
-                        rows.extend(rescaled.map(|(x, (mean, scale))| standardised(*x, *mean, *scale)));
-                    }
-                    linear.scores(&rows, scores);
+                By::Linear(linear) => linear.scores(&self.standardised(block, first..first + n_rows)?, scores),
+                By::Network(network) => {
+                    let rows = self.standardised(block, first..first + n_rows)?;
+                    network.scores(rows.chunks_exact(d.max(1)).map(Row::Dense), scores);
                 }
             }
             if let Some(offset) = &block.offset {
@@ -261,6 +258,7 @@ impl Scorer<'_> {
                     Scores::Ensemble(_) => return Err(Error::usage("--contributions: a model of several has none")),
                     Scores::Boosted(boosted) => boosted.contributions(row, of_row),
                     Scores::Forest(_) => return Err(Error::internal("contributions of a forest")),
+                    Scores::Mlp(_) => return Err(Error::internal("contributions of a network")),
                     Scores::Calibrated(_) => return Err(Error::internal("contributions to probabilities")),
                     Scores::Linear(linear) => {
                         for (of_score, params) in of_row.chunks_exact_mut(d + 1).zip(linear.params.chunks_exact(d + 1))
@@ -297,13 +295,27 @@ impl Scorer<'_> {
             match &self.by {
                 By::Trees(trees) => trees.leaves(&rows, all),
                 By::Forest(forest) => forest.leaves(&rows, all),
-                By::Linear(_) | By::Members(_) | By::Calibrated(..) => {}
+                By::Linear(_) | By::Network(_) | By::Members(_) | By::Calibrated(..) => {}
             }
             Ok(())
         };
         let tasks = all.par_chunks_mut((TASK_ROWS * n_trees).max(1)).enumerate();
         let done: Vec<Result<()>> = tasks.map(of_task).collect();
         done.into_iter().collect::<Result<()>>()?;
+        Ok(all)
+    }
+
+    /// Rows as the model takes them, (rows, features).
+    fn standardised(&self, block: &Block, rows: Range<usize>) -> Result<Vec<f32>> {
+        let preprocess = &self.model.preprocess;
+        let d = self.model.scores.n_features();
+        let (mut encoded, mut all) = (vec![0.0; d], Vec::with_capacity(rows.len() * d));
+        for i in rows {
+            preprocess.encode_row(block, i, &mut encoded)?;
+            let moments = preprocess.mean.iter().zip(&preprocess.inverse_scale);
+            let rescaled = encoded.iter().zip(moments);
+            all.extend(rescaled.map(|(x, (mean, scale))| standardised(*x, *mean, *scale)));
+        }
         Ok(all)
     }
 

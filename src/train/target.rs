@@ -84,7 +84,7 @@ pub fn check_stored(kind: Kind, stored: Option<TargetKind>) -> Result<()> {
 /// Classes that all ranks number alike, if the objective has classes. Collective.
 pub fn agree(comm: &Communicator, kind: Kind, stored: Option<TargetKind>, seen: &Seen) -> Result<TargetCoding> {
     match kind {
-        Kind::Linear | Kind::Poisson | Kind::Boost | Kind::Forest => Ok(TargetCoding::Number),
+        Kind::Linear | Kind::Poisson | Kind::Boost | Kind::Forest | Kind::Mlp => Ok(TargetCoding::Number),
         Kind::Bag | Kind::Adaboost | Kind::Vote | Kind::Stack => Ok(TargetCoding::Number),
         Kind::Logistic | Kind::Svm if stored == Some(TargetKind::Text) => {
             let classes: Vec<String> = union_of_strings(comm, &seen.strings)?.into_iter().collect();

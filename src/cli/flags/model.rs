@@ -1,5 +1,6 @@
 //! The words that say what is trained, and how: of all trainers, of boosting, of forests.
 
+use super::network::NetworkFlags;
 use super::steps::StepFlags;
 use super::{whole, word};
 use crate::config::{
@@ -18,14 +19,16 @@ pub struct ModelFlags {
     pub boost: BoostFlags,
     #[command(flatten)]
     pub forest: ForestFlags,
+    #[command(flatten)]
+    pub network: NetworkFlags,
 }
 
 /// Settings that can change the model; all are stored in it.
 #[derive(Clone, Debug, Default, PartialEq, Args)]
 #[command(next_help_heading = "Settings")]
 pub struct SettingFlags {
-    /// linear: cholesky, qr, cd, lbfgs. Others: lbfgs, newton. On mini-batches, any of them: sgd, adam, adamw, lamb, lars, adagrad. Default auto:
-    /// cholesky (cd with --l1) for linear, lbfgs for the others and for sparse tables.
+    /// linear: cholesky, qr, cd, lbfgs. Others: lbfgs, newton. On mini-batches, any of them and mlp: sgd, adam, adamw, lamb, lars, adagrad. Default auto:
+    /// cholesky (cd with --l1) for linear, adamw for mlp, lbfgs for the others and for sparse tables.
     #[arg(long, value_parser = word::<Solver>)]
     pub solver: Option<Solver>,
     /// λ₁‖w‖₁ is added to the mean weighted loss, w on standardised features. Default 0. Boost: taken off a leaf's gradient.
@@ -74,11 +77,12 @@ pub struct SettingFlags {
 #[derive(Clone, Debug, Default, PartialEq, Args)]
 #[command(next_help_heading = "Boosting")]
 pub struct BoostFlags {
-    /// Numbers: squared, absolute, huber, quantile, poisson, gamma, tweedie. Classes: logistic (softmax for more than two).
+    /// Numbers: squared, huber, quantile, poisson; boost: absolute, gamma, tweedie too; mlp: gaussian (mean and variance of each row) too. Classes:
+    /// logistic (softmax for more than two).
     /// Default: logistic for strings, truth values and whole numbers, squared for floating-point targets.
     #[arg(long, value_parser = word::<BoostLoss>, visible_alias = "objective")]
     pub loss: Option<BoostLoss>,
-    /// huber: how far from the target the loss is squared; quantile: which one. Default 0.9.
+    /// huber: how far from the target the loss is squared (mlp: in deviations of the target); quantile: which one. Default 0.9, of mlp 1 and 0.5.
     #[arg(long, value_name = "F", allow_negative_numbers = true)]
     pub alpha: Option<f64>,
     /// tweedie: the variance grows as the mean to this power, between 1 and 2. Default 1.5.

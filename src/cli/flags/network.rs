@@ -1,0 +1,27 @@
+//! The words of `mlp`.
+
+use super::{whole, word};
+use crate::config::{Activation, Norm};
+use clap::Args;
+
+/// Settings of `mlp` alone.
+#[derive(Clone, Debug, Default, PartialEq, Args)]
+#[command(next_help_heading = "Networks")]
+pub struct NetworkFlags {
+    /// Units of each hidden layer, such as 512,512; an empty word: none. Default 128,128.
+    #[arg(long, value_name = "N,N…", value_parser = whole(), value_delimiter = ',')]
+    pub layers: Option<Vec<u64>>,
+    /// What follows each hidden layer: relu, gelu, tanh or silu. Default relu.
+    #[arg(long, value_parser = word::<Activation>)]
+    pub activation: Option<Activation>,
+    /// Share of the units of each hidden layer that a step leaves out, chosen by seed, step and global row. Default 0.
+    #[arg(long, value_name = "F", allow_negative_numbers = true)]
+    pub dropout: Option<f64>,
+    /// What brings units to one scale before they are activated: layer (each row by itself), batch (each unit over the global batch), or none.
+    /// Default none.
+    #[arg(long, value_parser = word::<Norm>)]
+    pub norm: Option<Norm>,
+    /// What goes into a hidden layer of as many units is added to what comes out of it.
+    #[arg(long)]
+    pub residual: bool,
+}

@@ -1,0 +1,104 @@
+//! Settings of neural networks, beside those that all mini-batch trainings have.
+
+use super::BoostLoss;
+use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// What is applied to each value between layers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Activation {
+    /// max(0, x).
+    #[default]
+    Relu,
+    /// x·Φ(x), Φ the normal distribution function: Hendrycks, Gimpel, *Gaussian error linear units*, 2016 (arXiv 1606.08415).
+    Gelu,
+    Tanh,
+    /// x/(1 + e^−x): Elfwing, Uchibe, Doya, *Sigmoid-weighted linear units*, Neural Networks 107, 2018.
+    Silu,
+}
+
+/// What brings values to one scale before they are activated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Norm {
+    #[default]
+    None,
+    /// Each row by its own mean and deviation.
+    Layer,
+    /// Each unit by its mean and deviation over the global batch.
+    Batch,
+}
+
+/// Every field can change the answer and is stored in the model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MlpConfig {
+    /// Units of each hidden layer; none: a linear model. Default 128, 128.
+    pub layers: Vec<u64>,
+    pub activation: Activation,
+    /// Share of the units of each hidden layer that a step leaves out. Default 0.
+    pub dropout: f64,
+    pub norm: Norm,
+    /// What goes into a hidden layer of as many units is added to what comes out of it.
+    pub residual: bool,
+    pub loss: BoostLoss,
+    /// Of `Huber`: how far from the target the loss is squared, in deviations of the target; default 1. Of `Quantile`: the quantile; default 0.5.
+    pub alpha: f64,
+}
+
+impl Default for MlpConfig {
+    fn default() -> MlpConfig {
+        MlpConfig {
+            layers: vec![128, 128],
+            activation: Activation::Relu,
+            dropout: 0.0,
+            norm: Norm::None,
+            residual: false,
+            loss: BoostLoss::Auto,
+            alpha: 0.0,
+        }
+    }
+}
+
+/// Units of a layer, at most.
+const MOST_UNITS: u64 = 1 << 20;
+
+impl MlpConfig {
+    /// What the loss makes of `alpha` where nobody chose one.
+    pub fn alpha(&self) -> f64 {
+        match (self.alpha, self.loss) {
+            (0.0, BoostLoss::Quantile) => 0.5,
+            (0.0, _) => 1.0,
+            (alpha, _) => alpha,
+        }
+    }
+
+    /// Not collective; the same on every rank.
+    ///
+    /// # Errors
+    /// `Usage`, naming the flag and what to do.
+    pub fn check(&self) -> Result<()> {
+        if let Some(units) = self.layers.iter().find(|units| !(1..=MOST_UNITS).contains(*units)) {
+            return Err(Error::usage(format!("--layers: {units} units are not from 1 to {MOST_UNITS}")));
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            return Err(Error::usage(format!("--dropout {} is not from 0 to below 1", self.dropout)));
+        }
+        match self.loss {
+            BoostLoss::Absolute | BoostLoss::Gamma | BoostLoss::Tweedie => {
+                let name = format!("{:?}", self.loss).to_lowercase();
+                Err(Error::usage(format!(
+                    "--loss {name} is for boost; of networks it is squared, huber, quantile, poisson, gaussian or logistic"
+                )))
+            }
+            BoostLoss::Quantile if !(self.alpha() > 0.0 && self.alpha() < 1.0) => {
+                Err(Error::usage(format!("--alpha {}: a quantile is above 0 and below 1", self.alpha)))
+            }
+            _ if !(self.alpha >= 0.0 && self.alpha.is_finite()) => {
+                Err(Error::usage(format!("--alpha {} is not a number above 0", self.alpha)))
+            }
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Rows times weights.
+
+use super::{Panels, Segment, WIDTH};
+use pulp::{Arch, Simd, WithSimd};
+
+/// Inner indices that are worked through while a panel's part of them is in the first cache. Not part of the answer.
+const BLOCK: usize = 256;
+
+/// What the chain of an element begins with.
+#[derive(Clone, Copy)]
+pub enum Start<'a> {
+    Zero,
+    /// One number a column.
+    Bias(&'a [f32]),
+}
+
+/// `out[row][c] = start_c + Σ_j left[row][j]·weights[j][c]`, j in order, each product and sum rounded once together. Not collective.
+///
+/// * `n_rows` rows; row r of `left` begins at `left_at(r)` and is made of `segments`, whose lengths add up to `panels.k`.
+/// * `weights`: [`Panels`] of the matrix (k, n).
+/// * Row r of `out` begins at `out_at(r)` and has n values.
+///
+/// # Panics
+/// If a slice is too short.
+#[allow(clippy::too_many_arguments)]
+pub fn multiply(
+    left: &[f32],
+    left_at: impl Fn(usize) -> usize,
+    n_rows: usize,
+    segments: &[Segment],
+    panels: Panels,
+    weights: &[f32],
+    start: Start<'_>,
+    out: &mut [f32],
+    out_at: impl Fn(usize) -> usize,
+) {
+    assert_eq!(weights.len(), panels.len(), "a {} × {} matrix", panels.k, panels.n);
+    assert_eq!(segments.iter().map(|segment| segment.len).sum::<usize>(), panels.k, "segments make up a row");
+    Arch::new().dispatch(Multiply { left, left_at, n_rows, segments, panels, weights, start, out, out_at });
+}
+
+struct Multiply<'a, L, O> {
+    left: &'a [f32],
+    left_at: L,
+    n_rows: usize,
+    segments: &'a [Segment],
+    panels: Panels,
+    weights: &'a [f32],
+    start: Start<'a>,
+    out: &'a mut [f32],
+    out_at: O,
+}
+
+impl<L: Fn(usize) -> usize, O: Fn(usize) -> usize> WithSimd for Multiply<'_, L, O> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        for p in 0..self.panels.count() {
+            let columns = self.panels.columns(p);
+            let panel = &self.weights[self.panels.panel(p)];
+            let mut inner = 0;
+            if self.panels.k == 0 {
+                self.pass::<S>(simd, &panel[..0], p, Segment { offset: 0, len: 0 }, true);
+            }
+            for segment in self.segments {
+                for first in (0..segment.len).step_by(BLOCK) {
+                    let len = BLOCK.min(segment.len - first);
+                    let part = &panel[(inner + first) * columns.len()..][..len * columns.len()];
+                    let run = Segment { offset: segment.offset + first, len };
+                    self.pass::<S>(simd, part, p, run, inner + first == 0);
+                }
+                inner += segment.len;
+            }
+        }
+    }
+}
+
+impl<L: Fn(usize) -> usize, O: Fn(usize) -> usize> Multiply<'_, L, O> {
+    /// All rows, one panel, one run of inner indices.
+    #[inline(always)]
+    fn pass<S: Simd>(&mut self, simd: S, part: &[f32], p: usize, run: Segment, is_first: bool) {
+        let columns = self.panels.columns(p);
+        // Thirty-two registers hold eight rows of two vectors and more; sixteen hold four.
+        let tall = if S::F32_LANES == 16 { 8 } else { 4 };
+        let mut row = 0;
+        while row + tall <= self.n_rows {
+            match tall {
+                8 => self.tile::<S, 8>(simd, part, columns.start, columns.len(), run, row, is_first),
+                _ => self.tile::<S, 4>(simd, part, columns.start, columns.len(), run, row, is_first),
+            }
+            row += tall;
+        }
+        while row < self.n_rows {
+            self.tile::<S, 1>(simd, part, columns.start, columns.len(), run, row, is_first);
+            row += 1;
+        }
+    }
+
+    /// MR rows, the columns of a panel.
+    #[inline(always)]
+    #[allow(clippy::too_many_arguments)]
+    fn tile<S: Simd, const MR: usize>(
+        &mut self,
+        simd: S,
+        part: &[f32],
+        column: usize,
+        width: usize,
+        run: Segment,
+        row: usize,
+        is_first: bool,
+    ) {
+        let rows: [&[f32]; MR] = std::array::from_fn(|r| &self.left[(self.left_at)(row + r) + run.offset..][..run.len]);
+        let outs: [usize; MR] = std::array::from_fn(|r| (self.out_at)(row + r) + column);
+        if is_first {
+            for at in outs {
+                let out = &mut self.out[at..at + width];
+                match self.start {
+                    Start::Zero => out.fill(0.0),
+                    Start::Bias(bias) => out.copy_from_slice(&bias[column..column + width]),
+                }
+            }
+        }
+        let lanes = S::F32_LANES;
+        let mut first = 0;
+        if width.is_multiple_of(lanes) {
+            while first + 2 * lanes <= width {
+                vectors::<S, MR, 2>(simd, rows, part, width, first, self.out, outs);
+                first += 2 * lanes;
+            }
+            while first < width {
+                vectors::<S, MR, 1>(simd, rows, part, width, first, self.out, outs);
+                first += lanes;
+            }
+        }
+        while first < width {
+            partial::<S, MR>(simd, rows, part, width, first, self.out, outs);
+            first += lanes;
+        }
+    }
+}
+
+/// MR rows, NV whole vectors of columns from `first` on; `width` is a multiple of a vector.
+#[inline(always)]
+fn vectors<S: Simd, const MR: usize, const NV: usize>(
+    simd: S,
+    rows: [&[f32]; MR],
+    part: &[f32],
+    width: usize,
+    first: usize,
+    out: &mut [f32],
+    outs: [usize; MR],
+) {
+    let (n, lanes) = (rows[0].len(), S::F32_LANES);
+    let (part, _) = S::as_simd_f32s(part);
+    let (stride, first_vector) = (width / lanes, first / lanes);
+    assert!(stride <= WIDTH && part.len() == n * stride && first_vector + NV <= stride);
+    let mut sums: [[S::f32s; NV]; MR] = std::array::from_fn(|r| {
+        let (values, _) = S::as_simd_f32s(&out[outs[r] + first..][..NV * lanes]);
+        std::array::from_fn(|v| values[v])
+    });
+    for j in 0..n {
+        let of_row: [S::f32s; NV] = std::array::from_fn(|v| part[j * stride + first_vector + v]);
+        for r in 0..MR {
+            let x = simd.splat_f32s(rows[r][j]);
+            for v in 0..NV {
+                sums[r][v] = simd.mul_add_f32s(x, of_row[v], sums[r][v]);
+            }
+        }
+    }
+    for (at, sums) in outs.into_iter().zip(sums) {
+        let (values, _) = S::as_mut_simd_f32s(&mut out[at + first..][..NV * lanes]);
+        values.copy_from_slice(&sums);
+    }
+}
+
+/// MR rows, one vector of columns from `first` on, which may be cut short.
+#[inline(always)]
+fn partial<S: Simd, const MR: usize>(
+    simd: S,
+    rows: [&[f32]; MR],
+    part: &[f32],
+    width: usize,
+    first: usize,
+    out: &mut [f32],
+    outs: [usize; MR],
+) {
+    let last = (first + S::F32_LANES).min(width);
+    let mut sums: [S::f32s; MR] =
+        std::array::from_fn(|r| simd.partial_load_f32s(&out[outs[r] + first..outs[r] + last]));
+    for (j, of_row) in part.chunks_exact(width).enumerate() {
+        let of_row = simd.partial_load_f32s(&of_row[first..last]);
+        for r in 0..MR {
+            sums[r] = simd.mul_add_f32s(simd.splat_f32s(rows[r][j]), of_row, sums[r]);
+        }
+    }
+    for (at, sums) in outs.into_iter().zip(sums) {
+        simd.partial_store_f32s(&mut out[at + first..at + last], sums);
+    }
+}

@@ -1,0 +1,102 @@
+//! How weights lie in memory.
+
+use std::ops::Range;
+
+/// Columns of a panel: two registers of AVX-512.
+pub const WIDTH: usize = 32;
+
+/// A matrix (k, n) as panels of [`WIDTH`] columns: panel p holds columns 32p… of all rows, row after row; the last one may be narrower.
+/// No element is padding, so a flat vector of parameters may hold it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Panels {
+    /// Rows: the inner index of a product.
+    pub k: usize,
+    /// Columns.
+    pub n: usize,
+}
+
+impl Panels {
+    /// Of a (k, n) matrix.
+    pub const fn new(k: usize, n: usize) -> Panels {
+        Panels { k, n }
+    }
+
+    /// Elements of the matrix.
+    pub const fn len(self) -> usize {
+        self.k * self.n
+    }
+
+    /// Whether it has no element.
+    pub const fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+
+    /// Number of panels.
+    pub const fn count(self) -> usize {
+        self.n.div_ceil(WIDTH)
+    }
+
+    /// Columns of panel `p`.
+    pub fn columns(self, p: usize) -> Range<usize> {
+        p * WIDTH..((p + 1) * WIDTH).min(self.n)
+    }
+
+    /// Elements of panel `p`, which are (k, columns) row-major.
+    pub fn panel(self, p: usize) -> Range<usize> {
+        let columns = self.columns(p);
+        columns.start * self.k..columns.end * self.k
+    }
+
+    /// Place of element (`row`, `column`).
+    pub fn at(self, row: usize, column: usize) -> usize {
+        let panel = self.columns(column / WIDTH);
+        panel.start * self.k + row * panel.len() + column - panel.start
+    }
+
+    /// Panels of a matrix that is given row-major. Not collective.
+    ///
+    /// # Panics
+    /// If the lengths are not k·n.
+    pub fn pack(self, rows: &[f32], to: &mut [f32]) {
+        assert_eq!((rows.len(), to.len()), (self.len(), self.len()), "a {} × {} matrix", self.k, self.n);
+        for p in 0..self.count() {
+            let columns = self.columns(p);
+            for (row, to) in rows.chunks_exact(self.n).zip(to[self.panel(p)].chunks_exact_mut(columns.len())) {
+                to.copy_from_slice(&row[columns.clone()]);
+            }
+        }
+    }
+
+    /// The matrix row-major, of its panels. Not collective.
+    ///
+    /// # Panics
+    /// If the lengths are not k·n.
+    pub fn unpack(self, panels: &[f32], rows: &mut [f32]) {
+        assert_eq!((panels.len(), rows.len()), (self.len(), self.len()), "a {} × {} matrix", self.k, self.n);
+        for p in 0..self.count() {
+            let columns = self.columns(p);
+            for (row, from) in rows.chunks_exact_mut(self.n).zip(panels[self.panel(p)].chunks_exact(columns.len())) {
+                row[columns.clone()].copy_from_slice(from);
+            }
+        }
+    }
+
+    /// Panel `p` of the transposed matrix (n, k), of the panels of this one. Not collective.
+    ///
+    /// # Panics
+    /// If `from` has not k·n elements or `to` is not as long as that panel.
+    pub fn transpose_panel(self, from: &[f32], p: usize, to: &mut [f32]) {
+        let columns = Panels::new(self.n, self.k).columns(p);
+        assert_eq!((from.len(), to.len()), (self.len(), columns.len() * self.n), "a {} × {} matrix", self.k, self.n);
+        for q in 0..self.count() {
+            let mine = self.columns(q);
+            let (from, to) = (&from[self.panel(q)], &mut to[mine.start * columns.len()..mine.end * columns.len()]);
+            for (c, row) in columns.clone().enumerate() {
+                let values = &from[row * mine.len()..(row + 1) * mine.len()];
+                for (value, to) in values.iter().zip(to[c..].iter_mut().step_by(columns.len())) {
+                    *to = *value;
+                }
+            }
+        }
+    }
+}

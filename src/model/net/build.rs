@@ -1,0 +1,115 @@
+//! Networks from settings, and what their parameters begin with.
+
+use super::{Activate, Dense, Dropout, Init, Layer, LayerNorm, Network};
+use crate::config::{Activation, MlpConfig, Norm};
+use crate::matmul::Panels;
+use crate::rng::{Draws, Stream};
+use rayon::prelude::*;
+
+/// Hidden layers as the settings say, then one that gives `n_outputs`. Not collective.
+///
+/// A hidden layer is dense → norm → activation → dropout, around which a residual path goes where as many values come out as went in
+/// (He, Zhang, Ren, Sun, *Deep residual learning*, CVPR 2016).
+pub fn build(config: &MlpConfig, n_features: usize, n_outputs: usize) -> Network {
+    let mut layers = Vec::new();
+    let mut width = n_features;
+    for &units in &config.layers {
+        let (from, outputs) = (layers.len(), units as usize);
+        let gain = match config.activation {
+            // He, Zhang, Ren, Sun, *Delving deep into rectifiers*, ICCV 2015.
+            Activation::Relu | Activation::Gelu | Activation::Silu => 2f64.sqrt(),
+            Activation::Tanh => glorot(width, outputs),
+        };
+        layers.push(Layer::Dense(Dense { inputs: width, outputs, gain }));
+        match config.norm {
+            Norm::None => {}
+            Norm::Layer => layers.push(Layer::LayerNorm(LayerNorm { width: outputs })),
+            Norm::Batch => {}
+        }
+        layers.push(Layer::Activate(Activate { width: outputs, by: config.activation }));
+        if config.dropout > 0.0 {
+            layers.push(Layer::Dropout(Dropout { width: outputs, rate: config.dropout }));
+        }
+        if config.residual && outputs == width {
+            layers.push(Layer::Skip { from, width });
+        }
+        width = outputs;
+    }
+    layers.push(Layer::Dense(Dense { inputs: width, outputs: n_outputs, gain: glorot(width, n_outputs) }));
+    Network::new(n_features, layers)
+}
+
+/// Variance 2/(inputs + outputs): Glorot, Bengio, *Understanding the difficulty of training deep feedforward neural networks*, AISTATS 2010.
+fn glorot(inputs: usize, outputs: usize) -> f64 {
+    (2.0 * inputs as f64 / (inputs + outputs).max(1) as f64).sqrt()
+}
+
+impl Network {
+    /// Starting parameters of a seed. Not collective; a function of the seed and the shape of the network.
+    pub fn start(&mut self, seed: u64) {
+        let draws = Draws::new(seed, Stream::Init);
+        for (number, (_, spec, range)) in self.tensors().into_iter().enumerate() {
+            let values: Vec<f32> = match spec.init {
+                Init::Constant(value) => vec![value; range.len()],
+                Init::Normal(deviation) => {
+                    let draw = |at: usize| (deviation * draws.normal(at as u64, number as u64)) as f32;
+                    (0..range.len()).into_par_iter().map(draw).collect()
+                }
+            };
+            self.set_tensor(number, &values);
+        }
+    }
+
+    /// What is added last to each score begins with these. Not collective.
+    pub fn set_last_bias(&mut self, scores: &[f64]) {
+        let (unit, origin) = (self.unit, self.origin);
+        let last = self.params.len() - scores.len();
+        let bias = self.params[last..].iter_mut().zip(scores);
+        bias.for_each(|(bias, score)| *bias = ((score - origin) / unit) as f32);
+    }
+
+    /// All that training changes, as a fit holds it. Not collective.
+    pub fn numbers(&self) -> Vec<f64> {
+        self.params.iter().map(|param| f64::from(*param)).collect()
+    }
+
+    /// Takes up [`numbers`](Self::numbers). Not collective.
+    ///
+    /// # Panics
+    /// If there are more or fewer.
+    pub fn set_numbers(&mut self, numbers: &[f64]) {
+        assert_eq!(numbers.len(), self.params.len(), "one number a parameter");
+        self.params.iter_mut().zip(numbers).for_each(|(param, number)| *param = *number as f32);
+    }
+
+    /// Values of a tensor, row-major. Not collective.
+    pub fn tensor(&self, number: usize) -> Vec<f32> {
+        let (_, spec, range) = self.tensors().swap_remove(number);
+        let mut values = self.params[range].to_vec();
+        if let Some(panels) = panels_of(&spec.shape) {
+            let packed = values.clone();
+            panels.unpack(&packed, &mut values);
+        }
+        values
+    }
+
+    /// Sets a tensor to values given row-major. Not collective.
+    ///
+    /// # Panics
+    /// If their number is another.
+    pub fn set_tensor(&mut self, number: usize, values: &[f32]) {
+        let (_, spec, range) = self.tensors().swap_remove(number);
+        match panels_of(&spec.shape) {
+            Some(panels) => panels.pack(values, &mut self.params[range]),
+            None => self.params[range].copy_from_slice(values),
+        }
+    }
+}
+
+/// How a tensor of these axes lies in memory, if not as it is written: all axes but the last are the inner index.
+fn panels_of(shape: &[usize]) -> Option<Panels> {
+    match shape {
+        [] | [_] => None,
+        [inner @ .., n] => Some(Panels::new(inner.iter().product(), *n)),
+    }
+}

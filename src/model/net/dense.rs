@@ -1,0 +1,131 @@
+//! Every output sees every input: y = xW + b.
+
+use super::operation::{Init, Operation, Part, Pass, Seen, TensorSpec, Values, ValuesMut};
+use crate::matmul::{Panels, SLAB_ROWS, Segment, Start, add_slab, multiply};
+use std::ops::Range;
+
+/// `inputs` × `outputs` weights, then `outputs` biases.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Dense {
+    pub inputs: usize,
+    pub outputs: usize,
+    /// Deviation of the starting weights, times √inputs: √2 before rectifiers (He), 1 before what is straight at 0 (Glorot, LeCun).
+    pub gain: f64,
+}
+
+impl Dense {
+    fn panels(&self) -> Panels {
+        Panels::new(self.inputs, self.outputs)
+    }
+
+    /// Of the weights as [`backward`](Operation::backward) multiplies by them.
+    fn turned_panels(&self) -> Panels {
+        Panels::new(self.outputs, self.inputs)
+    }
+}
+
+/// Runs of at most [`SLAB_ROWS`] rows of each panel.
+pub(super) fn slabs(panels: Panels, runs: &[Range<usize>]) -> Vec<Part> {
+    let mut parts = Vec::new();
+    for p in 0..panels.count() {
+        let (start, width) = (panels.panel(p).start, panels.columns(p).len());
+        for run in runs {
+            for first in run.clone().step_by(SLAB_ROWS) {
+                let last = (first + SLAB_ROWS).min(run.end);
+                parts.push(Part { range: start + first * width..start + last * width, tensor: 0, at: [p, first] });
+            }
+        }
+    }
+    parts
+}
+
+impl Operation for Dense {
+    fn width(&self) -> usize {
+        self.outputs
+    }
+
+    fn tensors(&self) -> Vec<TensorSpec> {
+        let deviation = self.gain / (self.inputs.max(1) as f64).sqrt();
+        let (shape, init) = (vec![self.inputs, self.outputs], Init::Normal(deviation));
+        vec![
+            TensorSpec { name: "weights", shape, is_free: false, init },
+            TensorSpec { name: "bias", shape: vec![self.outputs], is_free: true, init: Init::Constant(0.0) },
+        ]
+    }
+
+    fn turned(&self) -> usize {
+        self.panels().len()
+    }
+
+    fn turned_parts(&self) -> Vec<Range<usize>> {
+        let turned = self.turned_panels();
+        (0..turned.count()).map(|p| turned.panel(p)).collect()
+    }
+
+    fn turn(&self, params: &[f32], part: usize, turned: &mut [f32]) {
+        self.panels().transpose_panel(&params[..self.panels().len()], part, turned);
+    }
+
+    fn forward(&self, pass: &Pass<'_>, params: &[f32], input: Values<'_>, output: ValuesMut<'_>, _: &mut [f32]) {
+        let (weights, bias) = params.split_at(self.panels().len());
+        let row = [Segment { offset: 0, len: self.inputs }];
+        let (from, to) = (input.stride, output.stride);
+        let n_rows = pass.rows.len();
+        let start = Start::Bias(bias);
+        multiply(input.all, |r| r * from, n_rows, &row, self.panels(), weights, start, output.all, |r| r * to);
+    }
+
+    fn backward(
+        &self,
+        pass: &Pass<'_>,
+        _: &[f32],
+        turned: &[f32],
+        _: Values<'_>,
+        _: Values<'_>,
+        _: &mut [f32],
+        d_output: Values<'_>,
+        d_input: ValuesMut<'_>,
+    ) {
+        let row = [Segment { offset: 0, len: self.outputs }];
+        let (from, to) = (d_output.stride, d_input.stride);
+        let (n_rows, panels) = (pass.rows.len(), self.turned_panels());
+        multiply(d_output.all, |r| r * from, n_rows, &row, panels, turned, Start::Zero, d_input.all, |r| r * to);
+    }
+
+    fn parts(&self) -> Vec<Part> {
+        let whole = 0..self.inputs;
+        let mut parts = slabs(self.panels(), std::slice::from_ref(&whole));
+        let bias = self.panels().len();
+        parts.extend(bias_parts(bias, self.outputs));
+        parts
+    }
+
+    fn add_gradient(&self, part: &Part, seen: &Seen<'_>, gradient: &mut [f32]) {
+        let d = &seen.d_output;
+        match part.tensor {
+            0 => {
+                let [p, first] = part.at;
+                let columns = self.panels().columns(p);
+                let left = |row: usize| row * seen.input.stride + first;
+                let right = |row: usize| row * d.stride + columns.start;
+                add_slab(seen.input.all, left, d.all, right, seen.n_rows, columns.len(), gradient);
+            }
+            _ => add_columns(part, seen.n_rows, d, gradient),
+        }
+    }
+}
+
+/// Runs of a panel's columns of biases that begin at `start` of the layer's parameters.
+pub(super) fn bias_parts(start: usize, n: usize) -> impl Iterator<Item = Part> {
+    let panels = Panels::new(1, n);
+    (0..panels.count()).map(move |p| {
+        let columns = panels.columns(p);
+        Part { range: start + columns.start..start + columns.end, tensor: 1, at: [columns.start, 0] }
+    })
+}
+
+/// `gradient[c] += Σ_row d[row][c]` of the columns of a part.
+pub(super) fn add_columns(part: &Part, n_rows: usize, d: &Values<'_>, gradient: &mut [f32]) {
+    let [first, _] = part.at;
+    add_slab(&[1.0], |_| 0, d.all, |row| row * d.stride + first, n_rows, gradient.len(), gradient);
+}

@@ -1,0 +1,243 @@
+//! Neural networks: layers one after the other, with paths around some of them.
+//!
+//! Rows go through by themselves ([`Operation`]), so they may be cut into [`Strip`]s of any length, and a row is predicted with the bits that
+//! it is trained with. Sums over rows (gradients, moments of batch norm) are asked for part by part of the parameters.
+//!
+//! | file | what it has |
+//! |---|---|
+//! | `build.rs` | layers from settings, starting parameters |
+//! | `operation.rs` | what every kind of layer does |
+//! | `dense.rs`, `activation.rs`, `dropout.rs`, `norm.rs` | the kinds |
+//! | `strip.rs` | rows on their way |
+
+mod activation;
+mod build;
+mod dense;
+mod dropout;
+mod norm;
+pub mod operation;
+mod predict;
+mod strip;
+
+pub use activation::Activate;
+pub use build::build;
+pub use dense::Dense;
+pub use dropout::Dropout;
+pub use norm::LayerNorm;
+pub use operation::{Init, Operation, Part, Pass, Seen, TensorSpec, Training};
+pub use strip::Strip;
+
+use std::ops::Range;
+use strip::Added;
+
+/// One layer, without its parameters.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Layer {
+    Dense(Dense),
+    Activate(Activate),
+    Dropout(Dropout),
+    LayerNorm(LayerNorm),
+    /// What goes into the layer of this number, an earlier one, is added.
+    Skip {
+        from: usize,
+        width: usize,
+    },
+}
+
+/// Layers and their parameters.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Network {
+    pub n_features: usize,
+    layers: Vec<Layer>,
+    /// Where the parameters of each layer are.
+    places: Vec<Range<usize>>,
+    /// Tensor after tensor, layer after layer; matrices as [`Panels`](crate::matmul::Panels).
+    pub params: Vec<f32>,
+    /// From what comes out to scores: times `unit`, plus `origin`. Of classes 1 and 0; of numbers the deviation and mean of the target.
+    pub unit: f64,
+    pub origin: f64,
+}
+
+impl Layer {
+    fn operation(&self) -> Option<&dyn Operation> {
+        match self {
+            Layer::Dense(layer) => Some(layer),
+            Layer::Activate(layer) => Some(layer),
+            Layer::Dropout(layer) => Some(layer),
+            Layer::LayerNorm(layer) => Some(layer),
+            Layer::Skip { .. } => None,
+        }
+    }
+
+    /// Values of a row that comes out.
+    pub fn width(&self) -> usize {
+        match self {
+            Layer::Skip { width, .. } => *width,
+            layer => layer.operation().map_or(0, Operation::width),
+        }
+    }
+
+    fn n_params(&self) -> usize {
+        self.operation().map_or(0, |layer| layer.tensors().iter().map(TensorSpec::len).sum())
+    }
+}
+
+impl Network {
+    /// With parameters 0; [`start`](Self::start) gives others. Not collective.
+    pub fn new(n_features: usize, layers: Vec<Layer>) -> Network {
+        let mut end = 0;
+        let places: Vec<Range<usize>> = layers
+            .iter()
+            .map(|layer| {
+                let start = end;
+                end += layer.n_params();
+                start..end
+            })
+            .collect();
+        Network { n_features, layers, places, params: vec![0.0; end], unit: 1.0, origin: 0.0 }
+    }
+
+    pub fn layers(&self) -> &[Layer] {
+        &self.layers
+    }
+
+    /// Scores of a row.
+    pub fn n_scores(&self) -> usize {
+        self.layers.last().map_or(self.n_features, Layer::width)
+    }
+
+    /// The parameters of a layer, among all.
+    pub fn place(&self, layer: usize) -> Range<usize> {
+        self.places[layer].clone()
+    }
+
+    /// Tensors of all layers: the layer's number, what it is, and its place among the parameters.
+    pub fn tensors(&self) -> Vec<(usize, TensorSpec, Range<usize>)> {
+        let mut all = Vec::new();
+        for (number, layer) in self.layers.iter().enumerate() {
+            let mut at = self.places[number].start;
+            for spec in layer.operation().map(Operation::tensors).unwrap_or_default() {
+                let range = at..at + spec.len();
+                at = range.end;
+                all.push((number, spec, range));
+            }
+        }
+        all
+    }
+
+    /// Parts of a layer's parameters whose gradients are made one by one; ranges among all parameters.
+    pub fn parts(&self, layer: usize) -> Vec<Part> {
+        let start = self.places[layer].start;
+        let shifted = |part: Part| Part { range: part.range.start + start..part.range.end + start, ..part };
+        self.layers[layer].operation().map(Operation::parts).unwrap_or_default().into_iter().map(shifted).collect()
+    }
+
+    /// Room for rows. `is_trained`: also for the way back.
+    pub fn strip(&self, capacity: usize, is_trained: bool) -> Strip {
+        let mut widths = vec![self.n_features];
+        widths.extend(self.layers.iter().map(Layer::width));
+        let kept: Vec<usize> = self.layers.iter().map(|layer| layer.operation().map_or(0, Operation::kept)).collect();
+        Strip::new(&widths, &kept, capacity, is_trained)
+    }
+
+    /// Values of a row in all buffers of a [`strip`](Self::strip).
+    pub fn values_of_row(&self) -> usize {
+        let kept = |layer: &Layer| layer.operation().map_or(0, Operation::kept);
+        self.n_features + self.layers.iter().map(|layer| layer.width() + kept(layer)).sum::<usize>()
+    }
+
+    /// Room for what layers but the first want of the parameters on the way back, and its parts.
+    pub fn turned(&self) -> Turned {
+        let of = |(number, layer): (usize, &Layer)| match layer.operation() {
+            Some(layer) if number > 0 => (vec![0.0; layer.turned()], layer.turned_parts()),
+            _ => Default::default(),
+        };
+        Turned { layers: self.layers.iter().enumerate().map(of).collect() }
+    }
+
+    /// Works out one part of it.
+    pub fn turn(&self, layer: usize, part: usize, turned: &mut [f32]) {
+        if let Some(operation) = self.layers[layer].operation() {
+            operation.turn(&self.params[self.place(layer)], part, turned);
+        }
+    }
+
+    /// Rows of a strip through some layers. Not collective; does not allocate.
+    pub fn forward(&self, layers: Range<usize>, training: Option<Training>, moments: &[Vec<f32>], strip: &mut Strip) {
+        for number in layers {
+            match &self.layers[number] {
+                Layer::Skip { from, .. } => {
+                    let (input, output, _) = strip.across(number);
+                    output.all.copy_from_slice(input.all);
+                    strip.add(Added::Values, *from, number + 1);
+                }
+                layer => {
+                    let Some(operation) = layer.operation() else { continue };
+                    let rows = std::mem::take(&mut strip.rows);
+                    let moments = moments.get(number).map_or(&[][..], |moments| moments);
+                    let pass = Pass { training, rows: &rows[..strip.n_rows], layer: number, moments };
+                    let (input, output, kept) = strip.across(number);
+                    operation.forward(&pass, &self.params[self.place(number)], input, output, kept);
+                    strip.rows = rows;
+                }
+            }
+        }
+    }
+
+    /// ∂loss/∂ of what goes into these layers, the last one first; nothing of what goes into the network. Not collective; does not allocate.
+    pub fn backward(
+        &self,
+        layers: Range<usize>,
+        training: Option<Training>,
+        moments: &[Vec<f32>],
+        turned: &Turned,
+        strip: &mut Strip,
+    ) {
+        for number in layers.rev().filter(|number| *number > 0) {
+            match &self.layers[number] {
+                Layer::Skip { .. } => {
+                    let (_, _, _, d_output, d_input) = strip.back(number);
+                    d_input.all.copy_from_slice(d_output.all);
+                }
+                layer => {
+                    let Some(operation) = layer.operation() else { continue };
+                    let rows = std::mem::take(&mut strip.rows);
+                    let moments = moments.get(number).map_or(&[][..], |moments| moments);
+                    let pass = Pass { training, rows: &rows[..strip.n_rows], layer: number, moments };
+                    let (input, output, kept, d_output, d_input) = strip.back(number);
+                    let (params, turned) = (&self.params[self.place(number)], &turned.layers[number].0);
+                    operation.backward(&pass, params, turned, input, output, kept, d_output, d_input);
+                    strip.rows = rows;
+                }
+            }
+            for (skip, layer) in self.layers.iter().enumerate() {
+                if matches!(layer, Layer::Skip { from, .. } if *from == number) {
+                    strip.add(Added::Slopes, skip + 1, number);
+                }
+            }
+        }
+    }
+
+    /// Adds to the gradient of a part what the rows of a strip give. Not collective; does not allocate.
+    pub fn add_gradient(&self, layer: usize, part: &Part, moments: &[Vec<f32>], strip: &Strip, gradient: &mut [f32]) {
+        if let Some(operation) = self.layers[layer].operation() {
+            let seen = Seen {
+                n_rows: strip.n_rows,
+                input: strip.values(layer),
+                kept: &strip.kept[layer],
+                d_output: strip.slopes(layer + 1),
+                moments: moments.get(layer).map_or(&[][..], |moments| moments),
+            };
+            let start = self.places[layer].start;
+            let own = Part { range: part.range.start - start..part.range.end - start, ..part.clone() };
+            operation.add_gradient(&own, &seen, gradient);
+        }
+    }
+}
+
+/// What layers want of the parameters on the way back, once a step.
+#[derive(Clone, Debug, Default)]
+pub struct Turned {
+    /// Numbers of each layer, and the parts that they may be worked out in.
+    pub layers: Vec<(Vec<f32>, Vec<Range<usize>>)>,
+}

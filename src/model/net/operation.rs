@@ -1,0 +1,167 @@
+//! What every kind of layer does with some rows.
+
+use crate::rng::{Draws, FastDraws, Stream};
+use std::ops::Range;
+
+/// Values of some rows, row after row with gaps.
+#[derive(Clone, Copy)]
+pub struct Values<'a> {
+    pub all: &'a [f32],
+    /// From one row to the next.
+    pub stride: usize,
+    /// Values of a row.
+    pub width: usize,
+}
+
+impl<'a> Values<'a> {
+    pub fn row(&self, row: usize) -> &'a [f32] {
+        &self.all[row * self.stride..][..self.width]
+    }
+}
+
+/// The same, to be written.
+pub struct ValuesMut<'a> {
+    pub all: &'a mut [f32],
+    pub stride: usize,
+    pub width: usize,
+}
+
+impl ValuesMut<'_> {
+    pub fn row(&mut self, row: usize) -> &mut [f32] {
+        &mut self.all[row * self.stride..][..self.width]
+    }
+}
+
+/// From one row of so many values to the next: whole vectors, and not a multiple of what would send the rows to the same places of a cache.
+pub const fn stride_of(width: usize) -> usize {
+    let whole = width.next_multiple_of(16);
+    if whole.is_multiple_of(256) { whole + 16 } else { whole }
+}
+
+/// A run of the parameters of a layer whose gradient is made at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Of the layer's own parameters.
+    pub range: Range<usize>,
+    /// Which of the layer's tensors, and where in it, as the layer has it.
+    pub tensor: usize,
+    pub at: [usize; 2],
+}
+
+/// How a tensor begins.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Init {
+    /// Normal, of this deviation.
+    Normal(f64),
+    Constant(f32),
+}
+
+/// One tensor of a layer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TensorSpec {
+    pub name: &'static str,
+    /// As it is stored for people, row-major; a matrix lies in memory as [`Panels`](crate::matmul::Panels).
+    pub shape: Vec<usize>,
+    /// Does not decay.
+    pub is_free: bool,
+    pub init: Init,
+}
+
+impl TensorSpec {
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+}
+
+/// What is known of the step that rows go through.
+#[derive(Clone, Copy)]
+pub struct Pass<'a> {
+    /// None: prediction, where nothing is dropped.
+    pub training: Option<Training>,
+    /// Global number of each row.
+    pub rows: &'a [u64],
+    /// The layer's number.
+    pub layer: usize,
+    /// Of batch norm: mean and inverse deviation of each channel, of this batch or as they ran.
+    pub moments: &'a [f32],
+}
+
+/// Keys of what is drawn in a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Training {
+    pub seed: u64,
+    pub step: u64,
+}
+
+impl Training {
+    /// Draws of a layer in this step.
+    pub fn draws(self, layer: usize) -> FastDraws {
+        FastDraws::new(Draws::new(self.seed, Stream::Dropout), self.step * 4096 + layer as u64)
+    }
+}
+
+/// The rows of one lane that lie in one strip, as a layer sees them when its gradient is made.
+#[derive(Clone, Copy)]
+pub struct Seen<'a> {
+    pub n_rows: usize,
+    pub input: Values<'a>,
+    pub kept: &'a [f32],
+    /// ∂loss/∂output.
+    pub d_output: Values<'a>,
+    pub moments: &'a [f32],
+}
+
+/// One layer, without its parameters. Not one of these talks, and none lets a row see another.
+pub trait Operation: Send + Sync {
+    /// Values of a row that goes out.
+    fn width(&self) -> usize;
+
+    /// The layer's parameters, one tensor after the other.
+    fn tensors(&self) -> Vec<TensorSpec> {
+        Vec::new()
+    }
+
+    /// Numbers of a row that [`forward`](Self::forward) keeps for later.
+    fn kept(&self) -> usize {
+        0
+    }
+
+    /// Numbers that [`backward`](Self::backward) wants of the parameters, worked out once a step.
+    fn turned(&self) -> usize {
+        0
+    }
+
+    /// Pieces of them that may be worked out at once: ranges of what [`turned`](Self::turned) counts.
+    fn turned_parts(&self) -> Vec<Range<usize>> {
+        Vec::new()
+    }
+
+    /// Works out one of them.
+    fn turn(&self, _params: &[f32], _part: usize, _turned: &mut [f32]) {}
+
+    /// `n_rows` rows of output.
+    fn forward(&self, pass: &Pass<'_>, params: &[f32], input: Values<'_>, output: ValuesMut<'_>, kept: &mut [f32]);
+
+    /// ∂loss/∂input of the rows.
+    #[allow(clippy::too_many_arguments)]
+    fn backward(
+        &self,
+        pass: &Pass<'_>,
+        params: &[f32],
+        turned: &[f32],
+        input: Values<'_>,
+        output: Values<'_>,
+        kept: &mut [f32],
+        d_output: Values<'_>,
+        d_input: ValuesMut<'_>,
+    );
+
+    /// The layer's parameters in runs whose gradients are made one by one, in order and without gaps.
+    fn parts(&self) -> Vec<Part> {
+        Vec::new()
+    }
+
+    /// Adds to `gradient`, the parameters of a part, what the rows of a strip give: rows in order, one chain for each parameter, so that strips
+    /// leave no trace.
+    fn add_gradient(&self, _part: &Part, _seen: &Seen<'_>, _gradient: &mut [f32]) {}
+}

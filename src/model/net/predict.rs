@@ -1,0 +1,76 @@
+//! Scores of rows.
+
+use super::{Layer, Network, Strip};
+use crate::model::Row;
+
+/// Values that a strip of rows to be scored takes, about: they stay in the second cache.
+const STRIP_VALUES: usize = 1 << 17;
+
+impl Network {
+    /// Rows of a strip that stays in cache, at most `most`; whole tiles.
+    pub fn strip_rows(&self, most: usize) -> usize {
+        (STRIP_VALUES / self.values_of_row().max(1)).clamp(8, most.max(8)) / 8 * 8
+    }
+
+    /// A row goes into a place of a strip.
+    pub fn put(row: Row<'_>, strip: &mut Strip, slot: usize) {
+        let mut values = strip.values_mut(0);
+        let to = values.row(slot);
+        match row {
+            Row::Dense(values) => to.copy_from_slice(values),
+            Row::Sparse(columns, values) => {
+                to.fill(0.0);
+                columns.iter().zip(values).for_each(|(column, value)| to[*column as usize] = *value);
+            }
+        }
+    }
+
+    /// Scores of some rows, (rows, n_scores), in the unit of the target. Not collective.
+    ///
+    /// The bits of a row's scores do not depend on the other rows.
+    pub fn scores<'r>(&self, rows: impl ExactSizeIterator<Item = Row<'r>>, scores: &mut [f64]) {
+        let k = self.n_scores();
+        let mut strip = self.strip(self.strip_rows(rows.len()), false);
+        let mut rows = rows.peekable();
+        let mut scores = scores.chunks_exact_mut(k);
+        while rows.peek().is_some() {
+            strip.n_rows = 0;
+            while strip.n_rows < strip.capacity()
+                && let Some(row) = rows.next()
+            {
+                let slot = strip.n_rows;
+                Network::put(row, &mut strip, slot);
+                strip.n_rows += 1;
+            }
+            self.forward(0..self.layers().len(), None, &[], &mut strip);
+            let out = strip.values(self.layers().len());
+            for row in 0..strip.n_rows {
+                let Some(scores) = scores.next() else { return };
+                scores.iter_mut().zip(out.row(row)).for_each(|(score, out)| *score = self.score(*out));
+            }
+        }
+    }
+
+    /// For people.
+    pub fn describe(&self) -> String {
+        self.layers().iter().map(Layer::describe).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The score that a number coming out stands for.
+    pub fn score(&self, out: f32) -> f64 {
+        f64::from(out) * self.unit + self.origin
+    }
+}
+
+impl Layer {
+    /// For people.
+    pub fn describe(&self) -> String {
+        match self {
+            Layer::Dense(layer) => format!("dense {} → {}", layer.inputs, layer.outputs),
+            Layer::Activate(layer) => format!("{:?}", layer.by).to_lowercase(),
+            Layer::Dropout(layer) => format!("dropout {}", layer.rate),
+            Layer::LayerNorm(_) => "layer norm".to_string(),
+            Layer::Skip { .. } => "residual".to_string(),
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Some rows of one lane on their way through a network and back, with all the room they take.
+
+use super::operation::{Values, ValuesMut, stride_of};
+
+/// Buffers of up to `capacity` rows of one lane. Strips are dealt to threads; how rows are cut into them is not part of the answer.
+#[derive(Clone, Debug, Default)]
+pub struct Strip {
+    pub n_rows: usize,
+    /// Global number of each row.
+    pub rows: Vec<u64>,
+    /// What goes into each layer, and last what comes out: (rows, stride).
+    values: Vec<Vec<f32>>,
+    /// ∂loss/∂ of the same.
+    slopes: Vec<Vec<f32>>,
+    /// What layers keep of each row.
+    pub(super) kept: Vec<Vec<f32>>,
+    widths: Vec<usize>,
+}
+
+impl Strip {
+    /// * `widths`: of what goes into each layer, and last of what comes out.
+    /// * `kept`: numbers of a row that each layer keeps.
+    /// * `is_trained`: there is a way back.
+    pub(super) fn new(widths: &[usize], kept: &[usize], capacity: usize, is_trained: bool) -> Strip {
+        let buffers = |is_wanted: bool| -> Vec<Vec<f32>> {
+            let len = |width: &usize| if is_wanted { capacity * stride_of(*width) } else { 0 };
+            widths.iter().map(|width| vec![0.0; len(width)]).collect()
+        };
+        Strip {
+            n_rows: 0,
+            rows: vec![0; capacity],
+            values: buffers(true),
+            slopes: buffers(is_trained),
+            kept: kept.iter().map(|kept| vec![0.0; kept * capacity]).collect(),
+            widths: widths.to_vec(),
+        }
+    }
+
+    pub fn capacity(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// What goes into layer `at`; of the number of layers: what comes out of the last one.
+    pub fn values(&self, at: usize) -> Values<'_> {
+        Values { all: &self.values[at], stride: stride_of(self.widths[at]), width: self.widths[at] }
+    }
+
+    pub fn values_mut(&mut self, at: usize) -> ValuesMut<'_> {
+        ValuesMut { all: &mut self.values[at], stride: stride_of(self.widths[at]), width: self.widths[at] }
+    }
+
+    /// ∂loss/∂ of them.
+    pub fn slopes(&self, at: usize) -> Values<'_> {
+        Values { all: &self.slopes[at], stride: stride_of(self.widths[at]), width: self.widths[at] }
+    }
+
+    pub fn slopes_mut(&mut self, at: usize) -> ValuesMut<'_> {
+        ValuesMut { all: &mut self.slopes[at], stride: stride_of(self.widths[at]), width: self.widths[at] }
+    }
+
+    /// What goes into layer `at`, what comes out of it, and what it keeps.
+    pub(super) fn across(&mut self, at: usize) -> (Values<'_>, ValuesMut<'_>, &mut [f32]) {
+        let (before, after) = self.values.split_at_mut(at + 1);
+        let (from, to) = (self.widths[at], self.widths[at + 1]);
+        (
+            Values { all: &before[at], stride: stride_of(from), width: from },
+            ValuesMut { all: &mut after[0], stride: stride_of(to), width: to },
+            &mut self.kept[at],
+        )
+    }
+
+    /// The same on the way back: input, output, what was kept, ∂output and ∂input.
+    pub(super) fn back(&mut self, at: usize) -> (Values<'_>, Values<'_>, &mut [f32], Values<'_>, ValuesMut<'_>) {
+        let (from, to) = (self.widths[at], self.widths[at + 1]);
+        let (before, after) = self.slopes.split_at_mut(at + 1);
+        (
+            Values { all: &self.values[at], stride: stride_of(from), width: from },
+            Values { all: &self.values[at + 1], stride: stride_of(to), width: to },
+            &mut self.kept[at],
+            Values { all: &after[0], stride: stride_of(to), width: to },
+            ValuesMut { all: &mut before[at], stride: stride_of(from), width: from },
+        )
+    }
+
+    /// Adds the values or slopes of one place to another, which is of the same width.
+    pub(super) fn add(&mut self, what: Added, from: usize, to: usize) {
+        let all = if what == Added::Values { &mut self.values } else { &mut self.slopes };
+        let (from, to) = match from < to {
+            true => {
+                let (before, after) = all.split_at_mut(to);
+                (&before[from], &mut after[0])
+            }
+            false => {
+                let (before, after) = all.split_at_mut(from);
+                (&after[0], &mut before[to])
+            }
+        };
+        to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
+    }
+}
+
+/// What [`Strip::add`] adds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Added {
+    Values,
+    Slopes,
+}

@@ -1,0 +1,58 @@
+//! A network as arrays: float32, one for each tensor, named by layer.
+//!
+//! | in `params/` | what it is |
+//! |---|---|
+//! | `layer_NNN_weights` | (inputs, outputs) of a dense layer |
+//! | `layer_NNN_bias` | (outputs) |
+//! | `layer_NNN_scale`, `layer_NNN_shift` | (units) of a norm |
+//! | `score_unit` | deviation and mean of the target: score = output·deviation + mean |
+//! | `mean`, `inverse_scale` | (features): z = (x − mean)·inverse_scale |
+//!
+//! What layers there are, the settings say.
+
+use super::model::{finite, misfit};
+use super::{Array, ModelFile};
+use crate::config::MlpConfig;
+use crate::error::{Error, Result};
+use crate::model::net::build;
+use crate::model::{Network, Preprocess};
+
+fn name_of(layer: usize, tensor: &str) -> String {
+    format!("layer_{layer:03}_{tensor}")
+}
+
+pub(super) fn to_arrays(network: &Network, preprocess: &Preprocess) -> Vec<(String, Array)> {
+    let f64s = |values: &[f64]| Array::F64 { shape: vec![values.len()], values: values.to_vec() };
+    let mut arrays = vec![
+        ("mean".to_string(), f64s(&preprocess.mean)),
+        ("inverse_scale".to_string(), f64s(&preprocess.inverse_scale)),
+        ("score_unit".to_string(), f64s(&[network.unit, network.origin])),
+    ];
+    for (number, (layer, spec, _)) in network.tensors().into_iter().enumerate() {
+        arrays.push((name_of(layer, spec.name), Array::F32 { shape: spec.shape, values: network.tensor(number) }));
+    }
+    arrays
+}
+
+/// Errors: arrays that are not those of the network that the settings name.
+pub(super) fn from_file(file: &ModelFile, config: &MlpConfig, n_features: usize, n_scores: usize) -> Result<Network> {
+    let mut network = build(config, n_features, n_scores);
+    for (number, (layer, spec, _)) in network.tensors().into_iter().enumerate() {
+        let name = name_of(layer, spec.name);
+        let (shape, values) = file.f32(&name)?;
+        if shape != spec.shape {
+            return Err(misfit(&name, &format!("the axes {:?}, as the settings say", spec.shape)));
+        }
+        if !values.iter().all(|value| value.is_finite()) {
+            return Err(misfit(&name, "finite numbers"));
+        }
+        network.set_tensor(number, values);
+    }
+    let (_, unit) = file.f64("score_unit")?;
+    finite("score_unit", unit)?;
+    match unit {
+        [unit, origin] if *unit > 0.0 => (network.unit, network.origin) = (*unit, *origin),
+        _ => return Err(Error::data("'params/score_unit': a deviation above 0 and a mean are expected")),
+    }
+    Ok(network)
+}

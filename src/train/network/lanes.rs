@@ -1,0 +1,93 @@
+//! The rows of lanes on their way through a network.
+
+use super::super::data_parallel::Job;
+use super::super::lanes::Lane;
+use crate::model::Network;
+use crate::model::net::{Strip, Training, Turned};
+use std::ops::Range;
+
+/// Rows of a strip, at most: more threads than lanes share a lane, and a strip's values stay in cache.
+const MOST_ROWS: usize = 128;
+
+/// Rows of one lane that one thread takes through the network. How lanes are cut into them is not part of the answer.
+pub(super) struct Piece {
+    /// Place of the lane among those here.
+    pub lane: usize,
+    /// Its first row in the lane's micro-batch.
+    first: usize,
+    pub strip: Strip,
+    /// Σ w·loss of each row.
+    pub losses: Vec<f64>,
+    y: Vec<f64>,
+    weight: Vec<f64>,
+    scores: Vec<f64>,
+}
+
+/// Pieces for the lanes of this rank, lane after lane. Not collective.
+pub(super) fn pieces(network: &Network, n_lanes: usize, micro_batch: usize) -> Vec<Piece> {
+    let threads = rayon::current_num_threads();
+    let even = (n_lanes * micro_batch).div_ceil(2 * threads);
+    let rows = even.clamp(8, MOST_ROWS).next_multiple_of(8).min(network.strip_rows(MOST_ROWS));
+    let of_lane = |lane| {
+        (0..micro_batch).step_by(rows).map(move |first| {
+            let n = rows.min(micro_batch - first);
+            Piece {
+                lane,
+                first,
+                strip: network.strip(n, true),
+                losses: vec![0.0; n],
+                y: vec![0.0; n],
+                weight: vec![0.0; n],
+                scores: vec![0.0; n * network.n_scores()],
+            }
+        })
+    };
+    (0..n_lanes).flat_map(of_lane).collect()
+}
+
+impl Piece {
+    /// Takes its rows of the pool's micro-batch `of_pool`. Not collective.
+    pub fn fill(&mut self, job: &Job<'_, '_>, lane: &Lane, of_pool: usize) {
+        let rows = lane.rows(job.table);
+        let mine = lane.micro_batch(of_pool).skip(self.first).take(self.strip.capacity());
+        self.strip.n_rows = mine.len();
+        for (slot, row) in mine.enumerate() {
+            Network::put(rows.row(row), &mut self.strip, slot);
+            self.y[slot] = rows.y[row];
+            self.weight[slot] = rows.weight[row];
+            self.strip.rows[slot] = lane.global_row(row);
+        }
+    }
+
+    /// Losses of the rows, and ∂loss/∂ of what came out of the network in units of `unit`. Not collective.
+    pub fn judge(&mut self, job: &Job<'_, '_>, network: &Network, unit: f64) {
+        let (k, last) = (network.n_scores(), network.layers().len());
+        let per_unit = 1.0 / unit;
+        for slot in 0..self.strip.n_rows {
+            let scores = &mut self.scores[slot * k..(slot + 1) * k];
+            let out = self.strip.values(last);
+            scores.iter_mut().zip(out.row(slot)).for_each(|(score, out)| *score = f64::from(*out));
+            let y = (self.y[slot] - network.origin) / network.unit;
+            self.losses[slot] = job.objective.gradients(&[y], &self.weight[slot..=slot], scores);
+            let mut slopes = self.strip.slopes_mut(last);
+            slopes.row(slot).iter_mut().zip(scores).for_each(|(slope, score)| *slope = (*score * per_unit) as f32);
+        }
+    }
+
+    /// Rows forward through some layers.
+    pub fn forward(&mut self, network: &Network, layers: Range<usize>, training: Training, moments: &[Vec<f32>]) {
+        network.forward(layers, Some(training), moments, &mut self.strip);
+    }
+
+    /// Rows back through some layers.
+    pub fn backward(
+        &mut self,
+        network: &Network,
+        layers: Range<usize>,
+        training: Training,
+        moments: &[Vec<f32>],
+        turned: &Turned,
+    ) {
+        network.backward(layers, Some(training), moments, turned, &mut self.strip);
+    }
+}

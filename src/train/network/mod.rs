@@ -1,0 +1,67 @@
+//! Neural networks by mini-batches: every step adds the lanes' gradients as integers, segment by segment while others are still
+//! being worked out.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `start.rs` | the network before the first step: layers, parameters, the unit of the target |
+//! | `step.rs` | a step: forward, backward, reduce, decide, commit |
+//! | `lanes.rs` | rows of lanes in strips, and what comes of them |
+//! | `segments.rs` | gradients of runs of layers as integers |
+
+mod lanes;
+mod segments;
+mod start;
+mod step;
+
+pub(super) use start::start;
+
+use super::checkpoint::Session;
+use super::data_parallel::{Job, check, run, warn_of_idle};
+use super::lanes::{Course, Lanes};
+use super::table::{Fit, Table};
+use super::{Observer, Solver, Sync, TrainConfig};
+use crate::comm::Communicator;
+use crate::error::{Error, Result};
+use crate::model::Network;
+use crate::objective::Objective;
+
+/// Learning rates where nobody gave one, for a network whose values are all of unit scale.
+fn default_rate(solver: Solver) -> f64 {
+    match solver {
+        Solver::Adam | Solver::Adamw => 1e-3,
+        Solver::Adagrad => 1e-2,
+        Solver::Lamb => 1e-2,
+        Solver::Lars => 1.0,
+        _ => 0.05,
+    }
+}
+
+/// Trains from the parameters that a network has; the same fit on every rank. Collective.
+///
+/// * `table`: standardised rows of the lanes that this rank owns (maybe none).
+/// * `fit.params`: those of the network, float32 as float64.
+///
+/// # Errors
+/// Usage, on every rank: settings that do not fit together, or a loss that is no longer finite.
+pub(super) fn train(
+    comm: &Communicator,
+    table: &Table<'_>,
+    objective: &dyn Objective,
+    config: &TrainConfig,
+    network: Network,
+    session: Session,
+    watch: &mut dyn Observer,
+) -> Result<Fit> {
+    check(config)?;
+    if config.sync != Sync::Step {
+        return Err(Error::usage(
+            "--sync-every and --sync once are for the linear family; networks add gradients every step",
+        ));
+    }
+    let course = Course::new(table, config)?;
+    let lanes = Lanes::of(table, &course, config.seed, 0);
+    let job = Job::new(table, objective, config, course, || default_rate(config.solver))?;
+    warn_of_idle(comm, &job, watch);
+    let together = step::Step::new(&job, network);
+    run(comm, &job, lanes, together, session, watch)
+}

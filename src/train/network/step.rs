@@ -1,0 +1,345 @@
+//! A step of a network.
+
+use super::super::data_parallel::{Job, Together};
+use super::super::early_stop::held_out_loss_of;
+use super::super::every_step::power_of_two_below;
+use super::super::lanes::Lane;
+use super::super::{Solver, TrainConfig};
+use super::lanes::{Piece, pieces};
+use super::segments::{Made, Segment, segments};
+use crate::comm::{Communicator, Pending};
+use crate::error::{Error, Result};
+use crate::exact::{ExactSum, Groups, LaneGrid, ScaleWindow, Verdict, Width, judge};
+use crate::model::net::{Training, Turned};
+use crate::model::{Network, Scores};
+use crate::optim::{Adagrad, Adam, Average, Lamb, Lars, Optimizer, Pieces, Sgd, Tensor, length, shorten};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use std::ops::Range;
+
+/// One set of parameters; gradients of the lanes are added every step.
+pub(super) struct Step {
+    network: Network,
+    optimizer: Pieces<f32>,
+    average: Option<Average>,
+    /// Rows of the lanes here, lane after lane.
+    pieces: Vec<Piece>,
+    /// The pieces of each lane here.
+    of_lanes: Vec<Range<usize>>,
+    /// Those of lanes that have rows to offer in this step.
+    offered: Vec<Range<usize>>,
+    turned: Turned,
+    moments: Vec<Vec<f32>>,
+    /// In the order in which they are ready.
+    segments: Vec<Segment>,
+    groups: Groups,
+    grid: LaneGrid,
+    window: ScaleWindow,
+    /// Per group, then the number of lanes less the first lane that failed (0: none did).
+    peaks: Vec<i32>,
+    grad: Vec<f32>,
+    /// Power of two near the weight of a typical row: keeps float32 in range whatever the scale of weights.
+    unit: f64,
+    /// Σ over the epoch's steps of weight × penalty.
+    penalty: f64,
+}
+
+/// The optimiser that the settings name, of some tensors.
+fn optimizer(config: &TrainConfig, tensors: &[Tensor]) -> Box<dyn Optimizer<f32>> {
+    let n = tensors.iter().map(|tensor| tensor.len).sum();
+    let (betas, epsilon, decay) = (config.betas(), config.epsilon(), config.weight_decay.unwrap_or(0.0));
+    match config.solver {
+        Solver::Adam => Box::new(Adam::new(n, betas, epsilon)),
+        Solver::Adamw => Box::new(Adam::new(n, betas, epsilon).with_decay(decay, tensors)),
+        Solver::Lamb => Box::new(Lamb::new(tensors, betas, epsilon, decay, 1.0, 1.0)),
+        Solver::Lars => Box::new(Lars::new(tensors, config.momentum, decay, 1.0, 1.0)),
+        Solver::Adagrad => Box::new(Adagrad::new(n, epsilon)),
+        _ => Box::new(Sgd::new(n, config.momentum, config.nesterov)),
+    }
+}
+
+impl Step {
+    pub fn new(job: &Job<'_, '_>, network: Network) -> Step {
+        let (config, n_lanes) = (job.config, job.table.lanes().count());
+        let pieces = pieces(&network, n_lanes, job.course.micro_batch as usize);
+        let of_lane = |lane: usize| {
+            let first = pieces.partition_point(|piece| piece.lane < lane);
+            first..pieces.partition_point(|piece| piece.lane <= lane)
+        };
+        let of_lanes: Vec<Range<usize>> = (0..n_lanes).map(of_lane).collect();
+        let tensors: Vec<Tensor> = network
+            .tensors()
+            .iter()
+            .map(|(_, spec, range)| Tensor { len: range.len(), is_free: spec.is_free })
+            .collect();
+        let whole = matches!(config.solver, Solver::Lamb | Solver::Lars);
+        let (segments, groups) = segments(&network);
+        let mean_weight = job.table.total_weight / job.table.plan.n_rows().max(1) as f64;
+        let n = network.params.len();
+        Step {
+            optimizer: Pieces::new(&tensors, whole, |tensors| optimizer(config, tensors)),
+            average: config.average.map(|decay| Average::new(n, decay)),
+            offered: Vec::with_capacity(n_lanes),
+            turned: network.turned(),
+            moments: Vec::new(),
+            window: ScaleWindow::new(groups.len()),
+            peaks: vec![0; groups.len() + 1],
+            grid: LaneGrid::new(job.course.n_lanes as usize, Width::W32),
+            grad: vec![0.0; n],
+            unit: power_of_two_below(mean_weight),
+            penalty: 0.0,
+            pieces,
+            of_lanes,
+            segments,
+            groups,
+            network,
+        }
+    }
+
+    /// What layers want of the parameters on the way back. Not collective; rayon over parts.
+    fn turn(&mut self) {
+        let (network, turned) = (&self.network, &mut self.turned);
+        turned.layers.par_iter_mut().enumerate().for_each(|(layer, (values, parts))| {
+            let mut rest = &mut values[..];
+            let mut each = Vec::with_capacity(parts.len());
+            for (part, range) in parts.iter().enumerate() {
+                let (values, after) = rest.split_at_mut(range.len());
+                each.push((part, values));
+                rest = after;
+            }
+            each.into_par_iter().for_each(|(part, values)| network.turn(layer, part, values));
+        });
+    }
+
+    /// Rows of all lanes here forward and back to where the last segment begins; their losses. Not collective; rayon over pieces.
+    fn forward(&mut self, job: &Job<'_, '_>, lanes: &mut [Lane], training: Training, of_pool: usize) {
+        let (network, moments, turned, unit) = (&self.network, &self.moments, &self.turned, self.unit);
+        let back = self.segments.first().map_or(0, |segment| segment.layers.start + 1);
+        let n_layers = network.layers().len();
+        let here = &*lanes;
+        self.pieces.par_iter_mut().for_each(|piece| {
+            piece.fill(job, &here[piece.lane], of_pool);
+            if piece.strip.n_rows > 0 {
+                piece.forward(network, 0..n_layers, training, moments);
+                piece.judge(job, network, unit);
+                piece.backward(network, back..n_layers, training, moments, turned);
+            }
+        });
+        self.offered.clear();
+        for (lane, pieces) in lanes.iter_mut().zip(&self.of_lanes) {
+            lane.loss = 0.0;
+            for piece in &self.pieces[pieces.clone()] {
+                piece.losses[..piece.strip.n_rows].iter().for_each(|loss| lane.loss += loss);
+            }
+            if self.pieces[pieces.start].strip.n_rows > 0 {
+                self.offered.push(pieces.clone());
+            }
+        }
+    }
+
+    /// Gradients of all segments as integers at these exponents, each one on its way to the other ranks while the next is worked out. `is_first`: the way
+    /// back is still to go. Collective.
+    fn reduce(&mut self, comm: &Communicator, training: Training, exponents: &[i32], is_first: bool) -> Result<()> {
+        let mut under_way: Vec<(usize, Pending<'_, u32>)> = Vec::new();
+        for number in 0..self.segments.len() {
+            if is_first && number > 0 {
+                let layers = self.segments[number].layers.start + 1..self.segments[number - 1].layers.start + 1;
+                let (network, moments, turned) = (&self.network, &self.moments, &self.turned);
+                let pieces = self.pieces.par_iter_mut().filter(|piece| piece.strip.n_rows > 0);
+                pieces.for_each(|piece| piece.backward(network, layers.clone(), training, moments, turned));
+                under_way.iter_mut().try_for_each(|(_, pending)| pending.progress())?;
+            }
+            let segment = &mut self.segments[number];
+            segment.enter(&Made {
+                network: &self.network,
+                pieces: &self.pieces,
+                lanes: &self.offered,
+                moments: &self.moments,
+                grid: self.grid,
+                exponents,
+            });
+            if comm.size() > 1 {
+                let words = std::mem::take(&mut segment.words);
+                under_way.push((number, comm.start_all_reduce_sum(words)?));
+                under_way.iter_mut().try_for_each(|(_, pending)| pending.progress())?;
+            }
+        }
+        for (number, pending) in under_way {
+            self.segments[number].words = pending.wait()?;
+        }
+        Ok(())
+    }
+
+    /// Mean gradients of the sums, and a step down them. Not collective; rayon over pieces of the parameters.
+    fn commit(&mut self, job: &Job<'_, '_>, step: u64, weight: f64, exponents: &[i32]) {
+        let factor = self.unit / weight;
+        let l2 = job.config.l2;
+        // Segments go from the last layer to the first.
+        let mut of_groups: Vec<(usize, &mut [f32])> = Vec::with_capacity(self.groups.len());
+        let mut rest = &mut self.grad[..];
+        for group in 0..self.groups.len() {
+            let (grad, after) = rest.split_at_mut(self.groups.range(group).len());
+            of_groups.push((group, grad));
+            rest = after;
+        }
+        let (segments, grid, groups) = (&self.segments, self.grid, &self.groups);
+        of_groups.into_par_iter().for_each(|(group, grad)| {
+            let range = groups.range(group);
+            let at = segments.iter().find(|segment| segment.params.contains(&range.start));
+            if let Some(segment) = at {
+                let start = range.start - segment.params.start;
+                grid.finish(&segment.words[start..start + range.len()], exponents[group], grad);
+                grad.iter_mut().for_each(|g| *g = (f64::from(*g) * factor) as f32);
+            }
+        });
+        if l2 > 0.0 {
+            let mut squares = 0.0;
+            for (_, spec, range) in self.network.tensors() {
+                if !spec.is_free {
+                    let params = &self.network.params[range.clone()];
+                    for (grad, param) in self.grad[range].iter_mut().zip(params) {
+                        *grad = (f64::from(*grad) + l2 * f64::from(*param)) as f32;
+                        squares += f64::from(*param) * f64::from(*param);
+                    }
+                }
+            }
+            self.penalty += weight * 0.5 * l2 * squares;
+        }
+        if let Some(most) = job.config.clip_norm {
+            let squares: ExactSum = self.optimizer.squares(0..self.optimizer.ranges().len(), &self.grad);
+            shorten(&mut self.grad, length(&squares), most);
+        }
+        self.optimizer.step(job.learning_rate(step), &self.grad, &mut self.network.params);
+        if let Some(average) = &mut self.average {
+            average.add(&self.network.params);
+        }
+    }
+}
+
+/// What a checkpoint holds of [`Step`].
+#[derive(Serialize, Deserialize)]
+pub(super) struct StepState {
+    params: Vec<f32>,
+    optimizer: Vec<(String, Vec<f32>)>,
+    window: Vec<i64>,
+    penalty: f64,
+    average: Option<Average>,
+}
+
+impl Together for Step {
+    type Common = StepState;
+
+    fn common(&self) -> StepState {
+        let optimizer = self.optimizer.state().into_iter().map(|(name, values)| (name.to_string(), values));
+        StepState {
+            params: self.network.params.clone(),
+            optimizer: optimizer.collect(),
+            window: self.window.words(),
+            penalty: self.penalty,
+            average: self.average.clone(),
+        }
+    }
+
+    fn n_of_lane(&self) -> usize {
+        0
+    }
+
+    fn of_lane(&self, _: usize) -> Vec<f64> {
+        Vec::new()
+    }
+
+    fn take_up(&mut self, common: StepState, _: &[Vec<f64>]) -> Result<()> {
+        let misfit = || Error::data("the checkpoint has another number of parameters");
+        let of_average = |average: &Option<Average>| average.as_ref().map(Average::n_params);
+        let n = self.network.params.len();
+        if common.params.len() != n || of_average(&common.average) != of_average(&self.average) {
+            return Err(misfit());
+        }
+        let state: Vec<(&str, &[f32])> =
+            common.optimizer.iter().map(|(name, values)| (&name[..], &values[..])).collect();
+        self.optimizer.restore(&state)?;
+        self.window = ScaleWindow::from_words(&common.window).ok_or_else(misfit)?;
+        (self.network.params, self.penalty, self.average) = (common.params, common.penalty, common.average);
+        Ok(())
+    }
+
+    fn step(
+        &mut self,
+        comm: &Communicator,
+        job: &Job<'_, '_>,
+        lanes: &mut [Lane],
+        step: u64,
+        of_pool: usize,
+        weight: f64,
+    ) -> Result<()> {
+        // Compute: nothing lasting changes before the step is committed.
+        let training = Training { seed: job.config.seed, step };
+        self.turn();
+        self.forward(job, lanes, training, of_pool);
+        let mut exponents = self.window.exponents();
+        self.reduce(comm, training, &exponents, true)?;
+
+        // Decide, from reduced values only. Activations and slopes are still here, so a redo only makes the gradients again.
+        let n_lanes = job.course.n_lanes;
+        self.peaks.fill(0);
+        let (flag, peaks) = self.peaks.split_last_mut().expect("the flag is last");
+        self.segments.iter().for_each(|segment| segment.peaks(peaks));
+        for lane in lanes.iter().filter(|lane| !lane.loss.is_finite()) {
+            *flag = (*flag).max((n_lanes - lane.number) as i32);
+        }
+        comm.all_reduce_max(&mut self.peaks)?;
+        let (&flag, peaks) = self.peaks.split_last().expect("the flag is last");
+        if flag > 0 {
+            return job.diverged(comm, step, n_lanes - flag as u64);
+        }
+        match judge(peaks, &exponents) {
+            Verdict::Fits => {}
+            Verdict::NonFinite => return job.diverged(comm, step, 0),
+            Verdict::Redo(wider) => {
+                exponents = wider;
+                assert_eq!(judge(peaks, &exponents), Verdict::Fits, "step {step} is redone at most once");
+                self.reduce(comm, training, &exponents, false)?;
+            }
+        }
+
+        // Commit.
+        self.commit(job, step, weight, &exponents);
+        self.window.commit(&self.peaks[..self.groups.len()]);
+        for lane in lanes {
+            lane.epoch_loss += lane.loss;
+            lane.epoch_weight += lane.weights[of_pool];
+        }
+        Ok(())
+    }
+
+    fn check(&self, comm: &Communicator, job: &Job<'_, '_>) -> Result<()> {
+        // The same on every rank.
+        match self.network.params.par_iter().all(|param| param.is_finite()) {
+            true => Ok(()),
+            false => job.diverged(comm, job.course.of_steps.saturating_sub(1), 0),
+        }
+    }
+
+    fn end_epoch(&mut self, comm: &Communicator, job: &Job<'_, '_>) -> Result<f64> {
+        self.check(comm, job)?;
+        Ok(std::mem::take(&mut self.penalty))
+    }
+
+    fn held_out(&self, comm: &Communicator, job: &Job<'_, '_>, params: &[f64]) -> Result<Option<f64>> {
+        let mut network = self.network.clone();
+        network.set_numbers(params);
+        held_out_loss_of(comm, job.table, job.objective, &Scores::Mlp(network))
+    }
+
+    fn so_far(&mut self, _comm: &Communicator, _job: &Job<'_, '_>) -> Result<Vec<f64>> {
+        let mut network = self.network.clone();
+        if let Some(average) = self.average.as_ref().and_then(Average::value) {
+            network.params = average;
+        }
+        Ok(network.numbers())
+    }
+
+    fn finish(mut self, comm: &Communicator, job: &Job<'_, '_>) -> Result<Vec<f64>> {
+        self.so_far(comm, job)
+    }
+}
