@@ -56,44 +56,44 @@ impl<L: Fn(usize) -> usize, O: Fn(usize) -> usize> WithSimd for Multiply<'_, L, 
 
     #[inline(always)]
     fn with_simd<S: Simd>(mut self, simd: S) {
-        for p in 0..self.panels.count() {
-            let columns = self.panels.columns(p);
-            let panel = &self.weights[self.panels.panel(p)];
-            let mut inner = 0;
-            if self.panels.k == 0 {
-                self.pass::<S>(simd, &panel[..0], p, Segment { offset: 0, len: 0 }, true);
+        let panels = self.panels;
+        let mut inner = 0;
+        if panels.k == 0 {
+            self.pass::<S>(simd, 0, Segment { offset: 0, len: 0 });
+        }
+        for segment in self.segments {
+            // The rows' part of a block stays in the second cache while all panels meet it.
+            for first in (0..segment.len).step_by(BLOCK) {
+                let run = Segment { offset: segment.offset + first, len: BLOCK.min(segment.len - first) };
+                self.pass::<S>(simd, inner + first, run);
             }
-            for segment in self.segments {
-                for first in (0..segment.len).step_by(BLOCK) {
-                    let len = BLOCK.min(segment.len - first);
-                    let part = &panel[(inner + first) * columns.len()..][..len * columns.len()];
-                    let run = Segment { offset: segment.offset + first, len };
-                    self.pass::<S>(simd, part, p, run, inner + first == 0);
-                }
-                inner += segment.len;
-            }
+            inner += segment.len;
         }
     }
 }
 
 impl<L: Fn(usize) -> usize, O: Fn(usize) -> usize> Multiply<'_, L, O> {
-    /// All rows, one panel, one run of inner indices.
+    /// All rows and panels, one run of inner indices, of which the first is `inner`.
     #[inline(always)]
-    fn pass<S: Simd>(&mut self, simd: S, part: &[f32], p: usize, run: Segment, is_first: bool) {
-        let columns = self.panels.columns(p);
+    fn pass<S: Simd>(&mut self, simd: S, inner: usize, run: Segment) {
         // Thirty-two registers hold eight rows of two vectors and more; sixteen hold four.
         let tall = if S::F32_LANES == 16 { 8 } else { 4 };
-        let mut row = 0;
-        while row + tall <= self.n_rows {
-            match tall {
-                8 => self.tile::<S, 8>(simd, part, columns.start, columns.len(), run, row, is_first),
-                _ => self.tile::<S, 4>(simd, part, columns.start, columns.len(), run, row, is_first),
+        let panels = self.panels;
+        for p in 0..panels.count() {
+            let (column, width) = (panels.columns(p).start, panels.columns(p).len());
+            let part = &self.weights[panels.panel(p)][inner * width..][..run.len * width];
+            let mut row = 0;
+            while row + tall <= self.n_rows {
+                match tall {
+                    8 => self.tile::<S, 8>(simd, part, column, width, run, row, inner == 0),
+                    _ => self.tile::<S, 4>(simd, part, column, width, run, row, inner == 0),
+                }
+                row += tall;
             }
-            row += tall;
-        }
-        while row < self.n_rows {
-            self.tile::<S, 1>(simd, part, columns.start, columns.len(), run, row, is_first);
-            row += 1;
+            while row < self.n_rows {
+                self.tile::<S, 1>(simd, part, column, width, run, row, inner == 0);
+                row += 1;
+            }
         }
     }
 
@@ -110,8 +110,11 @@ impl<L: Fn(usize) -> usize, O: Fn(usize) -> usize> Multiply<'_, L, O> {
         row: usize,
         is_first: bool,
     ) {
-        let rows: [&[f32]; MR] = std::array::from_fn(|r| &self.left[(self.left_at)(row + r) + run.offset..][..run.len]);
-        let outs: [usize; MR] = std::array::from_fn(|r| (self.out_at)(row + r) + column);
+        let (mut rows, mut outs) = ([&self.left[..0]; MR], [0; MR]);
+        for r in 0..MR {
+            rows[r] = &self.left[(self.left_at)(row + r) + run.offset..][..run.len];
+            outs[r] = (self.out_at)(row + r) + column;
+        }
         if is_first {
             for at in outs {
                 let out = &mut self.out[at..at + width];
@@ -155,12 +158,15 @@ fn vectors<S: Simd, const MR: usize, const NV: usize>(
     let (part, _) = S::as_simd_f32s(part);
     let (stride, first_vector) = (width / lanes, first / lanes);
     assert!(stride <= WIDTH && part.len() == n * stride && first_vector + NV <= stride);
-    let mut sums: [[S::f32s; NV]; MR] = std::array::from_fn(|r| {
+    // Loops, not `array::from_fn`, which is a function of its own, without the registers of this one.
+    let mut sums = [[simd.splat_f32s(0.0); NV]; MR];
+    for r in 0..MR {
         let (values, _) = S::as_simd_f32s(&out[outs[r] + first..][..NV * lanes]);
-        std::array::from_fn(|v| values[v])
-    });
+        sums[r].copy_from_slice(values);
+    }
+    let mut of_row = [simd.splat_f32s(0.0); NV];
     for j in 0..n {
-        let of_row: [S::f32s; NV] = std::array::from_fn(|v| part[j * stride + first_vector + v]);
+        of_row.copy_from_slice(&part[j * stride + first_vector..][..NV]);
         for r in 0..MR {
             let x = simd.splat_f32s(rows[r][j]);
             for v in 0..NV {
@@ -186,8 +192,10 @@ fn partial<S: Simd, const MR: usize>(
     outs: [usize; MR],
 ) {
     let last = (first + S::F32_LANES).min(width);
-    let mut sums: [S::f32s; MR] =
-        std::array::from_fn(|r| simd.partial_load_f32s(&out[outs[r] + first..outs[r] + last]));
+    let mut sums = [simd.splat_f32s(0.0); MR];
+    for r in 0..MR {
+        sums[r] = simd.partial_load_f32s(&out[outs[r] + first..outs[r] + last]);
+    }
     for (j, of_row) in part.chunks_exact(width).enumerate() {
         let of_row = simd.partial_load_f32s(&of_row[first..last]);
         for r in 0..MR {

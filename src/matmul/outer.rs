@@ -85,14 +85,16 @@ impl<L: Fn(usize) -> usize, R: Fn(usize) -> usize> Outer<'_, L, R> {
     #[inline(always)]
     fn vectors<S: Simd, const MR: usize, const NV: usize>(&mut self, simd: S, j: usize, first: usize) {
         let len = NV * S::F32_LANES;
-        let mut sums: [[S::f32s; NV]; MR] = std::array::from_fn(|r| {
+        let mut sums = [[simd.splat_f32s(0.0); NV]; MR];
+        for r in 0..MR {
             let (values, _) = S::as_simd_f32s(&self.slab[(j + r) * self.width + first..][..len]);
-            std::array::from_fn(|v| values[v])
-        });
+            sums[r].copy_from_slice(values);
+        }
         for row in 0..self.n_rows {
             let x: &[f32; MR] = self.left[(self.left_at)(row) + j..][..MR].try_into().expect("MR values");
             let (right, _) = S::as_simd_f32s(&self.right[(self.right_at)(row) + first..][..len]);
-            let right: [S::f32s; NV] = std::array::from_fn(|v| right[v]);
+            let right: &[S::f32s; NV] = right.try_into().expect("NV vectors");
+            let right = *right;
             for r in 0..MR {
                 let x = simd.splat_f32s(x[r]);
                 for v in 0..NV {
@@ -109,8 +111,10 @@ impl<L: Fn(usize) -> usize, R: Fn(usize) -> usize> Outer<'_, L, R> {
     #[inline(always)]
     fn partial<S: Simd, const MR: usize>(&mut self, simd: S, j: usize, first: usize) {
         let len = self.width - first;
-        let mut sums: [S::f32s; MR] =
-            std::array::from_fn(|r| simd.partial_load_f32s(&self.slab[(j + r) * self.width + first..][..len]));
+        let mut sums = [simd.splat_f32s(0.0); MR];
+        for r in 0..MR {
+            sums[r] = simd.partial_load_f32s(&self.slab[(j + r) * self.width + first..][..len]);
+        }
         for row in 0..self.n_rows {
             let x: &[f32; MR] = self.left[(self.left_at)(row) + j..][..MR].try_into().expect("MR values");
             let right = simd.partial_load_f32s(&self.right[(self.right_at)(row) + first..][..len]);
