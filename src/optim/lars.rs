@@ -63,7 +63,7 @@ fn descend<F: Real>(momentum: f64, rate: f64, decay: f64, grad: &[F], params: &m
     for ((param, g), velocity) in params.iter_mut().zip(grad).zip(velocity) {
         let before = param.to_f64();
         let v = momentum * velocity.to_f64() + rate * (g.to_f64() + decay * before);
-        *velocity = F::from_f64(v);
+        *velocity = F::fading(v);
         *param = F::from_f64(before - v);
     }
 }

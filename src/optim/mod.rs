@@ -110,6 +110,9 @@ fn array<'a, F>(state: &[(&str, &'a [F])], name: &str, len: usize) -> Result<&'a
 }
 
 #[cfg(test)]
+mod tests;
+
+#[cfg(test)]
 mod testing {
     use super::*;
 

@@ -84,7 +84,7 @@ fn step<F: Real, A: Fn(f64, f64) -> f64>(
         let g = g.to_f64();
         let m = beta_1 * mean.to_f64() + (1.0 - beta_1) * g;
         let v = beta_2 * square.to_f64() + (1.0 - beta_2) * (g * g);
-        (*mean, *square) = (F::from_f64(m), F::from_f64(v));
+        (*mean, *square) = (F::fading(m), F::fading(v));
         let root = (v * of_square).sqrt() + epsilon;
         *out = F::from_f64(apply(out.to_f64(), rate * (m * of_mean) / root));
     }

@@ -15,8 +15,7 @@ const AT_ONCE: usize = 8;
 pub fn norm<F: Real>(values: &[F]) -> f64 {
     let mut unit = 1.0;
     if !F::SQUARES_FIT {
-        let larger = |largest: f64, x: f64| if x.abs() <= largest { largest } else { x.abs() };
-        let largest = values.iter().fold(0.0, |largest, x| larger(largest, x.to_f64()));
+        let largest = largest(values);
         if largest == 0.0 || !largest.is_finite() {
             return largest;
         }
@@ -59,6 +58,14 @@ pub fn shorten<F: Real>(part: &mut [F], length: f64, most: f64) {
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
 fn multiply<F: Real>(values: &mut [F], factor: f64) {
     values.iter_mut().for_each(|x| *x = F::from_f64(x.to_f64() * factor));
+}
+
+/// The largest |x|; NaN is larger than all numbers.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
+fn largest<F: Real>(values: &[F]) -> f64 {
+    // Bits order as magnitudes do.
+    let bits = values.iter().fold(0i64, |largest, x| largest.max((x.to_f64().to_bits() & (u64::MAX >> 1)) as i64));
+    f64::from_bits(bits as u64)
 }
 
 /// Calls `visit` with Σ (x·factor)² of every run, in order.

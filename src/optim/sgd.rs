@@ -43,7 +43,7 @@ fn descend<F: Real>(momentum: f64, nesterov: bool, rate: f64, grad: &[F], params
         let g = g.to_f64();
         let v = momentum * velocity.to_f64() + g;
         let direction = if nesterov { g + momentum * v } else { v };
-        *velocity = F::from_f64(v);
+        *velocity = F::fading(v);
         *param = F::from_f64(param.to_f64() - rate * direction);
     }
 }
