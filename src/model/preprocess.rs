@@ -1,7 +1,7 @@
 //! From stored values to the standardised float32 rows a model sees, the same at training and at prediction.
 
 use crate::config::Missing;
-use crate::data::{Block, ColumnKind, Schema, SparseRows, Values};
+use crate::data::{Block, ColumnKind, Image, Schema, SparseRows, Values};
 use crate::error::{Error, Result};
 use crate::exact::scale::order_key;
 use multiversion::multiversion;
@@ -59,6 +59,8 @@ impl ColumnCode {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Preprocess {
     pub columns: Vec<ColumnCode>,
+    /// The shape of each row before it was made columns, where the table has it: no part of the digest.
+    pub image: Option<Image>,
     pub missing: Missing,
     /// Per feature: (stored value − mean)·inverse_scale, in float64, rounded once to float32.
     pub mean: Vec<f64>,
@@ -72,9 +74,33 @@ impl Preprocess {
         let code = |c: &crate::data::Column| ColumnCode::new(c.name.clone(), c.kind);
         Preprocess {
             columns: schema.columns.iter().map(code).collect(),
+            image: schema.image,
             missing,
             mean: Vec::new(),
             inverse_scale: Vec::new(),
+        }
+    }
+
+    /// For a model to which the places of pixels mean something: has this table the images that it was trained on? Not
+    /// collective; the same on every rank.
+    ///
+    /// * `table`: of its [`Schema`].
+    /// * A model that was trained on rows without a shape takes any.
+    ///
+    /// # Errors
+    /// `Data`: images of another shape, or columns of which nobody knows how they lie in an image.
+    pub fn check_image(&self, table: Option<Image>) -> Result<()> {
+        match (self.image, table) {
+            (None, _) => Ok(()),
+            (Some(model), Some(table)) if model == table => Ok(()),
+            (Some(model), Some(table)) => Err(Error::data(format!(
+                "the images are {table} but the model was trained on {model}; bring them to that height, width and number of \
+                 channels, or train on images like these"
+            ))),
+            (Some(model), None) => Err(Error::data(format!(
+                "the rows are not images, but the model was trained on images of {model}; name with --features one dataset of \
+                 shape n × height × width, or n × height × width × channels"
+            ))),
         }
     }
 
@@ -254,6 +280,37 @@ impl TargetCoding {
             TargetCoding::Number => Vec::new(),
             TargetCoding::Integers(classes) => classes.iter().map(i64::to_string).collect(),
             TargetCoding::Strings(classes) => classes.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::DataSource;
+    use crate::data::memory::MemorySource;
+
+    #[test]
+    fn a_model_of_images_takes_images_of_its_shape_only() {
+        let image = |height, width, channels| Some(Image { height, width, channels });
+        let trained_on = |image: Option<Image>| {
+            let table = MemorySource::from_f32(vec![0.0; 48], 24).unwrap();
+            let table = if let Some(image) = image { table.with_image(image) } else { table };
+            Preprocess::unfitted(table.schema(), Missing::Mean)
+        };
+        let model = trained_on(image(4, 6, 1));
+        assert_eq!(model.check_image(image(4, 6, 1)), Ok(()));
+        let refused = |table| model.check_image(table).unwrap_err().to_string();
+        assert!(
+            refused(image(32, 32, 3))
+                .starts_with("the images are 32 × 32 × 3 but the model was trained on 4 × 6 × 1; ")
+        );
+        assert!(refused(image(6, 4, 1)).contains("6 × 4 × 1"), "as many values are not the same shape");
+        assert!(refused(image(4, 2, 3)).contains("4 × 2 × 3"));
+        let flat = refused(None);
+        assert!(flat.contains("not images") && flat.contains("4 × 6 × 1") && flat.contains("--features"), "{flat}");
+        for table in [None, image(4, 6, 1), image(32, 32, 3)] {
+            assert_eq!(trained_on(None).check_image(table), Ok(()));
         }
     }
 }
