@@ -36,6 +36,11 @@ impl ColumnCode {
         if self.is_text() && !self.is_category { self.categories.len() } else { 1 }
     }
 
+    /// That are known. 0 of a column that has none.
+    pub fn n_categories(&self) -> usize {
+        self.categories.len().max(self.values.len())
+    }
+
     /// The name of a category, for people.
     pub fn category(&self, place: usize) -> String {
         match (self.categories.get(place), self.values.get(place)) {
@@ -121,6 +126,21 @@ impl Preprocess {
         names
     }
 
+    /// The features that are categories, in order, each with how many there are. Standardised, such a feature is a whole number: 1 for
+    /// the first category, and so on; 0 for a missing value and for a category that training has not seen.
+    pub fn category_features(&self) -> Vec<(usize, usize)> {
+        let mut next = 0;
+        let features = self.columns.iter().map(|column| {
+            let first = next;
+            next += column.n_features();
+            (first, column)
+        });
+        features
+            .filter(|(_, column)| column.is_category)
+            .map(|(first, column)| (first, column.n_categories()))
+            .collect()
+    }
+
     /// Whether encoded values are those that are stored.
     pub fn is_plain(&self) -> bool {
         !self.has_text() && self.missing == Missing::Mean && !self.columns.iter().any(|c| c.is_category)
@@ -131,7 +151,7 @@ impl Preprocess {
     }
 
     /// Row `i` of `block` as numbers, before standardising: text as 0/1, missing values as the setting says
-    /// (NaN stays NaN under [`Missing::Mean`]). `out`: (n_features,).
+    /// (NaN stays NaN under [`Missing::Mean`], and where it would be a category). `out`: (n_features,).
     pub fn encode_row(&self, block: &Block, i: usize, out: &mut [f64]) -> Result<()> {
         let n_numeric = self.columns.len() - block.text.len();
         let (mut numeric, mut text, mut at) = (0, 0, 0);
@@ -159,11 +179,11 @@ impl Preprocess {
             };
             numeric += 1;
             out[at] = match self.missing {
-                Missing::Zero if value.is_nan() => 0.0,
                 Missing::Error if value.is_nan() => {
                     return Err(self.no_value(block, i, column, "--missing mean or --missing zero"));
                 }
                 _ if column.is_category => column.place_of(value),
+                Missing::Zero if value.is_nan() => 0.0,
                 _ => value,
             };
             at += 1;
@@ -174,7 +194,11 @@ impl Preprocess {
     /// [`encode_row`](Self::encode_row) of a sparse row: what is not stored is 0.
     fn spread_row(&self, block: &Block, i: usize, out: &mut [f64]) -> Result<()> {
         out.fill(0.0);
-        self.each_stored(block, i, |j, value| out[j] = value)
+        self.each_stored(block, i, |j, value| out[j] = value)?;
+        for (column, value) in self.columns.iter().zip(out).filter(|(column, _)| column.is_category) {
+            *value = column.place_of(*value);
+        }
+        Ok(())
     }
 
     /// Visits what is stored of row `i` of a sparse block, columns in order. A missing value is 0 under [`Missing::Zero`].

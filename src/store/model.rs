@@ -409,6 +409,17 @@ mod tests {
     }
 
     #[test]
+    fn categories_of_numbers_come_back_with_their_bits() {
+        let mut before = model(Kind::Linear);
+        for (column, values) in [(0, vec![-1e300, -0.1, 0.0, 5e-324]), (2, vec![])] {
+            (before.preprocess.columns[column].is_category, before.preprocess.columns[column].values) = (true, values);
+        }
+        assert_eq!(before.preprocess.category_features(), [(0, 4), (4, 0)]);
+        let after = from_file(&to_file(&before, &Inputs::default()).unwrap()).unwrap();
+        assert_eq!(after, before);
+    }
+
+    #[test]
     fn a_file_that_does_not_fit_together_is_refused() {
         let good = to_file(&model(Kind::Logistic), &Inputs::default()).unwrap();
         assert!(from_file(&good).is_ok());
