@@ -193,6 +193,7 @@ impl Printer {
                 format!("  trained on {}", count(model.n_rows, "row")),
                 format!("  features ({}): {}", features.len(), shortened(&features)),
             ];
+            lines.extend(model.preprocess.image.map(|image| format!("  of images of {image}")));
             if model.target.n_classes() > 0 {
                 let classes = model.target.names();
                 lines.push(format!("  classes ({}): {}", classes.len(), shortened(&classes)));
@@ -235,7 +236,7 @@ impl Printer {
         };
         let value = || {
             json!({"event": "model", "file": path.display().to_string(), "kind": file.kind, "rows": model.n_rows,
-            "features": model.preprocess.feature_names(), "classes": model.target.names(), "settings": file.config,
+            "features": model.preprocess.feature_names(), "image": model.preprocess.image, "classes": model.target.names(), "settings": file.config,
             "continued": model.continued.as_ref().map(|from| json!({"rounds": from.rounds, "digest": from.digest})),
             "input_digest": model.input_digest, "digest": file.digest, "version": file.program_version,
             "history": file.history.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
@@ -327,6 +328,7 @@ impl Printer {
                     count(table.schema.columns.len(), if table.schema.is_sparse { "sparse column" } else { "column" }),
                     names.features.join(", ")
                 ));
+                lines.extend(table.schema.image.map(|image| format!("  each row an image of {image}")));
             }
             lines.extend(found.why_not.iter().map(|why| format!("  cannot be trained on as it stands: {why}")));
             lines.join("\n")

@@ -7,6 +7,7 @@
 
 mod boost;
 mod calibrate;
+mod categorical;
 mod ensemble;
 mod forest;
 mod kind;
@@ -16,6 +17,7 @@ mod steps;
 pub use crate::optim::Schedule;
 pub use boost::{BoostConfig, BoostLoss, Growth};
 pub use calibrate::Calibrate;
+pub use categorical::Categorical;
 pub use ensemble::{EnsembleConfig, MemberConfig, VoteWeights, Voting};
 pub use forest::{BootstrapKind, Criterion, ForestConfig, MaxFeatures, Scope};
 pub use kind::{Kind, Solver};

@@ -2,7 +2,9 @@
 
 use super::canonical::canonicalise;
 use super::hdf5::read::bad_weight;
-use super::{Block, Column, ColumnKind, DataSource, Schema, SparseRows, TargetKind, Targets, ValueCount, Values};
+use super::{
+    Block, Column, ColumnKind, DataSource, Image, Schema, SparseRows, TargetKind, Targets, ValueCount, Values,
+};
 use crate::error::{Error, Result};
 use std::ops::Range;
 use std::sync::Arc;
@@ -46,6 +48,7 @@ impl MemorySource {
             first_file_row: 0,
             columns,
             is_sparse: false,
+            image: None,
             target: None,
             has_weight: false,
             has_offset: false,
@@ -121,6 +124,13 @@ impl MemorySource {
         for (column, name) in self.schema.columns.iter_mut().zip(names) {
             column.name = name.to_string();
         }
+        self
+    }
+
+    /// Says that each row is an image of as many values as there are columns.
+    pub fn with_image(mut self, image: Image) -> MemorySource {
+        assert_eq!(image.n_values(), Some(self.schema.columns.len()), "values of an image");
+        self.schema.image = Some(image);
         self
     }
 

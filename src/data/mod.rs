@@ -17,6 +17,7 @@ pub mod describe;
 pub mod digest;
 pub mod files;
 pub mod hdf5;
+mod image;
 pub mod memory;
 pub mod moments;
 pub mod names;
@@ -28,6 +29,7 @@ mod sparse;
 pub mod synthetic;
 
 pub use self::hdf5::TableIndex;
+pub use self::image::Image;
 pub use self::sparse::{SparseRows, ValueCount};
 
 use crate::error::Result;
@@ -69,6 +71,8 @@ pub struct Schema {
     pub columns: Vec<Column>,
     /// Values that are 0 are not stored: blocks hold [`Values::Sparse`].
     pub is_sparse: bool,
+    /// The shape of each row, where all columns come from one dataset of images. None too for tables in memory.
+    pub image: Option<Image>,
     /// None for a table that is only predicted on.
     pub target: Option<TargetKind>,
     pub has_weight: bool,

@@ -1,7 +1,7 @@
 //! From stored values to the standardised float32 rows a model sees, the same at training and at prediction.
 
 use crate::config::Missing;
-use crate::data::{Block, ColumnKind, Schema, SparseRows, Values};
+use crate::data::{Block, ColumnKind, Image, Schema, SparseRows, Values};
 use crate::error::{Error, Result};
 use crate::exact::scale::order_key;
 use multiversion::multiversion;
@@ -36,6 +36,11 @@ impl ColumnCode {
         if self.is_text() && !self.is_category { self.categories.len() } else { 1 }
     }
 
+    /// That are known. 0 of a column that has none.
+    pub fn n_categories(&self) -> usize {
+        self.categories.len().max(self.values.len())
+    }
+
     /// The name of a category, for people.
     pub fn category(&self, place: usize) -> String {
         match (self.categories.get(place), self.values.get(place)) {
@@ -59,6 +64,8 @@ impl ColumnCode {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Preprocess {
     pub columns: Vec<ColumnCode>,
+    /// The shape of each row before it was made columns, where the table has it: no part of the digest.
+    pub image: Option<Image>,
     pub missing: Missing,
     /// Per feature: (stored value − mean)·inverse_scale, in float64, rounded once to float32.
     pub mean: Vec<f64>,
@@ -72,9 +79,33 @@ impl Preprocess {
         let code = |c: &crate::data::Column| ColumnCode::new(c.name.clone(), c.kind);
         Preprocess {
             columns: schema.columns.iter().map(code).collect(),
+            image: schema.image,
             missing,
             mean: Vec::new(),
             inverse_scale: Vec::new(),
+        }
+    }
+
+    /// For a model to which the places of pixels mean something: has this table the images that it was trained on? Not
+    /// collective; the same on every rank.
+    ///
+    /// * `table`: of its [`Schema`].
+    /// * A model that was trained on rows without a shape takes any.
+    ///
+    /// # Errors
+    /// `Data`: images of another shape, or columns of which nobody knows how they lie in an image.
+    pub fn check_image(&self, table: Option<Image>) -> Result<()> {
+        match (self.image, table) {
+            (None, _) => Ok(()),
+            (Some(model), Some(table)) if model == table => Ok(()),
+            (Some(model), Some(table)) => Err(Error::data(format!(
+                "the images are {table} but the model was trained on {model}; bring them to that height, width and number of \
+                 channels, or train on images like these"
+            ))),
+            (Some(model), None) => Err(Error::data(format!(
+                "the rows are not images, but the model was trained on images of {model}; name with --features one dataset of \
+                 shape n × height × width, or n × height × width × channels"
+            ))),
         }
     }
 
@@ -95,6 +126,21 @@ impl Preprocess {
         names
     }
 
+    /// The features that are categories, in order, each with how many there are. Standardised, such a feature is a whole number: 1 for
+    /// the first category, and so on; 0 for a missing value and for a category that training has not seen.
+    pub fn category_features(&self) -> Vec<(usize, usize)> {
+        let mut next = 0;
+        let features = self.columns.iter().map(|column| {
+            let first = next;
+            next += column.n_features();
+            (first, column)
+        });
+        features
+            .filter(|(_, column)| column.is_category)
+            .map(|(first, column)| (first, column.n_categories()))
+            .collect()
+    }
+
     /// Whether encoded values are those that are stored.
     pub fn is_plain(&self) -> bool {
         !self.has_text() && self.missing == Missing::Mean && !self.columns.iter().any(|c| c.is_category)
@@ -105,7 +151,7 @@ impl Preprocess {
     }
 
     /// Row `i` of `block` as numbers, before standardising: text as 0/1, missing values as the setting says
-    /// (NaN stays NaN under [`Missing::Mean`]). `out`: (n_features,).
+    /// (NaN stays NaN under [`Missing::Mean`], and where it would be a category). `out`: (n_features,).
     pub fn encode_row(&self, block: &Block, i: usize, out: &mut [f64]) -> Result<()> {
         let n_numeric = self.columns.len() - block.text.len();
         let (mut numeric, mut text, mut at) = (0, 0, 0);
@@ -133,11 +179,11 @@ impl Preprocess {
             };
             numeric += 1;
             out[at] = match self.missing {
-                Missing::Zero if value.is_nan() => 0.0,
                 Missing::Error if value.is_nan() => {
                     return Err(self.no_value(block, i, column, "--missing mean or --missing zero"));
                 }
                 _ if column.is_category => column.place_of(value),
+                Missing::Zero if value.is_nan() => 0.0,
                 _ => value,
             };
             at += 1;
@@ -148,7 +194,11 @@ impl Preprocess {
     /// [`encode_row`](Self::encode_row) of a sparse row: what is not stored is 0.
     fn spread_row(&self, block: &Block, i: usize, out: &mut [f64]) -> Result<()> {
         out.fill(0.0);
-        self.each_stored(block, i, |j, value| out[j] = value)
+        self.each_stored(block, i, |j, value| out[j] = value)?;
+        for (column, value) in self.columns.iter().zip(out).filter(|(column, _)| column.is_category) {
+            *value = column.place_of(*value);
+        }
+        Ok(())
     }
 
     /// Visits what is stored of row `i` of a sparse block, columns in order. A missing value is 0 under [`Missing::Zero`].
@@ -254,6 +304,37 @@ impl TargetCoding {
             TargetCoding::Number => Vec::new(),
             TargetCoding::Integers(classes) => classes.iter().map(i64::to_string).collect(),
             TargetCoding::Strings(classes) => classes.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::DataSource;
+    use crate::data::memory::MemorySource;
+
+    #[test]
+    fn a_model_of_images_takes_images_of_its_shape_only() {
+        let image = |height, width, channels| Some(Image { height, width, channels });
+        let trained_on = |image: Option<Image>| {
+            let table = MemorySource::from_f32(vec![0.0; 48], 24).unwrap();
+            let table = if let Some(image) = image { table.with_image(image) } else { table };
+            Preprocess::unfitted(table.schema(), Missing::Mean)
+        };
+        let model = trained_on(image(4, 6, 1));
+        assert_eq!(model.check_image(image(4, 6, 1)), Ok(()));
+        let refused = |table| model.check_image(table).unwrap_err().to_string();
+        assert!(
+            refused(image(32, 32, 3))
+                .starts_with("the images are 32 × 32 × 3 but the model was trained on 4 × 6 × 1; ")
+        );
+        assert!(refused(image(6, 4, 1)).contains("6 × 4 × 1"), "as many values are not the same shape");
+        assert!(refused(image(4, 2, 3)).contains("4 × 2 × 3"));
+        let flat = refused(None);
+        assert!(flat.contains("not images") && flat.contains("4 × 6 × 1") && flat.contains("--features"), "{flat}");
+        for table in [None, image(4, 6, 1), image(32, 32, 3)] {
+            assert_eq!(trained_on(None).check_image(table), Ok(()));
         }
     }
 }

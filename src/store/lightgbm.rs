@@ -264,6 +264,7 @@ pub fn from_text(text: &str) -> Result<Model> {
     Ok(Model {
         preprocess: Preprocess {
             columns: columns.collect(),
+            image: None,
             missing: config.missing,
             mean: Vec::new(),
             inverse_scale: Vec::new(),

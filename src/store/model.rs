@@ -15,15 +15,16 @@
 //! | `params/column_is_category` | (columns): 1 where a column is one feature, the place of its category; absent: none |
 //! | `params/category_values_N` | the categories of column N, which holds numbers |
 //! | `member_names`, `members/000`, … | of an ensemble: names, and the models: see `members.rs` |
+//! | `image` | attribute, JSON: height, width and channels of rows that are images; absent: they are not |
 //! | `continued_rounds`, `continued_digest` | rounds that came from another model, and its digest; absent: trained at once |
 //! | `settings` | a TOML text that `--config` takes: see [`settings`](super::settings) |
 
 use super::settings::{settings_from, settings_text};
 use super::{Array, ModelFile, calibrated, forest, members, network, trees};
 use crate::config::{Kind, TrainConfig};
-use crate::data::ColumnKind;
 use crate::data::names::Inputs;
 use crate::data::names::TableNames;
+use crate::data::{ColumnKind, Image};
 use crate::error::{Error, Result};
 use crate::model::{Calibrated, ColumnCode, Continued, LinearModel, Model, Preprocess, Scores, TargetCoding};
 use std::ops::Range;
@@ -92,7 +93,10 @@ pub fn to_file(model: &Model, inputs: &Inputs) -> Result<ModelFile> {
         ("inputs", serde_json::to_string(&inputs).map_err(|e| Error::internal(e.to_string()))?),
     ];
     let mut attributes: Vec<(String, String)> = attributes.map(|(name, value)| (name.to_string(), value)).into();
-    // Models that were trained at once are as they always were.
+    // Models of other rows, and those that were trained at once, are as they always were.
+    if let Some(Image { height, width, channels }) = model.preprocess.image {
+        attributes.push(("image".to_string(), format!("[{height},{width},{channels}]")));
+    }
     if let Some(from) = &model.continued {
         attributes.push(("continued_rounds".to_string(), from.rounds.to_string()));
         attributes.push(("continued_digest".to_string(), from.digest.clone()));
@@ -197,7 +201,8 @@ fn model_from(file: &ModelFile, config: TrainConfig, names: TableNames) -> Resul
             (Scores::Linear(linear), vector(file, "mean", d)?, vector(file, "inverse_scale", d)?)
         }
     };
-    let preprocess = Preprocess { columns, missing: config.missing, mean, inverse_scale };
+    let image = file.attribute("image").map(|text| image_from(text, columns.len())).transpose()?;
+    let preprocess = Preprocess { columns, image, missing: config.missing, mean, inverse_scale };
     let (k, d) = (scores.n_scores(), scores.n_features());
     if preprocess.n_features() != d {
         return Err(misfit("features", &format!("{} of them, as the columns say", preprocess.n_features())));
@@ -294,6 +299,12 @@ fn columns_from(file: &ModelFile) -> Result<Vec<ColumnCode>> {
     names.iter().zip(kinds).enumerate().map(column).collect()
 }
 
+fn image_from(text: &str, n_columns: usize) -> Result<Image> {
+    let axes: Option<[u64; 3]> = serde_json::from_str(text).ok();
+    let image = axes.and_then(|axes| Image::of_axes(&axes)).filter(|image| image.n_values() == Some(n_columns));
+    image.ok_or_else(|| misfit("image", &format!("height, width and channels of {n_columns} columns, not {text}")))
+}
+
 fn vector(file: &ModelFile, name: &str, len: usize) -> Result<Vec<f64>> {
     let (_, values) = file.f64(name)?;
     finite(name, values)?;
@@ -352,6 +363,7 @@ mod tests {
             names: TableNames { features: vec!["pt".into()], group: Some("train".into()), ..TableNames::default() },
             preprocess: Preprocess {
                 columns,
+                image: None,
                 missing: config.missing,
                 mean: (0..5).map(odd).collect(),
                 inverse_scale: (2..7).map(odd).collect(),
@@ -385,6 +397,36 @@ mod tests {
             assert_eq!(bits(&after), bits(&before));
             assert_eq!(inputs_of(&file, &after), inputs);
         }
+    }
+
+    #[test]
+    fn the_shape_of_images_is_kept_where_there_is_one() {
+        let mut before = model(Kind::Linear);
+        let plain = to_file(&before, &Inputs::default()).unwrap();
+        assert_eq!((plain.attribute("image"), from_file(&plain).unwrap().preprocess.image), (None, None));
+        before.preprocess.image = Some(Image { height: 1, width: 2, channels: 2 });
+        let file = to_file(&before, &Inputs::default()).unwrap();
+        assert_eq!((file.attribute("image"), from_file(&file).unwrap()), (Some("[1,2,2]"), before));
+        let mut without = file.clone();
+        without.attributes.retain(|(name, _)| name != "image");
+        assert_eq!(without, plain, "the shape is all that differs");
+        for spoilt in ["[1,2]", "[1,2,3]", "[0,2,2]", "[4,1,-1]", "4 × 1 × 1", "[9223372036854775808,2,2]"] {
+            let mut file = file.clone();
+            file.attributes.iter_mut().filter(|(name, _)| name == "image").for_each(|(_, text)| *text = spoilt.into());
+            let error = from_file(&file).unwrap_err();
+            assert!(error.to_string().contains("'image'") && error.to_string().contains("of 4 columns"), "{error}");
+        }
+    }
+
+    #[test]
+    fn categories_of_numbers_come_back_with_their_bits() {
+        let mut before = model(Kind::Linear);
+        for (column, values) in [(0, vec![-1e300, -0.1, 0.0, 5e-324]), (2, vec![])] {
+            (before.preprocess.columns[column].is_category, before.preprocess.columns[column].values) = (true, values);
+        }
+        assert_eq!(before.preprocess.category_features(), [(0, 4), (4, 0)]);
+        let after = from_file(&to_file(&before, &Inputs::default()).unwrap()).unwrap();
+        assert_eq!(after, before);
     }
 
     #[test]

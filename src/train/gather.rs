@@ -15,13 +15,10 @@ use crate::error::Result;
 use crate::model::preprocess::standardise;
 use crate::model::{Features, Preprocess, TargetCoding};
 use rayon::prelude::*;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 use std::time::Instant;
-
-/// More distinct strings than this are not categories.
-pub(super) const MOST_CATEGORIES: usize = 10_000;
 
 /// Reads this rank's rows in runs of whole blocks.
 pub(super) struct Reader<'a> {
@@ -96,25 +93,6 @@ impl<'a> Reader<'a> {
         }
         Ok(())
     }
-}
-
-/// Distinct strings of every text column here, sorted.
-pub(super) fn local_categories(reader: &mut Reader<'_>, n_text: usize) -> Result<Vec<BTreeSet<String>>> {
-    let mut found = vec![BTreeSet::new(); n_text];
-    reader.pass(|batch, _| {
-        for (set, column) in found.iter_mut().zip(&batch.text) {
-            for value in column {
-                if !set.contains(value) {
-                    set.insert(value.clone());
-                }
-            }
-            if set.len() > MOST_CATEGORIES {
-                break;
-            }
-        }
-        Ok(())
-    })?;
-    Ok(found)
 }
 
 pub(super) fn first_means(reader: &mut Reader<'_>, preprocess: &Preprocess) -> Result<Vec<f64>> {

@@ -8,6 +8,7 @@
 mod binning;
 pub mod boosting;
 pub mod calibrate;
+mod categories;
 pub mod checkpoint;
 pub mod coordinate_descent;
 pub mod data_parallel;

@@ -5,21 +5,20 @@
 //! values; and, rarely, up to three more for moments around a better point. The passes (in `gather.rs`) and
 //! their results do not depend on ranks: only on the table and the settings.
 
-use super::gather::{
-    Keep, MOST_CATEGORIES, Reader, fill, first_means, gather, local_categories, moments_around, standardise_in_place,
-};
+use super::gather::{Keep, Reader, fill, first_means, gather, moments_around, standardise_in_place};
 use super::sparse_scale;
 use super::stream::{LabelCoding, Stream};
 use super::sums::{Total, sum_blocks};
 use super::table::{LocalRows, Table};
-use super::{ClassWeight, Kind, Observer, TrainConfig, memory, target};
+use super::{ClassWeight, Kind, Observer, TrainConfig, categories, memory, target};
 use crate::comm::Communicator;
+use crate::config::Categorical;
 use crate::data::DataSource;
 use crate::data::digest::InputDigest;
 use crate::data::moments::{BlockMoments, standardisation};
 use crate::data::names::Reading;
 use crate::data::partition::{Partition, RowPlan};
-use crate::error::{Error, Result};
+use crate::error::{Error, InContext, Result};
 use crate::exact::BlockSums;
 use crate::exact::scale::{from_order_key, order_key};
 use crate::functions::check_denormals;
@@ -27,7 +26,6 @@ use crate::model::preprocess::standardised;
 use crate::model::{Preprocess, TargetCoding};
 use crate::objective::Objective;
 use crate::rng::{self, Draws};
-use std::collections::BTreeSet;
 use std::time::Instant;
 
 /// Times that moments are taken again around the mean found, at most: each takes it 2⁵⁰ times nearer.
@@ -81,21 +79,37 @@ pub fn prepare<'s>(
     hold: Option<HeldOut>,
     watch: &mut dyn Observer,
 ) -> Result<Prepared<'s>> {
+    prepare_as(comm, source, config, config.categorical(), reading, hold, watch)
+}
+
+/// The same with these columns as categories: each is one feature, the place of the row's category from 1 on, or 0 where there is
+/// none, or one that training has not seen. Collective.
+fn prepare_as<'s>(
+    comm: &Communicator,
+    source: &'s mut dyn DataSource,
+    config: &TrainConfig,
+    categorical: Categorical<'_>,
+    reading: &Reading,
+    hold: Option<HeldOut>,
+    watch: &mut dyn Observer,
+) -> Result<Prepared<'s>> {
     let schema = source.schema().clone();
     target::check_stored(config.responds_as(), schema.target)?;
     let plan = plan(schema.n_rows, schema.columns.len(), config);
     let units = Partition::new(plan.n_units(), comm.size()).units_of(comm.rank());
     let mut preprocess = Preprocess::unfitted(&schema, config.missing);
+    categories::mark(&mut preprocess, categorical)?;
+    if schema.is_sparse && preprocess.columns.iter().any(|column| column.is_category) {
+        let message = "categories cannot be those of a sparse table; store it as a dense one, or leave the flag out";
+        return Err(Error::usage(message)).for_flag("--categorical");
+    }
     if let Some(bytes) = reading.max_memory {
         source.limit_memory(memory::of_source(bytes));
     }
     let reader = Reader::new(source, plan.blocks(units.clone()), memory::batch_values(reading.max_memory));
     let mut reader = comm.agree(reader)?;
 
-    if preprocess.has_text() {
-        let local = local_categories(&mut reader, preprocess.columns.iter().filter(|c| c.is_text()).count());
-        agree_categories(comm, local, &mut preprocess)?;
-    }
+    categories::find(comm, &mut reader, &mut preprocess)?;
     let d = preprocess.n_features();
     let memory =
         memory::plan(comm, reading, &plan, &units, reader.source(), reader.count, &preprocess, config, hold.is_some())?;
@@ -188,44 +202,6 @@ pub(super) fn agree_digest(comm: &Communicator, mine: &InputDigest) -> Result<In
     Ok(all)
 }
 
-/// The union of all ranks' categories, column by column. Collective.
-pub(super) fn agree_categories(
-    comm: &Communicator,
-    local: Result<Vec<BTreeSet<String>>>,
-    preprocess: &mut Preprocess,
-) -> Result<()> {
-    let local = comm.agree(local)?;
-    for (column, mine) in preprocess.columns.iter_mut().filter(|c| c.is_text()).zip(local) {
-        let union = union_of_strings(comm, &mine)?;
-        if union.len() > MOST_CATEGORIES {
-            return Err(Error::data(format!(
-                "text column '{}' has more than {MOST_CATEGORIES} distinct values; leave it out with --features",
-                column.name
-            )));
-        }
-        column.categories = union.into_iter().collect();
-    }
-    Ok(())
-}
-
-/// Collective.
-pub fn union_of_strings(comm: &Communicator, mine: &BTreeSet<String>) -> Result<BTreeSet<String>> {
-    let mut bytes = Vec::new();
-    for value in mine {
-        bytes.extend_from_slice(&(value.len() as u64).to_le_bytes());
-        bytes.extend_from_slice(value.as_bytes());
-    }
-    let gathered = comm.all_gather_bytes(&bytes)?;
-    let mut union = BTreeSet::new();
-    let mut rest = gathered.values.as_slice();
-    while let Some((len, tail)) = rest.split_first_chunk::<8>() {
-        let (value, tail) = tail.split_at(u64::from_le_bytes(*len) as usize);
-        union.insert(String::from_utf8_lossy(value).into_owned());
-        rest = tail;
-    }
-    Ok(union)
-}
-
 /// Column means of the table's first block: a point near the data, from which moments are taken; 0 where that block
 /// has no value of weight > 0. Collective.
 fn agree_shift(
@@ -251,6 +227,9 @@ pub(super) struct Fitted {
     pub(super) cancels: bool,
 }
 
+/// Mean and inverse scale of places of categories: standardised, they begin at 1, and 0 is left to what is missing.
+const CATEGORY: (f64, f64) = (-1.0, 1.0);
+
 /// Exact moments over all ranks → mean and scale. Collective.
 fn fit_standardisation(
     comm: &Communicator,
@@ -274,12 +253,16 @@ fn fit_standardisation(
     let min: Vec<f64> = keys[..d].iter().map(|&k| from_order_key(k)).collect();
     let max: Vec<f64> = keys[d..].iter().map(|&k| -from_order_key(k)).collect();
     let too_large = |j: usize| too_large(preprocess, &min, &max, j);
-    let total = match sum_blocks(comm, &sums)? {
+    let mut total = match sum_blocks(comm, &sums)? {
         Total::Finite(total) => total,
         Total::NonFinite => return Err(too_large(widest(&min, &max))),
     };
+    // How categories are spread says nothing: as if there were none.
+    let of_categories = preprocess.category_features();
+    of_categories.iter().for_each(|(j, _)| total[*j] = 0.0);
     let found = standardisation(&total, &min, &max, shift).map_err(too_large)?;
-    let (mean, inverse_scale) = (found.mean, found.inverse_scale);
+    let (mut mean, mut inverse_scale) = (found.mean, found.inverse_scale);
+    of_categories.iter().for_each(|(j, _)| (mean[*j], inverse_scale[*j]) = CATEGORY);
     let peak = (0..d).map(|j| peak_of(min[j], max[j], mean[j], inverse_scale[j])).collect();
     preprocess.mean = mean;
     preprocess.inverse_scale = inverse_scale;

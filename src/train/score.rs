@@ -335,6 +335,8 @@ pub(super) fn check_columns(model: &Model, schema: &Schema) -> Result<()> {
     let (wanted, found) = (&model.preprocess.columns, &schema.columns);
     let missing = wanted.iter().find(|w| !found.iter().any(|f| f.name == w.name));
     if wanted.len() != found.len() {
+        // Said in pixels where both are images.
+        schema.image.map_or(Ok(()), |image| model.preprocess.check_image(Some(image)))?;
         let first = match missing {
             Some(column) => format!("first missing: '{}'", column.name),
             None => {
@@ -432,12 +434,37 @@ pub fn for_each_batch(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::memory::MemorySource;
+    use crate::data::names::TableNames;
+    use crate::data::{Image, synthetic};
+    use crate::train::linear_family::train_source;
+    use crate::train::{Reading, Silent, TrainConfig};
 
     #[test]
     fn columns_known_by_place() {
         for (name, numbered) in [("X[3]", true), ("a/b[0,2]", true), ("X", false), ("X[]", false), ("pt[GeV]", false)] {
             assert_eq!(is_numbered(name), numbered, "{name}");
         }
+    }
+
+    #[test]
+    fn images_of_another_size_are_named_by_their_shape_and_the_shape_is_no_part_of_a_digest() {
+        let image = |height, width| Image { height, width, channels: 1 };
+        let flat = synthetic::logistic(97, 6, 3).unwrap();
+        let train = |table: &MemorySource| {
+            let config = TrainConfig::default().resolved().unwrap();
+            let (names, reading) = (TableNames::default(), Reading::default());
+            train_source(&Communicator::solo(), &mut table.clone(), &names, &config, &reading, &mut Silent).unwrap().0
+        };
+        let of_images = train(&flat.clone().with_image(image(2, 3)));
+        assert_eq!(of_images.preprocess.image, Some(image(2, 3)));
+        assert_eq!(of_images.digest, train(&flat).digest);
+        let wider = synthetic::logistic(9, 8, 3).unwrap().with_image(image(2, 4));
+        let refused = check_columns(&of_images, wider.schema()).unwrap_err().to_string();
+        assert!(refused.starts_with("the images are 2 × 4 × 1 but the model was trained on 2 × 3 × 1; "), "{refused}");
+        // What is made of columns does not ask how they lie.
+        assert_eq!(check_columns(&of_images, flat.clone().with_image(image(3, 2)).schema()), Ok(()));
+        assert_eq!(check_columns(&of_images, flat.schema()), Ok(()));
     }
 
     #[test]

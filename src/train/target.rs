@@ -1,7 +1,7 @@
 //! Targets as an objective wants them: classes that all ranks number alike, or numbers; and what they sum to.
 
 use super::Kind;
-use super::prepare::union_of_strings;
+use super::categories::union_of_strings;
 use super::sums::sum_scalars;
 use super::table::Table;
 use crate::comm::Communicator;

@@ -11,7 +11,7 @@ use super::records::Window;
 use super::sound;
 use super::types::{Element, filters_of, number_attribute, reason, text_attribute};
 use crate::data::names::join;
-use crate::data::{ColumnKind, TargetKind};
+use crate::data::{ColumnKind, Image, TargetKind};
 use crate::error::{Error, InContext, Result};
 use hdf5::{Dataset, File};
 use serde::{Deserialize, Serialize};
@@ -35,6 +35,8 @@ pub(crate) struct FieldIndex {
     pub(crate) width: usize,
     pub(crate) element: Element,
     pub(crate) names: Vec<String>,
+    /// What its rows are, if it has the axes of images.
+    pub(crate) image: Option<Image>,
     /// Rows of a chunk; 0 where the dataset is not chunked.
     pub(crate) chunk_rows: u64,
     pub(crate) packing: Packing,
@@ -159,6 +161,7 @@ impl FieldIndex {
             path: path.to_string(),
             dataset: at,
             n_rows: axes[0],
+            image: Image::of_axes(&axes[1..]).filter(|_| !element.is_text() && categories.is_none()),
             shape,
             width,
             element,

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::data::hdf5::Hdf5Source;
-use crate::data::{Block, DataSource, Targets, Values};
+use crate::data::{Block, DataSource, Image, Targets, Values};
 use ::hdf5::File;
 use ::hdf5::types::VarLenUnicode;
 use tempfile::TempDir;
@@ -211,6 +211,58 @@ fn files_without_rows_may_stand_anywhere_and_have_any_type() {
     let renamed =
         file(&folder, "renamed.h5", |file| ["b", "s", "y"].iter().for_each(|name| put::<f64>(file, name, &[])));
     assert!(refused(&[&one, &renamed], &names).contains("'a' is not there"), "names are asked of empty files too");
+}
+
+#[test]
+fn rows_of_one_dataset_of_images_have_its_shape() {
+    let folder = tempfile::tempdir().unwrap();
+    // A file with `X` of this shape and values that count up, and what else `more` puts into it.
+    let images = |name: &str, shape: &[usize], more: &dyn Fn(&File)| {
+        file(&folder, name, |file| {
+            let values: Vec<u8> = (0..shape.iter().product()).map(|i| i as u8).collect();
+            let array = ndarray::ArrayD::from_shape_vec(shape, values).unwrap();
+            file.new_dataset_builder().with_data(&array).create("X").unwrap();
+            put(file, "y", &vec![1i64; shape[0]]);
+            more(file);
+        })
+    };
+    let nothing = |_: &File| {};
+    let shape = |paths: &[&PathBuf], features: &[&str]| open(paths, features).unwrap().schema().image;
+    let image = |height, width, channels| Some(Image { height, width, channels });
+    let grey = images("grey.h5", &[5, 4, 6], &nothing);
+    let other = images("other.h5", &[3, 6, 4], &nothing);
+    let colour = images("colour.h5", &[3, 2, 4, 3], &nothing);
+    let empty = images("empty.h5", &[0, 6, 4], &nothing);
+    let flat = images("flat.h5", &[5, 24], &nothing);
+    let video = images("video.h5", &[5, 2, 3, 2, 2], &nothing);
+    let beside = images("beside.h5", &[5, 4, 6], &|file| put(file, "pt", &[1f32; 5]));
+    let spread = images("virtual.h5", &[1, 1], &|file| {
+        let mut made = file.new_dataset_builder().empty::<u8>().shape([10, 4, 6]);
+        for first in [0, 5] {
+            made = made.virtual_map("grey.h5", "X", [5, 4, 6], .., [10, 4, 6], (first..first + 5, .., ..));
+        }
+        made.create("all").unwrap();
+        put(file, "label", &[0i64; 10]);
+        file.unlink("y").unwrap();
+    });
+    assert_eq!(shape(&[&grey], &[]), image(4, 6, 1));
+    assert_eq!(shape(&[&colour], &[]), image(2, 4, 3));
+    assert_eq!(shape(&[&beside], &["X"]), image(4, 6, 1));
+    assert_eq!(shape(&[&spread], &["all"]), image(4, 6, 1));
+    assert_eq!(shape(&[&empty, &grey, &empty, &grey], &[]), image(4, 6, 1), "a file without rows has no images");
+    for (paths, features) in [
+        (&[&flat][..], &[][..]),
+        (&[&video], &[]),
+        (&[&beside], &["X", "pt"]),
+        (&[&grey, &other], &[]),
+        (&[&grey, &flat], &[]),
+        (&[&flat, &grey, &grey], &[]),
+    ] {
+        assert_eq!(shape(paths, features), None, "{paths:?}");
+    }
+    let index = TableIndex::of(&[colour], &TableNames::default(), Need::Train).unwrap();
+    assert_eq!(TableIndex::from_bytes(&index.to_bytes().unwrap()).unwrap().schema.image, image(2, 4, 3));
+    assert_eq!(read(open(&[&grey], &[]).unwrap()).values, read(open(&[&flat], &[]).unwrap()).values);
 }
 
 #[test]

@@ -263,6 +263,9 @@ fn merge(all: &mut Schema, found: &Schema, fields: &Fields<FieldIndex>, like: &P
             b.kind = ColumnKind::Wide;
         }
     }
+    if found.image != all.image {
+        all.image = None;
+    }
     if found.target != all.target {
         let name = fields.target.as_ref().map_or("target", |field| &field.path);
         return Err(Error::data(format!(
@@ -330,6 +333,7 @@ impl Fields<FieldIndex> {
             first_file_row: 0,
             columns,
             is_sparse: self.sparse.is_some(),
+            image: if let [all] = &self.features[..] { all.image } else { None },
             target: self.target.as_ref().map(FieldIndex::target_kind),
             has_weight: self.weight.is_some(),
             has_offset: self.offset.is_some(),

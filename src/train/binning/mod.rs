@@ -1,11 +1,10 @@
 //! # train::binning — from a data source to a rank's binned rows
 //!
-//! In:    any [`DataSource`], which columns are categories, how many bins are wanted.
+//! In:    any [`DataSource`], how many bins are wanted.
 //! Out:   the ends of bins, the same on every rank; [`BinnedRows`]: labels, and what a visitor makes of the values.
 //! Talks: yes: categories, classes, a sample of values, sums of weights.
 //! Never: trees, losses, what rows become once they are binned.
 
-pub(super) mod categories;
 mod column;
 mod sample;
 
@@ -14,7 +13,7 @@ pub(super) use column::Column;
 use super::gather::{Gathered, Reader, digest_of, keep_labels};
 use super::prepare::{HeldOut, agree_digest};
 use super::table::{LocalRows, Table};
-use super::{ClassWeight, Reading, TrainConfig, memory, target};
+use super::{ClassWeight, Reading, TrainConfig, categories, memory, target};
 use crate::comm::Communicator;
 use crate::data::binned::FeatureBins;
 use crate::data::digest::InputDigest;
@@ -68,14 +67,12 @@ impl<'s, 'c> Binning<'s, 'c> {
     /// Columns are marked as categories or not; nothing is read yet. Collective.
     ///
     /// * `plan`: how rows are dealt to ranks.
-    /// * `categorical`: columns of numbers that are categories.
     pub(super) fn open(
         comm: &Communicator,
         source: &'s mut dyn DataSource,
         config: &'c TrainConfig,
         reading: &Reading,
         plan: RowPlan,
-        categorical: &[String],
         hold: Option<HeldOut>,
     ) -> Result<Binning<'s, 'c>> {
         let schema = source.schema().clone();
@@ -87,17 +84,13 @@ impl<'s, 'c> Binning<'s, 'c> {
         }
         let reader = Reader::new(source, plan.blocks(units.clone()), memory::batch_values(reading.max_memory));
         let reader = comm.agree(reader)?;
-        categories::mark(&mut preprocess, categorical)?;
+        categories::mark(&mut preprocess, config.categorical())?;
         Ok(Binning { reader, preprocess, schema, config, hold, plan, units, bin_s: 0.0 })
     }
 
     /// Reads all rows once if there are categories, and numbers them. Collective.
     pub(super) fn find_categories(&mut self, comm: &Communicator) -> Result<bool> {
-        let has_categories = self.preprocess.columns.iter().any(|column| column.is_category);
-        if has_categories {
-            categories::find(comm, &mut self.reader, &mut self.preprocess)?;
-        }
-        Ok(has_categories)
+        categories::find(comm, &mut self.reader, &mut self.preprocess)
     }
 
     /// Labels of the rows here, the classes, and the bins of all features. Collective.

@@ -47,7 +47,7 @@ pub(super) fn read<'a>(
 ) -> Result<(BoostRows<'a>, Records)> {
     let boost = config.boost.as_ref().ok_or_else(|| Error::internal("boosting without its settings"))?;
     let plan = RowPlan::full_batch(source.schema().n_rows, source.schema().columns.len());
-    let mut binning = Binning::open(comm, source, config, reading, plan, &boost.categorical, hold)?;
+    let mut binning = Binning::open(comm, source, config, reading, plan, hold)?;
     // What is wrong with them is said before anything is read.
     constraints::monotone(boost, &binning.preprocess)?;
     constraints::interactions(boost, &binning.preprocess)?;

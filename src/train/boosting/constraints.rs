@@ -1,6 +1,6 @@
 //! Constraints as they were typed, by columns, to constraints of features.
 
-use super::super::binning::categories::column;
+use super::super::categories::column;
 use crate::config::BoostConfig;
 use crate::error::{Error, InContext, Result};
 use crate::model::Preprocess;

@@ -4,7 +4,7 @@
 //! number of the round, and a score is the start and the leaf values in the order of the rounds. Rows are led through the model's trees
 //! by their values, since the bins of another table are others.
 
-use super::super::binning::categories;
+use super::super::categories;
 use super::super::score::check_columns;
 use super::super::{Model, TrainConfig};
 use super::bins::BoostRows;

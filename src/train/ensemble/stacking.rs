@@ -116,7 +116,7 @@ impl<'a> Stacked<'a> {
         seed: u64,
     ) -> Stacked<'a> {
         let columns = names.into_iter().map(|name| Column { name, kind: ColumnKind::Narrow }).collect();
-        let schema = Schema { columns, is_sparse: false, has_offset: false, ..inner.schema().clone() };
+        let schema = Schema { columns, is_sparse: false, image: None, has_offset: false, ..inner.schema().clone() };
         Stacked { inner, schema, by_fold, n_classes, seed, block: Block::empty(), piece_rows: u64::MAX }
     }
 

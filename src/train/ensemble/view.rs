@@ -72,6 +72,9 @@ impl<'a> View<'a> {
     /// These columns only, by their places, ascending.
     pub fn with_columns(mut self, columns: Vec<usize>) -> View<'a> {
         assert!(columns.windows(2).all(|pair| pair[0] < pair[1]), "columns of a view ascend: {columns:?}");
+        if columns.len() < self.schema.columns.len() {
+            self.schema.image = None;
+        }
         self.schema.columns = columns.iter().map(|&column| self.schema.columns[column].clone()).collect();
         self.columns = Some(Arc::new(columns));
         self

@@ -331,7 +331,9 @@ pub fn of_models(models: Vec<(String, Model)>) -> Result<Model> {
         column.is_category = column.is_text();
     }
     let (n_features, n_scores, target) = (columns.len(), stacked_width(first.target.n_classes()), first.target.clone());
-    let preprocess = Preprocess { columns, missing: Missing::Mean, mean: Vec::new(), inverse_scale: Vec::new() };
+    let image =
+        first.preprocess.image.filter(|_| models.iter().all(|(_, of)| of.preprocess.image == first.preprocess.image));
+    let preprocess = Preprocess { columns, image, missing: Missing::Mean, mean: Vec::new(), inverse_scale: Vec::new() };
     let (names, mut members): (_, Vec<Member>) = (first.names.clone(), Vec::new());
     for (name, model) in models {
         let is_taken = |name: &str| members.iter().any(|member: &Member| member.name == name);

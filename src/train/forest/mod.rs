@@ -242,7 +242,7 @@ fn read(
 ) -> Result<(BinnedRows, BinRows)> {
     let schema = source.schema();
     let plan = plan_of(config, settings, schema.n_rows, schema.columns.len());
-    let mut binning = Binning::open(comm, source, config, reading, plan, &settings.categorical, hold)?;
+    let mut binning = Binning::open(comm, source, config, reading, plan, hold)?;
     binning.find_categories(comm)?;
     let (n_features, n_rows) = (binning.preprocess.n_features(), binning.schema.n_rows);
     let groups = groups(comm, reading, settings.bin_sample, &binning.reader, n_features, n_rows)?;
