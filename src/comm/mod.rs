@@ -7,6 +7,8 @@
 #![doc = include_str!("README.md")]
 
 mod call;
+mod delay;
+mod hub;
 #[cfg(feature = "mpi")]
 #[allow(unsafe_code, reason = "MPI is a C library: this file is the only door to it")]
 mod mpi;
@@ -31,6 +33,7 @@ use transport::{Erased, ErasedOrder, ErasedSum, ReduceOp, Transport};
 use crate::error::{Error, ErrorKind, Result};
 
 pub(crate) use call::by_rank;
+pub use delay::{Delay, run_threads_delayed};
 pub use pending::Pending;
 pub use progress::{Doing, Progress};
 pub use self_test::self_test;

@@ -26,7 +26,7 @@ impl<'comm, T: Element> Pending<'comm, T> {
 
     /// Moves the reduction on: MPI libraries do so only while they are called. Does not wait. Not collective.
     pub fn progress(&mut self) -> Result<()> {
-        self.started.progress()
+        self.started.progress().map(|_| ())
     }
 
     /// The sums over all ranks, or this rank's part of them. Not collective: each rank waits when it likes.

@@ -76,6 +76,78 @@ fn a_started_sum_equals_a_plain_one_whatever_happens_meanwhile() {
 }
 
 #[test]
+fn starting_does_not_wait_for_the_others_and_collecting_may_come_in_any_order() {
+    for size in [2, 3, 5] {
+        run_threads(size, 1, |comm| {
+            let (first, last) = (comm.is_root(), size - 1);
+            let counts: Vec<usize> = (0..size).collect();
+            let start =
+                |i: u64| comm.start_all_reduce_sum((0..101).map(|at| value(comm.rank(), at).wrapping_add(i)).collect());
+            if comm.rank() == last {
+                comm.recv(&mut [0u8], 0, 1)?; // sent by rank 0 when it has started all
+            }
+            let mut started: Vec<_> = (0..7).map(start).collect::<Result<_>>()?;
+            let part = comm.start_reduce_scatter_sum(vec![5u32; counts.iter().sum()], &counts)?;
+            if first {
+                comm.send(&[1u8], last, 1)?;
+            }
+            comm.barrier()?;
+            started.remove(5).progress()?; // and dropped
+            if comm.rank() % 2 == 1 {
+                started.reverse();
+            }
+            assert_eq!(part.wait()?, vec![5 * size as u32; comm.rank()]);
+            let mut sums = started.into_iter().map(Pending::wait).collect::<Result<Vec<_>>>()?;
+            if comm.rank() % 2 == 1 {
+                sums.reverse();
+            }
+            for (sum, i) in sums.iter().zip([0, 1, 2, 3, 4, 6]) {
+                let expected = (0..size).fold(0, |sum: u64, r| sum.wrapping_add(value(r, 100).wrapping_add(i)));
+                assert_eq!(sum[100], expected);
+            }
+            Ok(())
+        })
+        .unwrap();
+    }
+}
+
+#[test]
+fn a_started_sum_that_a_rank_never_joins_is_an_error() {
+    let [zero, one] = errors_of_two(|comm| comm.start_all_reduce_sum(vec![1u64])?.wait().map(|_| ()), |_| Ok(()));
+    assert!(zero.contains("rank 0: all_reduce_sum (started) #2 u64×1 at"), "{zero}");
+    assert_eq!(one, "fine");
+    let [zero, one] = errors_of_two(
+        |comm| {
+            let mut started = comm.start_all_reduce_sum(vec![1u64])?;
+            loop {
+                started.progress()?; // only a look, for ever
+            }
+        },
+        |_| Err(Error::data("torn")),
+    );
+    assert_eq!((zero.as_str(), one.as_str()), ("stopped because rank 1 failed: torn", "torn"));
+    let [zero, one] = errors_of_two(
+        |comm| comm.start_all_reduce_sum(vec![1u64])?.wait().map(|_| ()),
+        |comm| comm.start_all_reduce_sum(vec![1u64; 2])?.wait().map(|_| ()),
+    );
+    assert_eq!(zero, one);
+    assert!(zero.contains("u64×2"), "{zero}");
+}
+
+#[test]
+fn a_part_that_was_laid_down_counts_although_its_rank_has_returned() {
+    let sums = run_threads(3, 1, |comm| {
+        let started = comm.start_all_reduce_sum(vec![comm.rank() as u64 + 1])?;
+        if comm.is_root() {
+            drop(started);
+            return Ok(6);
+        }
+        started.wait().map(|sums| sums[0])
+    });
+    assert_eq!(sums.unwrap(), [6, 6, 6]);
+}
+
+#[test]
 fn reduce_scatter_gives_each_rank_its_uneven_part() {
     on_all_sizes(|comm| {
         for scale in LENGTHS {

@@ -3,17 +3,19 @@
 //! last call.
 //!
 //! *Meeting*: each rank of a group lays down its call and a copy of its data; the last to arrive
-//! compares the calls, combines the data outside the lock, and publishes one result for all.
+//! compares the calls, combines the data outside the lock, and publishes one result for all. Who has
+//! started a reduction has laid down its part and goes on; it collects the result when it likes.
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use super::Communicator;
-use super::call::{Call, by_rank, mismatch};
+use super::call::{Call, mismatch};
+use super::hub::{Action, Arrival, Doing, Group, Hub, Outcome, passed_on};
 use super::solo::fill;
-use super::transport::{ElementType, OwnedSlice, ReduceOp, Slice, SliceMut, Transport};
+use super::transport::{ElementType, OwnedSlice, PendingReduce, ReduceOp, Slice, SliceMut, Transport};
 use crate::error::{Error, Result};
 
 /// Runs `body` once per rank on `size` threads, each with a rayon pool of `threads` threads; results
@@ -30,15 +32,17 @@ pub fn run_threads<R: Send>(
     threads: usize,
     body: impl Fn(&Communicator) -> Result<R> + Sync,
 ) -> Result<Vec<R>> {
-    run_ranks(size, threads, |_, _| (), body).map_err(|(_, error)| error)
+    run_ranks(size, threads, |_, _| (), |_, transport| transport, body).map_err(|(_, error)| error)
 }
 
-/// As [`run_threads`]; the error comes with the rank it belongs to, and `started(rank, thread)` is
-/// called first on every thread of every rank's pool.
+/// As [`run_threads`]; the error comes with the rank it belongs to, `started(rank, thread)` is called
+/// first on every thread of every rank's pool, and `dress(rank, transport)` may put something between
+/// a rank and its transport.
 pub fn run_ranks<R: Send>(
     size: usize,
     threads: usize,
     started: impl Fn(usize, usize) + Send + Sync + Clone + 'static,
+    dress: impl Fn(usize, Box<dyn Transport>) -> Box<dyn Transport> + Sync,
     body: impl Fn(&Communicator) -> Result<R> + Sync,
 ) -> std::result::Result<Vec<R>, (usize, Error)> {
     assert!(size > 0, "a world has at least one rank");
@@ -51,7 +55,7 @@ pub fn run_ranks<R: Send>(
             .start_handler(move |thread| started(rank, thread))
             .build()
             .map_err(|e| Error::usage(format!("cannot start {} threads: {e}", threads.max(1))));
-        let run = || pool?.install(|| body(&Communicator::new(Box::new(ThreadRank::world(&hub, rank)))));
+        let run = || pool?.install(|| body(&Communicator::new(dress(rank, Box::new(ThreadRank::world(&hub, rank))))));
         let result = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| Err(Error::of_panic(&*panic)));
         hub.finish(rank, result.as_ref().err());
         result
@@ -82,177 +86,6 @@ pub fn run_ranks<R: Send>(
     }
 }
 
-/// What all ranks share.
-struct Hub {
-    state: Mutex<State>,
-    changed: Condvar,
-}
-
-struct State {
-    /// By rank of the world.
-    ranks: Vec<RankState>,
-    groups: Vec<Group>,
-    /// Messages sent and not yet received, by (group, from, to, tag).
-    mail: BTreeMap<(usize, usize, usize, u32), VecDeque<OwnedSlice>>,
-    /// Set once nobody can go on: the answer to every later call.
-    stuck: Option<Error>,
-}
-
-struct RankState {
-    doing: Doing,
-    last: Option<Call>,
-}
-
-#[derive(Clone, Debug)]
-enum Doing {
-    Running,
-    /// Waits for the other members of a group.
-    Meeting {
-        group: usize,
-    },
-    /// Waits for a message from a rank of the world.
-    Mail {
-        from: usize,
-    },
-    Finished {
-        failure: Option<Error>,
-    },
-}
-
-struct Group {
-    /// Ranks of the world, by rank in the group.
-    members: Vec<usize>,
-    arrived: Vec<Option<Arrival>>,
-    /// Meetings held so far.
-    held: u64,
-    outcome: Arc<Result<Outcome>>,
-    /// Set when a member failed: no meeting can be held any more.
-    broken: Option<Error>,
-}
-
-struct Arrival {
-    call: Call,
-    action: Action,
-    data: OwnedSlice,
-}
-
-/// What a meeting does with the data.
-#[derive(Clone, Copy)]
-enum Action {
-    Barrier,
-    /// The root's data for all.
-    Broadcast(usize),
-    Reduce(ReduceOp),
-    /// One after the other, in rank order.
-    Concatenate,
-    Split(u32),
-}
-
-enum Outcome {
-    Data(OwnedSlice),
-    /// By rank: its new group and its rank there, and that group's size.
-    Groups(Vec<(usize, usize, usize)>),
-}
-
-impl Group {
-    fn new(members: Vec<usize>) -> Group {
-        let arrived = members.iter().map(|_| None).collect();
-        let outcome = Arc::new(Ok(Outcome::Data(ElementType::U8.empty())));
-        Group { members, arrived, held: 0, outcome, broken: None }
-    }
-}
-
-impl Hub {
-    fn new(size: usize) -> Hub {
-        let ranks = (0..size).map(|_| RankState { doing: Doing::Running, last: None }).collect();
-        let groups = vec![Group::new((0..size).collect())];
-        let state = State { ranks, groups, mail: BTreeMap::new(), stuck: None };
-        Hub { state: Mutex::new(state), changed: Condvar::new() }
-    }
-
-    /// The lock is never held while foreign code runs, so a poisoned one is whole.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// `rank` makes no further call. If it failed, whoever waits for it learns why.
-    fn finish(&self, rank: usize, failure: Option<&Error>) {
-        let mut state = self.lock();
-        state.ranks[rank].doing = Doing::Finished { failure: failure.cloned() };
-        if let Some(failure) = failure {
-            let error = passed_on(rank, failure);
-            for group in 0..state.groups.len() {
-                if state.groups[group].members.contains(&rank) {
-                    state.groups[group].broken.get_or_insert_with(|| error.clone());
-                    state.release(|doing| matches!(doing, Doing::Meeting { group: g } if *g == group));
-                }
-            }
-            state.release(|doing| matches!(doing, Doing::Mail { from } if *from == rank));
-        }
-        state.look_for_deadlock();
-        drop(state);
-        self.changed.notify_all();
-    }
-}
-
-/// What the others get when `rank` failed without their agreement.
-fn passed_on(rank: usize, failure: &Error) -> Error {
-    match failure.rank() {
-        Some(origin) if origin != rank => failure.clone(),
-        _ => Error::new(failure.kind(), format!("stopped because rank {rank} failed: {failure}")).on_rank(rank),
-    }
-}
-
-impl State {
-    /// Lets the ranks that wait for something of this kind look again.
-    fn release(&mut self, waits: impl Fn(&Doing) -> bool) {
-        for rank in &mut self.ranks {
-            if waits(&rank.doing) {
-                rank.doing = Doing::Running;
-            }
-        }
-    }
-
-    /// If nobody runs and somebody waits, nobody ever will: says so to all who wait.
-    fn look_for_deadlock(&mut self) {
-        let running = self.ranks.iter().any(|r| matches!(r.doing, Doing::Running));
-        let waiting = self.ranks.iter().any(|r| matches!(r.doing, Doing::Meeting { .. } | Doing::Mail { .. }));
-        if running || !waiting || self.stuck.is_some() {
-            return;
-        }
-        let texts: Vec<String> = self.ranks.iter().map(RankState::text).collect();
-        let failed = self.ranks.iter().enumerate().find_map(|(rank, state)| match &state.doing {
-            Doing::Finished { failure: Some(e) } => Some(passed_on(rank, e)),
-            _ => None,
-        });
-        self.stuck =
-            Some(failed.unwrap_or_else(|| {
-                Error::comm(format!("the ranks wait for one another in vain: {}", by_rank(&texts)))
-            }));
-        self.release(|doing| !matches!(doing, Doing::Finished { .. }));
-    }
-
-    /// The reason why a call on `group` cannot be answered, if there is one.
-    fn refusal(&self, group: usize) -> Option<Error> {
-        self.stuck.clone().or_else(|| self.groups[group].broken.clone())
-    }
-}
-
-impl RankState {
-    fn text(&self) -> String {
-        let last = self.last.map_or("no call yet".to_string(), |call| call.to_string());
-        match self.doing {
-            Doing::Finished { .. } => format!("finished (last: {last})"),
-            Doing::Running => format!("running (last: {last})"),
-            Doing::Meeting { .. } | Doing::Mail { .. } => last,
-        }
-    }
-}
-
 /// One rank's view of one group.
 struct ThreadRank {
     hub: Arc<Hub>,
@@ -261,52 +94,127 @@ struct ThreadRank {
     size: usize,
     world_rank: usize,
     call: Cell<Option<Call>>,
+    /// Meetings of the group that this rank has come to.
+    met: Cell<u64>,
+}
+
+/// A meeting that this rank has come to, and leaves when this is dropped.
+struct Attended {
+    hub: Arc<Hub>,
+    group: usize,
+    number: u64,
+    world_rank: usize,
+    call: Call,
+}
+
+impl Attended {
+    /// Waits until every member of the group is here; all get the same outcome.
+    fn outcome(&self) -> Result<Arc<Result<Outcome>>> {
+        let mut state = self.hub.lock();
+        state.ranks[self.world_rank].last = Some(self.call);
+        let ended = loop {
+            if let Some(outcome) = &state.groups[self.group].meeting(self.number).outcome {
+                break Ok(outcome.clone());
+            }
+            if let Some(error) = state.refusal(self.group) {
+                break Err(error);
+            }
+            state.ranks[self.world_rank].doing = Doing::Meeting { group: self.group, number: self.number };
+            state.look_for_deadlock();
+            match state.stuck {
+                Some(_) => self.hub.changed.notify_all(),
+                None => state = self.hub.wait(state),
+            }
+        };
+        state.ranks[self.world_rank].doing = Doing::Running;
+        ended
+    }
+}
+
+impl Drop for Attended {
+    fn drop(&mut self) {
+        self.hub.lock().groups[self.group].leave(self.number);
+    }
+}
+
+/// A reduction whose part of this rank is laid down.
+struct Started {
+    attended: Attended,
+    /// Of the combined data: where this rank's begins, and how long it is.
+    part: (usize, usize),
+}
+
+impl PendingReduce for Started {
+    fn wait(self: Box<Self>) -> Result<OwnedSlice> {
+        let outcome = self.attended.outcome()?;
+        drop(self.attended);
+        let (first, len) = self.part;
+        match Arc::unwrap_or_clone(outcome)? {
+            Outcome::Data(all) if len == all.len() => Ok(all),
+            Outcome::Data(all) => {
+                let mut mine = all.element().zeros(len);
+                mine.as_slice_mut().copy_from(&all, first);
+                Ok(mine)
+            }
+            Outcome::Groups(_) => unreachable!("only a split makes groups"),
+        }
+    }
+
+    fn progress(&mut self) -> Result<bool> {
+        let mut state = self.attended.hub.lock();
+        let group = self.attended.group;
+        let is_over = state.groups[group].meeting(self.attended.number).outcome.is_some();
+        match state.refusal(group) {
+            Some(error) if !is_over => Err(error),
+            _ => Ok(is_over),
+        }
+    }
 }
 
 impl ThreadRank {
     fn world(hub: &Arc<Hub>, rank: usize) -> ThreadRank {
         let size = hub.lock().ranks.len();
-        ThreadRank { hub: hub.clone(), group: 0, rank, size, world_rank: rank, call: Cell::new(None) }
+        ThreadRank {
+            hub: hub.clone(),
+            group: 0,
+            rank,
+            size,
+            world_rank: rank,
+            call: Cell::new(None),
+            met: Cell::new(0),
+        }
     }
 
     fn announced(&self) -> Call {
         self.call.get().expect("Communicator announces every call")
     }
 
-    /// Waits until every member of the group is here; all get the same outcome.
-    fn meet(&self, action: Action, data: OwnedSlice) -> Result<Arc<Result<Outcome>>> {
+    /// Lays down this rank's part of the group's next meeting. Does not wait for the others.
+    fn come(&self, action: Action, data: OwnedSlice) -> Result<Attended> {
         let call = self.announced();
         let mut state = self.hub.lock();
         state.ranks[self.world_rank].last = Some(call);
         if let Some(error) = state.refusal(self.group) {
             return Err(error);
         }
-        let group = &mut state.groups[self.group];
-        group.arrived[self.rank] = Some(Arrival { call, action, data });
-        if group.arrived.iter().all(Option::is_some) {
-            let arrivals: Vec<Arrival> = group.arrived.iter_mut().filter_map(Option::take).collect();
+        let number = self.met.get() + 1;
+        self.met.set(number);
+        let meeting = state.groups[self.group].meeting(number);
+        meeting.arrived[self.rank] = Some(Arrival { call, action, data });
+        if meeting.arrived.iter().all(Option::is_some) {
+            let arrivals: Vec<Arrival> = meeting.arrived.iter_mut().filter_map(Option::take).collect();
             drop(state);
-            return Ok(self.conclude(arrivals));
+            self.conclude(number, arrivals);
         }
-        let held = group.held;
-        state.ranks[self.world_rank].doing = Doing::Meeting { group: self.group };
-        state.look_for_deadlock();
-        if state.stuck.is_some() {
-            self.hub.changed.notify_all();
-        }
-        loop {
-            if state.groups[self.group].held != held {
-                return Ok(state.groups[self.group].outcome.clone());
-            }
-            if let Some(error) = state.refusal(self.group) {
-                return Err(error);
-            }
-            state = self.hub.wait(state);
-        }
+        Ok(Attended { hub: self.hub.clone(), group: self.group, number, world_rank: self.world_rank, call })
+    }
+
+    fn meet(&self, action: Action, data: OwnedSlice) -> Result<Arc<Result<Outcome>>> {
+        self.come(action, data)?.outcome()
     }
 
     /// The last to arrive does the work of the meeting and lets the others go.
-    fn conclude(&self, arrivals: Vec<Arrival>) -> Arc<Result<Outcome>> {
+    fn conclude(&self, number: u64, arrivals: Vec<Arrival>) {
         let first = arrivals[0].call.fingerprint();
         let same = arrivals.iter().all(|a| a.call.fingerprint() == first);
         let outcome = if same {
@@ -314,15 +222,13 @@ impl ThreadRank {
         } else {
             Err(mismatch(&arrivals.iter().map(|a| a.call.to_string()).collect::<Vec<_>>()))
         };
-        let outcome = Arc::new(outcome);
         let mut state = self.hub.lock();
-        let group = &mut state.groups[self.group];
-        group.held += 1;
-        group.outcome = outcome.clone();
-        state.release(|doing| matches!(doing, Doing::Meeting { group } if *group == self.group));
+        state.groups[self.group].meeting(number).outcome = Some(Arc::new(outcome));
+        state.release(
+            |doing| matches!(doing, Doing::Meeting { group: g, number: n } if (*g, *n) == (self.group, number)),
+        );
         drop(state);
         self.hub.changed.notify_all();
-        outcome
     }
 
     /// The calls are equal: combines the data.
@@ -370,7 +276,6 @@ impl ThreadRank {
             let members = &mut state.groups[group].members;
             places.push((group, members.len(), 0));
             members.push(world_rank);
-            state.groups[group].arrived.push(None);
         }
         for place in &mut places {
             place.2 = state.groups[place.0].members.len();
@@ -489,12 +394,22 @@ impl Transport for ThreadRank {
         match &*outcome {
             Ok(Outcome::Groups(places)) => {
                 let (group, rank, size) = places[self.rank];
-                let (hub, call) = (self.hub.clone(), Cell::new(None));
-                Ok(Box::new(ThreadRank { hub, group, rank, size, world_rank: self.world_rank, call }))
+                let (hub, world_rank, call, met) = (self.hub.clone(), self.world_rank, Cell::new(None), Cell::new(0));
+                Ok(Box::new(ThreadRank { hub, group, rank, size, world_rank, call, met }))
             }
             Ok(Outcome::Data(_)) => unreachable!("a split makes groups"),
             Err(error) => Err(error.clone()),
         }
+    }
+
+    fn start_all_reduce(&self, buf: OwnedSlice, op: ReduceOp) -> Result<Box<dyn PendingReduce>> {
+        let part = (0, buf.len());
+        Ok(Box::new(Started { attended: self.come(Action::Reduce(op), buf)?, part }))
+    }
+
+    fn start_reduce_scatter(&self, send: OwnedSlice, counts: &[usize], op: ReduceOp) -> Result<Box<dyn PendingReduce>> {
+        let part = (counts[..self.rank].iter().sum(), counts[self.rank]);
+        Ok(Box::new(Started { attended: self.come(Action::Reduce(op), send)?, part }))
     }
 
     fn abort(&self, code: i32) -> ! {

@@ -239,10 +239,8 @@ pub trait Transport {
 /// A reduction under way. Dropping it waits too.
 pub trait PendingReduce {
     fn wait(self: Box<Self>) -> Result<OwnedSlice>;
-    /// Lets the library do what it does only while it is called.
-    fn progress(&mut self) -> Result<()> {
-        Ok(())
-    }
+    /// Lets the library do what it does only while it is called; whether the reduction is over. Does not wait.
+    fn progress(&mut self) -> Result<bool>;
 }
 
 /// A reduction that was finished when it was started.
@@ -251,5 +249,9 @@ struct Done(OwnedSlice);
 impl PendingReduce for Done {
     fn wait(self: Box<Self>) -> Result<OwnedSlice> {
         Ok(self.0)
+    }
+
+    fn progress(&mut self) -> Result<bool> {
+        Ok(true)
     }
 }

@@ -190,6 +190,7 @@ fn run_as_threads(size: usize, threads: usize, body: impl Fn(&Communicator) -> R
         size,
         threads,
         |rank, _| RANK.set(rank),
+        |_, transport| transport,
         |comm| {
             self_test(comm)?;
             comm.agree(check_denormals().and_then(|()| faults::begin(0)))?;

@@ -108,13 +108,15 @@ impl PendingReduce for Started {
         Ok(received.combine_parts(self.parts, self.op))
     }
 
-    fn progress(&mut self) -> Result<()> {
+    fn progress(&mut self) -> Result<bool> {
+        let mut is_over = true;
         for request in &mut self.requests {
             let mut done: c_int = 0;
             // SAFETY: as in `complete`; a request that is done becomes the null request, which may be tested and waited for.
             check(unsafe { ffi::MPI_Test(request, &mut done, ffi::RSMPI_STATUS_IGNORE) }, "MPI_Test")?;
+            is_over &= done != 0;
         }
-        Ok(())
+        Ok(is_over)
     }
 }
 
