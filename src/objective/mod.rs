@@ -5,25 +5,29 @@
 //! Talks: never.
 //! Never: ranks, files, parameters.
 
+mod gaussian;
 mod hinge;
 mod logistic;
 mod pairs;
 mod poisson;
+mod residual;
 mod softmax;
 mod squared;
 
+pub use gaussian::Gaussian;
 pub use hinge::SquaredHinge;
 pub use logistic::Logistic;
 pub use pairs::PairLoss;
 pub use poisson::Poisson;
+pub use residual::{Huber, Quantile};
 pub use softmax::Softmax;
 pub use squared::Squared;
 
-/// A loss that is a sum over rows, convex in the scores. Scores are (rows, n_scores), row-major.
+/// A loss that is a sum over rows, convex in the scores (but for [`Gaussian`]). Scores are (rows, n_scores), row-major.
 pub trait Objective: Send + Sync {
     fn name(&self) -> &'static str;
 
-    /// 1, or the number of classes.
+    /// 1, the number of classes, or 2 (mean and logarithm of the variance).
     fn n_scores(&self) -> usize;
 
     /// Overwrites `scores` with w·∂loss/∂score and returns Σ w·loss. Rows of weight 0 add nothing, whatever they hold.
@@ -49,13 +53,34 @@ pub trait Objective: Send + Sync {
     /// Scores that minimise the loss of a model without features, from Σw and, per score, Σ w·y (for classes: the weight of the class).
     fn start_scores(&self, weight: f64, weighted_y: &[f64]) -> Vec<f64>;
 
-    /// Inverse link, in place: scores (rows, n_scores) become predictions.
+    /// Inverse link, in place: scores (rows, n_scores) become predictions, as many.
     fn to_prediction(&self, scores: &mut [f64]);
 
     /// Why `y` cannot be a target of this loss, if so.
     fn refuses(&self, _y: f64) -> Option<&'static str> {
         None
     }
+}
+
+/// Overwrites `scores` with w times the slope that `of` gives beside the loss of score − y; returns Σ w·loss. For losses of one score.
+#[inline(always)]
+fn by_residual(y: &[f64], weight: &[f64], scores: &mut [f64], of: impl Fn(f64) -> [f64; 2]) -> f64 {
+    let mut total = 0.0;
+    for ((score, y), w) in scores.iter_mut().zip(y).zip(weight) {
+        if *w == 0.0 {
+            *score = 0.0; // whatever the target: 0·∞ is not 0
+            continue;
+        }
+        let [loss, slope] = of(*score - y);
+        total += w * loss;
+        *score = w * slope;
+    }
+    total
+}
+
+/// Σ w·y/Σ w, or 0 of no rows.
+fn mean(weight: f64, weighted_y: f64) -> f64 {
+    if weight > 0.0 { weighted_y / weight } else { 0.0 }
 }
 
 /// Central differences of the loss and of the gradient against what the objective says, at one row.

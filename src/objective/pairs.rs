@@ -1,7 +1,7 @@
 //! Gradient and hessian of each row by its scores, as boosting wants them.
 
 use super::logistic::sigmoid_and_softplus;
-use super::softmax;
+use super::{Huber, Quantile, softmax};
 use crate::functions::exp;
 use multiversion::multiversion;
 
@@ -11,11 +11,11 @@ pub enum PairLoss {
     Squared,
     /// |y − score|. Hessians are 1; leaves take the median of what is left: see [`leaf_quantile`](Self::leaf_quantile).
     Absolute,
-    /// Squared up to `delta` from the target and linear beyond (Huber, *Robust estimation of a location parameter*, 1964).
+    /// As [`Huber`].
     Huber {
         delta: f64,
     },
-    /// alpha·(y − score) above the score and (1 − alpha)·(score − y) below (Koenker and Bassett, *Regression quantiles*, 1978).
+    /// As [`Quantile`].
     Quantile {
         alpha: f64,
     },
@@ -77,13 +77,12 @@ impl PairLoss {
                 [residual.abs(), sign(residual), 1.0]
             }),
             PairLoss::Huber { delta } => each_row(y, weight, scores, pairs, |y, score| {
-                let residual = score - y;
-                let short = residual.clamp(-delta, delta);
-                [short * (residual - 0.5 * short), short, 1.0]
+                let [loss, slope] = Huber { delta }.of(score - y);
+                [loss, slope, 1.0]
             }),
             PairLoss::Quantile { alpha } => each_row(y, weight, scores, pairs, |y, score| {
-                let slope = if score >= y { 1.0 - alpha } else { -alpha };
-                [slope * (score - y), slope, 1.0]
+                let [loss, slope] = Quantile { alpha }.of(score - y);
+                [loss, slope, 1.0]
             }),
             PairLoss::Logistic => logistic(y, weight, scores, pairs),
             PairLoss::Softmax { n_classes } => of_classes(n_classes, y, weight, scores, pairs),

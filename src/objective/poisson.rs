@@ -43,7 +43,7 @@ impl Objective for Poisson {
     }
 
     fn start_scores(&self, weight: f64, weighted_y: &[f64]) -> Vec<f64> {
-        let mean = if weight > 0.0 { weighted_y[0] / weight } else { 0.0 };
+        let mean = super::mean(weight, weighted_y[0]);
         vec![if mean > 0.0 { libm::log(mean) } else { 0.0 }]
     }
 

@@ -1,6 +1,6 @@
 //! ½(score − y)².
 
-use super::Objective;
+use super::{Objective, by_residual, mean};
 
 #[derive(Clone, Copy, Debug)]
 pub struct Squared;
@@ -15,17 +15,7 @@ impl Objective for Squared {
     }
 
     fn gradients(&self, y: &[f64], weight: &[f64], scores: &mut [f64]) -> f64 {
-        let mut loss = 0.0;
-        for ((score, y), w) in scores.iter_mut().zip(y).zip(weight) {
-            if *w == 0.0 {
-                *score = 0.0; // whatever the target: 0·∞ is not 0
-                continue;
-            }
-            let residual = *score - y;
-            loss += w * (0.5 * residual * residual);
-            *score = w * residual;
-        }
-        loss
+        by_residual(y, weight, scores, |residual| [0.5 * residual * residual, residual])
     }
 
     fn curvature(&self, _y: f64, weight: f64, _scores: &[f64], curvature: &mut [f64]) {
@@ -41,7 +31,7 @@ impl Objective for Squared {
     }
 
     fn start_scores(&self, weight: f64, weighted_y: &[f64]) -> Vec<f64> {
-        vec![if weight > 0.0 { weighted_y[0] / weight } else { 0.0 }]
+        vec![mean(weight, weighted_y[0])]
     }
 
     fn to_prediction(&self, _scores: &mut [f64]) {}
