@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn derivatives_match_differences() {
-        for score in [-3.0, -0.1, 0.69, 0.71, 1.6, 2.5] {
+        for score in [-3.0, -0.15, 0.69, 0.71, 1.6, 2.5] {
             check_derivatives(&Huber { delta: 0.8 }, 0.7, &[score]);
             check_derivatives(&Quantile { alpha: 0.2 }, 0.7, &[score]);
         }
