@@ -97,7 +97,9 @@ macro_rules! each_value {
         #[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
         fn $name(x: &[f32], dy: &[f32], dx: &mut [f32]) {
             for (($x, dy), dx) in x.iter().copied().zip(dy).zip(dx) {
-                *dx = dy * $value;
+                // A name for it: the attribute reads the words again, without the bounds of the expression.
+                let slope: f32 = $value;
+                *dx = dy * slope;
             }
         }
     };

@@ -241,3 +241,6 @@ pub struct Turned {
     /// Numbers of each layer, and the parts that they may be worked out in.
     pub layers: Vec<(Vec<f32>, Vec<Range<usize>>)>,
 }
+
+#[cfg(test)]
+mod tests;

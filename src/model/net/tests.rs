@@ -1,0 +1,246 @@
+//! Against a twin in plain loops of float64: what comes out, and gradients by its central differences.
+
+use super::*;
+use crate::config::{Activation, MlpConfig, Norm};
+use crate::rng::{Draws, Stream};
+
+const ROWS: usize = 13;
+const TRAINING: Training = Training { seed: 5, step: 3 };
+
+fn configs() -> Vec<MlpConfig> {
+    let base = MlpConfig { layers: vec![17, 17, 5], ..MlpConfig::default() };
+    let mut all = vec![MlpConfig { layers: vec![], ..base.clone() }, MlpConfig { layers: vec![33, 70], ..base.clone() }];
+    for activation in [Activation::Relu, Activation::Gelu, Activation::Tanh, Activation::Silu] {
+        all.push(MlpConfig { activation, ..base.clone() });
+        all.push(MlpConfig { activation, norm: Norm::Layer, residual: true, dropout: 0.3, ..base.clone() });
+    }
+    all
+}
+
+fn network(config: &MlpConfig) -> Network {
+    let mut network = build(config, 6, 3);
+    network.start(7);
+    // Biases and norms away from where they begin.
+    let draws = Draws::new(8, Stream::Synthetic);
+    let params = network.params.iter_mut().enumerate();
+    params.for_each(|(i, param)| *param += 0.1 * draws.normal(i as u64, 0) as f32);
+    network
+}
+
+fn inputs() -> Vec<f64> {
+    let draws = Draws::new(9, Stream::Synthetic);
+    (0..ROWS * 6).map(|i| f64::from(draws.normal(i as u64, 0) as f32)).collect()
+}
+
+/// Σ of the outputs times these is the loss.
+fn weights(k: usize) -> Vec<f64> {
+    let draws = Draws::new(10, Stream::Synthetic);
+    (0..ROWS * k).map(|i| f64::from(draws.normal(i as u64, 0) as f32)).collect()
+}
+
+fn global_row(row: usize) -> u64 {
+    1_000_003 * row as u64 + 17
+}
+
+/// What comes out of a row, layer by layer as the definitions say; `params`: of all tensors, each row-major.
+fn twin(network: &Network, tensors: &[Vec<f64>], x: &[f64], row: u64) -> Vec<f64> {
+    let mut values = vec![x.to_vec()];
+    let mut tensors = tensors.iter();
+    for (number, layer) in network.layers().iter().enumerate() {
+        let x = values.last().unwrap();
+        let next = match layer {
+            Layer::Dense(dense) => {
+                let (w, b) = (tensors.next().unwrap(), tensors.next().unwrap());
+                let of = |c: usize| (0..dense.inputs).fold(b[c], |sum, j| sum + x[j] * w[j * dense.outputs + c]);
+                (0..dense.outputs).map(of).collect()
+            }
+            Layer::Activate(activate) => {
+                let of = |x: &f64| match activate.by {
+                    Activation::Relu => x.max(0.0),
+                    Activation::Gelu => x * 0.5 * libm::erfc(-x / 2f64.sqrt()),
+                    Activation::Tanh => libm::tanh(*x),
+                    Activation::Silu => x / (1.0 + libm::exp(-x)),
+                };
+                x.iter().map(of).collect()
+            }
+            Layer::Dropout(dropout) => {
+                let draws = TRAINING.draws(number);
+                let is_kept = |unit: usize| draws.takes(1.0 - dropout.rate, row * dropout.width as u64 + unit as u64);
+                let of = |(unit, x)| if is_kept(unit) { x / (1.0 - dropout.rate) } else { 0.0 };
+                x.iter().enumerate().map(of).collect()
+            }
+            Layer::LayerNorm(norm) => {
+                let (scale, shift) = (tensors.next().unwrap(), tensors.next().unwrap());
+                let n = norm.width as f64;
+                let mean = x.iter().fold(0.0, |s, x| s + x) / n;
+                let variance = x.iter().fold(0.0, |s, x| s + (x - mean) * (x - mean)) / n;
+                let of = |j: usize| (x[j] - mean) / (variance + 1e-5).sqrt() * scale[j] + shift[j];
+                (0..norm.width).map(of).collect()
+            }
+            Layer::Skip { from, .. } => x.iter().zip(&values[*from]).map(|(a, b)| a + b).collect(),
+        };
+        values.push(next);
+    }
+    values.pop().unwrap()
+}
+
+fn tensors_of(network: &Network) -> Vec<Vec<f64>> {
+    let widened = |number| network.tensor(number).into_iter().map(f64::from).collect();
+    (0..network.tensors().len()).map(widened).collect()
+}
+
+fn loss(network: &Network, tensors: &[Vec<f64>]) -> f64 {
+    let (x, k) = (inputs(), network.n_scores());
+    let c = weights(k);
+    (0..ROWS).fold(0.0, |sum, row| {
+        let out = twin(network, tensors, &x[row * 6..(row + 1) * 6], global_row(row));
+        out.iter().zip(&c[row * k..]).fold(sum, |sum, (out, c)| sum + out * c)
+    })
+}
+
+/// The rows in strips of these lengths, forward and back.
+fn strips(network: &Network, lens: &[usize]) -> Vec<Strip> {
+    let (x, k, n_layers) = (inputs(), network.n_scores(), network.layers().len());
+    let c = weights(k);
+    let mut turned = network.turned();
+    for (layer, (values, parts)) in turned.layers.iter_mut().enumerate() {
+        parts.iter().enumerate().for_each(|(part, range)| network.turn(layer, part, &mut values[range.clone()]));
+    }
+    let mut first = 0;
+    let mut one = |len: usize| {
+        let mut strip = network.strip(len, true);
+        strip.n_rows = len;
+        for slot in 0..len {
+            let row = first + slot;
+            strip.rows[slot] = global_row(row);
+            let values: Vec<f32> = x[row * 6..(row + 1) * 6].iter().map(|x| *x as f32).collect();
+            Network::put(crate::model::Row::Dense(&values), &mut strip, slot);
+        }
+        network.forward(0..n_layers, Some(TRAINING), &[], &mut strip);
+        for slot in 0..len {
+            let of_row = c[(first + slot) * k..].iter().map(|c| *c as f32);
+            strip.slopes_mut(n_layers).row(slot).iter_mut().zip(of_row).for_each(|(slope, c)| *slope = c);
+        }
+        network.backward(1..n_layers, Some(TRAINING), &[], &turned, &mut strip);
+        first += len;
+        strip
+    };
+    lens.iter().map(|len| one(*len)).collect()
+}
+
+fn gradient(network: &Network, strips: &[Strip]) -> Vec<f32> {
+    let mut gradient = vec![0.0; network.params.len()];
+    for layer in 0..network.layers().len() {
+        for part in network.parts(layer) {
+            for strip in strips {
+                network.add_gradient(layer, &part, &[], strip, &mut gradient[part.range.clone()]);
+            }
+        }
+    }
+    gradient
+}
+
+#[test]
+fn outputs_and_gradients_are_those_of_the_twin() {
+    for config in configs() {
+        let network = network(&config);
+        let strips = strips(&network, &[ROWS]);
+        let (tensors, x) = (tensors_of(&network), inputs());
+        for row in 0..ROWS {
+            let plain = twin(&network, &tensors, &x[row * 6..(row + 1) * 6], global_row(row));
+            for (out, plain) in strips[0].values(network.layers().len()).row(row).iter().zip(plain) {
+                approx::assert_relative_eq!(f64::from(*out), plain, epsilon = 2e-5, max_relative = 2e-5);
+            }
+        }
+        let mut found = network.clone();
+        found.params = gradient(&network, &strips);
+        for (number, tensor) in tensors_of(&found).into_iter().enumerate() {
+            let scale = tensor.iter().fold(0.1, |scale: f64, g| scale.max(g.abs()));
+            // A few elements of each.
+            for at in (0..tensor.len()).step_by(tensor.len() / 7 + 1) {
+                let step = 1e-6;
+                let moved = |by: f64| {
+                    let mut tensors = tensors.clone();
+                    tensors[number][at] += by;
+                    loss(&network, &tensors)
+                };
+                let difference = (moved(step) - moved(-step)) / (2.0 * step);
+                assert!(
+                    (tensor[at] - difference).abs() <= 5e-5 * scale,
+                    "{config:?}: tensor {number}, {at}: {} and {difference}",
+                    tensor[at]
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn strips_leave_no_trace() {
+    for config in configs() {
+        let network = network(&config);
+        let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+        let whole = strips(&network, &[ROWS]);
+        let of_whole = gradient(&network, &whole);
+        for lens in [vec![1; ROWS], vec![8, 5], vec![3, 9, 1], vec![0, 12, 1, 0]] {
+            let cut = strips(&network, &lens);
+            assert_eq!(bits(&gradient(&network, &cut)), bits(&of_whole), "{lens:?} {config:?}");
+            let mut row = 0;
+            for strip in &cut {
+                for slot in 0..strip.n_rows {
+                    let last = network.layers().len();
+                    assert_eq!(bits(strip.values(last).row(slot)), bits(whole[0].values(last).row(row)));
+                    row += 1;
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_row_is_predicted_with_the_bits_it_has_alone() {
+    let network = network(&MlpConfig { dropout: 0.5, ..MlpConfig::default() });
+    let rows: Vec<Vec<f32>> = inputs().chunks(6).map(|row| row.iter().map(|x| *x as f32).collect()).collect();
+    let mut all = vec![0.0; ROWS * 3];
+    network.scores(rows.iter().map(|row| crate::model::Row::Dense(row)), &mut all);
+    for (row, scores) in rows.iter().zip(all.chunks_exact(3)) {
+        let mut alone = [0.0; 3];
+        network.scores([crate::model::Row::Dense(row)].into_iter(), &mut alone);
+        assert_eq!(alone, scores);
+    }
+    // Sparse rows are the same rows.
+    let row = [0.0, 1.5, 0.0, 0.0, -2.0, 0.0];
+    let (mut dense, mut sparse) = ([0.0; 3], [0.0; 3]);
+    network.scores([crate::model::Row::Dense(&row)].into_iter(), &mut dense);
+    network.scores([crate::model::Row::Sparse(&[1, 4], &[1.5, -2.0])].into_iter(), &mut sparse);
+    assert_eq!(dense, sparse);
+}
+
+#[test]
+fn parts_cover_every_parameter_once_in_order() {
+    for config in configs() {
+        let network = network(&config);
+        let mut end = 0;
+        for part in (0..network.layers().len()).flat_map(|layer| network.parts(layer)) {
+            assert_eq!(part.range.start, end);
+            end = part.range.end;
+        }
+        assert_eq!(end, network.params.len());
+    }
+}
+
+#[test]
+fn starting_weights_have_the_deviations_of_he_and_glorot() {
+    let mut network = build(&MlpConfig { layers: vec![300], ..MlpConfig::default() }, 200, 100);
+    network.start(1);
+    let deviation = |number: usize| {
+        let values = network.tensor(number);
+        (values.iter().fold(0.0, |s, v| s + f64::from(*v) * f64::from(*v)) / values.len() as f64).sqrt()
+    };
+    approx::assert_relative_eq!(deviation(0), (2.0f64 / 200.0).sqrt(), max_relative = 0.02);
+    approx::assert_relative_eq!(deviation(2), (2.0f64 / 400.0).sqrt(), max_relative = 0.02);
+    assert_eq!(deviation(1), 0.0);
+    let mut other = network.clone();
+    other.start(2);
+    assert_ne!(network, other);
+}
