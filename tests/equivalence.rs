@@ -5,7 +5,7 @@
 
 use consort::comm::run_threads;
 use consort::config::{
-    BoostConfig, BoostLoss, EnsembleConfig, ForestConfig, MemberConfig, Missing, Scope, VoteWeights,
+    BoostConfig, BoostLoss, EnsembleConfig, ForestConfig, MemberConfig, Missing, MlpConfig, Norm, Scope, VoteWeights,
 };
 use consort::data::memory::MemorySource;
 use consort::data::names::TableNames;
@@ -183,6 +183,29 @@ fn softmax_and_svm_have_the_same_bits_in_every_shape() {
     let tables = tables(folder.path(), "mixture", &synthetic::mixture(1_009, 5, 3, 3).unwrap());
     for kind in [Kind::Logistic, Kind::Svm] {
         for config in solvers(kind) {
+            check(&format!("{config:?}"), &tables, &config);
+        }
+    }
+}
+
+#[test]
+fn networks_have_the_same_bits_in_every_shape() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = TrainConfig { epochs: Some(2), global_batch: 256, lanes: Some(4), ..TrainConfig::of(Kind::Mlp) };
+    let plain = MlpConfig { layers: vec![33, 33], ..MlpConfig::default() };
+    let ways = [
+        (Solver::Adamw, plain.clone()),
+        (Solver::Sgd, MlpConfig { dropout: 0.3, norm: Norm::Layer, residual: true, ..plain.clone() }),
+        (Solver::Sgd, MlpConfig { gradient_bits: 16, ..plain.clone() }),
+        (Solver::Sgd, MlpConfig { gradient_bits: 8, ..plain.clone() }),
+    ];
+    for (name, table) in [
+        ("mixture", synthetic::mixture(1_009, 5, 3, 3).unwrap()),
+        ("linear", synthetic::linear(1_009, 5, 0.1, 1).unwrap()),
+    ] {
+        let tables = tables(folder.path(), name, &table);
+        for (solver, mlp) in &ways {
+            let config = TrainConfig { solver: *solver, mlp: Some(mlp.clone()), ..base.clone() };
             check(&format!("{config:?}"), &tables, &config);
         }
     }

@@ -45,6 +45,9 @@ pub struct MlpConfig {
     pub loss: BoostLoss,
     /// Of `Huber`: how far from the target the loss is squared, in deviations of the target; default 1. Of `Quantile`: the quantile; default 0.5.
     pub alpha: f64,
+    /// Of a gradient's element on its way between ranks: 32, 16 or 8. Fewer than 32 are clamped and rounded, and each lane keeps what that loses for
+    /// its next gradient. Default 32.
+    pub gradient_bits: u64,
 }
 
 impl Default for MlpConfig {
@@ -57,6 +60,7 @@ impl Default for MlpConfig {
             residual: false,
             loss: BoostLoss::Auto,
             alpha: 0.0,
+            gradient_bits: 32,
         }
     }
 }
@@ -84,6 +88,9 @@ impl MlpConfig {
         }
         if !(0.0..1.0).contains(&self.dropout) {
             return Err(Error::usage(format!("--dropout {} is not from 0 to below 1", self.dropout)));
+        }
+        if ![32, 16, 8].contains(&self.gradient_bits) {
+            return Err(Error::usage(format!("--gradient-bits {}: choose 32, 16 or 8", self.gradient_bits)));
         }
         match self.loss {
             BoostLoss::Absolute | BoostLoss::Gamma | BoostLoss::Tweedie => {

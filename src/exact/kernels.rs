@@ -88,6 +88,19 @@ pub fn add_lane_32(sums: &mut [u32], g: &[f32], scale: f64, limit: f64) {
     }
 }
 
+/// v = g[j] + residual[j] in f32: `sums[j] += q = clamp(rint(v/unit), ±limit)`, wrapping, and `residual[j] = v − q·unit`. `limit` ≤ 2^31 − 1, `unit` a
+/// power of two.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
+pub fn add_lane_fed(sums: &mut [u32], g: &[f32], residual: &mut [f32], unit: f64, limit: f64) {
+    let scale = 1.0 / unit;
+    for ((sum, &g), residual) in sums.iter_mut().zip(g).zip(residual) {
+        let v = f64::from(g + *residual);
+        let shifted = (v * scale).clamp(-limit, limit) + MAGIC;
+        *sum = sum.wrapping_add(shifted.to_bits() as u32);
+        *residual = (v - (shifted - MAGIC) * unit) as f32;
+    }
+}
+
 /// `sums[j] += clamp(rint(g[j]·scale), ±limit)`, wrapping. `limit` < 2^63. NaN adds something arbitrary.
 ///
 /// v = h·2^32 + l, h = rint(v/2^32): the same cut as in [`add_fixed`].

@@ -132,6 +132,20 @@ impl LaneGrid {
         LaneGrid { payload_bits: width.payload_bits(n_lanes) as i32, limit: width.limit(n_lanes) }
     }
 
+    /// b bits of a lane's integer, and what it is clamped to.
+    pub(super) fn of(payload_bits: i32, limit: f64) -> LaneGrid {
+        LaneGrid { payload_bits, limit }
+    }
+
+    /// What an integer of 1 stands for.
+    pub(super) fn unit(&self, exponent: i32) -> f64 {
+        pow2(self.unit_exponent(exponent))
+    }
+
+    pub(super) fn limit(&self) -> f64 {
+        self.limit
+    }
+
     /// K = max(bits(g) & 0x7fffffff) of some elements, to be merged by MAX of i32. Not collective.
     pub fn peak(gradient: &[f32]) -> i32 {
         kernels::peak_f32(gradient)

@@ -22,6 +22,7 @@ mod blocks;
 mod fixed;
 mod kernels;
 mod lanes;
+mod narrow;
 pub mod scale;
 mod sum;
 mod width;
@@ -29,6 +30,7 @@ mod window;
 
 pub use blocks::{BlockSums, BoundedSums};
 pub use lanes::{Groups, LaneGrid, LaneSums, Verdict, judge};
+pub use narrow::NarrowGrid;
 pub use sum::ExactSum;
 pub use width::Width;
 pub use window::ScaleWindow;

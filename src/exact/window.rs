@@ -36,6 +36,11 @@ impl ScaleWindow {
         self.recent.iter().map(predicted).collect()
     }
 
+    /// Whether no step was entered that had a peak. Not collective.
+    pub fn is_empty(&self) -> bool {
+        self.recent.iter().all(|recent| recent.iter().all(|byte| *byte == 0))
+    }
+
     /// Enters the reduced peaks of a step that is committed (never of a step that will be redone). Not collective.
     ///
     /// # Panics

@@ -185,7 +185,7 @@ pub(super) trait Together {
     /// Numbers that each lane has for itself.
     fn n_of_lane(&self) -> usize;
     /// Those of a lane here, by its place.
-    fn of_lane(&self, place: usize) -> Vec<f64>;
+    fn of_lane(&mut self, place: usize) -> Vec<f64>;
     /// Takes up the state of a checkpoint. Not collective. Errors: it does not fit (data).
     fn take_up(&mut self, common: Self::Common, of_lanes: &[Vec<f64>]) -> Result<()>;
     /// Step `step` (from 0): the pool's step `of_pool`, whose rows weigh `weight` > 0 over all lanes. Collective.

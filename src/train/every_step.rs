@@ -159,7 +159,7 @@ impl Together for EveryStep {
         0
     }
 
-    fn of_lane(&self, _: usize) -> Vec<f64> {
+    fn of_lane(&mut self, _: usize) -> Vec<f64> {
         Vec::new()
     }
 

@@ -135,7 +135,7 @@ impl Together for Apart {
         self.n_of_lane
     }
 
-    fn of_lane(&self, place: usize) -> Vec<f64> {
+    fn of_lane(&mut self, place: usize) -> Vec<f64> {
         let own = &self.own[place];
         let mut numbers = own.params.clone();
         own.optimizer.state().into_iter().for_each(|(_, values)| numbers.extend(values));

@@ -21,6 +21,9 @@ pub struct NetworkFlags {
     /// Default none.
     #[arg(long, value_parser = word::<Norm>)]
     pub norm: Option<Norm>,
+    /// Bits of a gradient's element between ranks: 32, 16 or 8. Below 32 each lane keeps what rounding loses for its next gradient. Default 32.
+    #[arg(long, value_name = "BITS", value_parser = whole())]
+    pub gradient_bits: Option<u64>,
     /// What goes into a hidden layer of as many units is added to what comes out of it.
     #[arg(long)]
     pub residual: bool,

@@ -9,7 +9,8 @@ const TRAINING: Training = Training { seed: 5, step: 3 };
 
 fn configs() -> Vec<MlpConfig> {
     let base = MlpConfig { layers: vec![17, 17, 5], ..MlpConfig::default() };
-    let mut all = vec![MlpConfig { layers: vec![], ..base.clone() }, MlpConfig { layers: vec![33, 70], ..base.clone() }];
+    let mut all =
+        vec![MlpConfig { layers: vec![], ..base.clone() }, MlpConfig { layers: vec![33, 70], ..base.clone() }];
     for activation in [Activation::Relu, Activation::Gelu, Activation::Tanh, Activation::Silu] {
         all.push(MlpConfig { activation, ..base.clone() });
         all.push(MlpConfig { activation, norm: Norm::Layer, residual: true, dropout: 0.3, ..base.clone() });

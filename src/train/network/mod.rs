@@ -62,6 +62,9 @@ pub(super) fn train(
     let lanes = Lanes::of(table, &course, config.seed, 0);
     let job = Job::new(table, objective, config, course, || default_rate(config.solver))?;
     warn_of_idle(comm, &job, watch);
-    let together = step::Step::new(&job, network);
+    let together = step::Step::new(&job, network)?;
     run(comm, &job, lanes, together, session, watch)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,9 @@
 //! Gradients of runs of layers: made part by part, each turned into integers while it is in cache.
 
 use super::lanes::Piece;
-use crate::exact::{Groups, LaneGrid};
+use crate::comm::{Communicator, Pending};
+use crate::error::{Error, Result};
+use crate::exact::{Groups, LaneGrid, NarrowGrid};
 use crate::matmul::{SLAB_ROWS, WIDTH};
 use crate::model::Network;
 use crate::model::net::Part;
@@ -18,10 +20,27 @@ pub(super) struct Segment {
     /// Its parameters among all.
     pub params: Range<usize>,
     parts: Vec<LayerPart>,
-    /// One number a parameter: Σ over the lanes here.
-    pub words: Vec<u32>,
+    /// One number a parameter: Σ over the lanes here, then over all.
+    words: Vec<u32>,
     /// One a part.
     peaks: Vec<i32>,
+    /// Of each part, what each lane here has left: (parts, lanes, parameters of the part). Empty at 32 bits.
+    residual: Vec<f32>,
+}
+
+/// How gradients become integers.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Grid {
+    /// 32 bits, whose clamping is seen and the step redone.
+    Wide(LaneGrid),
+    /// Fewer, whose clamping stays with the lane.
+    Narrow(NarrowGrid),
+}
+
+/// The sums of a segment on their way.
+pub(super) enum UnderWay<'c> {
+    Wide(Pending<'c, u32>),
+    Narrow(Pending<'c, u64>),
 }
 
 /// A part of the parameters of a layer.
@@ -33,7 +52,9 @@ struct LayerPart {
 
 /// Cuts a network into segments, in the order in which they are ready, that is from the last layer to the first, and groups its parameters.
 /// Not collective; a function of the network.
-pub(super) fn segments(network: &Network) -> (Vec<Segment>, Groups) {
+///
+/// `n_residuals`: lanes here, where each keeps what it has left.
+pub(super) fn segments(network: &Network, n_residuals: usize) -> (Vec<Segment>, Groups) {
     let mut bounds = vec![0];
     let mut all: Vec<Vec<LayerPart>> = Vec::new();
     for layer in 0..network.layers().len() {
@@ -59,7 +80,9 @@ pub(super) fn segments(network: &Network) -> (Vec<Segment>, Groups) {
         if n >= LEAST || layer == 0 {
             let params = network.place(layer).start..network.place(end - 1).end;
             let (words, peaks) = (vec![0; params.len()], vec![0; parts.len()]);
-            segments.push(Segment { layers: layer..end, params, parts: std::mem::take(&mut parts), words, peaks });
+            let residual = vec![0.0; params.len() * n_residuals];
+            let parts = std::mem::take(&mut parts);
+            segments.push(Segment { layers: layer..end, params, parts, words, peaks, residual });
             end = layer;
         }
     }
@@ -72,18 +95,20 @@ pub(super) struct Made<'a> {
     pub network: &'a Network,
     /// Lane after lane.
     pub pieces: &'a [Piece],
-    /// The pieces of each lane here that has a row to offer.
-    pub lanes: &'a [Range<usize>],
+    /// The lanes here that have rows to offer, and their pieces.
+    pub lanes: &'a [(usize, Range<usize>)],
     pub moments: &'a [Vec<f32>],
-    pub grid: LaneGrid,
+    pub grid: Grid,
     /// One a group.
     pub exponents: &'a [i32],
+    /// Peaks are all that is wanted: nothing is added, and nothing left.
+    pub only_peaks: bool,
 }
 
 impl Segment {
     /// Makes the gradients of the lanes here, and their words at these exponents. Not collective; rayon over parts.
     pub fn enter(&mut self, made: &Made<'_>) {
-        enter(made, &self.parts, &mut self.words, &mut self.peaks);
+        enter(made, &self.parts, &mut self.words, &mut self.peaks, &mut self.residual);
     }
 
     /// Raises peaks of groups to those of the last [`enter`](Self::enter). Not collective.
@@ -92,31 +117,94 @@ impl Segment {
             peaks[part.group] = peaks[part.group].max(*peak);
         }
     }
+
+    /// Starts adding the words over all ranks. Collective.
+    pub fn start<'c>(&mut self, comm: &'c Communicator, grid: Grid) -> Result<UnderWay<'c>> {
+        match grid {
+            Grid::Wide(_) => comm.start_all_reduce_sum(std::mem::take(&mut self.words)).map(UnderWay::Wide),
+            Grid::Narrow(grid) => {
+                let mut message = vec![0; grid.message_len(self.words.len())];
+                grid.pack(&self.words, &mut message);
+                comm.start_all_reduce_sum(message).map(UnderWay::Narrow)
+            }
+        }
+    }
+
+    /// Takes the sums in. Not collective: each rank waits when it likes.
+    pub fn finish(&mut self, under_way: UnderWay<'_>, grid: Grid) -> Result<()> {
+        match (under_way, grid) {
+            (UnderWay::Narrow(pending), Grid::Narrow(grid)) => grid.unpack(&pending.wait()?, &mut self.words),
+            (UnderWay::Wide(pending), _) => self.words = pending.wait()?,
+            _ => return Err(Error::internal("a message of another width")),
+        }
+        Ok(())
+    }
+
+    /// Sums of some parameters (their numbers among all), which are of one group, as float32. Not collective.
+    pub fn sums(&self, range: Range<usize>, grid: Grid, exponent: i32, out: &mut [f32]) {
+        let words = &self.words[range.start - self.params.start..range.end - self.params.start];
+        match grid {
+            Grid::Wide(grid) => grid.finish(words, exponent, out),
+            Grid::Narrow(grid) => grid.finish(words, exponent, out),
+        }
+    }
+
+    /// Visits what a lane here has left, parameters in order; nothing at 32 bits.
+    pub fn each_residual(&mut self, lane: usize, mut visit: impl FnMut(&mut [f32])) {
+        let n_lanes = self.residual.len() / self.params.len().max(1);
+        for part in self.parts.iter().filter(|_| n_lanes > 0) {
+            let (n, first) = (part.part.range.len(), part.part.range.start - self.params.start);
+            let start = first * n_lanes + lane * n;
+            visit(&mut self.residual[start..start + n]);
+        }
+    }
+}
+
+impl UnderWay<'_> {
+    /// Moves the message on. Not collective.
+    pub fn progress(&mut self) -> Result<()> {
+        match self {
+            UnderWay::Wide(pending) => pending.progress(),
+            UnderWay::Narrow(pending) => pending.progress(),
+        }
+    }
 }
 
 /// Halves the parts among threads.
-fn enter(made: &Made<'_>, parts: &[LayerPart], words: &mut [u32], peaks: &mut [i32]) {
+fn enter(made: &Made<'_>, parts: &[LayerPart], words: &mut [u32], peaks: &mut [i32], residual: &mut [f32]) {
     match parts {
         [] => {}
         [one] => {
             peaks[0] = 0;
             words.fill(0);
             let mut slab = [0.0f32; SLAB_ROWS * WIDTH];
-            let slab = &mut slab[..one.part.range.len()];
-            for pieces in made.lanes {
+            let n = one.part.range.len();
+            let slab = &mut slab[..n];
+            let exponent = made.exponents[one.group];
+            for (lane, pieces) in made.lanes {
                 slab.fill(0.0);
                 for piece in &made.pieces[pieces.clone()] {
                     made.network.add_gradient(one.layer, &one.part, made.moments, &piece.strip, slab);
                 }
                 peaks[0] = peaks[0].max(LaneGrid::peak(slab));
-                made.grid.add(words, slab, made.exponents[one.group]);
+                match made.grid {
+                    _ if made.only_peaks => {}
+                    Grid::Wide(grid) => grid.add(words, slab, exponent),
+                    Grid::Narrow(grid) => grid.add(words, slab, &mut residual[lane * n..(lane + 1) * n], exponent),
+                }
             }
         }
         several => {
             let (left, right) = several.split_at(several.len() / 2);
-            let (words_left, words_right) = words.split_at_mut(right[0].part.range.start - left[0].part.range.start);
+            let at = right[0].part.range.start - left[0].part.range.start;
+            let n_residuals = residual.len() / words.len();
+            let (words_left, words_right) = words.split_at_mut(at);
             let (peaks_left, peaks_right) = peaks.split_at_mut(left.len());
-            rayon::join(|| enter(made, left, words_left, peaks_left), || enter(made, right, words_right, peaks_right));
+            let (residual_left, residual_right) = residual.split_at_mut(at * n_residuals);
+            rayon::join(
+                || enter(made, left, words_left, peaks_left, residual_left),
+                || enter(made, right, words_right, peaks_right, residual_right),
+            );
         }
     }
 }

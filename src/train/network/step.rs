@@ -6,10 +6,10 @@ use super::super::every_step::power_of_two_below;
 use super::super::lanes::Lane;
 use super::super::{Solver, TrainConfig};
 use super::lanes::{Piece, pieces};
-use super::segments::{Made, Segment, segments};
-use crate::comm::{Communicator, Pending};
+use super::segments::{Grid, Made, Segment, UnderWay, segments};
+use crate::comm::Communicator;
 use crate::error::{Error, Result};
-use crate::exact::{ExactSum, Groups, LaneGrid, ScaleWindow, Verdict, Width, judge};
+use crate::exact::{ExactSum, Groups, LaneGrid, NarrowGrid, ScaleWindow, Verdict, Width, judge};
 use crate::model::net::{Training, Turned};
 use crate::model::{Network, Scores};
 use crate::optim::{Adagrad, Adam, Average, Lamb, Lars, Optimizer, Pieces, Sgd, Tensor, length, shorten};
@@ -26,14 +26,14 @@ pub(super) struct Step {
     pieces: Vec<Piece>,
     /// The pieces of each lane here.
     of_lanes: Vec<Range<usize>>,
-    /// Those of lanes that have rows to offer in this step.
-    offered: Vec<Range<usize>>,
+    /// Lanes here that have rows to offer in this step, and their pieces.
+    offered: Vec<(usize, Range<usize>)>,
     turned: Turned,
     moments: Vec<Vec<f32>>,
     /// In the order in which they are ready.
     segments: Vec<Segment>,
     groups: Groups,
-    grid: LaneGrid,
+    grid: Grid,
     window: ScaleWindow,
     /// Per group, then the number of lanes less the first lane that failed (0: none did).
     peaks: Vec<i32>,
@@ -59,7 +59,11 @@ fn optimizer(config: &TrainConfig, tensors: &[Tensor]) -> Box<dyn Optimizer<f32>
 }
 
 impl Step {
-    pub fn new(job: &Job<'_, '_>, network: Network) -> Step {
+    /// Not collective; the same answer on every rank.
+    ///
+    /// # Errors
+    /// Usage: gradients of too few bits for so many lanes.
+    pub fn new(job: &Job<'_, '_>, network: Network) -> Result<Step> {
         let (config, n_lanes) = (job.config, job.table.lanes().count());
         let pieces = pieces(&network, n_lanes, job.course.micro_batch as usize);
         let of_lane = |lane: usize| {
@@ -73,10 +77,23 @@ impl Step {
             .map(|(_, spec, range)| Tensor { len: range.len(), is_free: spec.is_free })
             .collect();
         let whole = matches!(config.solver, Solver::Lamb | Solver::Lars);
-        let (segments, groups) = segments(&network);
+        let lanes_of_all = job.course.n_lanes as usize;
+        let (grid, n_residuals) = match config.mlp.as_ref().map_or(32, |mlp| mlp.gradient_bits) {
+            32 => (Grid::Wide(LaneGrid::new(lanes_of_all, Width::W32)), 0),
+            bits => match NarrowGrid::new(lanes_of_all, bits as u32) {
+                Some(grid) => (Grid::Narrow(grid), n_lanes),
+                None => {
+                    let most = NarrowGrid::most_lanes(bits as u32);
+                    return Err(Error::usage(format!(
+                        "--gradient-bits {bits}: {lanes_of_all} lanes leave too few of them to each; use --lanes {most} or fewer, or more bits"
+                    )));
+                }
+            },
+        };
+        let (segments, groups) = segments(&network, n_residuals);
         let mean_weight = job.table.total_weight / job.table.plan.n_rows().max(1) as f64;
         let n = network.params.len();
-        Step {
+        Ok(Step {
             optimizer: Pieces::new(&tensors, whole, |tensors| optimizer(config, tensors)),
             average: config.average.map(|decay| Average::new(n, decay)),
             offered: Vec::with_capacity(n_lanes),
@@ -84,7 +101,7 @@ impl Step {
             moments: Vec::new(),
             window: ScaleWindow::new(groups.len()),
             peaks: vec![0; groups.len() + 1],
-            grid: LaneGrid::new(job.course.n_lanes as usize, Width::W32),
+            grid,
             grad: vec![0.0; n],
             unit: power_of_two_below(mean_weight),
             penalty: 0.0,
@@ -93,7 +110,7 @@ impl Step {
             segments,
             groups,
             network,
-        }
+        })
     }
 
     /// What layers want of the parameters on the way back. Not collective; rayon over parts.
@@ -126,13 +143,13 @@ impl Step {
             }
         });
         self.offered.clear();
-        for (lane, pieces) in lanes.iter_mut().zip(&self.of_lanes) {
+        for (place, (lane, pieces)) in lanes.iter_mut().zip(&self.of_lanes).enumerate() {
             lane.loss = 0.0;
             for piece in &self.pieces[pieces.clone()] {
                 piece.losses[..piece.strip.n_rows].iter().for_each(|loss| lane.loss += loss);
             }
             if self.pieces[pieces.start].strip.n_rows > 0 {
-                self.offered.push(pieces.clone());
+                self.offered.push((place, pieces.clone()));
             }
         }
     }
@@ -140,7 +157,10 @@ impl Step {
     /// Gradients of all segments as integers at these exponents, each one on its way to the other ranks while the next is worked out. `is_first`: the way
     /// back is still to go. Collective.
     fn reduce(&mut self, comm: &Communicator, training: Training, exponents: &[i32], is_first: bool) -> Result<()> {
-        let mut under_way: Vec<(usize, Pending<'_, u32>)> = Vec::new();
+        let grid = self.grid;
+        // Narrow sums are not redone, so the first ones wait until there is an exponent for them.
+        let only_peaks = is_first && matches!(grid, Grid::Narrow(_)) && self.window.is_empty();
+        let mut under_way: Vec<(usize, UnderWay<'_>)> = Vec::new();
         for number in 0..self.segments.len() {
             if is_first && number > 0 {
                 let layers = self.segments[number].layers.start + 1..self.segments[number - 1].layers.start + 1;
@@ -155,17 +175,17 @@ impl Step {
                 pieces: &self.pieces,
                 lanes: &self.offered,
                 moments: &self.moments,
-                grid: self.grid,
+                grid,
                 exponents,
+                only_peaks,
             });
-            if comm.size() > 1 {
-                let words = std::mem::take(&mut segment.words);
-                under_way.push((number, comm.start_all_reduce_sum(words)?));
+            if comm.size() > 1 && !only_peaks {
+                under_way.push((number, segment.start(comm, grid)?));
                 under_way.iter_mut().try_for_each(|(_, pending)| pending.progress())?;
             }
         }
         for (number, pending) in under_way {
-            self.segments[number].words = pending.wait()?;
+            self.segments[number].finish(pending, grid)?;
         }
         Ok(())
     }
@@ -187,8 +207,7 @@ impl Step {
             let range = groups.range(group);
             let at = segments.iter().find(|segment| segment.params.contains(&range.start));
             if let Some(segment) = at {
-                let start = range.start - segment.params.start;
-                grid.finish(&segment.words[start..start + range.len()], exponents[group], grad);
+                segment.sums(range, grid, exponents[group], grad);
                 grad.iter_mut().for_each(|g| *g = (f64::from(*g) * factor) as f32);
             }
         });
@@ -241,14 +260,21 @@ impl Together for Step {
     }
 
     fn n_of_lane(&self) -> usize {
-        0
+        match self.grid {
+            Grid::Wide(_) => 0,
+            Grid::Narrow(_) => self.network.params.len(),
+        }
     }
 
-    fn of_lane(&self, _: usize) -> Vec<f64> {
-        Vec::new()
+    fn of_lane(&mut self, place: usize) -> Vec<f64> {
+        let mut left = Vec::with_capacity(self.n_of_lane());
+        for segment in &mut self.segments {
+            segment.each_residual(place, |of_part| left.extend(of_part.iter().map(|left| f64::from(*left))));
+        }
+        left
     }
 
-    fn take_up(&mut self, common: StepState, _: &[Vec<f64>]) -> Result<()> {
+    fn take_up(&mut self, common: StepState, of_lanes: &[Vec<f64>]) -> Result<()> {
         let misfit = || Error::data("the checkpoint has another number of parameters");
         let of_average = |average: &Option<Average>| average.as_ref().map(Average::n_params);
         let n = self.network.params.len();
@@ -258,6 +284,14 @@ impl Together for Step {
         let state: Vec<(&str, &[f32])> =
             common.optimizer.iter().map(|(name, values)| (&name[..], &values[..])).collect();
         self.optimizer.restore(&state)?;
+        for (place, of_lane) in of_lanes.iter().enumerate() {
+            let mut left = of_lane.iter();
+            for segment in &mut self.segments {
+                segment.each_residual(place, |of_part| {
+                    of_part.iter_mut().zip(&mut left).for_each(|(to, left)| *to = *left as f32);
+                });
+            }
+        }
         self.window = ScaleWindow::from_words(&common.window).ok_or_else(misfit)?;
         (self.network.params, self.penalty, self.average) = (common.params, common.penalty, common.average);
         Ok(())
@@ -295,6 +329,8 @@ impl Together for Step {
         match judge(peaks, &exponents) {
             Verdict::Fits => {}
             Verdict::NonFinite => return job.diverged(comm, step, 0),
+            // What is clamped stays with its lane, and goes into the next step.
+            Verdict::Redo(_) if matches!(self.grid, Grid::Narrow(_)) && !self.window.is_empty() => {}
             Verdict::Redo(wider) => {
                 exponents = wider;
                 assert_eq!(judge(peaks, &exponents), Verdict::Fits, "step {step} is redone at most once");
