@@ -1,7 +1,7 @@
 //! # predict — a model and a table to a file of predictions
 //!
 //! In:    a [`Model`], input files, which rows.
-//! Out:   one HDF5 file: `prediction`, `probability` or `score`, `row`, `contribution`, `leaf`, and copied columns.
+//! Out:   one HDF5 file: `prediction`, `probability`, `score` or `variance`, `row`, `contribution`, `leaf`, and copied columns.
 //! Talks: to agree on failures and on the place of the datasets; each rank writes its own rows.
 //! Never: flags, training.
 //!
@@ -88,6 +88,7 @@ pub fn predict(comm: &Communicator, model: &Model, config: &PredictConfig) -> Re
     let values_of = |copy: &Copied| if let Cell::Text(width) = copy.cell { 6 + width as u64 / 4 } else { 3 };
     let details = u64::from(config.contributions) * 2 * contribution_shape(model).iter().product::<usize>() as u64
         + u64::from(config.leaves) * model.scores.n_trees() as u64;
+    let details = details + 2 * u64::from(model.scores.has_variance());
     let made = 6 + details + 3 * model.target.n_classes().max(1) as u64 + copied.iter().map(values_of).sum::<u64>();
     let mut score_s = 0.0;
     let mut write = |copied: &mut [Copied]| -> Result<()> {
@@ -95,9 +96,12 @@ pub fn predict(comm: &Communicator, model: &Model, config: &PredictConfig) -> Re
         for_each_batch(&mut source, &blocks, limit, made, |batch| {
             let at = batch.first_row - rows.start;
             let began = Instant::now();
-            let scores = scorer.scores(batch).in_file(&name)?;
+            let (scores, variances) = scorer.scores_and_variances(batch).in_file(&name)?;
             score_s += began.elapsed().as_secs_f64();
             let mut columns = columns_of(model, batch.first_row, &scores)?;
+            if model.scores.has_variance() {
+                columns.insert(1, predictions::bytes_of_f64(&variances));
+            }
             if config.contributions {
                 columns.push(predictions::bytes_of_f64(&scorer.contributions(batch).in_file(&name)?));
             }
@@ -182,6 +186,7 @@ fn layout_of(model: &Model, config: &PredictConfig, copied: &[Copied], n_rows: u
     match model.responds_as() {
         Kind::Logistic => datasets.push(RowDataset::matrix("probability", Cell::F64, n_classes)),
         Kind::Svm => datasets.push(RowDataset::matrix("score", Cell::F64, model.scores.n_scores())),
+        _ if model.scores.has_variance() => datasets.push(RowDataset::column("variance", Cell::F64)),
         _ => {}
     }
     datasets.push(RowDataset::column("row", Cell::U64));

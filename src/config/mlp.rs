@@ -78,6 +78,15 @@ impl MlpConfig {
         }
     }
 
+    /// Numbers that come out of the network for a row: one of numbers and of two classes, else one a class; of the Gaussian mean and spread.
+    pub fn n_outputs(&self, n_classes: usize) -> usize {
+        match self.loss {
+            BoostLoss::Gaussian => 2,
+            _ if n_classes > 2 => n_classes,
+            _ => 1,
+        }
+    }
+
     /// Not collective; the same on every rank.
     ///
     /// # Errors

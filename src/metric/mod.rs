@@ -20,7 +20,7 @@ use std::fmt;
 /// Named numbers for people, in the order they were pushed: printed as text, or as the fields of one JSON object.
 ///
 /// The names are those of the README: `accuracy`, `balanced_accuracy`, `log_loss`, `brier`, `ece`, `auc`, `rmse`, `mae`, `r2`,
-/// `poisson_deviance`. A metric that does not exist for these rows (one class only, no rows) is NaN: `-` in text, `null` in JSON.
+/// `poisson_deviance`, `gaussian_nll`. A metric that does not exist for these rows (one class only, no rows) is NaN: `-` in text, `null` in JSON.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Metrics {
     values: Vec<(String, f64)>,

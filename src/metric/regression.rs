@@ -40,6 +40,12 @@ pub struct Regression {
     pub poisson_deviance: Option<f64>,
 }
 
+/// −ln of the density of a normal distribution of this mean and variance at the target: ½(ln 2πv + (y − m)²/v), nats.
+pub fn gaussian_nll(target: f64, mean: f64, variance: f64) -> f64 {
+    let error = target - mean;
+    0.5 * (libm::log(std::f64::consts::TAU * variance) + error * error / variance)
+}
+
 impl RegressionStats {
     /// No rows yet.
     pub fn new() -> RegressionStats {

@@ -68,6 +68,17 @@ impl<'a> Rows<'a> {
         }
     }
 
+    /// What the loss of training is made of instead of them, (rows, outputs), in its unit: the same, but of a network. Not collective.
+    ///
+    /// # Panics
+    /// As [`scores_of`](Self::scores_of).
+    pub fn outputs_of(&self, by: &Scores, which: &[usize], outputs: &mut [f64]) {
+        match by {
+            Scores::Mlp(network) => network.outputs(which.iter().map(|row| self.row(*row)), outputs),
+            _ => self.scores_of(by, which, outputs),
+        }
+    }
+
     pub fn len(&self) -> usize {
         self.y.len()
     }

@@ -69,6 +69,11 @@ impl Scores {
         }
     }
 
+    /// Whether each row has a variance beside its score.
+    pub fn has_variance(&self) -> bool {
+        matches!(self, Scores::Mlp(network) if network.has_variance)
+    }
+
     /// Origin and unit of the target that the loss of training is measured in.
     pub fn unit(&self) -> (f64, f64) {
         match self {

@@ -189,10 +189,9 @@ fn model_from(file: &ModelFile, config: TrainConfig, names: TableNames) -> Resul
         }
         Kind::Mlp => {
             let preprocess = Preprocess { columns: columns.clone(), ..Preprocess::default() };
-            let n_scores = if target.n_classes() > 2 { target.n_classes() } else { 1 };
             let of_kind = config.mlp.clone().unwrap_or_default();
             let d = preprocess.n_features();
-            let network = network::from_file(file, &of_kind, d, n_scores)?;
+            let network = network::from_file(file, &of_kind, d, target.n_classes())?;
             (Scores::Mlp(network), vector(file, "mean", d)?, vector(file, "inverse_scale", d)?)
         }
         _ => {

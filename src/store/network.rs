@@ -35,8 +35,8 @@ pub(super) fn to_arrays(network: &Network, preprocess: &Preprocess) -> Vec<(Stri
 }
 
 /// Errors: arrays that are not those of the network that the settings name.
-pub(super) fn from_file(file: &ModelFile, config: &MlpConfig, n_features: usize, n_scores: usize) -> Result<Network> {
-    let mut network = build(config, n_features, n_scores);
+pub(super) fn from_file(file: &ModelFile, config: &MlpConfig, n_features: usize, n_classes: usize) -> Result<Network> {
+    let mut network = build(config, n_features, config.n_outputs(n_classes));
     for (number, (layer, spec, _)) in network.tensors().into_iter().enumerate() {
         let name = name_of(layer, spec.name);
         let (shape, values) = file.f32(&name)?;

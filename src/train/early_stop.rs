@@ -72,14 +72,13 @@ pub(super) fn held_out_loss_of(
     objective: &dyn Objective,
     scores_of: &Scores,
 ) -> Result<Option<f64>> {
-    let (k, unit) = (scores_of.n_scores(), scores_of.unit());
+    let (k, unit) = (objective.n_scores(), scores_of.unit());
     let of_block = |block: BlockRows<'_>| {
         let (rows, held_out) = (block.rows, block.held_out.unwrap_or_default());
         let which: Vec<usize> = block.range.filter(|row| held_out.get(*row).is_some_and(|w| *w > 0.0)).collect();
         let mut scores = vec![0.0; which.len() * k];
-        rows.scores_of(scores_of, &which, &mut scores);
+        rows.outputs_of(scores_of, &which, &mut scores);
         let y: Vec<f64> = which.iter().map(|row| (rows.y[*row] - unit.0) / unit.1).collect();
-        scores.iter_mut().for_each(|score| *score = (*score - unit.0) / unit.1);
         let weight: Vec<f64> = which.iter().map(|row| held_out[*row]).collect();
         vec![objective.gradients(&y, &weight, &mut scores), weight.iter().fold(0.0, |sum, w| sum + w)]
     };

@@ -207,7 +207,7 @@ pub(super) fn gather(
         *values_of(&mut out.rows.x) = in_large_pages(Vec::with_capacity(n * d));
     }
     reader.pass_in(batch_rows, |batch, blocks| {
-        out.seen.add(config.kind, batch.first_file_row, &batch.target)?;
+        out.seen.add(config.responds_as(), batch.first_file_row, &batch.target)?;
         if keep != Keep::Rows {
             let began = Instant::now();
             let weights = weights_of(batch, config.seed, hold);

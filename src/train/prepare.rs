@@ -12,7 +12,7 @@ use super::sums::{Total, sum_blocks};
 use super::table::{LocalRows, Table};
 use super::{ClassWeight, Kind, Observer, TrainConfig, categories, memory, target};
 use crate::comm::Communicator;
-use crate::config::Categorical;
+use crate::config::{BoostLoss, Categorical};
 use crate::data::DataSource;
 use crate::data::digest::InputDigest;
 use crate::data::moments::{BlockMoments, standardisation};
@@ -316,11 +316,15 @@ pub fn objective(kind: Kind, n_classes: usize) -> Box<dyn Objective> {
     }
 }
 
-/// The objective that settings name.
+/// The objective that settings name: of a network of numbers for targets in units of their deviation.
 pub fn objective_of(config: &TrainConfig, n_classes: usize) -> Box<dyn Objective> {
-    match config.mlp.as_ref().map(|mlp| mlp.loss) {
-        None => objective(config.kind, n_classes),
-        Some(_) => objective(config.responds_as(), n_classes),
+    use crate::objective::{Gaussian, Huber, Quantile};
+    let Some(mlp) = &config.mlp else { return objective(config.kind, n_classes) };
+    match mlp.loss {
+        BoostLoss::Huber => Box::new(Huber { delta: mlp.alpha() }),
+        BoostLoss::Quantile => Box::new(Quantile { alpha: mlp.alpha() }),
+        BoostLoss::Gaussian => Box::new(Gaussian::default()),
+        _ => objective(config.responds_as(), n_classes),
     }
 }
 

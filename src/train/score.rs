@@ -174,6 +174,25 @@ impl<'m> Scorer<'m> {
         Ok(Scorer { out_of_bag, ..Scorer::new(model, source, table)? })
     }
 
+    /// Scores as [`scores`](Self::scores), and the variance of each row where the model has one; else no variances. Not collective; rayon over rows.
+    pub fn scores_and_variances(&self, block: &Block) -> Result<(Vec<f64>, Vec<f64>)> {
+        let By::Network(network) = self.by else { return Ok((self.scores(block)?, Vec::new())) };
+        if !network.has_variance {
+            return Ok((self.scores(block)?, Vec::new()));
+        }
+        let d = network.n_features.max(1);
+        let (mut scores, mut variances) = (vec![0.0; block.n_rows], vec![0.0; block.n_rows]);
+        let tasks = scores.par_chunks_mut(TASK_ROWS).zip(variances.par_chunks_mut(TASK_ROWS)).enumerate();
+        let scored = tasks.map(|(task, (scores, variances))| -> Result<()> {
+            let first = task * TASK_ROWS;
+            let rows = self.standardised(block, first..first + scores.len())?;
+            network.scores_and_variances(rows.chunks_exact(d).map(Row::Dense), scores, variances);
+            Ok(())
+        });
+        scored.collect::<Vec<Result<()>>>().into_iter().collect::<Result<()>>()?;
+        Ok((scores, variances))
+    }
+
     /// (rows, n_scores), offset included. Not collective; rayon over rows, each on its own.
     pub fn scores(&self, block: &Block) -> Result<Vec<f64>> {
         if let By::Members(members) = &self.by {

@@ -1,7 +1,7 @@
 //! Networks from settings, and what their parameters begin with.
 
 use super::{Activate, Dense, Dropout, Init, Layer, LayerNorm, Network};
-use crate::config::{Activation, MlpConfig, Norm};
+use crate::config::{Activation, BoostLoss, MlpConfig, Norm};
 use crate::matmul::Panels;
 use crate::rng::{Draws, Stream};
 use rayon::prelude::*;
@@ -36,7 +36,9 @@ pub fn build(config: &MlpConfig, n_features: usize, n_outputs: usize) -> Network
         width = outputs;
     }
     layers.push(Layer::Dense(Dense { inputs: width, outputs: n_outputs, gain: glorot(width, n_outputs) }));
-    Network::new(n_features, layers)
+    let mut network = Network::new(n_features, layers);
+    network.has_variance = config.loss == BoostLoss::Gaussian;
+    network
 }
 
 /// Variance 2/(inputs + outputs): Glorot, Bengio, *Understanding the difficulty of training deep feedforward neural networks*, AISTATS 2010.

@@ -56,6 +56,9 @@ pub struct Network {
     /// From what comes out to scores: times `unit`, plus `origin`. Of classes 1 and 0; of numbers the deviation and mean of the target.
     pub unit: f64,
     pub origin: f64,
+    /// Two numbers come out, of which the first is the score and the second says how far targets are from it: see
+    /// [`Gaussian`](crate::objective::Gaussian).
+    pub has_variance: bool,
 }
 
 impl Layer {
@@ -94,7 +97,7 @@ impl Network {
                 start..end
             })
             .collect();
-        Network { n_features, layers, places, params: vec![0.0; end], unit: 1.0, origin: 0.0 }
+        Network { n_features, layers, places, params: vec![0.0; end], unit: 1.0, origin: 0.0, has_variance: false }
     }
 
     pub fn layers(&self) -> &[Layer] {
@@ -103,6 +106,11 @@ impl Network {
 
     /// Scores of a row.
     pub fn n_scores(&self) -> usize {
+        if self.has_variance { 1 } else { self.n_outputs() }
+    }
+
+    /// Numbers that come out of the last layer for a row.
+    pub fn n_outputs(&self) -> usize {
         self.layers.last().map_or(self.n_features, Layer::width)
     }
 

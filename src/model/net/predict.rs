@@ -2,6 +2,7 @@
 
 use super::{Layer, Network, Strip};
 use crate::model::Row;
+use crate::objective::{Gaussian, Objective};
 
 /// Values that a strip of rows to be scored takes, about: they stay in the second cache.
 const STRIP_VALUES: usize = 1 << 17;
@@ -29,10 +30,47 @@ impl Network {
     ///
     /// The bits of a row's scores do not depend on the other rows.
     pub fn scores<'r>(&self, rows: impl ExactSizeIterator<Item = Row<'r>>, scores: &mut [f64]) {
-        let k = self.n_scores();
+        let mut scores = scores.chunks_exact_mut(self.n_scores());
+        self.each_output(rows, |out| {
+            let of_row = scores.next().into_iter().flatten();
+            of_row.zip(out).for_each(|(score, out)| *score = self.score(*out));
+        });
+    }
+
+    /// What comes out for some rows, (rows, n_outputs), in the unit of the loss of training. Not collective.
+    pub fn outputs<'r>(&self, rows: impl ExactSizeIterator<Item = Row<'r>>, outputs: &mut [f64]) {
+        let mut outputs = outputs.chunks_exact_mut(self.n_outputs());
+        self.each_output(rows, |out| {
+            let of_row = outputs.next().into_iter().flatten();
+            of_row.zip(out).for_each(|(output, out)| *output = f64::from(*out));
+        });
+    }
+
+    /// Score and variance of some rows, in the unit of the target and its square. Not collective.
+    ///
+    /// # Panics
+    /// If the network does not [have variances](Self::has_variance).
+    pub fn scores_and_variances<'r>(
+        &self,
+        rows: impl ExactSizeIterator<Item = Row<'r>>,
+        scores: &mut [f64],
+        variances: &mut [f64],
+    ) {
+        assert!(self.has_variance, "a network of a score without variance");
+        let mut of_rows = scores.iter_mut().zip(variances);
+        self.each_output(rows, |out| {
+            let mut pair = [f64::from(out[0]), f64::from(out[1])];
+            Gaussian::default().to_prediction(&mut pair);
+            if let Some((score, variance)) = of_rows.next() {
+                (*score, *variance) = (self.score(out[0]), pair[1] * self.unit * self.unit);
+            }
+        });
+    }
+
+    /// Shows what comes out for each row, in order.
+    fn each_output<'r>(&self, rows: impl ExactSizeIterator<Item = Row<'r>>, mut show: impl FnMut(&[f32])) {
         let mut strip = self.strip(self.strip_rows(rows.len()), false);
         let mut rows = rows.peekable();
-        let mut scores = scores.chunks_exact_mut(k);
         while rows.peek().is_some() {
             strip.n_rows = 0;
             while strip.n_rows < strip.capacity()
@@ -44,10 +82,7 @@ impl Network {
             }
             self.forward(0..self.layers().len(), None, &[], &mut strip);
             let out = strip.values(self.layers().len());
-            for row in 0..strip.n_rows {
-                let Some(scores) = scores.next() else { return };
-                scores.iter_mut().zip(out.row(row)).for_each(|(score, out)| *score = self.score(*out));
-            }
+            (0..strip.n_rows).for_each(|row| show(out.row(row)));
         }
     }
 

@@ -38,7 +38,7 @@ pub(super) fn pieces(network: &Network, n_lanes: usize, micro_batch: usize) -> V
                 losses: vec![0.0; n],
                 y: vec![0.0; n],
                 weight: vec![0.0; n],
-                scores: vec![0.0; n * network.n_scores()],
+                scores: vec![0.0; n * network.n_outputs()],
             }
         })
     };
@@ -61,7 +61,7 @@ impl Piece {
 
     /// Losses of the rows, and ∂loss/∂ of what came out of the network in units of `unit`. Not collective.
     pub fn judge(&mut self, job: &Job<'_, '_>, network: &Network, unit: f64) {
-        let (k, last) = (network.n_scores(), network.layers().len());
+        let (k, last) = (network.n_outputs(), network.layers().len());
         let per_unit = 1.0 / unit;
         for slot in 0..self.strip.n_rows {
             let scores = &mut self.scores[slot * k..(slot + 1) * k];

@@ -8,6 +8,8 @@
 //! | `lanes.rs` | rows of lanes in strips, and what comes of them |
 //! | `segments.rs` | gradients of runs of layers as integers |
 
+#[cfg(test)]
+mod head_tests;
 mod lanes;
 mod segments;
 mod start;
