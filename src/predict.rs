@@ -178,11 +178,14 @@ fn contribution_shape(model: &Model) -> Vec<usize> {
 fn layout_of(model: &Model, config: &PredictConfig, copied: &[Copied], n_rows: u64) -> Layout {
     let n_classes = model.target.n_classes();
     let cell = match &model.target {
-        TargetCoding::Number => Cell::F64,
+        TargetCoding::Number | TargetCoding::Numbers(_) => Cell::F64,
         TargetCoding::Integers(_) => Cell::I64,
         TargetCoding::Strings(classes) => Cell::Text(text_width(classes)),
     };
-    let mut datasets = vec![RowDataset::column("prediction", cell)];
+    let mut datasets = vec![match model.target.n_targets() {
+        1 => RowDataset::column("prediction", cell),
+        n_targets => RowDataset::matrix("prediction", cell, n_targets),
+    }];
     match model.responds_as() {
         Kind::Logistic => datasets.push(RowDataset::matrix("probability", Cell::F64, n_classes)),
         Kind::Svm => datasets.push(RowDataset::matrix("score", Cell::F64, model.scores.n_scores())),
@@ -198,6 +201,9 @@ fn layout_of(model: &Model, config: &PredictConfig, copied: &[Copied], n_rows: u
     }
     datasets.extend(copied.iter().map(|copy| RowDataset::column(copy.name.clone(), copy.cell)));
     let mut strings = if n_classes == 0 { vec![] } else { vec![("classes".to_string(), model.target.names())] };
+    if let TargetCoding::Numbers(names) = &model.target {
+        strings.push(("targets".to_string(), names.clone()));
+    }
     if config.contributions {
         strings.push(("contribution_features".to_string(), model.preprocess.feature_names()));
     }
@@ -237,7 +243,7 @@ fn columns_of(model: &Model, first_row: u64, scores: &[f64]) -> Result<Vec<Vec<u
         TargetCoding::Integers(classes) => {
             predictions::bytes_of_i64(&predicted.map(|class| classes[class]).collect::<Vec<_>>())
         }
-        TargetCoding::Number => Vec::new(),
+        TargetCoding::Number | TargetCoding::Numbers(_) => Vec::new(),
     };
     let detail = predictions::bytes_of_f64(if model.responds_as() == Kind::Svm { scores } else { &shares });
     Ok(vec![predicted, detail, row_numbers])

@@ -291,8 +291,9 @@ fn carry_out(comm: &Communicator, job: &Job<'_>, json: bool) -> Result<i32> {
         Job::Export(flags) => on_root(comm, || export(flags, &printer)),
         Job::Import(flags) => on_root(comm, || import(flags, &printer)),
         Job::Slurm(job) => {
-            begin(comm, &job.train)
-                .and_then(|(train, _, _)| train::linear_family::open(comm, &train.inputs, Need::Train))?;
+            begin(comm, &job.train).and_then(|(train, _, _)| {
+                train::linear_family::open_for(comm, &train.inputs, Need::Train, &train.config)
+            })?;
             on_root(comm, || slurm::write(job, &printer))
         }
     }
@@ -328,7 +329,7 @@ fn begin(comm: &Communicator, job: &TrainJob) -> Result<(TrainJob, Option<Model>
     let valid = (!job.valid.is_empty()).then(|| Inputs { paths: job.valid.clone(), rows: None, ..job.inputs.clone() });
     if let Some(valid) = &valid {
         // What cannot be measured in the end is said before the work.
-        train::linear_family::open(comm, valid, Need::Evaluate)?;
+        train::linear_family::open_for(comm, valid, Need::Evaluate, &job.config)?;
     }
     Ok((job, from, valid))
 }

@@ -320,8 +320,11 @@ impl Printer {
             if let Some(table) = &found.table {
                 let names = &table.names;
                 let group = names.group.as_deref().map(|group| format!(" of group {group}")).unwrap_or_default();
-                let target =
-                    names.target.as_deref().map_or("no target".to_string(), |target| format!("target {target}"));
+                let target = match (names.target.as_deref(), table.schema.n_targets()) {
+                    (None, _) => "no target".to_string(),
+                    (Some(target), 0 | 1) => format!("target {target}"),
+                    (Some(target), n) => format!("target {target} of {n} numbers a row"),
+                };
                 lines.push(format!(
                     "  would be read as {} × {}: {}, {target}{group}",
                     count(table.schema.n_rows, "row"),

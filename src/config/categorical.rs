@@ -1,4 +1,4 @@
-//! Which columns of a table are categories.
+//! What of a table a training can take: columns as categories, several targets.
 
 use super::TrainConfig;
 
@@ -21,5 +21,10 @@ impl TrainConfig {
             (_, Some(forest)) => Categorical::StringsAnd(&forest.categorical),
             _ => Categorical::None,
         }
+    }
+
+    /// Whether rows may have several targets, numbers that are predicted together.
+    pub fn takes_several_targets(&self) -> bool {
+        false
     }
 }

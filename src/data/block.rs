@@ -41,8 +41,8 @@ impl Block {
             (target, None) => *target = Targets::None,
             (Targets::Text(target), Some(TargetKind::Text)) => target.clear(),
             (target, Some(TargetKind::Text)) => *target = Targets::Text(Vec::new()),
-            (Targets::Number(target), Some(_)) => target.resize(n_rows, 0.0),
-            (target, Some(_)) => *target = Targets::Number(vec![0.0; n_rows]),
+            (Targets::Number(target), Some(_)) => target.resize(n_rows * schema.n_targets(), 0.0),
+            (target, Some(_)) => *target = Targets::Number(vec![0.0; n_rows * schema.n_targets()]),
         }
         resize(&mut self.weight, schema.has_weight, n_rows);
         resize(&mut self.offset, schema.has_offset, n_rows);
@@ -61,6 +61,11 @@ impl Schema {
     /// Columns that are numbers; the others are strings.
     pub fn n_numeric(&self) -> usize {
         self.columns.iter().filter(|column| column.kind != ColumnKind::Text).count()
+    }
+
+    /// Numbers or strings that a row's target has; 0 without a target.
+    pub fn n_targets(&self) -> usize {
+        self.target_names.len()
     }
 
     /// Whether blocks hold their values as f64: some numeric column is [`ColumnKind::Wide`].

@@ -107,7 +107,8 @@ fn push_rest(bytes: &mut Vec<u8>, block: &Block, rows: std::ops::Range<usize>) {
         Targets::None => {}
         Targets::Number(target) => {
             bytes.push(b'y');
-            push_f64(bytes, &target[rows.clone()]);
+            let of_row = target.len().checked_div(block.n_rows).unwrap_or(0);
+            push_f64(bytes, &target[rows.start * of_row..rows.end * of_row]);
         }
         Targets::Text(target) => {
             bytes.push(b'Y');
@@ -161,10 +162,15 @@ mod tests {
     #[test]
     fn any_cut_at_multiples_of_16_rows_gives_the_same_digest() {
         let mut table = synthetic::mixture(1_009, 5, 3, 7).unwrap();
-        let whole = digest(&mut table, 1_024);
-        for block_rows in [16, 48, 160, 512] {
-            assert_eq!(digest(&mut table, block_rows), whole, "{block_rows} rows");
+        let targets = (0..3 * 1_009).map(f64::from).collect();
+        let several = table.clone().with_targets(targets, &["a", "b", "c"], crate::data::TargetKind::Float).unwrap();
+        for mut table in [table.clone(), several] {
+            let whole = digest(&mut table, 1_024);
+            for block_rows in [16, 48, 160, 512] {
+                assert_eq!(digest(&mut table, block_rows), whole, "{block_rows} rows");
+            }
         }
+        let whole = digest(&mut table, 1_024);
         assert_eq!(whole.to_hex().len(), 64);
     }
 
@@ -177,6 +183,7 @@ mod tests {
             MemorySource::from_f32((0..40).map(|i| (i ^ 1) as f32).collect(), 2).unwrap(),
             MemorySource::from_f32((0..40).map(|i| ((i + 32) % 40) as f32).collect(), 2).unwrap(),
             base().with_target(vec![0.0; 20], crate::data::TargetKind::Float).unwrap(),
+            base().with_targets(vec![0.0; 40], &["y", "z"], crate::data::TargetKind::Float).unwrap(),
             base().with_weight(vec![0.0; 20]).unwrap(),
             base().with_offset(vec![0.0; 20]).unwrap(),
             base().with_text_column("t", texts("a")).unwrap(),

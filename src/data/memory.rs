@@ -50,6 +50,7 @@ impl MemorySource {
             is_sparse: false,
             image: None,
             target: None,
+            target_names: Vec::new(),
             has_weight: false,
             has_offset: false,
         };
@@ -75,11 +76,21 @@ impl MemorySource {
     }
 
     /// Adds targets that are integers or bool (classes) or floats. One finite number a row.
-    pub fn with_target(mut self, target: Vec<f64>, kind: TargetKind) -> Result<MemorySource> {
+    pub fn with_target(self, target: Vec<f64>, kind: TargetKind) -> Result<MemorySource> {
+        self.with_targets(target, &["y"], kind)
+    }
+
+    /// Adds several targets a row, (rows, names), row-major: to be predicted together.
+    pub fn with_targets(mut self, target: Vec<f64>, names: &[&str], kind: TargetKind) -> Result<MemorySource> {
         assert_ne!(kind, TargetKind::Text, "text targets come as strings");
-        self.check_rows(target.len(), "targets")?;
-        refuse(&target, "target", |value| (!value.is_finite()).then_some("not a finite number"))?;
+        let n_targets = names.len();
+        if target.len() != self.all.n_rows * n_targets || n_targets == 0 {
+            let n_rows = self.all.n_rows;
+            return Err(Error::data(format!("{} targets for {n_rows} rows of {n_targets}", target.len())));
+        }
+        refuse(&target, n_targets, "target", |value| (!value.is_finite()).then_some("not a finite number"))?;
         self.schema.target = Some(kind);
+        self.schema.target_names = names.iter().map(|name| name.to_string()).collect();
         Arc::make_mut(&mut self.all).target = Targets::Number(target.into_iter().map(|value| value + 0.0).collect());
         Ok(self)
     }
@@ -88,6 +99,7 @@ impl MemorySource {
     pub fn with_text_target(mut self, target: Vec<String>) -> Result<MemorySource> {
         self.check_rows(target.len(), "targets")?;
         self.schema.target = Some(TargetKind::Text);
+        self.schema.target_names = vec!["y".to_string()];
         Arc::make_mut(&mut self.all).target = Targets::Text(target);
         Ok(self)
     }
@@ -95,7 +107,7 @@ impl MemorySource {
     /// Adds row weights: finite, not negative.
     pub fn with_weight(mut self, weight: Vec<f64>) -> Result<MemorySource> {
         self.check_rows(weight.len(), "weights")?;
-        refuse(&weight, "weight", bad_weight)?;
+        refuse(&weight, 1, "weight", bad_weight)?;
         self.schema.has_weight = true;
         Arc::make_mut(&mut self.all).weight = Some(weight.into_iter().map(|value| value + 0.0).collect());
         Ok(self)
@@ -104,7 +116,7 @@ impl MemorySource {
     /// Adds offsets of the scores: finite.
     pub fn with_offset(mut self, offset: Vec<f64>) -> Result<MemorySource> {
         self.check_rows(offset.len(), "offsets")?;
-        refuse(&offset, "offset", |value| (!value.is_finite()).then_some("not a finite number"))?;
+        refuse(&offset, 1, "offset", |value| (!value.is_finite()).then_some("not a finite number"))?;
         self.schema.has_offset = true;
         Arc::make_mut(&mut self.all).offset = Some(offset.into_iter().map(|value| value + 0.0).collect());
         Ok(self)
@@ -147,8 +159,9 @@ impl MemorySource {
     }
 }
 
-fn refuse(values: &[f64], what: &str, bad: impl Fn(f64) -> Option<&'static str>) -> Result<()> {
-    match values.iter().enumerate().find_map(|(row, &value)| Some((row, value, bad(value)?))) {
+/// `of_row`: values of each row.
+fn refuse(values: &[f64], of_row: usize, what: &str, bad: impl Fn(f64) -> Option<&'static str>) -> Result<()> {
+    match values.iter().enumerate().find_map(|(row, &value)| Some((row / of_row, value, bad(value)?))) {
         None => Ok(()),
         Some((row, value, why)) => Err(Error::data(format!("{what} {value} at row {row} is {why}"))),
     }
@@ -188,7 +201,10 @@ impl DataSource for MemorySource {
             into.extend_from_slice(&all[here.clone()]);
         }
         match (&self.all.target, &mut into.target) {
-            (Targets::Number(all), Targets::Number(into)) => into.copy_from_slice(&all[here.clone()]),
+            (Targets::Number(all), Targets::Number(into)) => {
+                let of_row = self.schema.n_targets();
+                into.copy_from_slice(&all[here.start * of_row..here.end * of_row]);
+            }
             (Targets::Text(all), Targets::Text(into)) => into.extend_from_slice(&all[here.clone()]),
             _ => {}
         }
@@ -225,6 +241,21 @@ mod tests {
         assert_eq!(block.text, [["s2", "s3", "s4"]]);
         table.read(7..7, &mut block).unwrap();
         assert_eq!(block.values, Values::F32(vec![]));
+    }
+
+    #[test]
+    fn several_targets_are_rows_of_them() {
+        let six = (0..6).map(f64::from).collect::<Vec<_>>();
+        let table = || MemorySource::from_f32(vec![0.0; 3], 1).unwrap();
+        let mut found = table().with_targets(six.clone(), &["a", "b"], TargetKind::Float).unwrap();
+        let mut block = Block::empty();
+        found.read(1..3, &mut block).unwrap();
+        assert_eq!((found.schema().n_targets(), block.target), (2, Targets::Number(vec![2., 3., 4., 5.])));
+        assert!(table().with_targets(six.clone(), &["a", "b", "c"], TargetKind::Float).is_err());
+        assert!(table().with_targets(six[..5].to_vec(), &["a", "b"], TargetKind::Float).is_err());
+        let with_nan = vec![0., 1., 2., f64::NAN, 4., 5.];
+        let message = table().with_targets(with_nan, &["a", "b"], TargetKind::Float).unwrap_err().to_string();
+        assert_eq!(message, "target NaN at row 1 is not a finite number");
     }
 
     #[test]

@@ -75,6 +75,8 @@ pub struct Schema {
     pub image: Option<Image>,
     /// None for a table that is only predicted on.
     pub target: Option<TargetKind>,
+    /// One for each number that a row's target has: several are numbers to be predicted together. None without a target.
+    pub target_names: Vec<String>,
     pub has_weight: bool,
     pub has_offset: bool,
 }
@@ -92,7 +94,9 @@ pub enum Values {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Targets {
     None,
+    /// (rows, targets), row-major.
     Number(Vec<f64>),
+    /// One a row.
     Text(Vec<String>),
 }
 

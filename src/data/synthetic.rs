@@ -115,16 +115,17 @@ pub fn write_hdf5(path: &Path, group: &str, table: &MemorySource, storage: Stora
         Values::F32(x) => writer.numbers("X", x, &[block.n_rows, width], storage)?,
         Values::F64(x) => writer.numbers("X", x, &[block.n_rows, width], storage)?,
     }
-    let kind = super::DataSource::schema(table).target;
+    let (kind, n_targets) = (super::DataSource::schema(table).target, super::DataSource::schema(table).n_targets());
+    let shape = if n_targets > 1 { vec![block.n_rows, n_targets] } else { vec![block.n_rows] };
     match &block.target {
         Targets::None => {}
         Targets::Text(target) => writer.text("y", target)?,
         Targets::Number(target) if kind == Some(TargetKind::Float) => {
-            writer.numbers("y", target, &[target.len()], storage)?;
+            writer.numbers("y", target, &shape, storage)?;
         }
         Targets::Number(target) => {
             let target: Vec<i64> = target.iter().map(|&value| value as i64).collect();
-            writer.numbers("y", &target, &[target.len()], storage)?;
+            writer.numbers("y", &target, &shape, storage)?;
         }
     }
     for (name, values) in [("weight", &block.weight), ("offset", &block.offset)] {

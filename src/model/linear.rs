@@ -22,6 +22,7 @@ pub struct Rows<'a> {
     pub n_features: usize,
     /// Standardised, of the whole table in memory.
     pub x: &'a Features,
+    /// (rows, targets)
     pub y: &'a [f64],
     pub weight: &'a [f64],
     /// Added to every score of the row.
@@ -79,12 +80,17 @@ impl<'a> Rows<'a> {
         }
     }
 
+    /// Targets of each row; 0 where there are no rows.
+    pub fn n_targets(&self) -> usize {
+        self.y.len().checked_div(self.weight.len()).unwrap_or(0)
+    }
+
     pub fn len(&self) -> usize {
-        self.y.len()
+        self.weight.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.y.is_empty()
+        self.weight.is_empty()
     }
 }
 

@@ -283,6 +283,8 @@ pub fn standardise(rows: &mut [f32], mean: &[f64], inverse_scale: &[f64]) {
 pub enum TargetCoding {
     /// A number, as stored.
     Number,
+    /// Several, as stored, of these names.
+    Numbers(Vec<String>),
     /// Class c is the c-th of these integers (ascending).
     Integers(Vec<i64>),
     /// Class c is the c-th of these strings (bytewise ascending).
@@ -292,16 +294,21 @@ pub enum TargetCoding {
 impl TargetCoding {
     pub fn n_classes(&self) -> usize {
         match self {
-            TargetCoding::Number => 0,
+            TargetCoding::Number | TargetCoding::Numbers(_) => 0,
             TargetCoding::Integers(classes) => classes.len(),
             TargetCoding::Strings(classes) => classes.len(),
         }
     }
 
+    /// Numbers of a row that are predicted, or 1: its class.
+    pub fn n_targets(&self) -> usize {
+        if let TargetCoding::Numbers(names) = self { names.len() } else { 1 }
+    }
+
     /// Class names for people.
     pub fn names(&self) -> Vec<String> {
         match self {
-            TargetCoding::Number => Vec::new(),
+            TargetCoding::Number | TargetCoding::Numbers(_) => Vec::new(),
             TargetCoding::Integers(classes) => classes.iter().map(i64::to_string).collect(),
             TargetCoding::Strings(classes) => classes.clone(),
         }

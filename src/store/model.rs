@@ -10,6 +10,7 @@
 //! | `params/calibration_…`, `uncalibrated_digest` | of a calibrated model: see `calibrated.rs` |
 //! | `params/class_values` | integer classes, in order |
 //! | `features`, `classes` | names after encoding; class names |
+//! | `targets` | names of several targets that are predicted together; absent: there is one |
 //! | `columns`, `column_kinds` | stored columns: `narrow`, `wide` or `text` |
 //! | `categories_N` | the dictionary of text column N |
 //! | `params/column_is_category` | (columns): 1 where a column is one feature, the place of its category; absent: none |
@@ -54,6 +55,7 @@ pub fn to_file(model: &Model, inputs: &Inputs) -> Result<ModelFile> {
     };
     let coding = match &model.target {
         TargetCoding::Number => "number",
+        TargetCoding::Numbers(_) => "numbers",
         TargetCoding::Strings(_) => "strings",
         TargetCoding::Integers(classes) => {
             arrays
@@ -72,6 +74,9 @@ pub fn to_file(model: &Model, inputs: &Inputs) -> Result<ModelFile> {
         ("columns".to_string(), columns.iter().map(|column| column.name.clone()).collect()),
         ("column_kinds".to_string(), columns.iter().map(kind_of).collect()),
     ];
+    if let TargetCoding::Numbers(names) = &model.target {
+        strings.push(("targets".to_string(), names.clone()));
+    }
     for (i, column) in columns.iter().enumerate().filter(|(_, column)| column.kind == ColumnKind::Text) {
         strings.push((format!("categories_{i}"), column.categories.clone()));
     }
@@ -173,6 +178,7 @@ fn model_from(file: &ModelFile, config: TrainConfig, names: TableNames) -> Resul
     let text = |name: &str| file.attribute(name).ok_or_else(|| Error::data(format!("lacks the attribute '{name}'")));
     let target = match text("target_coding")? {
         "number" => TargetCoding::Number,
+        "numbers" => TargetCoding::Numbers(several(file.strings("targets")?)?),
         "strings" => TargetCoding::Strings(ascending("classes", file.strings("classes")?)?),
         "integers" => TargetCoding::Integers(ascending("class_values", file.i64("class_values")?.1)?),
         other => return Err(Error::data(format!("codes its target as '{other}', which this program does not know"))),
@@ -211,7 +217,8 @@ fn model_from(file: &ModelFile, config: TrainConfig, names: TableNames) -> Resul
         n_classes if n_classes == 1 || (!is_ensemble && config.responds_as().is_classifier() != (n_classes > 0)) => {
             return Err(misfit("classes", &format!("those of a '{}' model", file.kind)));
         }
-        0 | 2 => 1,
+        0 => target.n_targets(),
+        2 => 1,
         n_classes => n_classes,
     };
     if k != n_scores {
@@ -296,6 +303,10 @@ fn columns_from(file: &ModelFile) -> Result<Vec<ColumnCode>> {
         Ok(ColumnCode { name: name.clone(), kind, categories, values, is_category })
     };
     names.iter().zip(kinds).enumerate().map(column).collect()
+}
+
+fn several(names: &[String]) -> Result<Vec<String>> {
+    if names.len() > 1 { Ok(names.to_vec()) } else { Err(misfit("targets", "two names or more")) }
 }
 
 fn image_from(text: &str, n_columns: usize) -> Result<Image> {
@@ -414,6 +425,24 @@ mod tests {
             file.attributes.iter_mut().filter(|(name, _)| name == "image").for_each(|(_, text)| *text = spoilt.into());
             let error = from_file(&file).unwrap_err();
             assert!(error.to_string().contains("'image'") && error.to_string().contains("of 4 columns"), "{error}");
+        }
+    }
+
+    #[test]
+    fn several_targets_come_back_with_their_names() {
+        let mut before = model(Kind::Linear);
+        let params = (0..18).map(f64::from).collect();
+        before.scores = Scores::Linear(LinearModel { n_features: 5, n_scores: 3, params });
+        before.target = TargetCoding::Numbers(["pz", "px", "pz"].map(String::from).to_vec());
+        let good = to_file(&before, &Inputs::default()).unwrap();
+        assert_eq!(from_file(&good).unwrap(), before);
+        for n_targets in [0, 1, 2] {
+            let mut file = good.clone();
+            file.strings
+                .iter_mut()
+                .filter(|(name, _)| name == "targets")
+                .for_each(|(_, names)| names.truncate(n_targets));
+            assert!(from_file(&file).is_err(), "{n_targets} targets of 3 scores");
         }
     }
 

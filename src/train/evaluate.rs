@@ -5,7 +5,7 @@ use super::measure::{Evaluation, ScoredRows, Show, measure};
 use super::memory;
 use super::score::{Link, Scorer, for_each_batch, rows_of_rank, table_name};
 use super::sums::sum_scalars;
-use super::{Inputs, Model, TrainReport};
+use super::{Inputs, Model, TrainReport, target};
 use crate::comm::Communicator;
 use crate::data::hdf5::Hdf5Source;
 use crate::data::names::Need;
@@ -35,7 +35,7 @@ pub(super) struct Opened<'m> {
 
 /// What is known of some rows.
 pub(super) struct Known {
-    /// Class number or value.
+    /// Class number or value, or (rows, targets).
     pub(super) y: Vec<f64>,
     pub(super) weight: Vec<f64>,
 }
@@ -50,6 +50,7 @@ impl<'m> Opened<'m> {
     ) -> Result<Opened<'m>> {
         let source = open(comm, inputs, Need::Evaluate)?;
         let name = table_name(&inputs.paths);
+        target::check_number(Some(model.target.n_targets()), source.schema(), source.names()).in_file(&name)?;
         let scorer = Scorer::new(model, &source, &name)?;
         let blocks = rows_of_rank(comm, &source, rows.clone())?;
         let target_name = source.names().target.clone().unwrap_or_default();
@@ -144,7 +145,7 @@ pub(super) fn code_targets(coding: &TargetCoding, targets: &Targets, first_row: 
     };
     match (coding, targets) {
         (_, Targets::None) => Err(Error::data("has no target; name it with --target")),
-        (TargetCoding::Number, Targets::Number(values)) => Ok(values.clone()),
+        (TargetCoding::Number | TargetCoding::Numbers(_), Targets::Number(values)) => Ok(values.clone()),
         (TargetCoding::Integers(classes), Targets::Number(values)) => {
             let code = |(row, value): (usize, &f64)| {
                 let class = classes.binary_search(&(*value as i64)).ok().filter(|_| value.trunc() == *value);

@@ -156,7 +156,7 @@ impl Gathered {
             rows: RowBuffer {
                 n_features,
                 x: Features::default(),
-                y: Vec::with_capacity(n),
+                y: Vec::with_capacity(n * schema.n_targets()),
                 weight: Vec::with_capacity(n),
                 offset: (schema.has_offset && config.kind == Kind::Poisson).then(|| Vec::with_capacity(n)),
                 held_out: hold.map(|_| Vec::with_capacity(n)),
@@ -175,7 +175,7 @@ impl Gathered {
     pub(super) fn code_targets(&mut self, coding: &TargetCoding) {
         let class = |position: std::result::Result<usize, usize>| position.map_or(-1.0, |position| position as f64);
         match coding {
-            TargetCoding::Number => {}
+            TargetCoding::Number | TargetCoding::Numbers(_) => {}
             TargetCoding::Integers(classes) => {
                 self.rows.y.iter_mut().for_each(|y| *y = class(classes.binary_search(&(*y as i64))));
             }
@@ -207,7 +207,7 @@ pub(super) fn gather(
         *values_of(&mut out.rows.x) = in_large_pages(Vec::with_capacity(n * d));
     }
     reader.pass_in(batch_rows, |batch, blocks| {
-        out.seen.add(config.responds_as(), batch.first_file_row, &batch.target)?;
+        out.seen.add(config.responds_as(), batch)?;
         if keep != Keep::Rows {
             let began = Instant::now();
             let weights = weights_of(batch, config.seed, hold);

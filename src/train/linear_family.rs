@@ -10,7 +10,7 @@ use super::table::{Fit, RowBuffer};
 use super::warm_start::warm_start;
 use super::{
     Inputs, Kind, Model, Observer, Reading, Silent, Solver, TrainConfig, TrainReport, boosting, calibrate,
-    coordinate_descent, data_parallel, ensemble, forest, lbfgs, least_squares, memory, network, newton, tsqr,
+    coordinate_descent, data_parallel, ensemble, forest, lbfgs, least_squares, memory, network, newton, target, tsqr,
 };
 use crate::comm::Communicator;
 use crate::data::hdf5::Hdf5Source;
@@ -43,6 +43,21 @@ pub fn open(comm: &Communicator, inputs: &Inputs, need: Need) -> Result<Hdf5Sour
         source.keep_rows(rows.clone()).in_file(inputs.paths.first().cloned().unwrap_or_default())?;
     }
     Ok(source)
+}
+
+/// The same for a training with these settings, or for what comes of it. Collective.
+///
+/// # Errors
+/// Also `Data`: more targets than it takes.
+pub fn open_for(comm: &Communicator, inputs: &Inputs, need: Need, config: &TrainConfig) -> Result<Hdf5Source> {
+    let source = open(comm, inputs, need)?;
+    check_targets(config, &source, source.names()).in_file(inputs.paths.first().cloned().unwrap_or_default())?;
+    Ok(source)
+}
+
+fn check_targets(config: &TrainConfig, source: &dyn DataSource, names: &TableNames) -> Result<()> {
+    let wanted = if config.takes_several_targets() { None } else { Some(1) };
+    target::check_number(wanted, source.schema(), names)
 }
 
 /// Trains one model of the linear family. Collective; the same model on every rank.
@@ -82,7 +97,7 @@ fn open_and_train(
     from: Option<&Model>,
     watch: &mut dyn Observer,
 ) -> Result<(Model, TrainReport)> {
-    let mut source = open(comm, inputs, Need::Train)?;
+    let mut source = open_for(comm, inputs, Need::Train, config)?;
     let names = source.names().relative();
     let file = inputs.paths.first().cloned().unwrap_or_default();
     let trained = match from {
@@ -109,6 +124,7 @@ pub fn train_source(
     reading: &Reading,
     watch: &mut dyn Observer,
 ) -> Result<(Model, TrainReport)> {
+    check_targets(config, source, names)?;
     if config.calibrate.is_some() {
         return calibrate::train_source(comm, source, names, config, reading, watch);
     }
@@ -249,7 +265,8 @@ impl HeldOutRows {
         let which: Vec<usize> = block.clone().filter(|row| held_out.get(*row).is_some_and(|w| *w != 0.0)).collect();
         let mut scores = vec![0.0; which.len() * by.n_scores()];
         rows.scores_of(by, &which, &mut scores);
-        let y = which.iter().map(|row| rows.y[*row]).collect();
+        let t = rows.n_targets();
+        let y = which.iter().flat_map(|row| rows.y[row * t..(row + 1) * t].iter().copied()).collect();
         let weight = which.iter().map(|row| held_out[*row]).collect();
         HeldOutRows { y, weight, scores }
     }
@@ -282,7 +299,8 @@ fn held_out_metrics(
         })
     };
     let room = reading.max_memory.map(memory::of_measuring);
-    Ok(measure(comm, &Link::new(config.responds_as(), n_classes), room, &mut pass)?.metrics)
+    let link = Link::new(config.responds_as(), n_classes).for_targets(prepared.target.n_targets());
+    Ok(measure(comm, &link, room, &mut pass)?.metrics)
 }
 
 /// BLAKE3 of the parameters, of every setting that can change them, and of the input values. Not collective.

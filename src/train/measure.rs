@@ -35,7 +35,7 @@ pub struct Evaluation {
 /// Some rows whose scores are known.
 #[derive(Clone, Copy)]
 pub struct ScoredRows<'a> {
-    /// Class number or value.
+    /// Class number or value, or (rows, targets).
     pub y: &'a [f64],
     /// Rows of weight 0 are not counted.
     pub weight: &'a [f64],
@@ -60,31 +60,61 @@ pub fn measure(comm: &Communicator, link: &Link, room: Option<u64>, pass: &mut P
 }
 
 fn numbers(comm: &Communicator, link: &Link, pass: &mut Pass<'_>) -> Result<Evaluation> {
-    let mut stats = RegressionStats::new();
+    let n_targets = link.n_targets;
+    let new = || vec![RegressionStats::new(); n_targets];
+    let merge = |stats: &mut Vec<RegressionStats>, more: &[RegressionStats]| {
+        stats.iter_mut().zip(more).for_each(|(stats, more)| stats.merge(more));
+    };
+    let mut stats = new();
     let shown = pass(&mut |rows| {
-        let of_rows = tasks(rows, 1).fold(RegressionStats::new, |mut stats, rows| {
-            for ((y, w), score) in rows.y.iter().zip(rows.weight).zip(rows.scores) {
-                stats.add(*y, link.number(*score), *w);
+        let of_rows = tasks(rows, n_targets, n_targets).fold(new, |mut stats, rows| {
+            let scores = rows.scores.chunks_exact(n_targets);
+            for ((y, w), scores) in rows.y.chunks_exact(n_targets).zip(rows.weight).zip(scores) {
+                for (stats, (y, score)) in stats.iter_mut().zip(y.iter().zip(scores)) {
+                    stats.add(*y, link.number(*score), *w);
+                }
             }
             stats
         });
-        stats.merge(&of_rows.reduce(RegressionStats::new, |mut a, b| {
-            a.merge(&b);
+        let of_rows = of_rows.reduce(new, |mut a, b| {
+            merge(&mut a, &b);
             a
-        }));
+        });
+        merge(&mut stats, &of_rows);
     });
     comm.agree(shown)?;
-    let mut words = stats.to_words();
+    let mut words: Vec<u64> = stats.iter().flat_map(RegressionStats::to_words).collect();
     comm.all_reduce_sum(&mut words)?;
-    let Some(done) = RegressionStats::from_words(&words).finish() else {
+    let of_target = words.chunks_exact(words.len() / n_targets);
+    let Some(done) = of_target.map(|words| RegressionStats::from_words(words).finish()).collect::<Option<Vec<_>>>()
+    else {
         return Ok(Evaluation::default());
     };
-    let mut metrics = Metrics::new();
-    done.push_to(&mut metrics);
-    if link.kind == Kind::Poisson {
-        done.push_poisson_to(&mut metrics);
+    let metrics = mean_of_targets(done.iter().map(|of_target| {
+        let mut metrics = Metrics::new();
+        of_target.push_to(&mut metrics);
+        if link.kind == Kind::Poisson {
+            of_target.push_poisson_to(&mut metrics);
+        }
+        metrics
+    }));
+    Ok(Evaluation { rows: done[0].n_rows, weight: done[0].weight, metrics, ..Evaluation::default() })
+}
+
+/// The plain mean of each metric over the targets: of one target what it has.
+fn mean_of_targets(of_targets: impl Iterator<Item = Metrics>) -> Metrics {
+    let mut sums: Vec<(String, f64, f64)> = Vec::new();
+    for metrics in of_targets {
+        for (name, value) in metrics.iter() {
+            match sums.iter_mut().find(|(known, ..)| known == name) {
+                Some((_, sum, n)) => (*sum, *n) = (*sum + value, *n + 1.0),
+                None => sums.push((name.to_string(), value, 1.0)),
+            }
+        }
     }
-    Ok(Evaluation { rows: done.n_rows, weight: done.weight, metrics, ..Evaluation::default() })
+    let mut means = Metrics::new();
+    sums.into_iter().for_each(|(name, sum, n)| means.push(name, sum / n));
+    means
 }
 
 fn classes(comm: &Communicator, link: &Link, room: usize, pass: &mut Pass<'_>) -> Result<Evaluation> {
@@ -157,7 +187,7 @@ impl Stats {
 fn stats_of(link: &Link, rows: ScoredRows<'_>) -> Stats {
     let (k, n_classes) = (link.n_scores(), link.n_classes);
     let new = || Stats::new(n_classes);
-    let stats = tasks(rows, k).fold(new, |mut stats, rows| {
+    let stats = tasks(rows, 1, k).fold(new, |mut stats, rows| {
         let mut shares = vec![0.0; n_classes];
         for ((y, w), scores) in rows.y.iter().zip(rows.weight).zip(rows.scores.chunks_exact(k)) {
             link.shares(scores, &mut shares);
@@ -316,10 +346,13 @@ fn pairs_of(comm: &Communicator, mine: &ScoreRuns) -> Result<Pairs> {
 }
 
 /// Runs of rows for rayon; statistics merge in integers, so their order leaves no trace.
-fn tasks(rows: ScoredRows<'_>, k: usize) -> impl ParallelIterator<Item = ScoredRows<'_>> {
-    assert_eq!((rows.y.len(), rows.scores.len()), (rows.weight.len(), rows.weight.len() * k), "y, weight and scores");
+///
+/// * `n_targets`, `k`: targets and scores of each row.
+fn tasks(rows: ScoredRows<'_>, n_targets: usize, k: usize) -> impl ParallelIterator<Item = ScoredRows<'_>> {
+    let n_rows = rows.weight.len();
+    assert_eq!((rows.y.len(), rows.scores.len()), (n_rows * n_targets, n_rows * k), "y and scores of {n_rows} rows");
     let scores = rows.scores.par_chunks(TASK_ROWS * k);
-    let parts = rows.y.par_chunks(TASK_ROWS).zip(rows.weight.par_chunks(TASK_ROWS)).zip(scores);
+    let parts = rows.y.par_chunks(TASK_ROWS * n_targets).zip(rows.weight.par_chunks(TASK_ROWS)).zip(scores);
     parts.map(|((y, weight), scores)| ScoredRows { y, weight, scores })
 }
 

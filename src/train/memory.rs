@@ -94,7 +94,8 @@ pub fn plan(
     };
     let (schema, n_features) = (source.schema(), preprocess.n_features());
     let rows = plan.rows(units.clone());
-    let label_bytes = 16 + 8 * u64::from(schema.has_offset) + 8 * u64::from(holds_out);
+    let n_targets = schema.n_targets().max(1) as u64;
+    let label_bytes = 8 + 8 * n_targets + 8 * u64::from(schema.has_offset) + 8 * u64::from(holds_out);
     let of = if schema.is_sparse { ValueBytes::SPARSE } else { ValueBytes::dense(schema.is_wide()) };
     // Encoded features are at least as many as the columns they come from.
     let n_values = if schema.is_sparse { count.total } else { (rows.end - rows.start) * n_features as u64 };
@@ -117,7 +118,7 @@ pub fn plan(
     let (typed, limit) = (limit, usable(limit));
 
     // Labels as stored stay until all rows are read.
-    let stored_bytes = 8 * (1 + u64::from(schema.has_weight) + u64::from(schema.has_offset));
+    let stored_bytes = 8 * (n_targets + u64::from(schema.has_weight) + u64::from(schema.has_offset));
     let held = (rows.end - rows.start) * (label_bytes + stored_bytes);
     let held = of.ready.saturating_mul(n_values).saturating_add(held);
     let in_memory = held.saturating_add(source + solver.in_memory);

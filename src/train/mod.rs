@@ -44,6 +44,8 @@ pub mod sums;
 pub mod table;
 mod target;
 #[cfg(test)]
+mod target_tests;
+#[cfg(test)]
 mod test_tables;
 #[cfg(test)]
 mod tree_tables;

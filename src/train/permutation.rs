@@ -60,6 +60,10 @@ pub fn permutation(
     repeats: u64,
     seed: u64,
 ) -> Result<Permutation> {
+    if model.target.n_targets() > 1 {
+        let why = "worked out for models of one target, and this one predicts several numbers a row; leave it out";
+        return Err(Error::usage(why)).for_flag("--permutation");
+    }
     let mut opened = Opened::new(comm, model, inputs, rows)?;
     if let Some(bytes) = inputs.reading.max_memory {
         opened.source.limit_memory(memory::of_source(bytes));

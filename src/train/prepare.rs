@@ -37,7 +37,7 @@ pub struct Prepared<'s> {
     pub preprocess: Preprocess,
     pub target: TargetCoding,
     pub input_digest: InputDigest,
-    /// Σw per class, or Σw·y.
+    /// Σw per class, or Σw·y of each target.
     pub weighted_y: Vec<f64>,
     pub read_s: f64,
     /// Moments and standardisation.
@@ -133,7 +133,10 @@ fn prepare_as<'s>(
     let gathered = gather(&mut reader, &preprocess, &shift, config, hold, keep)
         .and_then(|gathered| check_denormals().map(|()| gathered)); // reading may have loaded a filter plugin
     let mut gathered = comm.agree(gathered)?;
-    let target = target::agree(comm, config.responds_as(), schema.target, &gathered.seen)?;
+    let target = match schema.n_targets() {
+        0 | 1 => target::agree(comm, config.responds_as(), schema.target, &gathered.seen)?,
+        _ => TargetCoding::Numbers(schema.target_names.clone()),
+    };
     gathered.code_targets(&target);
 
     let began = Instant::now();
@@ -176,10 +179,10 @@ fn prepare_as<'s>(
         }
     };
     let mut table = Table { plan, units, first_row, n_features: d, rows, total_weight: 0.0, peak: fitted.peak };
-    let mut totals = target::totals(comm, target.n_classes(), &table)?;
+    let mut totals = target::totals(comm, &target, &table)?;
     if config.class_weight == ClassWeight::Balanced && target.n_classes() > 0 {
         table.multiply_weights(target::balancing(totals.0, &totals.1));
-        totals = target::totals(comm, target.n_classes(), &table)?;
+        totals = target::totals(comm, &target, &table)?;
     }
     let (total_weight, weighted_y) = totals;
     if total_weight <= 0.0 {

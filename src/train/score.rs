@@ -30,6 +30,8 @@ pub struct Link {
     pub kind: Kind,
     /// 0 for numbers.
     pub n_classes: usize,
+    /// Numbers that are predicted of a row; 1 for a class.
+    pub n_targets: usize,
     /// Whose inverse link it is; None: scores are predictions.
     objective: Option<Box<dyn Objective>>,
 }
@@ -37,26 +39,32 @@ pub struct Link {
 impl Link {
     /// Of scores before the inverse link.
     pub fn new(kind: Kind, n_classes: usize) -> Link {
-        Link { kind, n_classes, objective: Some(objective(kind, n_classes)) }
+        Link { kind, n_classes, n_targets: 1, objective: Some(objective(kind, n_classes)) }
     }
 
     /// Of scores that are predictions: numbers, the share of class 1 of two classes, or the share of each class.
     pub fn of_predictions(n_classes: usize) -> Link {
         let kind = if n_classes == 0 { Kind::Linear } else { Kind::Logistic };
-        Link { kind, n_classes, objective: None }
+        Link { kind, n_classes, n_targets: 1, objective: None }
     }
 
     /// Of a model's scores.
     pub fn of(model: &Model) -> Link {
-        match model.scores.are_predictions() {
+        let link = match model.scores.are_predictions() {
             true => Link::of_predictions(model.target.n_classes()),
             false => Link::new(model.config.responds_as(), model.target.n_classes()),
-        }
+        };
+        link.for_targets(model.target.n_targets())
+    }
+
+    /// The same of as many scores as targets.
+    pub fn for_targets(self, n_targets: usize) -> Link {
+        Link { n_targets, ..self }
     }
 
     pub fn n_scores(&self) -> usize {
         let of_classes = if self.n_classes > 2 { self.n_classes } else { 1 };
-        self.objective.as_ref().map_or(of_classes, |objective| objective.n_scores())
+        self.objective.as_ref().map_or(of_classes, |objective| objective.n_scores()).max(self.n_targets)
     }
 
     /// A number's prediction.

@@ -266,13 +266,13 @@ impl<'s> Stream<'s> {
         if let Features::Dense(x) = &mut into.x {
             x.reserve_exact(n_rows * self.preprocess.n_features());
         }
-        into.y.reserve_exact(n_rows);
+        into.y.reserve_exact(n_rows * self.labels.target.n_targets());
         into.weight.reserve_exact(n_rows);
         for run in runs {
             reader.read(run.clone())?;
             self.labels.code(&reader.raw, &mut run_rows)?;
             let rows = 0..reader.raw.n_rows;
-            encode_from(into.y.len(), &reader.raw, std::slice::from_ref(&rows), &self.preprocess, &mut into.x)?;
+            encode_from(into.weight.len(), &reader.raw, std::slice::from_ref(&rows), &self.preprocess, &mut into.x)?;
             into.append_labels(&run_rows);
         }
         lock(&self.costs).read += reader.read - before;
@@ -377,7 +377,9 @@ impl LabelCoding {
     pub fn code(&self, block: &Block, into: &mut RowBuffer) -> Result<()> {
         into.y.clear();
         match (&self.target, &block.target) {
-            (TargetCoding::Number, Targets::Number(values)) => into.y.extend_from_slice(values),
+            (TargetCoding::Number | TargetCoding::Numbers(_), Targets::Number(values)) => {
+                into.y.extend_from_slice(values)
+            }
             (TargetCoding::Integers(classes), Targets::Number(values)) => {
                 for value in values {
                     into.y.push(class_of(position(classes, *value as i64))?);

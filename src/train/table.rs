@@ -43,7 +43,7 @@ pub struct RowBuffer {
     pub n_features: usize,
     /// Standardised.
     pub x: Features,
-    /// Class number or value.
+    /// Class number or value; where there are several, (rows, targets).
     pub y: Vec<f64>,
     /// Row weight × class weight; 0 for rows that were held out.
     pub weight: Vec<f64>,
@@ -203,9 +203,10 @@ impl Table<'_> {
             });
             let (x, offset) = (Features::empty(is_sparse), block.rows.offset.map(|_| Vec::new()));
             let mut thin = RowBuffer { x, offset, ..RowBuffer::default() };
+            let n_targets = block.rows.n_targets();
             for i in chosen {
                 thin.x.push(block.rows.row(i));
-                thin.y.push(block.rows.y[i]);
+                thin.y.extend_from_slice(&block.rows.y[i * n_targets..(i + 1) * n_targets]);
                 thin.weight.push(block.rows.weight[i]);
                 if let (Some(all), Some(offset)) = (&mut thin.offset, block.rows.offset) {
                     all.push(offset[i]);

@@ -5,8 +5,9 @@ use super::categories::union_of_strings;
 use super::sums::sum_scalars;
 use super::table::Table;
 use crate::comm::Communicator;
-use crate::data::{TargetKind, Targets};
-use crate::error::{Error, Result};
+use crate::data::names::TableNames;
+use crate::data::{Block, Schema, TargetKind, Targets};
+use crate::error::{Error, InContext, Result};
 use crate::exact::ExactSum;
 use crate::model::TargetCoding;
 use std::collections::BTreeSet;
@@ -22,11 +23,11 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// Looks at some rows; `first_row` is theirs in the files, for messages. Not collective.
+    /// Looks at the targets of a block. Not collective.
     ///
     /// Errors: targets that the objective does not take.
-    pub fn add(&mut self, kind: Kind, first_row: u64, targets: &Targets) -> Result<()> {
-        match targets {
+    pub fn add(&mut self, kind: Kind, block: &Block) -> Result<()> {
+        match &block.target {
             Targets::None => Err(Error::data("has no target; name it with --target")),
             Targets::Text(values) => {
                 for value in values {
@@ -37,10 +38,10 @@ impl Seen {
                 Ok(())
             }
             Targets::Number(values) if kind == Kind::Poisson => match values.iter().position(|y| *y < 0.0) {
-                Some(row) => Err(Error::data(format!(
+                Some(at) => Err(Error::data(format!(
                     "the target is {} in row {}: this loss wants counts or amounts that are not negative",
-                    values[row],
-                    first_row + row as u64
+                    values[at],
+                    block.first_file_row + (at / (values.len() / block.n_rows)) as u64
                 ))),
                 None => Ok(()),
             },
@@ -70,6 +71,26 @@ impl Seen {
     }
 }
 
+/// Whether each row has as many targets as are wanted. Not collective; the same on every rank.
+///
+/// * `wanted`: None for any number.
+///
+/// Errors: it has not (data).
+pub(super) fn check_number(wanted: Option<usize>, schema: &Schema, names: &TableNames) -> Result<()> {
+    let found = schema.n_targets();
+    let message = match wanted {
+        Some(1) if found > 1 => format!(
+            "has shape {} × {found} where one value a row is needed; name a dataset of one column",
+            schema.n_rows
+        ),
+        Some(wanted) if found > 0 && found != wanted => format!(
+            "has {found} values a row but the model was trained on {wanted}; name as many with --target, in the model's order"
+        ),
+        _ => return Ok(()),
+    };
+    Err(Error::data(message)).in_dataset(&names.path(names.target.as_deref().unwrap_or("y")))
+}
+
 /// What the objective cannot use whatever the rows are. Not collective; the same on every rank.
 pub fn check_stored(kind: Kind, stored: Option<TargetKind>) -> Result<()> {
     match (kind, stored) {
@@ -81,7 +102,7 @@ pub fn check_stored(kind: Kind, stored: Option<TargetKind>) -> Result<()> {
     }
 }
 
-/// Classes that all ranks number alike, if the objective has classes. Collective.
+/// Classes that all ranks number alike, if the objective has classes. Collective. Of one target.
 pub fn agree(comm: &Communicator, kind: Kind, stored: Option<TargetKind>, seen: &Seen) -> Result<TargetCoding> {
     match kind {
         Kind::Linear | Kind::Poisson | Kind::Boost | Kind::Forest | Kind::Mlp => Ok(TargetCoding::Number),
@@ -132,16 +153,17 @@ pub fn balancing(total: f64, of_class: &[f64]) -> Vec<f64> {
     of_class.iter().map(|w| if *w > 0.0 { total / (present * w) } else { 0.0 }).collect()
 }
 
-/// Σw, and Σw of every class or Σw·y; exact. Collective.
-pub fn totals(comm: &Communicator, n_classes: usize, table: &Table<'_>) -> Result<(f64, Vec<f64>)> {
-    let mut sums = vec![ExactSum::new(); 1 + n_classes.max(1)];
+/// Σw, and Σw of every class or Σw·y of every target; exact. Collective.
+pub fn totals(comm: &Communicator, target: &TargetCoding, table: &Table<'_>) -> Result<(f64, Vec<f64>)> {
+    let (n_classes, n_targets) = (target.n_classes(), target.n_targets());
+    let mut sums = vec![ExactSum::new(); 1 + n_classes.max(n_targets)];
     let passed = table.each_labels(|y, weight, _| {
-        for (y, w) in y.iter().zip(weight) {
+        for (y, w) in y.chunks_exact(n_targets).zip(weight) {
             sums[0].add(*w);
             if n_classes > 0 {
-                sums[1 + *y as usize].add(*w);
+                sums[1 + y[0] as usize].add(*w);
             } else if *w > 0.0 {
-                sums[1].add_product(*w, *y);
+                sums[1..].iter_mut().zip(y).for_each(|(sum, y)| sum.add_product(*w, *y));
             }
         }
     });

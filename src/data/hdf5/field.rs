@@ -173,14 +173,14 @@ impl FieldIndex {
         })
     }
 
-    pub(crate) fn must_be_one_column(self, text_allowed: bool) -> Result<FieldIndex> {
+    pub(crate) fn must_be_one_number(self) -> Result<FieldIndex> {
         if self.width != 1 {
             return Err(Error::data(format!(
                 "has shape {} where one value a row is needed; name a dataset of one column",
                 shape_text(&self.shape)
             )));
         }
-        if self.is_text() && !text_allowed {
+        if self.is_text() {
             return Err(Error::data("holds strings where numbers are needed"));
         }
         Ok(self)

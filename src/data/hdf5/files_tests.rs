@@ -299,3 +299,103 @@ fn datasets_side_by_side_have_names_of_their_own() {
     assert_eq!(block.values, Values::F64(vec![0., 1., 3., 1., 10., 11., 4., 2.]));
     assert_eq!(block.text, [["s", "t"]]);
 }
+
+/// A file with features, and targets of every shape.
+fn of_targets(folder: &TempDir, name: &str, more: impl FnOnce(&File)) -> PathBuf {
+    file(folder, name, |file| {
+        put(file, "X", &[1f32, 2.0, 3.0]);
+        let values = ndarray::Array2::from_shape_fn((3, 2), |(i, j)| (10 * i + j) as i32);
+        file.new_dataset_builder().chunk((2, 1)).with_data(&values).create("y").unwrap();
+        put(file, "a", &[0.5f32, 1.5, 2.5]);
+        put(file, "b", &[7u8, 8, 9]);
+        put(file, "a,b", &[-1f64, -2.0, -3.0]);
+        put(file, "s", &strings(&["u", "v", "w"]));
+        more(file);
+    })
+}
+
+fn with_target(paths: &[&PathBuf], target: &str) -> Result<Hdf5Source> {
+    let names = TableNames { target: Some(target.into()), features: vec!["X".into()], ..TableNames::default() };
+    Hdf5Source::open(&paths.iter().map(|path| path.to_path_buf()).collect::<Vec<_>>(), &names, Need::Train)
+}
+
+#[test]
+fn several_targets_are_read_side_by_side() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = of_targets(&folder, "t.h5", |_| {});
+    let targets = |target: &str, rows: std::ops::Range<u64>| {
+        let mut source = with_target(&[&path], target).unwrap();
+        let (kind, names) = (source.schema().target.unwrap(), source.schema().target_names.clone());
+        let mut block = Block::empty();
+        source.read(rows.clone(), &mut block).unwrap();
+        let (whole, values) = (block.target.clone(), source.names().target.clone());
+        source.read_labels(rows, &mut block).unwrap();
+        assert_eq!((&block.target, values.as_deref()), (&whole, Some(target)));
+        let Targets::Number(values) = whole else { panic!("numbers") };
+        (kind, names.join(" "), values)
+    };
+    let named = |names: &str| names.to_string();
+    let all = vec![0.0, 1.0, 10.0, 11.0, 20.0, 21.0];
+    assert_eq!(targets("y", 0..3), (TargetKind::Integer, named("y[0] y[1]"), all));
+    assert_eq!(targets("y", 1..3).2, [10.0, 11.0, 20.0, 21.0]);
+    assert_eq!(targets("b,a", 1..2), (TargetKind::Float, named("b a"), vec![8.0, 1.5]));
+    let three = vec![7.0, 0.0, 1.0, 0.5, 8.0, 10.0, 11.0, 1.5];
+    assert_eq!(targets("b,y,a", 0..2), (TargetKind::Float, named("b y[0] y[1] a"), three));
+    assert_eq!(targets("b,y", 2..3), (TargetKind::Integer, named("b y[0] y[1]"), vec![9.0, 20.0, 21.0]));
+    assert_eq!(targets("a,b", 0..2), (TargetKind::Float, named("a,b"), vec![-1.0, -2.0]), "a name may have a comma");
+    assert_eq!(targets("b", 0..3), (TargetKind::Integer, named("b"), vec![7.0, 8.0, 9.0]));
+
+    // By custom too, and not among the features that a pattern stands for; as for another table that is only predicted on.
+    let mut source = open(&[&path], &["X"]).unwrap();
+    assert_eq!(source.schema().n_targets(), 2);
+    let names = TableNames { target: Some("b,y".into()), features: vec!["?".into()], ..TableNames::default() };
+    for need in [Need::Train, Need::Predict] {
+        source = Hdf5Source::open(
+            std::slice::from_ref(&path),
+            &TableNames { exclude: vec!["s".into()], ..names.clone() },
+            need,
+        )
+        .unwrap();
+        let columns: Vec<&str> = source.schema().columns.iter().map(|column| column.name.as_str()).collect();
+        assert_eq!((columns, source.schema().n_targets()), (vec!["X", "a"], if need == Need::Train { 3 } else { 0 }));
+    }
+    let index = TableIndex::of(&[path.clone(), path], &names, Need::Train).unwrap();
+    assert_eq!(TableIndex::from_bytes(&index.to_bytes().unwrap()).unwrap().schema, index.schema);
+}
+
+#[test]
+fn targets_that_do_not_go_together_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = of_targets(&folder, "t.h5", |file| put(file, "nan", &[0.5f64, f64::NAN, 1.0]));
+    let wide = file(&folder, "wide.h5", |file| {
+        put(file, "X", &[1f32]);
+        let values = ndarray::Array2::from_shape_fn((1, 3), |(_, j)| j as i32);
+        file.new_dataset_builder().with_data(&values).create("y").unwrap();
+    });
+    let refused = |paths: &[&PathBuf], target: &str| {
+        let opened = with_target(paths, target);
+        let read = opened.and_then(|mut source| source.read(0..3, &mut Block::empty()));
+        read.expect_err("an error").to_string()
+    };
+    for (target, expected) in [
+        ("b,b", "--target: 'b' is named twice"),
+        ("b,,y", "--target: 'b,,y' lacks a name beside a comma"),
+        ("b,c", "'c' is not there"),
+        ("b,s", "'s': holds strings, and several targets are numbers"),
+        ("b,nan", "'nan': NaN at row 1 is not a finite number"),
+    ] {
+        let found = refused(&[&path], target);
+        assert!(found.contains(expected), "{found}");
+    }
+    let found = refused(&[&path, &wide], "y");
+    assert!(found.starts_with(&wide.display().to_string()), "{found}");
+    assert!(found.contains("target 'y' has 3 values a row but in") && found.contains("it has 2"), "{found}");
+    let odd = file(&folder, "odd.h5", |file| {
+        put(file, "X", &[1f32, 2.0]);
+        let values = ndarray::arr2(&[[1.0, 2.0], [3.0, f64::INFINITY]]);
+        let dataset = file.new_dataset_builder().with_data(&values).create("y").unwrap();
+        dataset.new_attr_builder().with_data(&strings(&["px", "py"])).create("feature_names").unwrap();
+    });
+    let read = with_target(&[&odd], "y").unwrap().read(0..2, &mut Block::empty());
+    assert!(read.unwrap_err().to_string().contains("'y': inf of 'py' at row 1 is not a finite number"));
+}

@@ -4,7 +4,7 @@ use super::contents::{Contents, Source, Thing, names_beside};
 use super::sound;
 use super::types::{Element, header_address, reason, type_name};
 use crate::data::names::{FEATURE_NAMES, Need, Pattern, TARGET_NAMES, TableNames, is_pattern, join};
-use crate::error::{Error, Result};
+use crate::error::{Error, InContext, Result};
 use hdf5::{Dataset, File, Group, IndexType, IterationOrder, LocationType};
 use std::collections::BTreeSet;
 
@@ -120,7 +120,7 @@ pub(crate) fn resolve(file: &File, names: &TableNames, need: Need) -> Result<Tab
     let mut found = TableNames {
         group: Some(group.clone()).filter(|g| !g.is_empty()),
         exclude: Vec::new(),
-        target: names.target.as_ref().map(|name| finder.settled(&group, name)),
+        target: finder.targets(&group)?,
         weight: names.weight.as_ref().map(|name| finder.settled(&group, name)),
         offset: names.offset.as_ref().map(|name| finder.settled(&group, name)),
         ..names.clone()
@@ -146,11 +146,20 @@ pub(crate) fn resolve(file: &File, names: &TableNames, need: Need) -> Result<Tab
             finder.must_be_column(&join(&group, name))?;
         }
     }
-    if with_target && let Some(target) = &found.target {
-        finder.must_be_column(&join(&group, target))?;
+    for target in targets_of(&finder.contents, &found).into_iter().filter(|_| with_target) {
+        finder.must_be_column(&join(&group, &target))?;
     }
     finder.check_orientation(&found)?;
     Ok(found)
+}
+
+/// The targets of names that were found: one, or several with commas between where there is none of the whole name.
+pub(crate) fn targets_of(contents: &Contents<'_>, found: &TableNames) -> Vec<String> {
+    match &found.target {
+        None => Vec::new(),
+        Some(name) if contents.at(&found.path(name)).is_some() => vec![name.clone()],
+        Some(names) => names.split(',').map(str::to_string).collect(),
+    }
 }
 
 struct Finder<'a> {
@@ -216,6 +225,25 @@ impl Finder<'_> {
         let found: Vec<&str> =
             FEATURE_NAMES.into_iter().filter(|name| self.could_be_features(&join(group, name))).collect();
         self.only(group, &found, "features", "--features")
+    }
+
+    /// The targets that were named, as what they mean in the file.
+    fn targets(&self, group: &str) -> Result<Option<String>> {
+        let Some(typed) = &self.names.target else { return Ok(None) };
+        let whole = self.settled(group, typed);
+        if !typed.contains(',') || self.contents.at(&join(group, &whole)).is_some() {
+            return Ok(Some(whole));
+        }
+        let words: Vec<&str> = typed.split(',').map(str::trim).collect();
+        let wrong = |text: String| Err(Error::usage(text)).for_flag("--target");
+        if words.contains(&"") {
+            return wrong(format!("'{typed}' lacks a name beside a comma"));
+        }
+        let settled: Vec<String> = words.into_iter().map(|word| self.settled(group, word)).collect();
+        match settled.iter().enumerate().find(|(at, name)| settled[..*at].contains(name)) {
+            Some((_, twice)) => wrong(format!("'{twice}' is named twice")),
+            None => Ok(Some(settled.join(","))),
+        }
     }
 
     /// The target by custom: beside the features, or inside the group or compound dataset that holds them as columns.
@@ -284,8 +312,9 @@ impl Finder<'_> {
     /// Features as datasets and fields relative to `group`. What stands for several does not stand for targets, weights and
     /// offsets, nor for what was there before.
     fn columns(&self, group: &str, words: &[String], found: &TableNames) -> Result<Vec<String>> {
-        let single: Vec<String> =
-            [&found.target, &found.weight, &found.offset].into_iter().flatten().map(|name| join(group, name)).collect();
+        let labels = [&found.weight, &found.offset].into_iter().flatten().cloned();
+        let labels = labels.chain(targets_of(&self.contents, found));
+        let single: Vec<String> = labels.map(|name| join(group, &name)).collect();
         let mut columns: Vec<String> = Vec::new();
         let mut paths = BTreeSet::new();
         for word in words {
@@ -399,7 +428,8 @@ impl Finder<'_> {
             let dataset = sound::open(self.contents.file, &path).ok()?;
             Some((path, shape_of(&dataset), dataset.attr("MATLAB_class").is_ok()))
         };
-        let Some((target, target_shape, target_of_matlab)) = found.target.as_ref().and_then(open) else {
+        let target = targets_of(&self.contents, found).into_iter().next();
+        let Some((target, target_shape, target_of_matlab)) = target.as_ref().and_then(open) else {
             return Ok(());
         };
         let n_rows = match target_shape[..] {

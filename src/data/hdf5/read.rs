@@ -360,25 +360,36 @@ impl Field {
         Error::internal("an infinite value was seen and is gone")
     }
 
-    pub(crate) fn read_one_column(
+    /// As [`read_numbers`](Self::read_numbers) of numbers that all have to be good. `bad`: why one is not.
+    pub(crate) fn read_checked(
         &self,
         rows: Range<u64>,
         into: &mut [f64],
+        stride: usize,
+        at: usize,
         scratch: &mut Vec<u64>,
         bad: impl Fn(f64) -> Option<&'static str>,
     ) -> Result<()> {
-        self.read_numbers(rows.clone(), into, 1, 0, scratch)?;
-        match into.iter().position(|&value| bad(value).is_some()) {
-            None => Ok(()),
-            Some(row) => Err(Error::data(format!(
-                "{} at row {} is {}; correct it or leave the row out",
-                into[row],
-                rows.start + row as u64,
-                bad(into[row]).unwrap_or("wrong")
-            )))
-            .in_dataset(&self.index.path),
-        }
+        self.read_numbers(rows.clone(), into, stride, at, scratch)?;
+        let of_rows = into.chunks_exact(stride).map(|row| &row[at..at + self.index.width]);
+        let found = of_rows.enumerate().find_map(|(row, values)| {
+            let column = values.iter().position(|value| bad(*value).is_some())?;
+            Some((row, column, values[column]))
+        });
+        let Some((row, column, value)) = found else { return Ok(()) };
+        let of = if self.index.width > 1 { format!(" of '{}'", self.index.names[column]) } else { String::new() };
+        Err(Error::data(format!(
+            "{value}{of} at row {} is {}; correct it or leave the row out",
+            rows.start + row as u64,
+            bad(value).unwrap_or("wrong")
+        )))
+        .in_dataset(&self.index.path)
     }
+}
+
+/// Why a number cannot be a target or an offset.
+pub(crate) fn not_finite(value: f64) -> Option<&'static str> {
+    (!value.is_finite()).then_some("not a finite number")
 }
 
 /// Why a number cannot be a row's weight.

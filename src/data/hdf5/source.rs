@@ -6,7 +6,7 @@ use super::heap::Heap;
 use super::index::Sizes;
 use super::library::LibraryRows;
 use super::other_files;
-use super::read::{Bytes, Field, FromNumber, Wide, bad_weight, pieces_of};
+use super::read::{Bytes, Field, FromNumber, Wide, bad_weight, not_finite, pieces_of};
 use super::records::{RecordField, Records, Window};
 use super::sound::open_with_cache;
 use super::stored_rows::{Decoders, StoredRows};
@@ -260,7 +260,8 @@ impl DataSource for Hdf5Source {
         if !self.index.schema.is_sparse {
             // A string takes as much as so many values.
             let text = self.index.parts.iter().map(|part| part.text_bytes().div_ceil(8)).max().unwrap_or(0);
-            return Ok(ValueCount::dense(blocks, self.index.schema.columns.len() + text as usize));
+            let more_targets = self.index.schema.n_targets().saturating_sub(1);
+            return Ok(ValueCount::dense(blocks, self.index.schema.columns.len() + more_targets + text as usize));
         }
         ValueCount::of(blocks, |rows| {
             let mut n_values = 0;
@@ -495,13 +496,14 @@ impl Fields<Field> {
     /// Targets, weights and offsets.
     fn read_labels(&self, rows: Range<u64>, slot: usize, into: &mut Block, scratch: &mut Vec<u64>) -> Result<()> {
         let n_rows = (rows.end - rows.start) as usize;
-        if let Some(field) = &self.target {
+        let of_row: usize = self.targets.iter().map(|field| field.index.width).sum();
+        let mut at = 0;
+        for field in &self.targets {
             match &mut into.target {
                 Targets::Number(target) => {
-                    let here = &mut target[slot..slot + n_rows];
-                    field.read_one_column(rows.clone(), here, scratch, |v| {
-                        (!v.is_finite()).then_some("not a finite number")
-                    })?;
+                    let here = &mut target[slot * of_row..(slot + n_rows) * of_row];
+                    field.read_checked(rows.clone(), here, of_row, at, scratch, not_finite)?;
+                    at += field.index.width;
                 }
                 Targets::Text(target) => {
                     let mut none = None;
@@ -520,11 +522,11 @@ impl Fields<Field> {
             }
         }
         if let (Some(field), Some(weight)) = (&self.weight, &mut into.weight) {
-            field.read_one_column(rows.clone(), &mut weight[slot..slot + n_rows], scratch, bad_weight)?;
+            field.read_checked(rows.clone(), &mut weight[slot..slot + n_rows], 1, 0, scratch, bad_weight)?;
         }
         if let (Some(field), Some(offset)) = (&self.offset, &mut into.offset) {
             let here = &mut offset[slot..slot + n_rows];
-            field.read_one_column(rows, here, scratch, |v| (!v.is_finite()).then_some("not a finite number"))?;
+            field.read_checked(rows, here, 1, 0, scratch, not_finite)?;
         }
         Ok(())
     }

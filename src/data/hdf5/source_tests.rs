@@ -468,7 +468,7 @@ fn what_cannot_be_read_is_refused_with_the_reason() {
     assert!(predict("nowhere").contains("'nowhere' is not there; there is: 'X' (2, float32)"));
     let text = message(open(&path, TableNames::default()));
     assert!(text.contains("'X' has 2 rows but 'y' has 1"), "{text}");
-    let text = message(open(&path, TableNames { target: Some("square".into()), ..features(&["X"]) }));
+    let text = message(open(&path, TableNames { weight: Some("square".into()), ..features(&["X"]) }));
     assert!(text.contains("'square': has shape 2 × 2"), "{text}");
     let text = message(open(&path, TableNames { group: Some("no".into()), ..Default::default() }));
     assert!(text.contains("there is no group 'no'"), "{text}");

@@ -51,8 +51,8 @@ impl Sparse<FieldIndex> {
         let [n_rows, n_columns] = shape_of(&group)?;
         let field = |name: &str| {
             let path = format!("{path}/{name}");
-            let field = FieldIndex::of(file, &path, false, &mut RecordIndexes::new())
-                .and_then(|field| field.must_be_one_column(false));
+            let field =
+                FieldIndex::of(file, &path, false, &mut RecordIndexes::new()).and_then(FieldIndex::must_be_one_number);
             field.in_dataset(&path)
         };
         let (data, indices, indptr) = (field("data")?, field("indices")?, field("indptr")?);

@@ -4,7 +4,7 @@
 use super::chunks::StoredIndex;
 use super::contents::{Contents, Thing};
 use super::field::{Access, FieldIndex, RecordIndexes};
-use super::find::resolve;
+use super::find::{resolve, targets_of};
 use super::source::without_place;
 use super::sparse::Sparse;
 use super::types::{Element, open_to_read};
@@ -40,7 +40,8 @@ pub(super) struct Fields<F> {
     /// Empty where they are sparse.
     pub(super) features: Vec<F>,
     pub(super) sparse: Option<Sparse<F>>,
-    pub(super) target: Option<F>,
+    /// Of numbers several, which may have several columns each.
+    pub(super) targets: Vec<F>,
     pub(super) weight: Option<F>,
     pub(super) offset: Option<F>,
 }
@@ -52,15 +53,18 @@ impl<F> Fields<F> {
 
     /// Those with one element or more a row.
     pub(super) fn of_rows(&self) -> impl Iterator<Item = &F> {
-        self.features.iter().chain([&self.target, &self.weight, &self.offset].into_iter().flatten())
+        let single = [&self.weight, &self.offset].into_iter().flatten();
+        self.features.iter().chain(&self.targets).chain(single)
     }
 
     /// The same with something made of every dataset.
     pub(super) fn try_map<G>(&self, make: &mut impl FnMut(&F) -> Result<G>) -> Result<Fields<G>> {
         let sparse = self.sparse.as_ref().map(|sparse| sparse.try_map(make)).transpose()?;
         let mut one = |field: &Option<F>| field.as_ref().map(&mut *make).transpose();
-        let (target, weight, offset) = (one(&self.target)?, one(&self.weight)?, one(&self.offset)?);
-        Ok(Fields { features: self.features.iter().map(make).collect::<Result<_>>()?, sparse, target, weight, offset })
+        let (weight, offset) = (one(&self.weight)?, one(&self.offset)?);
+        let mut all = |fields: &[F]| fields.iter().map(&mut *make).collect::<Result<_>>();
+        let (features, targets) = (all(&self.features)?, all(&self.targets)?);
+        Ok(Fields { features, sparse, targets, weight, offset })
     }
 }
 
@@ -198,18 +202,31 @@ fn look_at(path: &Path, names: &TableNames, need: Need) -> Result<(TableNames, P
         features.push(FieldIndex::of(&file, &path, names.transpose, &mut records).in_dataset(&path)?);
     }
     unique_names(&mut features);
-    let mut single = |name: Option<&String>, text: bool| match name.map(full) {
+    let mut targets = Vec::new();
+    for path in targets_of(&contents, &names).into_iter().filter(|_| with_target).map(|name| full(&name)) {
+        targets.push(FieldIndex::of(&file, &path, names.transpose, &mut records).in_dataset(&path)?);
+    }
+    unique_names(&mut targets);
+    if targets.iter().map(|field| field.width).sum::<usize>() > 1
+        && let Some(text) = targets.iter().find(|field| field.is_text())
+    {
+        return Err(Error::data(
+            "holds strings, and several targets are numbers; name one target, or datasets of numbers",
+        ))
+        .in_dataset(&text.path);
+    }
+    let mut single = |name: Option<&String>| match name.map(full) {
         Some(path) => FieldIndex::of(&file, &path, names.transpose, &mut records)
-            .and_then(|field| field.must_be_one_column(text))
+            .and_then(FieldIndex::must_be_one_number)
             .in_dataset(&path)
             .map(Some),
         None => Ok(None),
     };
     let fields = Fields {
-        target: single(names.target.as_ref().filter(|_| with_target), true)?,
-        weight: single(names.weight.as_ref().filter(|_| with_target), false)?,
-        offset: single(names.offset.as_ref(), false)?,
+        weight: single(names.weight.as_ref().filter(|_| with_target))?,
+        offset: single(names.offset.as_ref())?,
         features,
+        targets,
         sparse,
     };
     let records = records.into_iter().filter_map(|(path, stored)| Some((path, stored.ok()?))).collect();
@@ -267,11 +284,18 @@ fn merge(all: &mut Schema, found: &Schema, fields: &Fields<FieldIndex>, like: &P
         all.image = None;
     }
     if found.target != all.target {
-        let name = fields.target.as_ref().map_or("target", |field| &field.path);
+        let name = fields.targets.first().map_or("target", |field| &field.path);
         return Err(Error::data(format!(
             "target '{name}' is {} but in {like} it is {}; store it alike in all files of a table",
             target_text(found.target),
             target_text(all.target)
+        )));
+    }
+    let (here, there) = (found.n_targets(), all.n_targets());
+    if here != there {
+        let name = fields.targets.first().map_or("target", |field| &field.path);
+        return Err(Error::data(format!(
+            "target '{name}' has {here} values a row but in {like} it has {there}; store it alike in all files of a table"
         )));
     }
     Ok(())
@@ -319,6 +343,13 @@ impl Fields<FieldIndex> {
         }
     }
 
+    /// Of several targets that of all, or else any number.
+    fn target_kind(&self) -> Option<TargetKind> {
+        let mut kinds = self.targets.iter().map(FieldIndex::target_kind);
+        let first = kinds.next()?;
+        Some(if kinds.all(|kind| kind == first) { first } else { TargetKind::Float })
+    }
+
     /// Without rows.
     fn schema(&self) -> Schema {
         let mut columns = Vec::new();
@@ -334,7 +365,8 @@ impl Fields<FieldIndex> {
             columns,
             is_sparse: self.sparse.is_some(),
             image: if let [all] = &self.features[..] { all.image } else { None },
-            target: self.target.as_ref().map(FieldIndex::target_kind),
+            target: self.target_kind(),
+            target_names: self.targets.iter().flat_map(|field| field.names.clone()).collect(),
             has_weight: self.weight.is_some(),
             has_offset: self.offset.is_some(),
         }

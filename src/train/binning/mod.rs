@@ -114,7 +114,7 @@ impl<'s, 'c> Binning<'s, 'c> {
         let mut gathered = Gathered::with_room(reader, reader.n_rows(), preprocess.n_features(), config, hold);
         let mut positions = BTreeMap::new();
         let passed = reader.pass(|batch, blocks| {
-            gathered.seen.add(responds_as, batch.first_file_row, &batch.target)?;
+            gathered.seen.add(responds_as, batch)?;
             check(batch)?;
             keep_labels(batch, config.seed, hold, &mut gathered, &mut positions);
             gathered.digest.merge(&digest_of(batch));
@@ -173,10 +173,10 @@ impl<'s, 'c> Binning<'s, 'c> {
             total_weight: 0.0,
             peak: Vec::new(),
         };
-        let mut totals = target::totals(comm, target.n_classes(), &table)?;
+        let mut totals = target::totals(comm, &target, &table)?;
         if config.class_weight == ClassWeight::Balanced && target.n_classes() > 0 {
             table.multiply_weights(target::balancing(totals.0, &totals.1));
-            totals = target::totals(comm, target.n_classes(), &table)?;
+            totals = target::totals(comm, &target, &table)?;
         }
         let (total_weight, weighted_y) = totals;
         if total_weight <= 0.0 {

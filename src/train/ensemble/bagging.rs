@@ -85,9 +85,8 @@ pub(super) fn classes(work: &mut Work<'_>) -> Result<Option<TargetCoding>> {
     let plan = RowPlan::full_batch(schema.n_rows, schema.columns.len());
     let blocks = plan.blocks(Partition::new(plan.n_units(), work.comm.size()).units_of(work.comm.rank()));
     let mut seen = Seen::default();
-    let looked = for_each_batch(work.source, &blocks, work.reading.max_memory, 4, |batch| {
-        seen.add(Kind::Logistic, batch.first_file_row, &batch.target)
-    });
+    let looked =
+        for_each_batch(work.source, &blocks, work.reading.max_memory, 4, |batch| seen.add(Kind::Logistic, batch));
     work.comm.agree(looked)?;
     target::agree(work.comm, Kind::Logistic, schema.target, &seen).map(Some)
 }
