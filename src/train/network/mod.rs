@@ -70,3 +70,5 @@ pub(super) fn train(
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod reference_tests;
