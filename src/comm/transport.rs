@@ -199,7 +199,11 @@ pub trait Transport {
     /// Ranks of equal color form a group, in the order of their ranks here.
     fn split(&self, color: u32) -> Result<Box<dyn Transport>>;
     /// Starts an all-reduce that may overlap with computation. By default it is finished here.
-    fn start_all_reduce(&self, mut buf: OwnedSlice, op: ReduceOp) -> Result<Box<dyn PendingReduce>> {
+    fn start_all_reduce(&self, buf: OwnedSlice, op: ReduceOp) -> Result<Box<dyn PendingReduce>> {
+        self.finish_all_reduce(buf, op)
+    }
+    /// One that is finished when it is started.
+    fn finish_all_reduce(&self, mut buf: OwnedSlice, op: ReduceOp) -> Result<Box<dyn PendingReduce>> {
         self.all_reduce(buf.as_slice_mut(), op)?;
         Ok(Box::new(Done(buf)))
     }

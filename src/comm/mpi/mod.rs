@@ -39,6 +39,8 @@ pub struct MpiRank {
     comm: ffi::MPI_Comm,
     rank: usize,
     size: usize,
+    /// All ranks share the memory of one node.
+    is_one_node: bool,
     shared: Rc<Shared>,
 }
 
@@ -262,6 +264,19 @@ fn starts(counts: &[usize]) -> Vec<usize> {
     counts.iter().scan(0, begin).collect()
 }
 
+/// Ranks of a communicator on this node. Collective.
+fn node_size(comm: ffi::MPI_Comm) -> Result<c_int> {
+    let mut size: c_int = 0;
+    // SAFETY: `comm` is a communicator; `node` is one from the first call on until the last, and both outlive the calls.
+    unsafe {
+        let (mut node, kind) = (ffi::RSMPI_COMM_NULL, ffi::RSMPI_COMM_TYPE_SHARED);
+        check(ffi::MPI_Comm_split_type(comm, kind, 0, ffi::RSMPI_INFO_NULL, &mut node), "MPI_Comm_split_type")?;
+        check(ffi::MPI_Comm_size(node, &mut size), "MPI_Comm_size")?;
+        check(ffi::MPI_Comm_free(&mut node), "MPI_Comm_free")?;
+    }
+    Ok(size)
+}
+
 impl MpiRank {
     fn of(comm: ffi::MPI_Comm, shared: Rc<Shared>) -> Result<MpiRank> {
         let (mut rank, mut size): (c_int, c_int) = (0, 0);
@@ -272,7 +287,8 @@ impl MpiRank {
             check(ffi::MPI_Comm_rank(comm, &mut rank), "MPI_Comm_rank")?;
             check(ffi::MPI_Comm_size(comm, &mut size), "MPI_Comm_size")?;
         }
-        Ok(MpiRank { comm, rank: rank as usize, size: size as usize, shared })
+        let is_one_node = size == 1 || node_size(comm)? == size;
+        Ok(MpiRank { comm, rank: rank as usize, size: size as usize, is_one_node, shared })
     }
 
     /// Gives back the buffers of messages that were taken.
@@ -521,8 +537,13 @@ impl Transport for MpiRank {
         Ok(Box::new(MpiRank::of(part, self.shared.clone())?))
     }
 
+    /// Within a node there is nobody else who would add: the library does it while it is called, and what it does all at once is several times as
+    /// fast as what it does bit by bit (1 MiB between two ranks: 0.18 ms against 1.4 ms with Open MPI 4.1).
     fn start_all_reduce(&self, buf: OwnedSlice, op: ReduceOp) -> Result<Box<dyn PendingReduce>> {
-        Ok(Started::all_reduce(buf, op, self.comm)?)
+        match self.is_one_node {
+            true => self.finish_all_reduce(buf, op),
+            false => Ok(Started::all_reduce(buf, op, self.comm)?),
+        }
     }
 
     fn start_reduce_scatter(&self, send: OwnedSlice, counts: &[usize], op: ReduceOp) -> Result<Box<dyn PendingReduce>> {

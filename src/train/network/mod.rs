@@ -69,6 +69,6 @@ pub(super) fn train(
 }
 
 #[cfg(test)]
-mod tests;
-#[cfg(test)]
 mod reference_tests;
+#[cfg(test)]
+mod tests;

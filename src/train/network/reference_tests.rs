@@ -76,8 +76,7 @@ fn check(name: &str, mlp: MlpConfig, solver: Solver, features: &str, target: &st
     };
     let objective = objective_of(&config, n_classes);
     let mut network = build(config.mlp.as_ref().unwrap(), x.len() / y.len(), objective.n_scores());
-    let layout: Vec<hdf5::types::VarLenUnicode> =
-        file.dataset(&format!("{name}/layout")).unwrap().read_raw().unwrap();
+    let layout: Vec<hdf5::types::VarLenUnicode> = file.dataset(&format!("{name}/layout")).unwrap().read_raw().unwrap();
     let shapes: Vec<Vec<usize>> =
         layout.iter().map(|line| line.split(' ').skip(1).map(|n| n.parse().unwrap()).collect()).collect();
     let tensors = |values: &[f64]| -> Vec<Vec<f32>> {
@@ -102,7 +101,11 @@ fn check(name: &str, mlp: MlpConfig, solver: Solver, features: &str, target: &st
         let net = together.get_or_insert_with(|| Step::new(&job, network.clone()).unwrap());
         net.step(&comm, &job, &mut lanes.all, step as u64, 0, batch as f64).unwrap();
         let loss = lanes.all[0].loss / batch as f64;
-        assert!((loss - losses[step]).abs() <= 1e-4 * losses[step].abs().max(1.0), "{name}, step {step}: {loss} and {}", losses[step]);
+        assert!(
+            (loss - losses[step]).abs() <= 1e-4 * losses[step].abs().max(1.0),
+            "{name}, step {step}: {loss} and {}",
+            losses[step]
+        );
     }
     let table = table_of(&x, &y, &batches[..batch]);
     let job = Job::new(&table, objective.as_ref(), &config, Course::new(&table, &config).unwrap(), || rate).unwrap();

@@ -9,15 +9,17 @@ use crate::model::Network;
 use crate::model::net::Part;
 use std::ops::Range;
 
-/// Parameters of a segment, at least, if there are so many: a message of a megabyte.
-const LEAST: usize = 1 << 18;
+/// Parameters of a segment, at least, if there are so many: a message of half a megabyte, which takes long enough for the waiting of messages not to
+/// count.
+const LEAST: usize = 1 << 17;
 /// Elements that share an exponent, at most.
 const GROUP: usize = 65_536;
 
-/// A run of layers whose gradient travels in one message.
+/// A run of parameters, whole groups, whose gradient travels in one message.
 pub(super) struct Segment {
-    pub layers: Range<usize>,
-    /// Its parameters among all.
+    /// The lowest layer that one of them is of.
+    pub lowest: usize,
+    /// Their numbers among all.
     pub params: Range<usize>,
     parts: Vec<LayerPart>,
     /// One number a parameter: Σ over the lanes here, then over all.
@@ -55,11 +57,9 @@ struct LayerPart {
 ///
 /// `n_residuals`: lanes here, where each keeps what it has left.
 pub(super) fn segments(network: &Network, n_residuals: usize) -> (Vec<Segment>, Groups) {
-    let mut bounds = vec![0];
-    let mut all: Vec<Vec<LayerPart>> = Vec::new();
+    let (mut bounds, mut parts) = (vec![0], Vec::new());
     for layer in 0..network.layers().len() {
         let mut tensor = None;
-        let mut of_layer = Vec::new();
         for part in network.parts(layer) {
             // A group is of one tensor.
             let is_open = tensor == Some(part.tensor) && part.range.end - bounds[bounds.len() - 2] <= GROUP;
@@ -68,25 +68,23 @@ pub(super) fn segments(network: &Network, n_residuals: usize) -> (Vec<Segment>, 
             }
             bounds.push(part.range.end);
             tensor = Some(part.tensor);
-            of_layer.push(LayerPart { layer, group: bounds.len() - 2, part });
-        }
-        all.push(of_layer);
-    }
-    let mut segments = Vec::new();
-    let (mut end, mut parts) = (all.len(), Vec::new());
-    for layer in (0..all.len()).rev() {
-        parts.splice(0..0, all.pop().expect("one entry a layer"));
-        let n: usize = network.place(end - 1).end - network.place(layer).start;
-        if n >= LEAST || layer == 0 {
-            let params = network.place(layer).start..network.place(end - 1).end;
-            let (words, peaks) = (vec![0; params.len()], vec![0; parts.len()]);
-            let residual = vec![0.0; params.len() * n_residuals];
-            let parts = std::mem::take(&mut parts);
-            segments.push(Segment { layers: layer..end, params, parts, words, peaks, residual });
-            end = layer;
+            parts.push(LayerPart { layer, group: bounds.len() - 2, part });
         }
     }
-    (segments, Groups::of_bounds(bounds))
+    let groups = Groups::of_bounds(bounds);
+    let (mut segments, mut end) = (Vec::new(), groups.n_elements());
+    for group in (0..groups.len()).rev() {
+        let start = groups.range(group).start;
+        if end - start >= LEAST || start == 0 {
+            let first = parts.partition_point(|part| part.group < group);
+            let parts = parts.split_off(first);
+            let (words, peaks) = (vec![0; end - start], vec![0; parts.len()]);
+            let (residual, lowest) = (vec![0.0; (end - start) * n_residuals], parts[0].layer);
+            segments.push(Segment { lowest, params: start..end, parts, words, peaks, residual });
+            end = start;
+        }
+    }
+    (segments, groups)
 }
 
 /// What gradients are made from.

@@ -131,7 +131,7 @@ impl Step {
     /// Rows of all lanes here forward and back to where the last segment begins; their losses. Not collective; rayon over pieces.
     fn forward(&mut self, job: &Job<'_, '_>, lanes: &mut [Lane], training: Training, of_pool: usize) {
         let (network, moments, turned, unit) = (&self.network, &self.moments, &self.turned, self.unit);
-        let back = self.segments.first().map_or(0, |segment| segment.layers.start + 1);
+        let back = self.segments.first().map_or(0, |segment| segment.lowest + 1);
         let n_layers = network.layers().len();
         let here = &*lanes;
         self.pieces.par_iter_mut().for_each(|piece| {
@@ -163,10 +163,12 @@ impl Step {
         let mut under_way: Vec<(usize, UnderWay<'_>)> = Vec::new();
         for number in 0..self.segments.len() {
             if is_first && number > 0 {
-                let layers = self.segments[number].layers.start + 1..self.segments[number - 1].layers.start + 1;
+                let layers = self.segments[number].lowest + 1..self.segments[number - 1].lowest + 1;
                 let (network, moments, turned) = (&self.network, &self.moments, &self.turned);
-                let pieces = self.pieces.par_iter_mut().filter(|piece| piece.strip.n_rows > 0);
-                pieces.for_each(|piece| piece.backward(network, layers.clone(), training, moments, turned));
+                if !layers.is_empty() {
+                    let pieces = self.pieces.par_iter_mut().filter(|piece| piece.strip.n_rows > 0);
+                    pieces.for_each(|piece| piece.backward(network, layers.clone(), training, moments, turned));
+                }
                 under_way.iter_mut().try_for_each(|(_, pending)| pending.progress())?;
             }
             let segment = &mut self.segments[number];
