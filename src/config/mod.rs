@@ -24,8 +24,8 @@ pub use kind::{Kind, Solver};
 pub use mlp::{Activation, MlpConfig, Norm};
 pub use steps::{ScaleRate, WarmUp};
 
-use crate::data::{Image, TargetKind};
 use crate::data::partition::default_lanes;
+use crate::data::{Image, TargetKind};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 

@@ -43,7 +43,11 @@ pub fn build(config: &MlpConfig, n_features: usize, n_outputs: usize) -> Network
 }
 
 /// A stage for each number of channels: convolution → norm → activation → pooling → dropout. Gives the values that come out.
-fn convolutions(config: &MlpConfig, [mut height, mut width, mut channels]: [usize; 3], layers: &mut Vec<Layer>) -> usize {
+fn convolutions(
+    config: &MlpConfig,
+    [mut height, mut width, mut channels]: [usize; 3],
+    layers: &mut Vec<Layer>,
+) -> usize {
     for &outputs in &config.conv {
         let outputs = outputs as usize;
         let gain = gain(config.activation, 9 * channels, 9 * outputs);

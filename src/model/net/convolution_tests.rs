@@ -82,7 +82,9 @@ fn places_see_their_windows_as_in_plain_loops_in_strips_of_any_length() {
         let (mut y2, mut dx2) = (vec![0f64; y.len()], vec![0f64; dx.len()]);
         let (mut weights2, mut bias2) = (vec![0f64; panels.len()], vec![0f64; outputs]);
         for row in 0..n_rows {
-            for (v, u, o) in (0..height).flat_map(|v| (0..width).flat_map(move |u| (0..outputs).map(move |o| (v, u, o)))) {
+            for (v, u, o) in
+                (0..height).flat_map(|v| (0..width).flat_map(move |u| (0..outputs).map(move |o| (v, u, o))))
+            {
                 let out = row * stride_of(to) + (v * width + u) * outputs + o;
                 y2[out] = f64::from(params[panels.len() + o]);
                 bias2[o] += f64::from(dy[out]);
@@ -117,7 +119,11 @@ fn places_see_their_windows_as_in_plain_loops_in_strips_of_any_length() {
         let bits = |all: &[Vec<f32>; 3]| all.clone().map(|of| of.iter().map(|v| v.to_bits()).collect::<Vec<u32>>());
         for strips in [&[1, 1, 1, 1, 1][..], &[2, 3], &[4, 1]] {
             let again = through(&layer, &params, &x, &dy, strips);
-            assert_eq!(bits(&again), bits(&[y.clone(), dx.clone(), gradient.clone()]), "{what} in strips of {strips:?}");
+            assert_eq!(
+                bits(&again),
+                bits(&[y.clone(), dx.clone(), gradient.clone()]),
+                "{what} in strips of {strips:?}"
+            );
         }
     }
 }
