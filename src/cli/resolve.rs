@@ -271,7 +271,7 @@ fn network_settings(config: &mut TrainConfig, flags: &NetworkFlags, shared: &Boo
             if let Some(mlp) = &mut config.mlp { mlp.$field = value; }
         })* };
     }
-    take!(flags: layers activation dropout norm gradient_bits);
+    take!(flags: layers conv activation dropout norm gradient_bits);
     match (typed, &mut config.mlp) {
         (Some(setting), None) => {
             Err(Error::usage(format!("--{} is for mlp only; 'train {name}' has no layers", setting.replace('_', "-"))))

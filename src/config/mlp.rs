@@ -1,6 +1,7 @@
 //! Settings of neural networks, beside those that all mini-batch trainings have.
 
 use super::BoostLoss;
+use crate::data::Image;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +37,12 @@ pub enum Norm {
 pub struct MlpConfig {
     /// Units of each hidden layer; none: a linear model. Default 128, 128.
     pub layers: Vec<u64>,
+    /// Channels of each stage of convolution before them, where rows are images; none by default.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub conv: Vec<u64>,
+    /// Height, width and channels of the images that stages of convolution look at: see [`TrainConfig::for_image`](super::TrainConfig::for_image).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<[u64; 3]>,
     pub activation: Activation,
     /// Share of the units of each hidden layer that a step leaves out. Default 0.
     pub dropout: f64,
@@ -54,6 +61,8 @@ impl Default for MlpConfig {
     fn default() -> MlpConfig {
         MlpConfig {
             layers: vec![128, 128],
+            conv: Vec::new(),
+            image: None,
             activation: Activation::Relu,
             dropout: 0.0,
             norm: Norm::None,
@@ -68,7 +77,37 @@ impl Default for MlpConfig {
 /// Units of a layer, at most.
 const MOST_UNITS: u64 = 1 << 20;
 
+/// Channels of a stage of convolution, at most.
+const MOST_CHANNELS: u64 = 1 << 16;
+
 impl MlpConfig {
+    /// The settings for rows of this shape: stages of convolution learn what they look at. Not collective; the same on every rank.
+    ///
+    /// # Errors
+    /// `Usage`: rows that are no images, or images that are too small for so many stages.
+    pub fn for_image(&self, image: Option<Image>) -> Result<MlpConfig> {
+        if self.conv.is_empty() {
+            return Ok(MlpConfig { image: None, ..self.clone() });
+        }
+        let Some(image) = image else {
+            return Err(Error::usage(
+                "--conv: convolution looks at images, but the rows of this table are plain columns; name with --features one dataset of \
+                 shape n × height × width, or n × height × width × channels, or leave --conv out",
+            ));
+        };
+        let halved = |n: usize| (0..self.conv.len()).fold(n, |n, _| n / 2);
+        let side = image.height.min(image.width);
+        if halved(side) == 0 {
+            return Err(Error::usage(format!(
+                "--conv: each stage halves the images, and {} of them leave nothing of {image}; at most {} fit",
+                self.conv.len(),
+                side.ilog2()
+            )));
+        }
+        let image = [image.height, image.width, image.channels].map(|axis| axis as u64);
+        Ok(MlpConfig { image: Some(image), ..self.clone() })
+    }
+
     /// What the loss makes of `alpha` where nobody chose one.
     pub fn alpha(&self) -> f64 {
         match (self.alpha, self.loss) {
@@ -94,6 +133,9 @@ impl MlpConfig {
     pub fn check(&self) -> Result<()> {
         if let Some(units) = self.layers.iter().find(|units| !(1..=MOST_UNITS).contains(*units)) {
             return Err(Error::usage(format!("--layers: {units} units are not from 1 to {MOST_UNITS}")));
+        }
+        if let Some(channels) = self.conv.iter().find(|channels| !(1..=MOST_CHANNELS).contains(*channels)) {
+            return Err(Error::usage(format!("--conv: {channels} channels are not from 1 to {MOST_CHANNELS}")));
         }
         if !(0.0..1.0).contains(&self.dropout) {
             return Err(Error::usage(format!("--dropout {} is not from 0 to below 1", self.dropout)));

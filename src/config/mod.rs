@@ -24,8 +24,8 @@ pub use kind::{Kind, Solver};
 pub use mlp::{Activation, MlpConfig, Norm};
 pub use steps::{ScaleRate, WarmUp};
 
-use crate::data::TargetKind;
 use crate::data::partition::default_lanes;
+use crate::data::{Image, TargetKind};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -295,6 +295,12 @@ impl TrainConfig {
             **ensemble = ensemble.for_table(self.kind, is_sparse, target);
         }
         config
+    }
+
+    /// The same for rows of a shape that is now known, if any: see [`MlpConfig::for_image`]. Not collective; the same on every rank.
+    pub fn for_image(&self, image: Option<Image>) -> Result<TrainConfig> {
+        let mlp = self.mlp.as_ref().map(|mlp| mlp.for_image(image)).transpose()?;
+        Ok(TrainConfig { mlp, ..self.clone() })
     }
 
     /// The kind of the linear family with the same targets, predictions and metrics: itself, but for trees. Of an ensemble, as far as

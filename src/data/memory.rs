@@ -139,6 +139,13 @@ impl MemorySource {
         self
     }
 
+    /// Forgets that each row is one.
+    #[cfg(test)]
+    pub(crate) fn without_image(mut self) -> MemorySource {
+        self.schema.image = None;
+        self
+    }
+
     /// Says that each row is an image of as many values as there are columns.
     pub fn with_image(mut self, image: Image) -> MemorySource {
         assert_eq!(image.n_values(), Some(self.schema.columns.len()), "values of an image");

@@ -56,42 +56,60 @@ impl<L: Fn(usize) -> usize, O: Fn(usize) -> usize> WithSimd for Multiply<'_, L, 
 
     #[inline(always)]
     fn with_simd<S: Simd>(mut self, simd: S) {
-        let panels = self.panels;
-        let mut inner = 0;
-        if panels.k == 0 {
-            self.pass::<S>(simd, 0, Segment { offset: 0, len: 0 });
+        let segments = self.segments;
+        if self.panels.k == 0 {
+            self.pass::<S>(simd, 0, &[]);
         }
-        for segment in self.segments {
-            // The rows' part of a block stays in the second cache while all panels meet it.
-            for first in (0..segment.len).step_by(BLOCK) {
-                let run = Segment { offset: segment.offset + first, len: BLOCK.min(segment.len - first) };
-                self.pass::<S>(simd, inner + first, run);
+        // The rows' part of a block stays in the second cache while all panels meet it. Short segments share one.
+        let (mut inner, mut next) = (0, 0);
+        while next < segments.len() {
+            let first = next;
+            let mut len = 0;
+            while next < segments.len() && len + segments[next].len <= BLOCK {
+                len += segments[next].len;
+                next += 1;
             }
-            inner += segment.len;
+            if next > first {
+                self.pass::<S>(simd, inner, &segments[first..next]);
+            } else {
+                let Segment { offset, len: of_segment } = segments[next];
+                for first in (0..of_segment).step_by(BLOCK) {
+                    let run = Segment { offset: offset + first, len: BLOCK.min(of_segment - first) };
+                    self.pass::<S>(simd, inner + first, &[run]);
+                }
+                len = of_segment;
+                next += 1;
+            }
+            inner += len;
         }
     }
 }
 
 impl<L: Fn(usize) -> usize, O: Fn(usize) -> usize> Multiply<'_, L, O> {
-    /// All rows and panels, one run of inner indices, of which the first is `inner`.
+    /// All rows and panels, some runs of inner indices, of which the first is `inner`.
     #[inline(always)]
-    fn pass<S: Simd>(&mut self, simd: S, inner: usize, run: Segment) {
+    fn pass<S: Simd>(&mut self, simd: S, inner: usize, runs: &[Segment]) {
         // Thirty-two registers hold eight rows of two vectors and more; sixteen hold four.
         let tall = if S::F32_LANES == 16 { 8 } else { 4 };
         let panels = self.panels;
+        let len: usize = runs.iter().map(|run| run.len).sum();
         for p in 0..panels.count() {
             let (column, width) = (panels.columns(p).start, panels.columns(p).len());
-            let part = &self.weights[panels.panel(p)][inner * width..][..run.len * width];
+            let part = &self.weights[panels.panel(p)][inner * width..][..len * width];
             let mut row = 0;
             while row + tall <= self.n_rows {
                 match tall {
-                    8 => self.tile::<S, 8>(simd, part, column, width, run, row, inner == 0),
-                    _ => self.tile::<S, 4>(simd, part, column, width, run, row, inner == 0),
+                    8 => self.tile::<S, 8>(simd, part, column, width, runs, row, inner == 0),
+                    _ => self.tile::<S, 4>(simd, part, column, width, runs, row, inner == 0),
                 }
                 row += tall;
             }
+            while row + 4 <= self.n_rows {
+                self.tile::<S, 4>(simd, part, column, width, runs, row, inner == 0);
+                row += 4;
+            }
             while row < self.n_rows {
-                self.tile::<S, 1>(simd, part, column, width, run, row, inner == 0);
+                self.tile::<S, 1>(simd, part, column, width, runs, row, inner == 0);
                 row += 1;
             }
         }
@@ -106,13 +124,13 @@ impl<L: Fn(usize) -> usize, O: Fn(usize) -> usize> Multiply<'_, L, O> {
         part: &[f32],
         column: usize,
         width: usize,
-        run: Segment,
+        runs: &[Segment],
         row: usize,
         is_first: bool,
     ) {
         let (mut rows, mut outs) = ([&self.left[..0]; MR], [0; MR]);
         for r in 0..MR {
-            rows[r] = &self.left[(self.left_at)(row + r) + run.offset..][..run.len];
+            rows[r] = &self.left[(self.left_at)(row + r)..];
             outs[r] = (self.out_at)(row + r) + column;
         }
         if is_first {
@@ -128,36 +146,48 @@ impl<L: Fn(usize) -> usize, O: Fn(usize) -> usize> Multiply<'_, L, O> {
         let mut first = 0;
         if width.is_multiple_of(lanes) {
             while first + 2 * lanes <= width {
-                vectors::<S, MR, 2>(simd, rows, part, width, first, self.out, outs);
+                vectors::<S, MR, 2>(simd, rows, runs, part, width, first, self.out, outs);
                 first += 2 * lanes;
             }
             while first < width {
-                vectors::<S, MR, 1>(simd, rows, part, width, first, self.out, outs);
+                vectors::<S, MR, 1>(simd, rows, runs, part, width, first, self.out, outs);
                 first += lanes;
             }
         }
         while first < width {
-            partial::<S, MR>(simd, rows, part, width, first, self.out, outs);
+            partial::<S, MR>(simd, rows, runs, part, width, first, self.out, outs);
             first += lanes;
         }
     }
 }
 
+/// The values of MR rows in a run.
+#[inline(always)]
+fn cut<'a, const MR: usize>(rows: [&'a [f32]; MR], run: &Segment) -> [&'a [f32]; MR] {
+    let mut of_run = [&rows[0][..0]; MR];
+    for r in 0..MR {
+        of_run[r] = &rows[r][run.offset..][..run.len];
+    }
+    of_run
+}
+
 /// MR rows, NV whole vectors of columns from `first` on; `width` is a multiple of a vector.
 #[inline(always)]
+#[allow(clippy::too_many_arguments)]
 fn vectors<S: Simd, const MR: usize, const NV: usize>(
     simd: S,
     rows: [&[f32]; MR],
+    runs: &[Segment],
     part: &[f32],
     width: usize,
     first: usize,
     out: &mut [f32],
     outs: [usize; MR],
 ) {
-    let (n, lanes) = (rows[0].len(), S::F32_LANES);
-    let (part, _) = S::as_simd_f32s(part);
+    let lanes = S::F32_LANES;
+    let (mut part, _) = S::as_simd_f32s(part);
     let (stride, first_vector) = (width / lanes, first / lanes);
-    assert!(stride <= WIDTH && part.len() == n * stride && first_vector + NV <= stride);
+    assert!(stride <= WIDTH && first_vector + NV <= stride);
     // Loops, not `array::from_fn`, which is a function of its own, without the registers of this one.
     let mut sums = [[simd.splat_f32s(0.0); NV]; MR];
     for r in 0..MR {
@@ -165,12 +195,17 @@ fn vectors<S: Simd, const MR: usize, const NV: usize>(
         sums[r].copy_from_slice(values);
     }
     let mut of_row = [simd.splat_f32s(0.0); NV];
-    for j in 0..n {
-        of_row.copy_from_slice(&part[j * stride + first_vector..][..NV]);
-        for r in 0..MR {
-            let x = simd.splat_f32s(rows[r][j]);
-            for v in 0..NV {
-                sums[r][v] = simd.mul_add_f32s(x, of_row[v], sums[r][v]);
+    for run in runs {
+        let (rows, n) = (cut(rows, run), run.len);
+        let (of_run, after) = part.split_at(n * stride);
+        part = after;
+        for j in 0..n {
+            of_row.copy_from_slice(&of_run[j * stride + first_vector..][..NV]);
+            for r in 0..MR {
+                let x = simd.splat_f32s(rows[r][j]);
+                for v in 0..NV {
+                    sums[r][v] = simd.mul_add_f32s(x, of_row[v], sums[r][v]);
+                }
             }
         }
     }
@@ -182,9 +217,11 @@ fn vectors<S: Simd, const MR: usize, const NV: usize>(
 
 /// MR rows, one vector of columns from `first` on, which may be cut short.
 #[inline(always)]
+#[allow(clippy::too_many_arguments)]
 fn partial<S: Simd, const MR: usize>(
     simd: S,
     rows: [&[f32]; MR],
+    runs: &[Segment],
     part: &[f32],
     width: usize,
     first: usize,
@@ -196,10 +233,14 @@ fn partial<S: Simd, const MR: usize>(
     for r in 0..MR {
         sums[r] = simd.partial_load_f32s(&out[outs[r] + first..outs[r] + last]);
     }
-    for (j, of_row) in part.chunks_exact(width).enumerate() {
-        let of_row = simd.partial_load_f32s(&of_row[first..last]);
-        for r in 0..MR {
-            sums[r] = simd.mul_add_f32s(simd.splat_f32s(rows[r][j]), of_row, sums[r]);
+    let mut of_rows = part.chunks_exact(width);
+    for run in runs {
+        let rows = cut(rows, run);
+        for j in 0..run.len {
+            let of_row = simd.partial_load_f32s(&of_rows.next().expect("a row of weights")[first..last]);
+            for r in 0..MR {
+                sums[r] = simd.mul_add_f32s(simd.splat_f32s(rows[r][j]), of_row, sums[r]);
+            }
         }
     }
     for (at, sums) in outs.into_iter().zip(sums) {

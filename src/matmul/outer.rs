@@ -56,9 +56,12 @@ impl<L: Fn(usize) -> usize, R: Fn(usize) -> usize> WithSimd for Outer<'_, L, R> 
             self.tile::<S, 4>(simd, j);
             j += 4;
         }
-        while j < n {
-            self.tile::<S, 1>(simd, j);
-            j += 1;
+        // Three rows are a line of the window of a grey image.
+        match n - j {
+            3 => self.tile::<S, 3>(simd, j),
+            2 => self.tile::<S, 2>(simd, j),
+            1 => self.tile::<S, 1>(simd, j),
+            _ => {}
         }
     }
 }

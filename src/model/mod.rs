@@ -82,6 +82,16 @@ impl Scores {
         }
     }
 
+    /// Whether it matters where in an image a feature is.
+    pub fn look_at_images(&self) -> bool {
+        match self {
+            Scores::Mlp(network) => network.layers().iter().any(|layer| matches!(layer, net::Layer::Convolution(_))),
+            Scores::Ensemble(ensemble) => ensemble.members.iter().any(|member| member.model.scores.look_at_images()),
+            Scores::Calibrated(of) => of.model.scores.look_at_images(),
+            Scores::Linear(_) | Scores::Boosted(_) | Scores::Forest(_) => false,
+        }
+    }
+
     /// Features of a row.
     pub fn n_features(&self) -> usize {
         match self {

@@ -3,6 +3,7 @@
 //! | in `params/` | what it is |
 //! |---|---|
 //! | `layer_NNN_weights` | (inputs, outputs) of a dense layer |
+//! | `layer_NNN_weights` | (3, 3, channels, outputs) of a convolution: lines of the window, places in a line |
 //! | `layer_NNN_bias` | (outputs) |
 //! | `layer_NNN_scale`, `layer_NNN_shift` | (units) of a norm |
 //! | `score_unit` | deviation and mean of the target: score = output·deviation + mean |
@@ -13,6 +14,7 @@
 use super::model::{finite, misfit};
 use super::{Array, ModelFile};
 use crate::config::MlpConfig;
+use crate::data::Image;
 use crate::error::{Error, Result};
 use crate::model::net::build;
 use crate::model::{Network, Preprocess};
@@ -36,6 +38,15 @@ pub(super) fn to_arrays(network: &Network, preprocess: &Preprocess) -> Vec<(Stri
 
 /// Errors: arrays that are not those of the network that the settings name.
 pub(super) fn from_file(file: &ModelFile, config: &MlpConfig, n_features: usize, n_classes: usize) -> Result<Network> {
+    // Convolution is built for the shape that the settings name.
+    let image = config.image.map(|[height, width, channels]| Image::of_axes(&[height, width, channels]));
+    let is_whole = match image {
+        Some(image) => image.is_some_and(|image| image.n_values() == Some(n_features)) && config.check().is_ok(),
+        None => config.conv.is_empty(),
+    };
+    if !is_whole || config.for_image(image.flatten()).is_err() {
+        return Err(misfit("image", &format!("a shape of {n_features} values that --conv fits, as the settings say")));
+    }
     let mut network = build(config, n_features, config.n_outputs(n_classes));
     for (number, (layer, spec, _)) in network.tensors().into_iter().enumerate() {
         let name = name_of(layer, spec.name);

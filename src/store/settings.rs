@@ -86,7 +86,11 @@ fn config_of(mut settings: Table, depth: usize) -> Result<TrainConfig> {
     let known = match kind {
         Some(Kind::Boost) => Table::try_from(BoostConfig::default()).map_err(unreadable)?,
         Some(Kind::Forest) => Table::try_from(ForestConfig::default()).map_err(unreadable)?,
-        Some(Kind::Mlp) => Table::try_from(MlpConfig::default()).map_err(unreadable)?,
+        Some(Kind::Mlp) => {
+            // What is left out where it says nothing is known as well.
+            let full = MlpConfig { conv: vec![1], image: Some([1; 3]), ..MlpConfig::default() };
+            Table::try_from(full).map_err(unreadable)?
+        }
         _ => Table::new(),
     };
     if let (Some(kind), false) = (kind, known.is_empty()) {

@@ -139,6 +139,7 @@ pub fn train_source(
     if config.kind == Kind::Forest {
         return forest::train_source(comm, source, names, config, reading, watch);
     }
+    let config = &config.for_image(source.schema().image)?;
     let mut folds: Vec<(String, Vec<f64>)> = Vec::new();
     for fold in 0..config.folds {
         let held_out = HeldOut::Fold { fold, folds: config.folds };

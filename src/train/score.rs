@@ -361,6 +361,9 @@ impl Scorer<'_> {
 pub(super) fn check_columns(model: &Model, schema: &Schema) -> Result<()> {
     let (wanted, found) = (&model.preprocess.columns, &schema.columns);
     let missing = wanted.iter().find(|w| !found.iter().any(|f| f.name == w.name));
+    if model.scores.look_at_images() {
+        model.preprocess.check_image(schema.image)?;
+    }
     if wanted.len() != found.len() {
         // Said in pixels where both are images.
         schema.image.map_or(Ok(()), |image| model.preprocess.check_image(Some(image)))?;

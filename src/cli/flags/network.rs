@@ -11,6 +11,10 @@ pub struct NetworkFlags {
     /// Units of each hidden layer, such as 512,512; an empty word: none. Default 128,128.
     #[arg(long, value_name = "N,N…", value_parser = whole(), value_delimiter = ',')]
     pub layers: Option<Vec<u64>>,
+    /// Channels of each stage of convolution before them, such as 32,64: 3 × 3 places around each, activation, and the largest of each 2 × 2
+    /// places. For features that are one dataset n × height × width [× channels]. Default none.
+    #[arg(long, value_name = "N,N…", value_parser = whole(), value_delimiter = ',')]
+    pub conv: Option<Vec<u64>>,
     /// What follows each hidden layer: relu, gelu, tanh or silu. Default relu.
     #[arg(long, value_parser = word::<Activation>)]
     pub activation: Option<Activation>,

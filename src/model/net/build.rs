@@ -1,6 +1,6 @@
 //! Networks from settings, and what their parameters begin with.
 
-use super::{Activate, Dense, Dropout, Init, Layer, LayerNorm, Network};
+use super::{Activate, Convolution, Dense, Dropout, Init, Layer, LayerNorm, Network, Pooling};
 use crate::config::{Activation, BoostLoss, MlpConfig, Norm};
 use crate::matmul::Panels;
 use crate::rng::{Draws, Stream};
@@ -8,18 +8,19 @@ use rayon::prelude::*;
 
 /// Hidden layers as the settings say, then one that gives `n_outputs`. Not collective.
 ///
+/// Stages of convolution come first, if any are wanted and rows are images.
+///
 /// A hidden layer is dense → norm → activation → dropout, around which a residual path goes where as many values come out as went in
 /// (He, Zhang, Ren, Sun, *Deep residual learning*, CVPR 2016).
 pub fn build(config: &MlpConfig, n_features: usize, n_outputs: usize) -> Network {
     let mut layers = Vec::new();
-    let mut width = n_features;
+    let mut width = match config.image {
+        Some(image) if !config.conv.is_empty() => convolutions(config, image.map(|axis| axis as usize), &mut layers),
+        _ => n_features,
+    };
     for &units in &config.layers {
         let (from, outputs) = (layers.len(), units as usize);
-        let gain = match config.activation {
-            // He, Zhang, Ren, Sun, *Delving deep into rectifiers*, ICCV 2015.
-            Activation::Relu | Activation::Gelu | Activation::Silu => 2f64.sqrt(),
-            Activation::Tanh => glorot(width, outputs),
-        };
+        let gain = gain(config.activation, width, outputs);
         layers.push(Layer::Dense(Dense { inputs: width, outputs, gain }));
         match config.norm {
             Norm::None => {}
@@ -39,6 +40,50 @@ pub fn build(config: &MlpConfig, n_features: usize, n_outputs: usize) -> Network
     let mut network = Network::new(n_features, layers);
     network.has_variance = config.loss == BoostLoss::Gaussian;
     network
+}
+
+/// A stage for each number of channels: convolution → norm → activation → pooling → dropout. Gives the values that come out.
+fn convolutions(
+    config: &MlpConfig,
+    [mut height, mut width, mut channels]: [usize; 3],
+    layers: &mut Vec<Layer>,
+) -> usize {
+    for &outputs in &config.conv {
+        let outputs = outputs as usize;
+        let gain = gain(config.activation, 9 * channels, 9 * outputs);
+        layers.push(Layer::Convolution(Convolution::new([height, width, channels], outputs, gain)));
+        match config.norm {
+            Norm::None => {}
+            Norm::Layer => layers.push(Layer::LayerNorm(LayerNorm { width: height * width * outputs })),
+            Norm::Batch => {}
+        }
+        let pooling = Pooling { height, width, channels: outputs };
+        (height, width, channels) = (height / 2, width / 2, outputs);
+        match config.activation {
+            // What never falls may as well be applied to the largest alone.
+            by @ (Activation::Relu | Activation::Tanh) => {
+                layers.push(Layer::Pooling(pooling));
+                layers.push(Layer::Activate(Activate { width: height * width * channels, by }));
+            }
+            by @ (Activation::Gelu | Activation::Silu) => {
+                layers.push(Layer::Activate(Activate { width: pooling.height * pooling.width * channels, by }));
+                layers.push(Layer::Pooling(pooling));
+            }
+        }
+        if config.dropout > 0.0 {
+            layers.push(Layer::Dropout(Dropout { width: height * width * channels, rate: config.dropout }));
+        }
+    }
+    height * width * channels
+}
+
+/// Deviation of starting weights, times √inputs.
+fn gain(activation: Activation, inputs: usize, outputs: usize) -> f64 {
+    match activation {
+        // He, Zhang, Ren, Sun, *Delving deep into rectifiers*, ICCV 2015.
+        Activation::Relu | Activation::Gelu | Activation::Silu => 2f64.sqrt(),
+        Activation::Tanh => glorot(inputs, outputs),
+    }
 }
 
 /// Variance 2/(inputs + outputs): Glorot, Bengio, *Understanding the difficulty of training deep feedforward neural networks*, AISTATS 2010.

@@ -7,24 +7,28 @@
 //! |---|---|
 //! | `build.rs` | layers from settings, starting parameters |
 //! | `operation.rs` | what every kind of layer does |
-//! | `dense.rs`, `activation.rs`, `dropout.rs`, `norm.rs` | the kinds |
+//! | `dense.rs`, `convolution.rs`, `pooling.rs`, `activation.rs`, `dropout.rs`, `norm.rs` | the kinds |
 //! | `strip.rs` | rows on their way |
 
 mod activation;
 mod build;
+mod convolution;
 mod dense;
 mod dropout;
 mod norm;
 pub mod operation;
+mod pooling;
 mod predict;
 mod strip;
 
 pub use activation::Activate;
 pub use build::build;
+pub use convolution::Convolution;
 pub use dense::Dense;
 pub use dropout::Dropout;
 pub use norm::LayerNorm;
 pub use operation::{Init, Operation, Part, Pass, Seen, TensorSpec, Training};
+pub use pooling::Pooling;
 pub use strip::Strip;
 
 use std::ops::Range;
@@ -34,6 +38,8 @@ use strip::Added;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Layer {
     Dense(Dense),
+    Convolution(Convolution),
+    Pooling(Pooling),
     Activate(Activate),
     Dropout(Dropout),
     LayerNorm(LayerNorm),
@@ -65,6 +71,8 @@ impl Layer {
     fn operation(&self) -> Option<&dyn Operation> {
         match self {
             Layer::Dense(layer) => Some(layer),
+            Layer::Convolution(layer) => Some(layer),
+            Layer::Pooling(layer) => Some(layer),
             Layer::Activate(layer) => Some(layer),
             Layer::Dropout(layer) => Some(layer),
             Layer::LayerNorm(layer) => Some(layer),

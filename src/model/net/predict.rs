@@ -1,6 +1,6 @@
 //! Scores of rows.
 
-use super::{Layer, Network, Strip};
+use super::{Convolution, Layer, Network, Strip};
 use crate::model::Row;
 use crate::objective::{Gaussian, Objective};
 
@@ -102,6 +102,11 @@ impl Layer {
     pub fn describe(&self) -> String {
         match self {
             Layer::Dense(layer) => format!("dense {} → {}", layer.inputs, layer.outputs),
+            Layer::Convolution(layer) => {
+                let Convolution { height, width, channels, outputs, .. } = layer;
+                format!("convolution 3 × 3 of {height} × {width} × {channels} → {outputs}")
+            }
+            Layer::Pooling(_) => "pooling 2 × 2".to_string(),
             Layer::Activate(layer) => format!("{:?}", layer.by).to_lowercase(),
             Layer::Dropout(layer) => format!("dropout {}", layer.rate),
             Layer::LayerNorm(_) => "layer norm".to_string(),

@@ -14,6 +14,10 @@ fn configs() -> Vec<MlpConfig> {
     for activation in [Activation::Relu, Activation::Gelu, Activation::Tanh, Activation::Silu] {
         all.push(MlpConfig { activation, ..base.clone() });
         all.push(MlpConfig { activation, norm: Norm::Layer, residual: true, dropout: 0.3, ..base.clone() });
+        // Six features are an image of three lines.
+        let conv = MlpConfig { conv: vec![5], image: Some([3, 2, 1]), layers: vec![4], activation, ..base.clone() };
+        all.push(MlpConfig { norm: Norm::Layer, dropout: 0.3, ..conv.clone() });
+        all.push(conv);
     }
     all
 }
@@ -54,6 +58,33 @@ fn twin(network: &Network, tensors: &[Vec<f64>], x: &[f64], row: u64) -> Vec<f64
                 let (w, b) = (tensors.next().unwrap(), tensors.next().unwrap());
                 let of = |c: usize| (0..dense.inputs).fold(b[c], |sum, j| sum + x[j] * w[j * dense.outputs + c]);
                 (0..dense.outputs).map(of).collect()
+            }
+            Layer::Convolution(of) => {
+                let (w, b) = (tensors.next().unwrap(), tensors.next().unwrap());
+                let (places, window) = (of.height * of.width, 9 * of.channels);
+                let seen = |place: usize, j: usize| {
+                    let (line, column) =
+                        (place / of.width + j / (3 * of.channels), place % of.width + j / of.channels % 3);
+                    let is_inside = (1..=of.height).contains(&line) && (1..=of.width).contains(&column);
+                    if is_inside {
+                        x[((line - 1) * of.width + column - 1) * of.channels + j % of.channels]
+                    } else {
+                        0.0
+                    }
+                };
+                let out = |place: usize, c: usize| {
+                    (0..window).fold(b[c], |sum, j| sum + seen(place, j) * w[j * of.outputs + c])
+                };
+                (0..places * of.outputs).map(|at| out(at / of.outputs, at % of.outputs)).collect()
+            }
+            Layer::Pooling(of) => {
+                let value = |y: usize, u: usize, c: usize| x[(y * of.width + u) * of.channels + c];
+                let out = |at: usize| {
+                    let (place, c) = (at / of.channels, at % of.channels);
+                    let (y, u) = (2 * (place / (of.width / 2)), 2 * (place % (of.width / 2)));
+                    value(y, u, c).max(value(y, u + 1, c)).max(value(y + 1, u, c)).max(value(y + 1, u + 1, c))
+                };
+                (0..(of.height / 2) * (of.width / 2) * of.channels).map(out).collect()
             }
             Layer::Activate(activate) => {
                 let of = |x: &f64| match activate.by {

@@ -69,6 +69,8 @@ pub(super) fn train(
 }
 
 #[cfg(test)]
+mod convolution_tests;
+#[cfg(test)]
 mod reference_tests;
 #[cfg(test)]
 mod tests;
