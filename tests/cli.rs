@@ -15,6 +15,8 @@ mod ensembles;
 #[path = "cli/forest.rs"]
 mod forest;
 mod launch;
+#[path = "cli/network.rs"]
+mod network;
 #[path = "cli/nodes.rs"]
 mod nodes;
 #[path = "cli/refused.rs"]

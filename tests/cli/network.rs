@@ -1,0 +1,92 @@
+//! Networks as people meet them: trained on any number of ranks, kept and gone on with, read, predicted with, refused.
+
+use super::*;
+
+const DIGITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/data/digits.h5");
+
+fn train(folder: &Path, ranks: usize, model: &str, words: &[&str]) -> String {
+    let settings = ["train", "mlp", DIGITS, "--group", "train", "--layers", "40,40", "--lanes", "4", "--epochs", "4", "--force", "-o"];
+    done(folder, ranks, &[&settings[..], &[model], words].concat())
+}
+
+#[test]
+fn a_network_is_the_same_on_any_number_of_ranks_and_everything_reads_it() {
+    let folder = folder();
+    let path = folder.path();
+    let words = ["--dropout", "0.1", "--norm", "layer", "--residual", "--activation", "gelu"];
+    let whole = digest(&train(path, 0, "whole.h5", &words));
+    let narrow = digest(&train(path, 0, "narrow.h5", &["--gradient-bits", "8", "--solver", "sgd"]));
+    assert_ne!(narrow, whole);
+    if has_mpi() {
+        for ranks in [2, 3] {
+            assert_eq!(digest(&train(path, ranks, "ranks.h5", &[&words[..], &["--threads", "2"]].concat())), whole);
+            assert_eq!(digest(&train(path, ranks, "bits.h5", &["--gradient-bits", "8", "--solver", "sgd"])), narrow);
+        }
+    }
+    assert!(done(path, 0, &["verify", "whole.h5"]).contains(&whole));
+    let shown = done(path, 0, &["inspect", "whole.h5"]);
+    assert!(shown.contains("dense 64 → 40, layer norm, gelu, dropout 0.1, dense 40 → 40"), "{shown}");
+    let told = done(path, 0, &["evaluate", "whole.h5", DIGITS, "--group", "test"]);
+    let accuracy: f64 = told.split("accuracy ").nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap();
+    assert!(accuracy > 0.85, "{told}");
+    // A part is predicted with the bits of the whole.
+    done(path, 0, &["predict", "whole.h5", DIGITS, "--group", "test", "-o", "p.h5"]);
+    done(path, 0, &["predict", "whole.h5", DIGITS, "--group", "test", "--rows", "17..20", "-o", "part.h5"]);
+    let shares = |name: &str| {
+        let file = hdf5::File::open(path.join(name)).unwrap();
+        file.dataset("probability").unwrap().read_raw::<f64>().unwrap()
+    };
+    assert_eq!(shares("part.h5"), shares("p.h5")[17 * 10..20 * 10]);
+    refused(path, &["predict", "whole.h5", DIGITS, "--group", "test", "--leaves", "-o", "q.h5"], 2, &["--leaves", "network"]);
+}
+
+#[test]
+fn a_network_that_was_stopped_goes_on_to_the_same_bits() {
+    let folder = folder();
+    let path = folder.path();
+    for words in [&["--average", "0.9", "--norm", "layer"][..], &["--gradient-bits", "16", "--solver", "sgd"]] {
+        let whole = digest(&train(path, 0, "whole.h5", words));
+        let kept = ["--checkpoint", "kept", "--every", "7steps", "--keep", "100"];
+        assert_eq!(digest(&train(path, 0, "kept.h5", &[words, &kept].concat())), whole);
+        // Only an early step is left.
+        let mut steps: Vec<_> = std::fs::read_dir(path.join("kept")).unwrap().map(|entry| entry.unwrap().path()).collect();
+        steps.retain(|path| path.is_dir());
+        steps.sort();
+        assert!(steps.len() > 3, "{steps:?}");
+        steps.drain(..2).for_each(drop);
+        steps.iter().for_each(|path| std::fs::remove_dir_all(path).unwrap());
+        let ranks = if has_mpi() { 3 } else { 0 };
+        let told = train(path, ranks, "again.h5", &[words, &kept].concat());
+        assert!(told.contains("goes on") || told.contains("resum") || told.contains("after step"), "{told}");
+        assert_eq!(digest(&told), whole);
+        std::fs::remove_dir_all(path.join("kept")).unwrap();
+    }
+}
+
+#[test]
+fn settings_that_fit_no_network_are_refused() {
+    let folder = folder();
+    let path = folder.path();
+    let with = |words: &[&str]| -> Vec<String> {
+        let all = [&["train", "mlp", DIGITS, "--group", "train", "-o", "m.h5"][..], words].concat();
+        all.into_iter().map(String::from).collect()
+    };
+    for (words, parts) in [
+        (&["--layers", "0,10"][..], &["--layers", "0 units"][..]),
+        (&["--dropout", "1"], &["--dropout 1"]),
+        (&["--gradient-bits", "12"], &["--gradient-bits 12", "32, 16 or 8"]),
+        (&["--gradient-bits", "8", "--lanes", "64", "--global-batch", "640"], &["--gradient-bits 8", "64 lanes", "--lanes 32"]),
+        (&["--loss", "gamma"], &["--loss gamma", "boost"]),
+        (&["--solver", "lbfgs"], &["--solver lbfgs", "mlp", "adamw"]),
+        (&["--sync-every", "5"], &["--sync-every", "linear"]),
+        (&["--global-batch", "3", "--lanes", "8"], &["--global-batch 3", "8 lanes"]),
+        (&["--rounds", "5"], &["--rounds", "boost"]),
+        (&["--learning-rate", "1e9", "--solver", "sgd", "--loss", "squared"], &["diverged at step", "--learning-rate 1.0e8"]),
+    ] {
+        let words = with(words);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        refused(path, &words, 2, parts);
+        assert!(!path.join("m.h5").exists());
+    }
+    refused(path, &["train", "logistic", DIGITS, "--group", "train", "--layers", "5", "-o", "m.h5"], 2, &["--layers", "mlp"]);
+}
