@@ -100,7 +100,7 @@ macro_rules! element_types {
             pub fn element(&self) -> ElementType { match self { $(OwnedSlice::$variant(_) => ElementType::$variant),* } }
             pub fn as_slice_mut(&mut self) -> SliceMut<'_> { match self { $(OwnedSlice::$variant(s) => SliceMut::$variant(s)),* } }
             /// The values from `at` on, which are then gone from here.
-            fn split_off(&mut self, at: usize) -> OwnedSlice {
+            pub fn split_off(&mut self, at: usize) -> OwnedSlice {
                 match self { $(OwnedSlice::$variant(s) => OwnedSlice::$variant(s.split_off(at))),* }
             }
             /// Adds the values of `tail` at the end; the types must be the same.
@@ -207,6 +207,12 @@ pub trait Transport {
     fn start_reduce_scatter(&self, send: OwnedSlice, counts: &[usize], op: ReduceOp) -> Result<Box<dyn PendingReduce>> {
         self.finish_reduce_scatter(send, counts, op)
     }
+    /// Starts an all-gather that may overlap with computation. By default it is finished here.
+    fn start_all_gather(&self, mut send: OwnedSlice, counts: &[usize]) -> Result<Box<dyn PendingReduce>> {
+        let mut all = send.element().zeros(counts.iter().sum());
+        self.all_gather(send.as_slice_mut().as_slice(), counts, all.as_slice_mut())?;
+        Ok(Box::new(Done(all)))
+    }
     /// One that is finished when it is started.
     fn finish_reduce_scatter(
         &self,
@@ -236,7 +242,7 @@ pub trait Transport {
     }
 }
 
-/// A reduction under way. Dropping it waits too.
+/// A reduction or all-gather under way. Dropping it waits too.
 pub trait PendingReduce {
     fn wait(self: Box<Self>) -> Result<OwnedSlice>;
     /// Lets the library do what it does only while it is called; whether the reduction is over. Does not wait.
