@@ -3,7 +3,7 @@
 //! ```text
 //!            node A          node B           n: the buffer, k: ranks of the smallest node
 //!  within    a0 a1           b0 b1            reduce-scatter: each of the first k ranks has n/k of its node's sum
-//!  between   a0+b0  a1+b1    (all links)      all-reduce with the ranks of the same place on the other nodes
+//!  between   a0+b0  a1+b1    (all links)      reduce-scatter and all-gather with the ranks of the same place on the other nodes
 //!  within    all-gather                       the whole sum on every rank
 //! ```
 //! A node sends and gets 2 (nodes − 1)/nodes · n, however many ranks it has. A ring over all ranks has 2 (ranks − 1)/ranks · n, and if
@@ -28,11 +28,14 @@ pub struct Limits {
     pub least_bytes: usize,
     /// A started sum goes in parts of so many bytes, so that one is between the nodes while the next is within.
     pub part_bytes: usize,
+    /// Between the nodes, a sum is a reduce-scatter and an all-gather if every message has so many bytes; else the library chooses, which
+    /// sends more of them to some nodes.
+    pub message_bytes: usize,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { least_bytes: 128 << 10, part_bytes: 4 << 20 }
+        Limits { least_bytes: 128 << 10, part_bytes: 4 << 20, message_bytes: 4 << 10 }
     }
 }
 
@@ -72,14 +75,15 @@ pub fn by_node(inner: Box<dyn Transport>, node: u64, limits: Limits) -> Result<B
         inner.checks_calls(&call);
         inner.split(color)
     };
-    // A pair of communicators for calls that wait and three for sums under way: those are in different places on different ranks, and
-    // what belongs together on one communicator is only known by its order.
     let way = place.min(n_ways) as u32;
-    let (within, between) = (split(node)?, split(way)?);
-    let stages = [split(node)?, split(way)?, split(node)?];
-    let under_way = Rc::new(UnderWay { stages, has_way: place < n_ways, state: RefCell::default() });
+    // One communicator for every stage: sums are in different stages on different ranks, and what belongs together on a communicator is
+    // only known by its order there.
+    let stages = [split(node)?, split(way)?, split(way)?, split(node)?];
+    let [within, between, ..] = stages.each_ref().map(|stage| stage.size());
+    let ways = Ways { n_ways, has_way: place < n_ways, place, within, between };
+    let under_way = Rc::new(UnderWay { stages, ways, limits, state: RefCell::default() });
     let (call, has_started) = (Cell::new(call), Cell::new(false));
-    Ok(Box::new(ByNode { inner, within, between, place, n_ways, limits, call, has_started, under_way }))
+    Ok(Box::new(ByNode { inner, call, has_started, under_way }))
 }
 
 /// How many of `n` elements each rank of a node takes: the first `n_ways` as good as equally many.
@@ -91,17 +95,8 @@ fn share(n: usize, n_ways: usize, size: usize) -> Vec<usize> {
 /// A world of several nodes.
 struct ByNode {
     inner: Box<dyn Transport>,
-    /// The ranks of this node.
-    within: Box<dyn Transport>,
-    /// The ranks of this place on all nodes. Of no use to places that not all nodes have.
-    between: Box<dyn Transport>,
-    /// Rank in the node.
-    place: usize,
-    /// Places that all nodes have.
-    n_ways: usize,
-    limits: Limits,
     call: Cell<Call>,
-    /// A sum was started since the last call at which none was under way on any rank. The same on all ranks.
+    /// A sum was started since the last call of all ranks that each left with none under way. The same on all ranks.
     has_started: Cell<bool>,
     under_way: Rc<UnderWay>,
 }
@@ -109,8 +104,13 @@ struct ByNode {
 /// The stages of a sum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
+    /// Within the node.
     Scatter,
+    /// Between the nodes: all of it, or a reduce-scatter.
     Between,
+    /// Between the nodes: the all-gather to that.
+    Spread,
+    /// Within the node.
     Gather,
     Over,
 }
@@ -120,10 +120,35 @@ enum Stage {
 /// No sum begins a stage before all earlier ones have: then all ranks make the calls of a stage in the same order, although each moves
 /// on when it likes.
 struct UnderWay {
-    stages: [Box<dyn Transport>; 3],
-    /// Whether this rank takes part between the nodes.
-    has_way: bool,
+    stages: [Box<dyn Transport>; 4],
+    ways: Ways,
+    limits: Limits,
     state: RefCell<State>,
+}
+
+/// Who takes which part of a sum.
+struct Ways {
+    /// Places that all nodes have: the ranks there take part between the nodes.
+    n_ways: usize,
+    has_way: bool,
+    /// Rank in the node.
+    place: usize,
+    /// Ranks of this node.
+    within: usize,
+    /// Nodes, for a rank that has a way.
+    between: usize,
+}
+
+impl Ways {
+    /// Elements for each rank of the node.
+    fn within(&self, n: usize) -> Vec<usize> {
+        share(n, self.n_ways, self.within)
+    }
+
+    /// Elements for each node, of those of this rank.
+    fn between(&self, n: usize) -> Vec<usize> {
+        share(self.within(n)[self.place], self.between, self.between)
+    }
 }
 
 #[derive(Default)]
@@ -137,8 +162,8 @@ struct State {
 /// A part of a started sum.
 struct Part {
     call: Call,
-    /// Elements for each rank of the node.
-    counts: Vec<usize>,
+    /// Elements.
+    len: usize,
     stage: Stage,
     /// None when it is over.
     doing: Option<Box<dyn PendingReduce>>,
@@ -152,13 +177,14 @@ impl UnderWay {
     }
 
     /// The number of the new part.
-    fn push(&self, values: OwnedSlice, call: Call, counts: Vec<usize>) -> Result<u64> {
+    fn push(&self, values: OwnedSlice, call: Call) -> Result<u64> {
         self.advance()?; // what was started earlier comes first
+        let len = values.len();
         let [scatter, ..] = &self.stages;
         scatter.checks_calls(&call);
-        let doing = Some(scatter.start_reduce_scatter(values, &counts, ReduceOp::Sum)?);
+        let doing = Some(scatter.start_reduce_scatter(values, &self.ways.within(len), ReduceOp::Sum)?);
         let mut state = self.state.borrow_mut();
-        state.queue.push_back(Part { call, counts, stage: Stage::Scatter, doing, sums: None, is_taken: false });
+        state.queue.push_back(Part { call, len, stage: Stage::Scatter, doing, sums: None, is_taken: false });
         Ok(state.first + state.queue.len() as u64 - 1)
     }
 
@@ -187,24 +213,42 @@ impl UnderWay {
                 return Ok(());
             }
             let Some(values) = part.doing.take().map(|doing| doing.wait()).transpose()? else { return Ok(()) };
-            let [_, between, gather] = &self.stages;
-            if part.stage == Stage::Scatter && self.has_way {
-                between.checks_calls(&part.call);
-                part.doing = Some(between.start_all_reduce(values, ReduceOp::Sum)?);
-                part.stage = Stage::Between;
-                continue;
-            }
-            match part.stage {
-                Stage::Gather => (part.sums, part.stage) = (Some(values), Stage::Over),
-                _ => {
-                    gather.checks_calls(&part.call);
-                    part.doing = Some(gather.start_all_gather(values, &part.counts)?);
-                    part.stage = Stage::Gather;
-                }
-            }
+            self.begin_next(part, values)?;
         }
         // Its stage may be over, though the next one may not begin: the library moves it on all the same.
         part.doing.as_mut().map_or(Ok(()), |doing| doing.progress().map(|_| ()))
+    }
+
+    /// `values`: what the stage gave.
+    fn begin_next(&self, part: &mut Part, values: OwnedSlice) -> Result<()> {
+        let [_, between, spread, gather] = &self.stages;
+        let counts = self.ways.between(part.len);
+        let in_halves =
+            values.element().bytes() * part.len / (self.ways.n_ways * counts.len()) >= self.limits.message_bytes;
+        let next = match part.stage {
+            Stage::Scatter if self.ways.has_way => Stage::Between,
+            Stage::Between if in_halves => Stage::Spread,
+            Stage::Scatter | Stage::Between | Stage::Spread => Stage::Gather,
+            Stage::Gather | Stage::Over => Stage::Over,
+        };
+        let transport = match next {
+            Stage::Scatter | Stage::Between => between,
+            Stage::Spread => spread,
+            Stage::Gather | Stage::Over => gather,
+        };
+        transport.checks_calls(&part.call);
+        part.doing = match next {
+            Stage::Scatter | Stage::Over => {
+                part.sums = Some(values);
+                None
+            }
+            Stage::Between if in_halves => Some(transport.start_reduce_scatter(values, &counts, ReduceOp::Sum)?),
+            Stage::Between => Some(transport.start_all_reduce(values, ReduceOp::Sum)?),
+            Stage::Spread => Some(transport.start_all_gather(values, &counts)?),
+            Stage::Gather => Some(transport.start_all_gather(values, &self.ways.within(part.len))?),
+        };
+        part.stage = next;
+        Ok(())
     }
 
     /// Moves all on until `is_done`.
@@ -298,7 +342,7 @@ impl PendingReduce for Beside {
 
 impl ByNode {
     fn goes_by_node(&self, len: usize, element: ElementType, op: ReduceOp) -> bool {
-        op == ReduceOp::Sum && len * element.bytes() >= self.limits.least_bytes && len > 0
+        op == ReduceOp::Sum && len * element.bytes() >= self.under_way.limits.least_bytes && len > 0
     }
 
     /// Before a call of all ranks that waits: all of them have started what this rank has under way, and come here or wait for it.
@@ -312,19 +356,6 @@ impl ByNode {
 
     fn beside(&self, inner: Box<dyn PendingReduce>) -> Box<dyn PendingReduce> {
         Box::new(Beside { inner, under_way: self.under_way.clone() })
-    }
-
-    fn sum_by_node(&self, buf: SliceMut<'_>) -> Result<()> {
-        let counts = share(buf.len(), self.n_ways, self.within.size());
-        let mut mine = buf.as_slice().element().zeros(counts[self.place]);
-        self.within.checks_calls(&self.call.get());
-        self.within.reduce_scatter(buf.as_slice(), &counts, mine.as_slice_mut(), ReduceOp::Sum)?;
-        if self.place < self.n_ways {
-            self.between.checks_calls(&self.call.get());
-            self.between.all_reduce(mine.as_slice_mut(), ReduceOp::Sum)?;
-        }
-        self.within.checks_calls(&self.call.get());
-        self.within.all_gather(mine.as_slice_mut().as_slice(), &counts, buf)
     }
 }
 
@@ -355,8 +386,9 @@ impl Transport for ByNode {
     fn all_reduce(&self, mut buf: SliceMut<'_>, op: ReduceOp) -> Result<()> {
         let element = buf.as_slice().element();
         if self.goes_by_node(buf.len(), element, op) {
-            self.settle()?;
-            return self.sum_by_node(buf);
+            buf.copy_from(&self.start_all_reduce(buf.as_slice().to_owned(), op)?.wait()?, 0);
+            self.has_started.set(false); // nothing is over before what was started earlier
+            return Ok(());
         }
         if !self.has_started.get() {
             return self.inner.all_reduce(buf, op);
@@ -405,15 +437,14 @@ impl Transport for ByNode {
             return Ok(self.beside(self.inner.start_all_reduce(buf, op)?));
         }
         self.has_started.set(true);
-        let n_parts = (buf.len() * element.bytes()).div_ceil(self.limits.part_bytes);
+        let n_parts = (buf.len() * element.bytes()).div_ceil(self.under_way.limits.part_bytes);
         let step = buf.len().div_ceil(n_parts);
         let mut parts: Vec<OwnedSlice> =
             (1..n_parts).rev().map(|part| buf.split_off(step.saturating_mul(part).min(buf.len()))).collect();
         parts.push(buf);
         let mut numbers: Option<Range<u64>> = None;
         for part in parts.into_iter().rev() {
-            let counts = share(part.len(), self.n_ways, self.within.size());
-            let number = self.under_way.push(part, self.call.get(), counts)?;
+            let number = self.under_way.push(part, self.call.get())?;
             numbers = Some(numbers.map_or(number, |numbers| numbers.start)..number + 1);
         }
         let numbers = numbers.unwrap_or_default();
@@ -467,7 +498,7 @@ mod tests {
         &[1, 2, 3],
         &[6],
     ];
-    const LIMITS: Limits = Limits { least_bytes: 24, part_bytes: 400 };
+    const LIMITS: Limits = Limits { least_bytes: 24, part_bytes: 400, message_bytes: 32 };
 
     fn on_nodes(nodes: &[u64], body: impl Fn(&Communicator) -> Result<()> + Sync) {
         let dress = |rank: usize, inner| by_node(inner, nodes[rank], LIMITS).expect("the ranks split");
@@ -597,7 +628,7 @@ mod tests {
         for (n, n_ways, size) in [(0, 1, 1), (1, 3, 5), (101, 3, 3), (7, 4, 9), (1009, 8, 8)] {
             let counts = share(n, n_ways, size);
             assert_eq!((counts.len(), counts.iter().sum::<usize>()), (size, n));
-            let (least, most) = (counts[..n_ways].iter().min().unwrap(), counts[..n_ways].iter().max().unwrap());
+            let (least, most) = (*counts[..n_ways].iter().min().unwrap(), *counts[..n_ways].iter().max().unwrap());
             assert!(most - least <= 1 && counts[n_ways..].iter().all(|n| *n == 0));
         }
     }
