@@ -162,7 +162,7 @@ struct State {
 /// A part of a started sum.
 struct Part {
     call: Call,
-    /// Elements.
+    element: ElementType,
     len: usize,
     stage: Stage,
     /// None when it is over.
@@ -179,12 +179,12 @@ impl UnderWay {
     /// The number of the new part.
     fn push(&self, values: OwnedSlice, call: Call) -> Result<u64> {
         self.advance()?; // what was started earlier comes first
-        let len = values.len();
+        let (element, len) = (values.element(), values.len());
         let [scatter, ..] = &self.stages;
         scatter.checks_calls(&call);
         let doing = Some(scatter.start_reduce_scatter(values, &self.ways.within(len), ReduceOp::Sum)?);
         let mut state = self.state.borrow_mut();
-        state.queue.push_back(Part { call, len, stage: Stage::Scatter, doing, sums: None, is_taken: false });
+        state.queue.push_back(Part { call, element, len, stage: Stage::Scatter, doing, sums: None, is_taken: false });
         Ok(state.first + state.queue.len() as u64 - 1)
     }
 
@@ -207,7 +207,7 @@ impl UnderWay {
 
     /// As far as `before`, the stage of the one before it.
     fn advance_part(&self, part: &mut Part, before: Stage) -> Result<()> {
-        while part.stage < before {
+        while part.stage < before && self.next_stage(part) <= before {
             let Some(doing) = part.doing.as_mut() else { return Ok(()) };
             if !doing.progress()? {
                 return Ok(());
@@ -219,18 +219,26 @@ impl UnderWay {
         part.doing.as_mut().map_or(Ok(()), |doing| doing.progress().map(|_| ()))
     }
 
+    /// Whether a part is a reduce-scatter and an all-gather between the nodes.
+    fn is_halved(&self, part: &Part) -> bool {
+        let messages = self.ways.n_ways * self.ways.between;
+        part.element.bytes() * part.len / messages >= self.limits.message_bytes
+    }
+
+    fn next_stage(&self, part: &Part) -> Stage {
+        match part.stage {
+            Stage::Scatter if self.ways.has_way => Stage::Between,
+            Stage::Between if self.is_halved(part) => Stage::Spread,
+            Stage::Scatter | Stage::Between | Stage::Spread => Stage::Gather,
+            Stage::Gather | Stage::Over => Stage::Over,
+        }
+    }
+
     /// `values`: what the stage gave.
     fn begin_next(&self, part: &mut Part, values: OwnedSlice) -> Result<()> {
         let [_, between, spread, gather] = &self.stages;
         let counts = self.ways.between(part.len);
-        let in_halves =
-            values.element().bytes() * part.len / (self.ways.n_ways * counts.len()) >= self.limits.message_bytes;
-        let next = match part.stage {
-            Stage::Scatter if self.ways.has_way => Stage::Between,
-            Stage::Between if in_halves => Stage::Spread,
-            Stage::Scatter | Stage::Between | Stage::Spread => Stage::Gather,
-            Stage::Gather | Stage::Over => Stage::Over,
-        };
+        let next = self.next_stage(part);
         let transport = match next {
             Stage::Scatter | Stage::Between => between,
             Stage::Spread => spread,
@@ -242,7 +250,9 @@ impl UnderWay {
                 part.sums = Some(values);
                 None
             }
-            Stage::Between if in_halves => Some(transport.start_reduce_scatter(values, &counts, ReduceOp::Sum)?),
+            Stage::Between if self.is_halved(part) => {
+                Some(transport.start_reduce_scatter(values, &counts, ReduceOp::Sum)?)
+            }
             Stage::Between => Some(transport.start_all_reduce(values, ReduceOp::Sum)?),
             Stage::Spread => Some(transport.start_all_gather(values, &counts)?),
             Stage::Gather => Some(transport.start_all_gather(values, &self.ways.within(part.len))?),
