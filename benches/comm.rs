@@ -40,7 +40,7 @@ impl Best {
 fn measure(comm: &Communicator) -> Result<i32> {
     let words: Vec<String> = std::env::args().collect();
     let after = |flag: &str| words.iter().position(|word| word == flag).and_then(|at| words.get(at + 1)?.parse().ok());
-    let (only, rounds): (Option<usize>, Option<u32>) = (after("--bytes"), after("--rounds"));
+    let (only, rounds): (Option<usize>, Option<usize>) = (after("--bytes"), after("--rounds"));
     if comm.is_root() {
         println!("{} | node {} | {} ranks × 1 thread", comm.library(), comm.node_name(), comm.size());
     }

@@ -140,13 +140,27 @@ element_types! {
 
 impl OwnedSlice {
     /// Combines equal parts, element by element, into one.
+    ///
+    /// # Panics
+    /// For a (type, operator) pair that the public traits do not admit, unless there is one part.
     pub fn combine_parts(mut self, parts: usize, op: ReduceOp) -> OwnedSlice {
-        let n = self.len() / parts.max(1);
-        for part in (1..parts).rev() {
-            let last = self.split_off(part * n);
-            let mut before = self.split_off((part - 1) * n);
-            before.reduce(&last, op);
-            self.append(&before);
+        fn each<T: Copy>(values: &mut Vec<T>, parts: usize, combine: impl Fn(T, T) -> T) {
+            let n = values.len() / parts;
+            let (sums, others) = values.split_at_mut(n);
+            for part in others.chunks_exact(n.max(1)) {
+                sums.iter_mut().zip(part).for_each(|(a, &b)| *a = combine(*a, b));
+            }
+            values.truncate(n);
+        }
+        match (&mut self, op) {
+            _ if parts <= 1 => {}
+            (OwnedSlice::U32(values), ReduceOp::Sum) => each(values, parts, u32::wrapping_add),
+            (OwnedSlice::U64(values), ReduceOp::Sum) => each(values, parts, u64::wrapping_add),
+            (OwnedSlice::I32(values), ReduceOp::Min) => each(values, parts, i32::min),
+            (OwnedSlice::I32(values), ReduceOp::Max) => each(values, parts, i32::max),
+            (OwnedSlice::I64(values), ReduceOp::Min) => each(values, parts, i64::min),
+            (OwnedSlice::I64(values), ReduceOp::Max) => each(values, parts, i64::max),
+            (values, op) => panic!("no {} of {}", op.name(), values.element().name()),
         }
         self
     }
