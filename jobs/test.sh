@@ -109,7 +109,8 @@ step "same bits in every shape" env CONSORT="$CONSORT" CONSORT_MPICH="$TARGET/mp
 
 # ---- Several hosts, where root may make them ----------------------------------------------------------------------------------
 
-SKIPS_WITH=3 step "hosts with a slow and a cut network" env CONSORT="$CONSORT" tests/hosts.sh
+mpi_tests() { "$CARGO" test --locked --features faults --test mpi --no-run 2>&1 | sed -n 's/.*Executable.*(\(.*\))/\1/p'; }
+SKIPS_WITH=3 step "several hosts, a slow and a cut network" env CONSORT="$CONSORT" MPI_TESTS="$(mpi_tests)" tests/hosts.sh
 
 # ---- SLURM, where there is one or root may start one ----------------------------------------------------------------------
 

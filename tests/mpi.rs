@@ -7,7 +7,7 @@ mod launch;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
-use consort::comm::{Communicator, World, run_threads, run_world};
+use consort::comm::{Communicator, World, bare_all_reduce_u32, run_threads, run_world};
 use consort::error::{Error, Result};
 use launch::{Ended, end_of, launcher};
 
@@ -31,6 +31,7 @@ fn inside(comm: &Communicator, mode: &str) -> Result<i32> {
     let last = comm.rank() + 1 == comm.size();
     match mode {
         "cases" => return run_cases(comm),
+        "sums" | "started-sums" | "bare-sums" => return long_sums(comm, mode),
         // A rank that is gone while the others wait for it.
         "killed" if last => {
             let me = std::process::id().to_string();
@@ -52,6 +53,23 @@ fn inside(comm: &Communicator, mode: &str) -> Result<i32> {
     loop {
         comm.barrier()?;
     }
+}
+
+/// Ten sums of 4 MiB by us or by the library, for `tests/hosts.sh`, which counts the bytes between the hosts.
+fn long_sums(comm: &Communicator, mode: &str) -> Result<i32> {
+    const LENGTH: usize = 1 << 20;
+    let mine = vec![comm.rank() as u32 + 1; LENGTH];
+    for _ in 0..10 {
+        let mut sums = mine.clone();
+        match mode {
+            "sums" => comm.all_reduce_sum(&mut sums)?,
+            "started-sums" => sums = comm.start_all_reduce_sum(sums)?.wait()?,
+            _ => bare_all_reduce_u32(&mine, &mut sums),
+        }
+        let expected = (comm.size() * (comm.size() + 1) / 2) as u32;
+        assert!(sums.iter().all(|sum| *sum == expected), "{mode}");
+    }
+    Ok(0)
 }
 
 fn run_cases(comm: &Communicator) -> Result<i32> {

@@ -173,6 +173,14 @@ pub fn hash_counts(counts: &[usize]) -> u64 {
     hash.0
 }
 
+/// A hash of a text, such as a name that ranks have in common.
+#[cfg_attr(not(feature = "mpi"), allow(dead_code))]
+pub fn hash_bytes(bytes: &[u8]) -> u64 {
+    let mut hash = Fnv::new();
+    hash.bytes(bytes);
+    hash.0
+}
+
 /// Fowler–Noll–Vo 1a, 64 bits: the same on every machine.
 struct Fnv(u64);
 

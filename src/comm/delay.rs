@@ -242,6 +242,11 @@ impl Transport for Delayed {
         Ok(Box::new(OnTheWire { inner: self.inner.start_reduce_scatter(send, counts, op)?, hold }))
     }
 
+    fn start_all_gather(&self, send: OwnedSlice, counts: &[usize]) -> Result<Box<dyn PendingReduce>> {
+        let hold = self.hand_over(counts.iter().sum::<usize>() * send.element().bytes());
+        Ok(Box::new(OnTheWire { inner: self.inner.start_all_gather(send, counts)?, hold }))
+    }
+
     fn abort(&self, code: i32) -> ! {
         self.inner.abort(code)
     }

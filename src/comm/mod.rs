@@ -6,6 +6,8 @@
 //! Never: files, rows, models, floating-point sums.
 #![doc = include_str!("README.md")]
 
+#[cfg_attr(not(feature = "mpi"), allow(dead_code))]
+mod by_node;
 mod call;
 mod delay;
 mod hub;

@@ -412,6 +412,11 @@ impl Transport for ThreadRank {
         Ok(Box::new(Started { attended: self.come(Action::Reduce(op), send)?, part }))
     }
 
+    fn start_all_gather(&self, send: OwnedSlice, counts: &[usize]) -> Result<Box<dyn PendingReduce>> {
+        let part = (0, counts.iter().sum());
+        Ok(Box::new(Started { attended: self.come(Action::Concatenate, send)?, part }))
+    }
+
     fn abort(&self, code: i32) -> ! {
         std::process::exit(code)
     }

@@ -100,7 +100,7 @@ macro_rules! element_types {
             pub fn element(&self) -> ElementType { match self { $(OwnedSlice::$variant(_) => ElementType::$variant),* } }
             pub fn as_slice_mut(&mut self) -> SliceMut<'_> { match self { $(OwnedSlice::$variant(s) => SliceMut::$variant(s)),* } }
             /// The values from `at` on, which are then gone from here.
-            fn split_off(&mut self, at: usize) -> OwnedSlice {
+            pub fn split_off(&mut self, at: usize) -> OwnedSlice {
                 match self { $(OwnedSlice::$variant(s) => OwnedSlice::$variant(s.split_off(at))),* }
             }
             /// Adds the values of `tail` at the end; the types must be the same.
@@ -140,13 +140,27 @@ element_types! {
 
 impl OwnedSlice {
     /// Combines equal parts, element by element, into one.
+    ///
+    /// # Panics
+    /// For a (type, operator) pair that the public traits do not admit, unless there is one part.
     pub fn combine_parts(mut self, parts: usize, op: ReduceOp) -> OwnedSlice {
-        let n = self.len() / parts.max(1);
-        for part in (1..parts).rev() {
-            let last = self.split_off(part * n);
-            let mut before = self.split_off((part - 1) * n);
-            before.reduce(&last, op);
-            self.append(&before);
+        fn each<T: Copy>(values: &mut Vec<T>, parts: usize, combine: impl Fn(T, T) -> T) {
+            let n = values.len() / parts;
+            let (sums, others) = values.split_at_mut(n);
+            for part in others.chunks_exact(n.max(1)) {
+                sums.iter_mut().zip(part).for_each(|(a, &b)| *a = combine(*a, b));
+            }
+            values.truncate(n);
+        }
+        match (&mut self, op) {
+            _ if parts <= 1 => {}
+            (OwnedSlice::U32(values), ReduceOp::Sum) => each(values, parts, u32::wrapping_add),
+            (OwnedSlice::U64(values), ReduceOp::Sum) => each(values, parts, u64::wrapping_add),
+            (OwnedSlice::I32(values), ReduceOp::Min) => each(values, parts, i32::min),
+            (OwnedSlice::I32(values), ReduceOp::Max) => each(values, parts, i32::max),
+            (OwnedSlice::I64(values), ReduceOp::Min) => each(values, parts, i64::min),
+            (OwnedSlice::I64(values), ReduceOp::Max) => each(values, parts, i64::max),
+            (values, op) => panic!("no {} of {}", op.name(), values.element().name()),
         }
         self
     }
@@ -211,6 +225,12 @@ pub trait Transport {
     fn start_reduce_scatter(&self, send: OwnedSlice, counts: &[usize], op: ReduceOp) -> Result<Box<dyn PendingReduce>> {
         self.finish_reduce_scatter(send, counts, op)
     }
+    /// Starts an all-gather that may overlap with computation. By default it is finished here.
+    fn start_all_gather(&self, mut send: OwnedSlice, counts: &[usize]) -> Result<Box<dyn PendingReduce>> {
+        let mut all = send.element().zeros(counts.iter().sum());
+        self.all_gather(send.as_slice_mut().as_slice(), counts, all.as_slice_mut())?;
+        Ok(Box::new(Done(all)))
+    }
     /// One that is finished when it is started.
     fn finish_reduce_scatter(
         &self,
@@ -240,7 +260,7 @@ pub trait Transport {
     }
 }
 
-/// A reduction under way. Dropping it waits too.
+/// A reduction or all-gather under way. Dropping it waits too.
 pub trait PendingReduce {
     fn wait(self: Box<Self>) -> Result<OwnedSlice>;
     /// Lets the library do what it does only while it is called; whether the reduction is over. Does not wait.

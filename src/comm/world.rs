@@ -246,20 +246,29 @@ fn run_on_mpi(
     ready: Result<()>,
     body: impl Fn(&Communicator) -> Result<i32>,
 ) -> i32 {
+    use super::by_node::{Limits, by_node};
+    use super::call::hash_bytes;
     use super::mpi;
+    use super::transport::Transport;
     let world = match mpi::start() {
         Ok(world) => world,
         Err(error) => return refuse(&error),
     };
-    let comm = Communicator::new(Box::new(world));
-    if let Err(error) = check_size(comm.size(), launcher, &comm.library()) {
-        refuse(&error);
-        match comm.size() {
-            1 => mpi::finalize(),
-            _ => mpi::abort_job(error.kind().exit_code()),
+    let size = world.size();
+    let node = hash_bytes(world.node_name().as_bytes());
+    let world =
+        check_size(size, launcher, &world.library()).and_then(|()| by_node(Box::new(world), node, Limits::default()));
+    let comm = match world {
+        Ok(world) => Communicator::new(world),
+        Err(error) => {
+            refuse(&error);
+            match size {
+                1 => mpi::finalize(),
+                _ => mpi::abort_job(error.kind().exit_code()),
+            }
+            return error.kind().exit_code();
         }
-        return error.kind().exit_code();
-    }
+    };
     RANK.set(comm.rank());
     let hook = Hook::set_for_rank(comm.rank(), comm.size(), Some(mpi::abort_job));
     let code = run_body(&comm, ready, body);

@@ -10,6 +10,7 @@ pub const CASES: &[Case] = &[
     ("awkward lengths", awkward_lengths),
     ("extremes are signed", extremes_are_signed),
     ("started sums overlap with other collectives", started_sums),
+    ("started sums in any order", started_sums_in_any_order),
     ("reduce-scatter with uneven parts across segments", uneven_reduce_scatter),
     ("all-gather with uneven parts", uneven_all_gather),
     ("all-gather beyond one message", long_all_gather),
@@ -93,6 +94,39 @@ fn started_sums(comm: &Communicator) -> Result<()> {
         && short == vec![u32::MAX.wrapping_mul(size as u32); 5]
         && (0..LENGTH).all(|i| long[i] == sum(size, i));
     ensure(right, || "a started sum is wrong".into())
+}
+
+/// Long enough to go by node where there are several, each in parts; every rank waits in an order of its own.
+fn started_sums_in_any_order(comm: &Communicator) -> Result<()> {
+    const LENGTHS: [usize; 6] = [700_001, 1009, 17_000, 1_200_007, 40_009, 33_000];
+    let (rank, size) = (comm.rank(), comm.size());
+    let mut started = Vec::new();
+    for length in LENGTHS {
+        started.push((comm.start_all_reduce_sum(values(rank, length))?, length));
+        comm.agree(Ok(()))?;
+    }
+    let counts = vec![1009; size];
+    let part = comm.start_reduce_scatter_sum(values(rank, 1009 * size), &counts)?;
+    let mut plain = values(rank, 90_001);
+    if rank % 3 == 1 {
+        started.iter_mut().try_for_each(|(pending, _)| pending.progress())?;
+    }
+    comm.all_reduce_sum(&mut plain)?;
+    started.rotate_left(rank % LENGTHS.len());
+    let mut right = (0..90_001).all(|i| plain[i] == sum(size, i));
+    if rank == 0 && size > 1 {
+        comm.recv(&mut [0u8], size - 1, 5)?; // that one has all its sums when it sends
+    }
+    for (pending, length) in started {
+        let sums = pending.wait()?;
+        right &= sums.len() == length && (0..length).all(|i| sums[i] == sum(size, i));
+    }
+    let part = part.wait()?;
+    right &= (0..1009).all(|i| part[i] == sum(size, 1009 * rank + i));
+    if rank == size - 1 && size > 1 {
+        comm.send(&[1u8], 0, 5)?;
+    }
+    ensure(right, || "a sum is wrong".into())
 }
 
 fn uneven_reduce_scatter(comm: &Communicator) -> Result<()> {

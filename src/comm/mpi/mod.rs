@@ -554,6 +554,13 @@ impl Transport for MpiRank {
         }
     }
 
+    fn start_all_gather(&self, send: OwnedSlice, counts: &[usize]) -> Result<Box<dyn PendingReduce>> {
+        assert_eq!(send.len(), counts[self.rank], "a rank gives its own part");
+        let bytes = counts.iter().sum::<usize>() * send.element().bytes();
+        assert!(bytes <= BULK_BYTES, "{bytes} bytes in one message");
+        Ok(Started::all_gather(send, counts, self.comm)?)
+    }
+
     fn abort(&self, code: i32) -> ! {
         abort_job(code)
     }

@@ -92,6 +92,27 @@ impl Started {
         Ok(started)
     }
 
+    /// * `counts`: elements from each rank; `send` holds counts[rank]. Equal on all ranks, and together far below 2³¹.
+    pub(super) fn all_gather(send: OwnedSlice, counts: &[usize], comm: ffi::MPI_Comm) -> Result<Box<Started>> {
+        let as_ints = |values: &[usize]| values.iter().map(|&n| count(n)).collect::<Vec<c_int>>();
+        let places = [as_ints(counts), as_ints(&starts(counts)), Vec::new(), Vec::new()];
+        let received = send.element().zeros(counts.iter().sum());
+        let mut started = Started::new(send, received, places, 1, ReduceOp::Sum);
+        let from = raw(started.sent.as_slice_mut().as_slice());
+        let to = raw_mut(&mut started.received.as_slice_mut());
+        let mut request = no_request();
+        // SAFETY: as above; `sent` holds counts[rank] elements (asserted by the caller), and `received` Σ counts. Counts and places are
+        // owned by `Started` too.
+        let code = unsafe {
+            let [counts, starts, ..] = started.places.each_ref().map(|places| places.as_ptr());
+            let (from_at, to_at, kind) = (from.at.cast(), to.at.cast(), from.datatype);
+            ffi::MPI_Iallgatherv(from_at, count(from.len), kind, to_at, counts, starts, kind, comm, &mut request)
+        };
+        check(code, "MPI_Iallgatherv")?;
+        started.requests.push(request);
+        Ok(started)
+    }
+
     fn complete(&mut self) -> Result<()> {
         for mut request in self.requests.drain(..) {
             // SAFETY: the request came from MPI, is waited for once, and its buffers are alive in self.
