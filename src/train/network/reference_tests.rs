@@ -76,8 +76,7 @@ fn check(name: &str, mlp: MlpConfig, solver: Solver, features: &str, target: &st
     };
     let objective = objective_of(&config, n_classes);
     let mut network = build(config.mlp.as_ref().unwrap(), x.len() / y.len(), objective.n_scores());
-    let layout: Vec<hdf5::types::VarLenUnicode> =
-        file.dataset(&format!("{name}/layout")).unwrap().read_raw().unwrap();
+    let layout: Vec<hdf5::types::VarLenUnicode> = file.dataset(&format!("{name}/layout")).unwrap().read_raw().unwrap();
     let shapes: Vec<Vec<usize>> =
         layout.iter().map(|line| line.split(' ').skip(1).map(|n| n.parse().unwrap()).collect()).collect();
     let tensors = |values: &[f64]| -> Vec<Vec<f32>> {
@@ -102,11 +101,20 @@ fn check(name: &str, mlp: MlpConfig, solver: Solver, features: &str, target: &st
         let net = together.get_or_insert_with(|| Step::new(&job, network.clone()).unwrap());
         net.step(&comm, &job, &mut lanes.all, step as u64, 0, batch as f64).unwrap();
         let loss = lanes.all[0].loss / batch as f64;
-        assert!((loss - losses[step]).abs() <= 1e-4 * losses[step].abs().max(1.0), "{name}, step {step}: {loss} and {}", losses[step]);
+        assert!(
+            (loss - losses[step]).abs() <= 1e-4 * losses[step].abs().max(1.0),
+            "{name}, step {step}: {loss} and {}",
+            losses[step]
+        );
     }
     let table = table_of(&x, &y, &batches[..batch]);
     let job = Job::new(&table, objective.as_ref(), &config, Course::new(&table, &config).unwrap(), || rate).unwrap();
     network.set_numbers(&together.unwrap().finish(&comm, &job).unwrap());
+    if !network.running.is_empty() {
+        for (found, end) in network.running.iter().zip(floats(&file, &format!("{name}/running"))) {
+            assert!((f64::from(*found) - end).abs() <= 1e-4 * end.abs().max(1.0), "{name}, running: {found} and {end}");
+        }
+    }
     for (number, end) in tensors(&floats(&file, &format!("{name}/end"))).into_iter().enumerate() {
         for (found, end) in network.tensor(number).into_iter().zip(end) {
             assert!((found - end).abs() <= 2e-4 * end.abs().max(1.0), "{name}, tensor {number}: {found} and {end}");
@@ -125,6 +133,7 @@ fn activations_norms_and_residuals_follow_pytorch() {
     sgd("dense_tanh", MlpConfig { activation: Activation::Tanh, ..base.clone() });
     sgd("dense_silu", MlpConfig { activation: Activation::Silu, ..base.clone() });
     sgd("layer_norm", MlpConfig { norm: Norm::Layer, ..base.clone() });
+    sgd("batch_norm", MlpConfig { norm: Norm::Batch, ..base.clone() });
     let residual = MlpConfig { layers: vec![12, 12, 12], residual: true, ..base.clone() };
     sgd("residual", residual.clone());
     sgd("residual_layer_norm", MlpConfig { norm: Norm::Layer, ..residual });
