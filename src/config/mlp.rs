@@ -37,7 +37,8 @@ pub enum Norm {
 pub struct MlpConfig {
     /// Units of each hidden layer; none: a linear model. Default 128, 128.
     pub layers: Vec<u64>,
-    /// Channels of each stage of convolution before them, where rows are images; none by default.
+    /// Channels of each stage of convolution before them, where rows are images; none by default. With some, all pixels of a channel have one
+    /// mean and deviation.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conv: Vec<u64>,
     /// Height, width and channels of the images that stages of convolution look at: see [`TrainConfig::for_image`](super::TrainConfig::for_image).

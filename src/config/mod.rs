@@ -303,6 +303,11 @@ impl TrainConfig {
         Ok(TrainConfig { mlp, ..self.clone() })
     }
 
+    /// Whether places of an image are seen alike.
+    pub fn looks_at_images(&self) -> bool {
+        self.mlp.as_ref().is_some_and(|mlp| !mlp.conv.is_empty())
+    }
+
     /// The kind of the linear family with the same targets, predictions and metrics: itself, but for trees. Of an ensemble, as far as
     /// its settings say: see [`Model::responds_as`](crate::model::Model::responds_as).
     pub fn responds_as(&self) -> Kind {

@@ -153,7 +153,13 @@ fn prepare_as<'s>(
         gathered.moments = comm.agree(moments)?;
         fitted = fit_standardisation(comm, &plan, &gathered.moments, &shift, &mut preprocess)?;
     }
+    if let Some(image) = preprocess.image.filter(|_| config.looks_at_images()) {
+        share_scale(&mut preprocess, image.channels);
+    }
     warn_of_constants(&preprocess, watch);
+    let scales = preprocess.mean.iter().zip(&preprocess.inverse_scale);
+    let ends = fitted.min.iter().zip(&fitted.max);
+    let peak = ends.zip(scales).map(|((min, max), (mean, scale))| peak_of(*min, *max, *mean, *scale)).collect();
     if keep == Keep::Rows {
         standardise_in_place(&mut gathered.rows.x, &preprocess);
     }
@@ -178,7 +184,7 @@ fn prepare_as<'s>(
             LocalRows::Stream(Box::new(stream))
         }
     };
-    let mut table = Table { plan, units, first_row, n_features: d, rows, total_weight: 0.0, peak: fitted.peak };
+    let mut table = Table { plan, units, first_row, n_features: d, rows, total_weight: 0.0, peak };
     let mut totals = target::totals(comm, &target, &table)?;
     if config.class_weight == ClassWeight::Balanced && target.n_classes() > 0 {
         table.multiply_weights(target::balancing(totals.0, &totals.1));
@@ -224,8 +230,9 @@ fn agree_shift(
 
 /// What standardising needs to know beyond mean and scale.
 pub(super) struct Fitted {
-    /// Largest |standardised value| of each feature.
-    pub(super) peak: Vec<f64>,
+    /// Range of each feature's stored values.
+    pub(super) min: Vec<f64>,
+    pub(super) max: Vec<f64>,
     /// As in [`Standardisation`](crate::data::moments::Standardisation).
     pub(super) cancels: bool,
 }
@@ -266,14 +273,32 @@ fn fit_standardisation(
     let found = standardisation(&total, &min, &max, shift).map_err(too_large)?;
     let (mut mean, mut inverse_scale) = (found.mean, found.inverse_scale);
     of_categories.iter().for_each(|(j, _)| (mean[*j], inverse_scale[*j]) = CATEGORY);
-    let peak = (0..d).map(|j| peak_of(min[j], max[j], mean[j], inverse_scale[j])).collect();
     preprocess.mean = mean;
     preprocess.inverse_scale = inverse_scale;
-    Ok(Fitted { peak, cancels: found.cancels })
+    Ok(Fitted { min, max, cancels: found.cancels })
+}
+
+/// One mean and deviation for all places of a channel, where convolution sees them alike: with one for each place, a pixel that is nearly always
+/// dark would be the loudest of all where it is not.
+fn share_scale(preprocess: &mut Preprocess, channels: usize) {
+    let (mean, inverse_scale) = (&mut preprocess.mean, &mut preprocess.inverse_scale);
+    let places = (mean.len() / channels) as f64;
+    for channel in 0..channels {
+        let of_channel = (channel..mean.len()).step_by(channels);
+        let centre = of_channel.clone().fold(0.0, |sum, j| sum + mean[j]) / places;
+        let variance = of_channel.clone().fold(0.0, |sum, j| {
+            let (of_place, away) =
+                (if inverse_scale[j] > 0.0 { 1.0 / inverse_scale[j] } else { 0.0 }, mean[j] - centre);
+            sum + (of_place * of_place + away * away)
+        }) / places;
+        let inverse = 1.0 / variance.sqrt();
+        let inverse = if variance > 0.0 && inverse.is_finite() { inverse } else { 0.0 };
+        of_channel.for_each(|j| (mean[j], inverse_scale[j]) = (centre, inverse));
+    }
 }
 
 /// The largest |standardised value| of a column that spans `min` to `max`; infinite ends: it has no value.
-pub(super) fn peak_of(min: f64, max: f64, mean: f64, inverse_scale: f64) -> f64 {
+fn peak_of(min: f64, max: f64, mean: f64, inverse_scale: f64) -> f64 {
     let ends = [min, max].map(|x| {
         let x = if x.is_finite() { x } else { mean };
         f64::from(standardised(x, mean, inverse_scale)).abs()

@@ -6,7 +6,7 @@
 //! (`EXACT` 2c.1): time and memory go with values and columns, not with blocks × columns.
 
 use super::gather::{Reader, weights_of};
-use super::prepare::{Fitted, HeldOut, MOST_SHIFTS, peak_of, too_large, widest};
+use super::prepare::{Fitted, HeldOut, MOST_SHIFTS, too_large, widest};
 use super::sums::sum_scalars;
 use super::table::share_out;
 use crate::comm::Communicator;
@@ -130,9 +130,8 @@ pub(super) fn fit(
     }
     let inverse_scale = found.map(|found| found.inverse_scale).unwrap_or_default();
     preprocess.mean = vec![0.0; d];
-    let peak = (0..d).map(|j| peak_of(ranges.min[j], ranges.max[j], 0.0, inverse_scale[j])).collect();
     preprocess.inverse_scale = inverse_scale;
-    Ok(Fitted { peak, cancels: false })
+    Ok(Fitted { min: ranges.min.clone(), max: ranges.max.clone(), cancels: false })
 }
 
 /// Moments of one thread.

@@ -221,3 +221,50 @@ fn gradients_of_stages_are_differences_of_the_loss() {
         }
     }
 }
+
+/// `cargo test --release --lib -- --ignored --nocapture speed_of`.
+#[test]
+#[ignore = "takes times"]
+fn speed_of_stages_a_row() {
+    for ([height, width, channels], outputs) in
+        [([28, 28, 1], 32), ([14, 14, 32], 64), ([7, 7, 64], 128), ([32, 32, 3], 32)]
+    {
+        let layer = Convolution::new([height, width, channels], outputs, 1.0);
+        let n_rows = 8;
+        let params = numbers(layer.panels().len() + outputs, 1);
+        let (from, to) = (layer.places() * channels, layer.width());
+        let (x, dy) = (rows(n_rows, from, 2), rows(n_rows, to, 3));
+        let (mut y, mut dx, mut gradient) = (dy.clone(), x.clone(), params.clone());
+        let (mut turned, mut kept) = (vec![0.0; layer.turned()], vec![0.0; layer.kept() * n_rows]);
+        for (part, range) in layer.turned_parts().into_iter().enumerate() {
+            layer.turn(&params, part, &mut turned[range]);
+        }
+        let ids = vec![0; n_rows];
+        let pass = Pass { training: None, rows: &ids, layer: 0, moments: &[] };
+        let (input, slopes) = (values(&x, from), values(&dy, to));
+        let flop = (n_rows * layer.places() * 2 * layer.panels().len()) as f64;
+        let time = |what: &str, run: &mut dyn FnMut()| {
+            let mut once = || {
+                let began = std::time::Instant::now();
+                run();
+                began.elapsed().as_secs_f64()
+            };
+            let least = (0..30).fold(f64::INFINITY, |least, _| once().min(least));
+            println!(
+                "{height} × {width} × {channels} → {outputs} {what}: {:.1} µs a row, {:.0} GFLOP/s",
+                1e6 * least / n_rows as f64,
+                flop / least / 1e9
+            );
+        };
+        time("forward", &mut || layer.forward(&pass, &params, input, values_mut(&mut y, to), &mut kept));
+        let output = values(&y, to);
+        time("backward", &mut || {
+            layer.backward(&pass, &params, &turned, input, output, &mut kept, slopes, values_mut(&mut dx, from));
+        });
+        let seen = Seen { n_rows, input, kept: &kept, d_output: slopes, moments: &[] };
+        time("gradient", &mut || {
+            let parts = layer.parts().into_iter();
+            parts.for_each(|part| layer.add_gradient(&part, &seen, &mut gradient[part.range.clone()]));
+        });
+    }
+}

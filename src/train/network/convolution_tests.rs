@@ -73,6 +73,26 @@ fn stages_of_convolution_give_the_same_bits_on_any_number_of_ranks_and_threads()
 }
 
 #[test]
+fn all_places_of_a_channel_share_mean_and_deviation() {
+    // Channel 0: mean 2, deviation 1; channel 1: constant but for one place, mean 5 and deviation 2.
+    #[rustfmt::skip]
+    let x: Vec<f32> = vec![
+        1.0, 5.0,  3.0, 5.0,  1.0, 5.0,  3.0, 1.0,
+        3.0, 5.0,  1.0, 5.0,  1.0, 5.0,  3.0, 9.0,
+    ];
+    let table = MemorySource::from_f32(x, 8).unwrap().with_image(Image { height: 2, width: 2, channels: 2 });
+    let table = table.with_target(vec![0.0, 1.0], TargetKind::Integer).unwrap();
+    let of = |conv: Vec<u64>| {
+        let mlp = MlpConfig { conv, layers: vec![], ..MlpConfig::default() };
+        train(2, 1, &table, &TrainConfig { lanes: Some(1), ..config(mlp) }).unwrap().0.preprocess
+    };
+    let shared = of(vec![1]);
+    assert_eq!(shared.mean, [2.0, 5.0].repeat(4));
+    assert_eq!(shared.inverse_scale, [1.0, 0.5].repeat(4));
+    assert_eq!(of(vec![]).inverse_scale, [1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.25]);
+}
+
+#[test]
 fn shapes_are_told_apart_wherever_they_are() {
     let table = shapes(600);
     let of = |conv: Vec<u64>| {

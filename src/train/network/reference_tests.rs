@@ -40,14 +40,18 @@ fn table_of(x: &[f64], y: &[f64], rows: &[usize]) -> Table<'static> {
     }
 }
 
-/// A tensor of PyTorch's as it is here: (outputs, inputs) turned round.
-fn turned(values: &[f64], shape: &[usize]) -> Vec<f32> {
-    match shape {
-        [outputs, inputs] => {
-            let at = |i: usize| values[i % outputs * inputs + i / outputs] as f32;
-            (0..values.len()).map(at).collect()
+/// A tensor of PyTorch's as it is here: axes the other way round. Its images are (channel, place), of `channels` where a dense layer sees some.
+fn turned(values: &[f64], shape: &[usize], channels: usize) -> Vec<f32> {
+    let of = |at: &dyn Fn(usize) -> usize| (0..values.len()).map(|i| values[at(i)] as f32).collect();
+    match *shape {
+        [outputs, inputs] => of(&|i| {
+            let (output, input) = (i % outputs, i / outputs);
+            output * inputs + input % channels * (inputs / channels) + input / channels
+        }),
+        [outputs, channels, 3, 3] => {
+            of(&|i| (i % outputs * channels + i / outputs % channels) * 9 + i / outputs / channels)
         }
-        _ => values.iter().map(|value| *value as f32).collect(),
+        _ => of(&|i| i),
     }
 }
 
@@ -80,11 +84,17 @@ fn check(name: &str, mlp: MlpConfig, solver: Solver, features: &str, target: &st
     let shapes: Vec<Vec<usize>> =
         layout.iter().map(|line| line.split(' ').skip(1).map(|n| n.parse().unwrap()).collect()).collect();
     let tensors = |values: &[f64]| -> Vec<Vec<f32>> {
-        let mut at = 0;
+        let (mut at, mut channels) = (0, 1);
         let one = |shape: &Vec<usize>| {
             let n: usize = shape.iter().product();
             at += n;
-            turned(&values[at - n..at], shape)
+            let values = turned(&values[at - n..at], shape, channels);
+            match shape.len() {
+                4 => channels = shape[0],
+                2 => channels = 1,
+                _ => {}
+            }
+            values
         };
         shapes.iter().map(one).collect()
     };
@@ -166,4 +176,10 @@ fn heads_follow_pytorch() {
     ] {
         check(name, of(loss, alpha), Solver::Sgd, X, target);
     }
+}
+
+#[test]
+fn convolution_follows_pytorch() {
+    let mlp = MlpConfig { conv: vec![8, 16], image: Some([8, 8, 1]), layers: vec![20], ..MlpConfig::default() };
+    check("convolution", MlpConfig { loss: BoostLoss::Logistic, ..mlp }, Solver::Sgd, "images/x", "images/class");
 }
