@@ -477,6 +477,10 @@ impl Transport for ByNode {
         self.inner.finish()
     }
 
+    fn overlaps(&self) -> bool {
+        self.inner.overlaps()
+    }
+
     fn has_processes(&self) -> bool {
         self.inner.has_processes()
     }

@@ -255,6 +255,10 @@ impl Transport for Delayed {
         self.inner.finish()
     }
 
+    fn overlaps(&self) -> bool {
+        self.inner.overlaps()
+    }
+
     fn has_processes(&self) -> bool {
         self.inner.has_processes()
     }

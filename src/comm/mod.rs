@@ -452,6 +452,12 @@ impl Communicator {
         self.progress.clone()
     }
 
+    /// Whether started sums go on while the ranks compute: between nodes, not within one, where nobody else would add. Not collective; the same on all
+    /// ranks.
+    pub fn overlaps(&self) -> bool {
+        self.transport.overlaps()
+    }
+
     /// Whether each rank is a process of its own, which may be stopped or lost while others go on. Not collective.
     pub fn has_processes(&self) -> bool {
         self.transport.has_processes()

@@ -248,6 +248,10 @@ pub trait Transport {
     fn finish(&self) -> Result<()> {
         Ok(())
     }
+    /// Whether what is started goes on while the ranks compute. The same on all ranks.
+    fn overlaps(&self) -> bool {
+        true
+    }
     /// Whether each rank is a process of its own.
     fn has_processes(&self) -> bool {
         false

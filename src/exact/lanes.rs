@@ -68,6 +68,12 @@ impl Groups {
         self.bounds[g]..self.bounds[g + 1]
     }
 
+    /// The groups that hold some of these elements. Not collective.
+    pub fn touching(&self, elements: Range<usize>) -> Range<usize> {
+        let first = self.bounds.partition_point(|bound| *bound <= elements.start).saturating_sub(1);
+        first..self.bounds.partition_point(|bound| *bound < elements.end)
+    }
+
     fn ranges(&self) -> impl Iterator<Item = Range<usize>> + '_ {
         self.bounds.windows(2).map(|pair| pair[0]..pair[1])
     }

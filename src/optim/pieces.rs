@@ -108,6 +108,23 @@ impl<F: Real> Pieces<F> {
         step_all(&mut self.optimizers[places], &self.ranges[pieces], learning_rate, grad, params);
     }
 
+    /// One step of all pieces owned, whose gradients are made one after the other, each stepped while it is in cache: `make` fills the gradient of the
+    /// parameters of these numbers. Not collective, on all threads; does not allocate. `grad`, `params`: of these pieces.
+    ///
+    /// # Panics
+    /// If a length is not theirs.
+    pub fn step_made(
+        &mut self,
+        learning_rate: f64,
+        grad: &mut [F],
+        params: &mut [F],
+        make: &(impl Fn(Range<usize>, &mut [F]) + Sync),
+    ) {
+        let n = self.place(self.owned()).len();
+        assert_eq!((grad.len(), params.len()), (n, n), "one number a parameter of the pieces owned");
+        make_and_step(&mut self.optimizers, &self.ranges[self.owned.clone()], learning_rate, grad, params, make);
+    }
+
     /// Σ grad² of some pieces, owned or not; the sums of all pieces, merged in any order, are that of the whole gradient. Not collective, on all threads.
     ///
     /// `grad`: of these pieces. See [`length`](super::length) and [`shorten`](super::shorten).
@@ -186,6 +203,36 @@ fn step_all<F: Real>(
             rayon::join(
                 || step_all(first, of_first, learning_rate, first_grad, first_params),
                 || step_all(second, of_second, learning_rate, second_grad, second_params),
+            );
+        }
+    }
+}
+
+/// The same with gradients that are made first.
+fn make_and_step<F: Real>(
+    optimizers: &mut [Box<dyn Optimizer<F>>],
+    ranges: &[Range<usize>],
+    learning_rate: f64,
+    grad: &mut [F],
+    params: &mut [F],
+    make: &(impl Fn(Range<usize>, &mut [F]) + Sync),
+) {
+    match optimizers {
+        [] => {}
+        [one] => {
+            make(ranges[0].clone(), grad);
+            one.step(learning_rate, grad, params);
+        }
+        several => {
+            let middle = several.len() / 2;
+            let n_first = ranges[middle].start - ranges[0].start;
+            let (first, second) = several.split_at_mut(middle);
+            let (of_first, of_second) = ranges.split_at(middle);
+            let ((first_grad, second_grad), (first_params, second_params)) =
+                (grad.split_at_mut(n_first), params.split_at_mut(n_first));
+            rayon::join(
+                || make_and_step(first, of_first, learning_rate, first_grad, first_params, make),
+                || make_and_step(second, of_second, learning_rate, second_grad, second_params, make),
             );
         }
     }

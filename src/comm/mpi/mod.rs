@@ -582,6 +582,10 @@ impl Transport for MpiRank {
         }
     }
 
+    fn overlaps(&self) -> bool {
+        !self.is_one_node
+    }
+
     fn has_processes(&self) -> bool {
         true
     }

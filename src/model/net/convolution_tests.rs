@@ -240,7 +240,7 @@ fn speed_of_stages_a_row() {
             layer.turn(&params, part, &mut turned[range]);
         }
         let ids = vec![0; n_rows];
-        let pass = Pass { training: None, rows: &ids, layer: 0, moments: &[] };
+        let pass = Pass { training: None, rows: &ids, layer: 0, moments: &[], weights: &[] };
         let (input, slopes) = (values(&x, from), values(&dy, to));
         let flop = (n_rows * layer.places() * 2 * layer.panels().len()) as f64;
         let time = |what: &str, run: &mut dyn FnMut()| {

@@ -18,6 +18,9 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
+/// Elements whose mean gradient one thread makes.
+const GRAD_RUN: usize = 65_536;
+
 /// One set of parameters; gradients of the lanes are added every step.
 pub(super) struct Step {
     network: Network,
@@ -224,9 +227,15 @@ impl Step {
                 exponents,
                 only_peaks,
             });
-            if comm.size() > 1 && !only_peaks {
+            if comm.size() > 1 && comm.overlaps() && !only_peaks {
                 under_way.push((number, segment.start(comm, grid)?));
                 under_way.iter_mut().try_for_each(|(_, pending)| pending.progress())?;
+            }
+        }
+        // Where sums do not go on by themselves, ranks wait for one another once.
+        if comm.size() > 1 && !comm.overlaps() && !only_peaks {
+            for (number, segment) in self.segments.iter_mut().enumerate() {
+                under_way.push((number, segment.start(comm, grid)?));
             }
         }
         for (number, pending) in under_way {
@@ -239,22 +248,27 @@ impl Step {
     fn commit(&mut self, job: &Job<'_, '_>, step: u64, weight: f64, exponents: &[i32]) {
         let factor = self.unit / weight;
         let l2 = job.config.l2;
-        // Segments go from the last layer to the first.
-        let mut of_groups: Vec<(usize, &mut [f32])> = Vec::with_capacity(self.groups.len());
-        let mut rest = &mut self.grad[..];
-        for group in 0..self.groups.len() {
-            let (grad, after) = rest.split_at_mut(self.groups.range(group).len());
-            of_groups.push((group, grad));
-            rest = after;
-        }
         let (segments, grid, groups) = (&self.segments, self.grid, &self.groups);
-        of_groups.into_par_iter().for_each(|(group, grad)| {
-            let range = groups.range(group);
-            let at = segments.iter().find(|segment| segment.params.contains(&range.start));
-            if let Some(segment) = at {
-                segment.sums(range, grid, exponents[group], grad);
+        // Some parameters, which follow each other.
+        let make = |wanted: Range<usize>, grad: &mut [f32]| {
+            for group in groups.touching(wanted.clone()) {
+                let range = groups.range(group);
+                let range = range.start.max(wanted.start)..range.end.min(wanted.end);
+                // Segments go from the last parameter to the first.
+                let at = segments.partition_point(|segment| segment.params.start > range.start);
+                let grad = &mut grad[range.start - wanted.start..range.end - wanted.start];
+                segments[at].sums(range, grid, exponents[group], grad);
                 grad.iter_mut().for_each(|g| *g = (f64::from(*g) * factor) as f32);
             }
+        };
+        let rate = job.learning_rate(step);
+        if l2 == 0.0 && job.config.clip_norm.is_none() {
+            self.optimizer.step_made(rate, &mut self.grad, &mut self.network.params, &make);
+            return self.after_step();
+        }
+        self.grad.par_chunks_mut(GRAD_RUN).enumerate().for_each(|(run, grad)| {
+            let first = run * GRAD_RUN;
+            make(first..first + grad.len(), grad);
         });
         if l2 > 0.0 {
             let mut squares = 0.0;
@@ -273,7 +287,11 @@ impl Step {
             let squares: ExactSum = self.optimizer.squares(0..self.optimizer.ranges().len(), &self.grad);
             shorten(&mut self.grad, length(&squares), most);
         }
-        self.optimizer.step(job.learning_rate(step), &self.grad, &mut self.network.params);
+        self.optimizer.step(rate, &self.grad, &mut self.network.params);
+        self.after_step();
+    }
+
+    fn after_step(&mut self) {
         if let Some(average) = &mut self.average {
             average.add(&self.network.params);
         }
