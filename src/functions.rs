@@ -107,6 +107,20 @@ pub fn prefetch_at<T>(values: &[T], at: usize) {
     }
 }
 
+/// Asks the processor to have these values at hand soon, to be written: cores that read them lately have to let go of them first, which
+/// takes long for one line of a cache after the other, and no longer for many at once.
+#[inline(always)]
+#[allow(unsafe_code, reason = "a hint to the processor that has no safe wrapper")]
+pub fn prefetch_to_write<T>(values: &[T]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in values.chunks(64 / size_of::<T>().clamp(1, 64)) {
+        // SAFETY: the instruction reads and writes nothing that a program can see, whatever the address; processors that do not know it pass over it.
+        unsafe { std::arch::asm!("prefetchw [{}]", in(reg) line.as_ptr(), options(nostack, preserves_flags, readonly)) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = values;
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -64,6 +64,9 @@ fn each_tensor(tensors: &[Tensor], mut visit: impl FnMut(Range<usize>, bool)) {
     }
 }
 
+/// Parameters that are asked for before their turn comes.
+const AHEAD: usize = 512;
+
 /// A step of other parameters than at construction is our own mistake.
 fn check_params<F>(n_params: usize, grad: &[F], params: &[F]) {
     assert_eq!((grad.len(), params.len()), (n_params, n_params), "one number a parameter");

@@ -1,6 +1,7 @@
 //! Running means of gradients and of their squares, which Adam and its kin step by.
 
-use super::{Real, check_params};
+use super::{AHEAD, Real, check_params};
+use crate::functions::prefetch_to_write;
 use multiversion::multiversion;
 use std::ops::Range;
 
@@ -80,12 +81,18 @@ fn step<F: Real, A: Fn(f64, f64) -> f64>(
     apply: A,
 ) {
     let Factors { betas: [beta_1, beta_2], corrections: [of_mean, of_square], epsilon, rate } = factors;
-    for (((out, &g), mean), square) in out.iter_mut().zip(grad).zip(mean).zip(square) {
-        let g = g.to_f64();
-        let m = beta_1 * mean.to_f64() + (1.0 - beta_1) * g;
-        let v = beta_2 * square.to_f64() + (1.0 - beta_2) * (g * g);
-        (*mean, *square) = (F::fading(m), F::fading(v));
-        let root = (v * of_square).sqrt() + epsilon;
-        *out = F::from_f64(apply(out.to_f64(), rate * (m * of_mean) / root));
+    for first in (0..grad.len()).step_by(AHEAD) {
+        let run = first..(first + AHEAD).min(grad.len());
+        let next = run.end..(run.end + AHEAD).min(grad.len());
+        [&out[next.clone()], &mean[next.clone()], &square[next]].into_iter().for_each(prefetch_to_write);
+        let state = mean[run.clone()].iter_mut().zip(&mut square[run.clone()]);
+        for ((out, &g), (mean, square)) in out[run.clone()].iter_mut().zip(&grad[run]).zip(state) {
+            let g = g.to_f64();
+            let m = beta_1 * mean.to_f64() + (1.0 - beta_1) * g;
+            let v = beta_2 * square.to_f64() + (1.0 - beta_2) * (g * g);
+            (*mean, *square) = (F::fading(m), F::fading(v));
+            let root = (v * of_square).sqrt() + epsilon;
+            *out = F::from_f64(apply(out.to_f64(), rate * (m * of_mean) / root));
+        }
     }
 }

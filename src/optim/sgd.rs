@@ -1,6 +1,7 @@
 //! Gradient descent with momentum.
 
-use super::{Optimizer, Real, check_params};
+use super::{AHEAD, Optimizer, Real, check_params};
+use crate::functions::prefetch_to_write;
 use multiversion::multiversion;
 
 /// `v ← μ·v + g`, then `θ ← θ − lr·v`, or with Nesterov's look-ahead `θ ← θ − lr·(g + μ·v)`.
@@ -39,12 +40,18 @@ impl<F: Real> Optimizer<F> for Sgd<F> {
 
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
 fn descend<F: Real>(momentum: f64, nesterov: bool, rate: f64, grad: &[F], params: &mut [F], velocity: &mut [F]) {
-    for ((param, &g), velocity) in params.iter_mut().zip(grad).zip(velocity) {
-        let g = g.to_f64();
-        let v = momentum * velocity.to_f64() + g;
-        let direction = if nesterov { g + momentum * v } else { v };
-        *velocity = F::fading(v);
-        *param = F::from_f64(param.to_f64() - rate * direction);
+    for first in (0..grad.len()).step_by(AHEAD) {
+        let run = first..(first + AHEAD).min(grad.len());
+        let next = run.end..(run.end + AHEAD).min(grad.len());
+        prefetch_to_write(&params[next.clone()]);
+        prefetch_to_write(&velocity[next]);
+        for ((param, &g), velocity) in params[run.clone()].iter_mut().zip(&grad[run.clone()]).zip(&mut velocity[run]) {
+            let g = g.to_f64();
+            let v = momentum * velocity.to_f64() + g;
+            let direction = if nesterov { g + momentum * v } else { v };
+            *velocity = F::fading(v);
+            *param = F::from_f64(param.to_f64() - rate * direction);
+        }
     }
 }
 
