@@ -6,6 +6,7 @@
 //! | `layer_NNN_weights` | (3, 3, channels, outputs) of a convolution: lines of the window, places in a line |
 //! | `layer_NNN_bias` | (outputs) |
 //! | `layer_NNN_scale`, `layer_NNN_shift` | (units) of a norm |
+//! | `layer_NNN_running_mean`, `layer_NNN_running_variance` | (units) of a batch norm: what predictions take |
 //! | `score_unit` | deviation and mean of the target: score = output·deviation + mean |
 //! | `mean`, `inverse_scale` | (features): z = (x − mean)·inverse_scale |
 //!
@@ -18,6 +19,7 @@ use crate::data::Image;
 use crate::error::{Error, Result};
 use crate::model::net::build;
 use crate::model::{Network, Preprocess};
+use std::ops::Range;
 
 fn name_of(layer: usize, tensor: &str) -> String {
     format!("layer_{layer:03}_{tensor}")
@@ -33,7 +35,23 @@ pub(super) fn to_arrays(network: &Network, preprocess: &Preprocess) -> Vec<(Stri
     for (number, (layer, spec, _)) in network.tensors().into_iter().enumerate() {
         arrays.push((name_of(layer, spec.name), Array::F32 { shape: spec.shape, values: network.tensor(number) }));
     }
+    for layer in 0..network.layers().len() {
+        for (name, range) in running_of(network, layer) {
+            arrays.push((name, Array::F32 { shape: vec![range.len()], values: network.running[range].to_vec() }));
+        }
+    }
     arrays
+}
+
+/// Running moments of a layer, if it is a batch norm: names, and where they are.
+fn running_of(network: &Network, layer: usize) -> Vec<(String, Range<usize>)> {
+    let (place, n) = (network.running_place(layer), network.running_place(layer).len() / 2);
+    let ranges = [("running_mean", place.start..place.start + n), ("running_variance", place.start + n..place.end)];
+    ranges
+        .into_iter()
+        .filter(|(_, range)| !range.is_empty())
+        .map(|(name, range)| (name_of(layer, name), range))
+        .collect()
 }
 
 /// Errors: arrays that are not those of the network that the settings name.
@@ -58,6 +76,19 @@ pub(super) fn from_file(file: &ModelFile, config: &MlpConfig, n_features: usize,
             return Err(misfit(&name, "finite numbers"));
         }
         network.set_tensor(number, values);
+    }
+    for layer in 0..network.layers().len() {
+        for (name, range) in running_of(&network, layer) {
+            let (shape, values) = file.f32(&name)?;
+            if shape != [range.len()] {
+                return Err(misfit(&name, &format!("{} numbers, as the settings say", range.len())));
+            }
+            let least = if name.ends_with("variance") { 0.0 } else { f32::MIN };
+            if !values.iter().all(|value| (least..=f32::MAX).contains(value)) {
+                return Err(misfit(&name, "finite numbers, and no variance below 0"));
+            }
+            network.running[range].copy_from_slice(values);
+        }
     }
     let (_, unit) = file.f64("score_unit")?;
     finite("score_unit", unit)?;

@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::comm::run_threads;
-use crate::config::{BoostConfig, BoostLoss, ForestConfig, Kind, Schedule, Solver, Sync, TrainConfig, WarmUp};
+use crate::config::{
+    BoostConfig, BoostLoss, ForestConfig, Kind, MlpConfig, Norm, Schedule, Solver, Sync, TrainConfig, WarmUp,
+};
 use crate::data::TargetKind;
 use crate::data::memory::MemorySource;
 use crate::data::names::TableNames;
@@ -112,6 +114,25 @@ fn linear_models_go_on_after_every_step_of_every_solver() {
     assert!(in_pieces("adam", &table, &TrainConfig { solver: Solver::Adam, ..steps.clone() }) > 10);
     assert!(in_pieces("local sgd", &table, &TrainConfig { sync: Sync::Every(3), ..steps.clone() }) > 10);
     assert!(in_pieces("one average", &table, &TrainConfig { sync: Sync::Once, solver: Solver::Adam, ..steps }) > 10);
+}
+
+#[test]
+fn networks_go_on_after_every_step_with_their_running_moments() {
+    let table = of_numbers(523);
+    let of = |solver, mlp| TrainConfig {
+        solver,
+        epochs: Some(2),
+        global_batch: 64,
+        lanes: Some(4),
+        mlp: Some(mlp),
+        ..TrainConfig::of(Kind::Mlp)
+    };
+    let mlp = MlpConfig { layers: vec![9, 9], dropout: 0.2, ..MlpConfig::default() };
+    let norms = MlpConfig { norm: Norm::Batch, residual: true, ..mlp.clone() };
+    assert!(in_pieces("network", &table, &of(Solver::Adamw, mlp)) > 10);
+    assert!(in_pieces("batch norm", &table, &of(Solver::Sgd, norms.clone())) > 10);
+    let stopping = TrainConfig { early_stop: 1, valid_fraction: 0.3, average: Some(0.5), ..of(Solver::Lamb, norms) };
+    in_pieces("best epoch", &table, &stopping);
 }
 
 #[test]

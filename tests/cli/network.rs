@@ -5,7 +5,10 @@ use super::*;
 const DIGITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/data/digits.h5");
 
 fn train(folder: &Path, ranks: usize, model: &str, words: &[&str]) -> String {
-    let settings = ["train", "mlp", DIGITS, "--group", "train", "--layers", "40,40", "--lanes", "4", "--epochs", "4", "--force", "-o"];
+    let settings = [
+        "train", "mlp", DIGITS, "--group", "train", "--layers", "40,40", "--lanes", "4", "--epochs", "4", "--force",
+        "-o",
+    ];
     done(folder, ranks, &[&settings[..], &[model], words].concat())
 }
 
@@ -37,7 +40,12 @@ fn a_network_is_the_same_on_any_number_of_ranks_and_everything_reads_it() {
         file.dataset("probability").unwrap().read_raw::<f64>().unwrap()
     };
     assert_eq!(shares("part.h5"), shares("p.h5")[17 * 10..20 * 10]);
-    refused(path, &["predict", "whole.h5", DIGITS, "--group", "test", "--leaves", "-o", "q.h5"], 2, &["--leaves", "network"]);
+    refused(
+        path,
+        &["predict", "whole.h5", DIGITS, "--group", "test", "--leaves", "-o", "q.h5"],
+        2,
+        &["--leaves", "network"],
+    );
 }
 
 #[test]
@@ -49,7 +57,8 @@ fn a_network_that_was_stopped_goes_on_to_the_same_bits() {
         let kept = ["--checkpoint", "kept", "--every", "7steps", "--keep", "100"];
         assert_eq!(digest(&train(path, 0, "kept.h5", &[words, &kept].concat())), whole);
         // Only an early step is left.
-        let mut steps: Vec<_> = std::fs::read_dir(path.join("kept")).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let mut steps: Vec<_> =
+            std::fs::read_dir(path.join("kept")).unwrap().map(|entry| entry.unwrap().path()).collect();
         steps.retain(|path| path.is_dir());
         steps.sort();
         assert!(steps.len() > 3, "{steps:?}");
@@ -75,18 +84,29 @@ fn settings_that_fit_no_network_are_refused() {
         (&["--layers", "0,10"][..], &["--layers", "0 units"][..]),
         (&["--dropout", "1"], &["--dropout 1"]),
         (&["--gradient-bits", "12"], &["--gradient-bits 12", "32, 16 or 8"]),
-        (&["--gradient-bits", "8", "--lanes", "64", "--global-batch", "640"], &["--gradient-bits 8", "64 lanes", "--lanes 32"]),
+        (
+            &["--gradient-bits", "8", "--lanes", "64", "--global-batch", "640"],
+            &["--gradient-bits 8", "64 lanes", "--lanes 32"],
+        ),
         (&["--loss", "gamma"], &["--loss gamma", "boost"]),
         (&["--solver", "lbfgs"], &["--solver lbfgs", "mlp", "adamw"]),
         (&["--sync-every", "5"], &["--sync-every", "linear"]),
         (&["--global-batch", "3", "--lanes", "8"], &["--global-batch 3", "8 lanes"]),
         (&["--rounds", "5"], &["--rounds", "boost"]),
-        (&["--learning-rate", "1e9", "--solver", "sgd", "--loss", "squared"], &["diverged at step", "--learning-rate 1.0e8"]),
+        (
+            &["--learning-rate", "1e9", "--solver", "sgd", "--loss", "squared"],
+            &["diverged at step", "--learning-rate 1.0e8"],
+        ),
     ] {
         let words = with(words);
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         refused(path, &words, 2, parts);
         assert!(!path.join("m.h5").exists());
     }
-    refused(path, &["train", "logistic", DIGITS, "--group", "train", "--layers", "5", "-o", "m.h5"], 2, &["--layers", "mlp"]);
+    refused(
+        path,
+        &["train", "logistic", DIGITS, "--group", "train", "--layers", "5", "-o", "m.h5"],
+        2,
+        &["--layers", "mlp"],
+    );
 }

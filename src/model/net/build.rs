@@ -1,6 +1,6 @@
 //! Networks from settings, and what their parameters begin with.
 
-use super::{Activate, Convolution, Dense, Dropout, Init, Layer, LayerNorm, Network, Pooling};
+use super::{Activate, BatchNorm, Convolution, Dense, Dropout, Init, Layer, LayerNorm, Network, Pooling};
 use crate::config::{Activation, BoostLoss, MlpConfig, Norm};
 use crate::matmul::Panels;
 use crate::rng::{Draws, Stream};
@@ -25,7 +25,7 @@ pub fn build(config: &MlpConfig, n_features: usize, n_outputs: usize) -> Network
         match config.norm {
             Norm::None => {}
             Norm::Layer => layers.push(Layer::LayerNorm(LayerNorm { width: outputs })),
-            Norm::Batch => {}
+            Norm::Batch => layers.push(Layer::BatchNorm(BatchNorm { channels: outputs, places: 1 })),
         }
         layers.push(Layer::Activate(Activate { width: outputs, by: config.activation }));
         if config.dropout > 0.0 {
@@ -55,7 +55,7 @@ fn convolutions(
         match config.norm {
             Norm::None => {}
             Norm::Layer => layers.push(Layer::LayerNorm(LayerNorm { width: height * width * outputs })),
-            Norm::Batch => {}
+            Norm::Batch => layers.push(Layer::BatchNorm(BatchNorm { channels: outputs, places: height * width })),
         }
         let pooling = Pooling { height, width, channels: outputs };
         (height, width, channels) = (height / 2, width / 2, outputs);
@@ -115,9 +115,9 @@ impl Network {
         bias.for_each(|(bias, score)| *bias = ((score - origin) / unit) as f32);
     }
 
-    /// All that training changes, as a fit holds it. Not collective.
+    /// All that training changes, as a fit holds it: parameters, then the running moments of batch norms. Not collective.
     pub fn numbers(&self) -> Vec<f64> {
-        self.params.iter().map(|param| f64::from(*param)).collect()
+        self.params.iter().chain(&self.running).map(|number| f64::from(*number)).collect()
     }
 
     /// Takes up [`numbers`](Self::numbers). Not collective.
@@ -125,8 +125,11 @@ impl Network {
     /// # Panics
     /// If there are more or fewer.
     pub fn set_numbers(&mut self, numbers: &[f64]) {
-        assert_eq!(numbers.len(), self.params.len(), "one number a parameter");
-        self.params.iter_mut().zip(numbers).for_each(|(param, number)| *param = *number as f32);
+        let n = self.params.len();
+        assert_eq!(numbers.len(), n + self.running.len(), "one number a parameter and running moment");
+        let (params, running) = numbers.split_at(n);
+        self.params.iter_mut().zip(params).for_each(|(param, number)| *param = *number as f32);
+        self.running.iter_mut().zip(running).for_each(|(running, number)| *running = *number as f32);
     }
 
     /// Values of a tensor, row-major. Not collective.

@@ -41,7 +41,8 @@ fn through(layer: &Convolution, params: &[f32], x: &[f32], dy: &[f32], strips: &
     for &n_rows in strips {
         let range = |width: usize| first * stride_of(width)..(first + n_rows) * stride_of(width);
         let ids: Vec<u64> = (0..n_rows as u64).collect();
-        let pass = Pass { training: None, rows: &ids, layer: 0, moments: &[] };
+        let weights = vec![1.0; n_rows];
+        let pass = Pass { training: None, rows: &ids, weights: &weights, layer: 0, moments: &[] };
         // There may be room for more rows.
         let mut kept = vec![0.0; layer.kept() * (n_rows + 1)];
         let (input, slopes) = (values(&x[range(inputs)], inputs), values(&dy[range(outputs)], outputs));
@@ -138,7 +139,7 @@ fn pooling_takes_the_first_of_the_largest_and_leaves_an_odd_line_and_column_out(
         99.0, 99.0, 99.0, 99.0, 99.0, 99.0, 99.0, 99.0, 99.0, 99.0,
     ];
     let ids = [7];
-    let pass = Pass { training: None, rows: &ids, layer: 0, moments: &[] };
+    let pass = Pass { training: None, rows: &ids, weights: &[1.0], layer: 0, moments: &[] };
     let (mut y, mut dx, mut kept) = (vec![f32::NAN; 4], vec![f32::NAN; 30], vec![f32::NAN; pool.kept()]);
     let input = Values { all: &x, stride: 30, width: 30 };
     pool.forward(&pass, &[], input, ValuesMut { all: &mut y, stride: 4, width: 4 }, &mut kept);

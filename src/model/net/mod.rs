@@ -7,10 +7,11 @@
 //! |---|---|
 //! | `build.rs` | layers from settings, starting parameters |
 //! | `operation.rs` | what every kind of layer does |
-//! | `dense.rs`, `convolution.rs`, `pooling.rs`, `activation.rs`, `dropout.rs`, `norm.rs` | the kinds |
+//! | `dense.rs`, `convolution.rs`, `pooling.rs`, `activation.rs`, `dropout.rs`, `norm.rs`, `batch_norm.rs` | the kinds |
 //! | `strip.rs` | rows on their way |
 
 mod activation;
+mod batch_norm;
 mod build;
 mod convolution;
 mod dense;
@@ -22,6 +23,7 @@ mod predict;
 mod strip;
 
 pub use activation::Activate;
+pub use batch_norm::{BatchMoments, BatchNorm};
 pub use build::build;
 pub use convolution::Convolution;
 pub use dense::Dense;
@@ -43,6 +45,7 @@ pub enum Layer {
     Activate(Activate),
     Dropout(Dropout),
     LayerNorm(LayerNorm),
+    BatchNorm(BatchNorm),
     /// What goes into the layer of this number, an earlier one, is added.
     Skip {
         from: usize,
@@ -59,6 +62,10 @@ pub struct Network {
     places: Vec<Range<usize>>,
     /// Tensor after tensor, layer after layer; matrices as [`Panels`](crate::matmul::Panels).
     pub params: Vec<f32>,
+    /// Running moments of batch norms, layer after layer.
+    pub running: Vec<f32>,
+    /// Where those of each layer are.
+    running_places: Vec<Range<usize>>,
     /// From what comes out to scores: times `unit`, plus `origin`. Of classes 1 and 0; of numbers the deviation and mean of the target.
     pub unit: f64,
     pub origin: f64,
@@ -76,6 +83,7 @@ impl Layer {
             Layer::Activate(layer) => Some(layer),
             Layer::Dropout(layer) => Some(layer),
             Layer::LayerNorm(layer) => Some(layer),
+            Layer::BatchNorm(layer) => Some(layer),
             Layer::Skip { .. } => None,
         }
     }
@@ -88,24 +96,43 @@ impl Layer {
         }
     }
 
+    /// Itself, if rows have to wait in front of it for the moments of the batch.
+    pub fn batch_norm(&self) -> Option<&BatchNorm> {
+        match self {
+            Layer::BatchNorm(norm) => Some(norm),
+            _ => None,
+        }
+    }
+
     fn n_params(&self) -> usize {
         self.operation().map_or(0, |layer| layer.tensors().iter().map(TensorSpec::len).sum())
     }
 }
 
+/// Where runs of these lengths are that lie one after the other.
+fn places_of(lens: impl Iterator<Item = usize>) -> Vec<Range<usize>> {
+    let mut end = 0;
+    let after = |len| {
+        let start = end;
+        end += len;
+        start..end
+    };
+    lens.map(after).collect()
+}
+
 impl Network {
     /// With parameters 0; [`start`](Self::start) gives others. Not collective.
     pub fn new(n_features: usize, layers: Vec<Layer>) -> Network {
-        let mut end = 0;
-        let places: Vec<Range<usize>> = layers
-            .iter()
-            .map(|layer| {
-                let start = end;
-                end += layer.n_params();
-                start..end
-            })
-            .collect();
-        Network { n_features, layers, places, params: vec![0.0; end], unit: 1.0, origin: 0.0, has_variance: false }
+        let places = places_of(layers.iter().map(Layer::n_params));
+        let norms = |layer: &Layer| layer.batch_norm().map_or(0, BatchNorm::n_running);
+        let running_places = places_of(layers.iter().map(norms));
+        let [n_params, n_running] = [&places, &running_places].map(|places| places.last().map_or(0, |last| last.end));
+        let (params, mut running) = (vec![0.0; n_params], vec![0.0; n_running]);
+        for (layer, place) in layers.iter().zip(&running_places) {
+            layer.batch_norm().into_iter().for_each(|norm| norm.start(&mut running[place.clone()]));
+        }
+        let (unit, origin, has_variance) = (1.0, 0.0, false);
+        Network { n_features, layers, places, params, running, running_places, unit, origin, has_variance }
     }
 
     pub fn layers(&self) -> &[Layer] {
@@ -125,6 +152,19 @@ impl Network {
     /// The parameters of a layer, among all.
     pub fn place(&self, layer: usize) -> Range<usize> {
         self.places[layer].clone()
+    }
+
+    /// The running moments of a layer, among all: mean, then variance, of each channel of a batch norm; of others nothing.
+    pub fn running_place(&self, layer: usize) -> Range<usize> {
+        self.running_places[layer].clone()
+    }
+
+    /// Moments for a pass through a layer: those of the batch in training, else the running ones.
+    fn moments<'a>(&'a self, layer: usize, training: Option<Training>, of_batch: &'a [Vec<f32>]) -> &'a [f32] {
+        match training {
+            None => &self.running[self.running_place(layer)],
+            Some(_) => of_batch.get(layer).map_or(&[], |moments| moments),
+        }
     }
 
     /// Tensors of all layers: the layer's number, what it is, and its place among the parameters.
@@ -189,12 +229,12 @@ impl Network {
                 }
                 layer => {
                     let Some(operation) = layer.operation() else { continue };
-                    let rows = std::mem::take(&mut strip.rows);
-                    let moments = moments.get(number).map_or(&[][..], |moments| moments);
-                    let pass = Pass { training, rows: &rows[..strip.n_rows], layer: number, moments };
+                    let (rows, weights) = (std::mem::take(&mut strip.rows), std::mem::take(&mut strip.weights));
+                    let (moments, n) = (self.moments(number, training, moments), strip.n_rows);
+                    let pass = Pass { training, rows: &rows[..n], weights: &weights[..n], layer: number, moments };
                     let (input, output, kept) = strip.across(number);
                     operation.forward(&pass, &self.params[self.place(number)], input, output, kept);
-                    strip.rows = rows;
+                    (strip.rows, strip.weights) = (rows, weights);
                 }
             }
         }
@@ -217,13 +257,13 @@ impl Network {
                 }
                 layer => {
                     let Some(operation) = layer.operation() else { continue };
-                    let rows = std::mem::take(&mut strip.rows);
-                    let moments = moments.get(number).map_or(&[][..], |moments| moments);
-                    let pass = Pass { training, rows: &rows[..strip.n_rows], layer: number, moments };
+                    let (rows, weights) = (std::mem::take(&mut strip.rows), std::mem::take(&mut strip.weights));
+                    let (moments, n) = (self.moments(number, training, moments), strip.n_rows);
+                    let pass = Pass { training, rows: &rows[..n], weights: &weights[..n], layer: number, moments };
                     let (input, output, kept, d_output, d_input) = strip.back(number);
                     let (params, turned) = (&self.params[self.place(number)], &turned.layers[number].0);
                     operation.backward(&pass, params, turned, input, output, kept, d_output, d_input);
-                    strip.rows = rows;
+                    (strip.rows, strip.weights) = (rows, weights);
                 }
             }
             for (skip, layer) in self.layers.iter().enumerate() {

@@ -80,9 +80,11 @@ pub struct Pass<'a> {
     pub training: Option<Training>,
     /// Global number of each row.
     pub rows: &'a [u64],
+    /// Of each row.
+    pub weights: &'a [f64],
     /// The layer's number.
     pub layer: usize,
-    /// Of batch norm: mean and inverse deviation of each channel, of this batch or as they ran.
+    /// Of [`BatchNorm`](super::BatchNorm): those of the batch, or in predictions the running ones.
     pub moments: &'a [f32],
 }
 

@@ -110,6 +110,7 @@ impl Layer {
             Layer::Activate(layer) => format!("{:?}", layer.by).to_lowercase(),
             Layer::Dropout(layer) => format!("dropout {}", layer.rate),
             Layer::LayerNorm(_) => "layer norm".to_string(),
+            Layer::BatchNorm(_) => "batch norm".to_string(),
             Layer::Skip { .. } => "residual".to_string(),
         }
     }

@@ -8,6 +8,8 @@ pub struct Strip {
     pub n_rows: usize,
     /// Global number of each row.
     pub rows: Vec<u64>,
+    /// Weight of each row, in the unit of the slopes; 1 where nobody says.
+    pub weights: Vec<f64>,
     /// What goes into each layer, and last what comes out: (rows, stride).
     values: Vec<Vec<f32>>,
     /// ∂loss/∂ of the same.
@@ -29,6 +31,7 @@ impl Strip {
         Strip {
             n_rows: 0,
             rows: vec![0; capacity],
+            weights: vec![1.0; capacity],
             values: buffers(true),
             slopes: buffers(is_trained),
             kept: kept.iter().map(|kept| vec![0.0; kept * capacity]).collect(),

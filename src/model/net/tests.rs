@@ -109,6 +109,7 @@ fn twin(network: &Network, tensors: &[Vec<f64>], x: &[f64], row: u64) -> Vec<f64
                 let of = |j: usize| (x[j] - mean) / (variance + 1e-5).sqrt() * scale[j] + shift[j];
                 (0..norm.width).map(of).collect()
             }
+            Layer::BatchNorm(_) => panic!("its rows are not by themselves: see batch_norm.rs"),
             Layer::Skip { from, .. } => x.iter().zip(&values[*from]).map(|(a, b)| a + b).collect(),
         };
         values.push(next);

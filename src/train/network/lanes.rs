@@ -19,7 +19,6 @@ pub(super) struct Piece {
     /// Σ w·loss of each row.
     pub losses: Vec<f64>,
     y: Vec<f64>,
-    weight: Vec<f64>,
     scores: Vec<f64>,
 }
 
@@ -37,7 +36,6 @@ pub(super) fn pieces(network: &Network, n_lanes: usize, micro_batch: usize) -> V
                 strip: network.strip(n, true),
                 losses: vec![0.0; n],
                 y: vec![0.0; n],
-                weight: vec![0.0; n],
                 scores: vec![0.0; n * network.n_outputs()],
             }
         })
@@ -46,20 +44,20 @@ pub(super) fn pieces(network: &Network, n_lanes: usize, micro_batch: usize) -> V
 }
 
 impl Piece {
-    /// Takes its rows of the pool's micro-batch `of_pool`. Not collective.
-    pub fn fill(&mut self, job: &Job<'_, '_>, lane: &Lane, of_pool: usize) {
+    /// Takes its rows of the pool's micro-batch `of_pool`, with their weights in units of `unit`. Not collective.
+    pub fn fill(&mut self, job: &Job<'_, '_>, lane: &Lane, of_pool: usize, unit: f64) {
         let rows = lane.rows(job.table);
         let mine = lane.micro_batch(of_pool).skip(self.first).take(self.strip.capacity());
         self.strip.n_rows = mine.len();
         for (slot, row) in mine.enumerate() {
             Network::put(rows.row(row), &mut self.strip, slot);
             self.y[slot] = rows.y[row];
-            self.weight[slot] = rows.weight[row];
+            self.strip.weights[slot] = rows.weight[row] / unit;
             self.strip.rows[slot] = lane.global_row(row);
         }
     }
 
-    /// Losses of the rows, and ∂loss/∂ of what came out of the network in units of `unit`. Not collective.
+    /// Losses of the rows, and ∂loss/∂ of what came out of the network in units of `unit`, a power of two. Not collective.
     pub fn judge(&mut self, job: &Job<'_, '_>, network: &Network, unit: f64) {
         let (k, last) = (network.n_outputs(), network.layers().len());
         let per_unit = 1.0 / unit;
@@ -68,7 +66,7 @@ impl Piece {
             let out = self.strip.values(last);
             scores.iter_mut().zip(out.row(slot)).for_each(|(score, out)| *score = f64::from(*out));
             let y = (self.y[slot] - network.origin) / network.unit;
-            self.losses[slot] = job.objective.gradients(&[y], &self.weight[slot..=slot], scores);
+            self.losses[slot] = job.objective.gradients(&[y], &[self.strip.weights[slot] * unit], scores);
             let mut slopes = self.strip.slopes_mut(last);
             slopes.row(slot).iter_mut().zip(scores).for_each(|(slope, score)| *slope = (*score * per_unit) as f32);
         }

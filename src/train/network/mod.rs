@@ -6,11 +6,11 @@
 //! | `start.rs` | the network before the first step: layers, parameters, the unit of the target |
 //! | `step.rs` | a step: forward, backward, reduce, decide, commit |
 //! | `lanes.rs` | rows of lanes in strips, and what comes of them |
+//! | `norms.rs` | moments over the whole batch, which rows wait for |
 //! | `segments.rs` | gradients of runs of layers as integers |
 
-#[cfg(test)]
-mod head_tests;
 mod lanes;
+mod norms;
 mod segments;
 mod start;
 mod step;
@@ -70,6 +70,10 @@ pub(super) fn train(
 
 #[cfg(test)]
 mod convolution_tests;
+#[cfg(test)]
+mod head_tests;
+#[cfg(test)]
+mod norm_tests;
 #[cfg(test)]
 mod reference_tests;
 #[cfg(test)]

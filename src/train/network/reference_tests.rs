@@ -110,6 +110,11 @@ fn check(name: &str, mlp: MlpConfig, solver: Solver, features: &str, target: &st
     let table = table_of(&x, &y, &batches[..batch]);
     let job = Job::new(&table, objective.as_ref(), &config, Course::new(&table, &config).unwrap(), || rate).unwrap();
     network.set_numbers(&together.unwrap().finish(&comm, &job).unwrap());
+    if !network.running.is_empty() {
+        for (found, end) in network.running.iter().zip(floats(&file, &format!("{name}/running"))) {
+            assert!((f64::from(*found) - end).abs() <= 1e-4 * end.abs().max(1.0), "{name}, running: {found} and {end}");
+        }
+    }
     for (number, end) in tensors(&floats(&file, &format!("{name}/end"))).into_iter().enumerate() {
         for (found, end) in network.tensor(number).into_iter().zip(end) {
             assert!((found - end).abs() <= 2e-4 * end.abs().max(1.0), "{name}, tensor {number}: {found} and {end}");
@@ -128,6 +133,7 @@ fn activations_norms_and_residuals_follow_pytorch() {
     sgd("dense_tanh", MlpConfig { activation: Activation::Tanh, ..base.clone() });
     sgd("dense_silu", MlpConfig { activation: Activation::Silu, ..base.clone() });
     sgd("layer_norm", MlpConfig { norm: Norm::Layer, ..base.clone() });
+    sgd("batch_norm", MlpConfig { norm: Norm::Batch, ..base.clone() });
     let residual = MlpConfig { layers: vec![12, 12, 12], residual: true, ..base.clone() };
     sgd("residual", residual.clone());
     sgd("residual_layer_norm", MlpConfig { norm: Norm::Layer, ..residual });

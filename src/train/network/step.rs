@@ -6,6 +6,7 @@ use super::super::every_step::power_of_two_below;
 use super::super::lanes::Lane;
 use super::super::{Solver, TrainConfig};
 use super::lanes::{Piece, pieces};
+use super::norms::Norms;
 use super::segments::{Grid, Made, Segment, UnderWay, segments};
 use crate::comm::Communicator;
 use crate::error::{Error, Result};
@@ -29,7 +30,7 @@ pub(super) struct Step {
     /// Lanes here that have rows to offer in this step, and their pieces.
     offered: Vec<(usize, Range<usize>)>,
     turned: Turned,
-    moments: Vec<Vec<f32>>,
+    norms: Norms,
     /// In the order in which they are ready.
     segments: Vec<Segment>,
     groups: Groups,
@@ -98,7 +99,7 @@ impl Step {
             average: config.average.map(|decay| Average::new(n, decay)),
             offered: Vec::with_capacity(n_lanes),
             turned: network.turned(),
-            moments: Vec::new(),
+            norms: Norms::new(&network, job.course.n_lanes),
             window: ScaleWindow::new(groups.len()),
             peaks: vec![0; groups.len() + 1],
             grid,
@@ -128,30 +129,76 @@ impl Step {
         });
     }
 
-    /// Rows of all lanes here forward and back to where the last segment begins; their losses. Not collective; rayon over pieces.
-    fn forward(&mut self, job: &Job<'_, '_>, lanes: &mut [Lane], training: Training, of_pool: usize) {
-        let (network, moments, turned, unit) = (&self.network, &self.moments, &self.turned, self.unit);
-        let back = self.segments.first().map_or(0, |segment| segment.lowest + 1);
+    /// Rows of all lanes here forward and back to where the last segment begins; their losses. Rows wait for one another in front of batch norms only.
+    /// Collective where there is one; rayon over pieces.
+    fn forward(
+        &mut self,
+        comm: &Communicator,
+        job: &Job<'_, '_>,
+        lanes: &mut [Lane],
+        training: Training,
+        of_pool: usize,
+    ) -> Result<()> {
+        let (network, unit, here) = (&self.network, self.unit, &*lanes);
         let n_layers = network.layers().len();
-        let here = &*lanes;
-        self.pieces.par_iter_mut().for_each(|piece| {
-            piece.fill(job, &here[piece.lane], of_pool);
-            if piece.strip.n_rows > 0 {
-                piece.forward(network, 0..n_layers, training, moments);
-                piece.judge(job, network, unit);
-                piece.backward(network, back..n_layers, training, moments, turned);
+        let back = self.segments.first().map_or(0, |segment| segment.lowest + 1);
+        // On the way back rows wait behind a batch norm.
+        let free = self.norms.layers.last().map_or(back, |norm| back.max(norm + 1));
+        let mut first = 0;
+        for stop in 0..=self.norms.layers.len() {
+            let end = self.norms.layers.get(stop).copied().unwrap_or(n_layers);
+            let (moments, turned) = (&self.norms.moments, &self.turned);
+            self.pieces.par_iter_mut().for_each(|piece| {
+                if stop == 0 {
+                    piece.fill(job, &here[piece.lane], of_pool, unit);
+                }
+                if piece.strip.n_rows > 0 {
+                    piece.forward(network, first..end, training, moments);
+                    if end == n_layers {
+                        piece.judge(job, network, unit);
+                        piece.backward(network, free..n_layers, training, moments, turned);
+                    }
+                }
+            });
+            if stop == 0 {
+                let has_rows = |(_, pieces): &(usize, &Range<usize>)| self.pieces[pieces.start].strip.n_rows > 0;
+                let offered = self.of_lanes.iter().enumerate().filter(has_rows);
+                self.offered.clear();
+                self.offered.extend(offered.map(|(lane, pieces)| (lane, pieces.clone())));
             }
-        });
-        self.offered.clear();
-        for (place, (lane, pieces)) in lanes.iter_mut().zip(&self.of_lanes).enumerate() {
+            if end < n_layers {
+                self.norms.forward(comm, network, end, &self.pieces, &self.offered)?;
+            }
+            first = end;
+        }
+        self.backward(comm, back..free, training)?;
+        for (lane, pieces) in lanes.iter_mut().zip(&self.of_lanes) {
             lane.loss = 0.0;
             for piece in &self.pieces[pieces.clone()] {
                 piece.losses[..piece.strip.n_rows].iter().for_each(|loss| lane.loss += loss);
             }
-            if self.pieces[pieces.start].strip.n_rows > 0 {
-                self.offered.push((place, pieces.clone()));
-            }
         }
+        Ok(())
+    }
+
+    /// Rows of all lanes here back through some layers. Collective where one is a batch norm; rayon over pieces.
+    fn backward(&mut self, comm: &Communicator, layers: Range<usize>, training: Training) -> Result<()> {
+        let (network, turned) = (&self.network, &self.turned);
+        let mut end = layers.end;
+        while end > layers.start {
+            let norm = self.norms.layers.iter().rev().copied().find(|norm| (layers.start..end).contains(norm));
+            if norm == Some(end - 1) {
+                self.norms.backward(comm, network, end - 1, &self.pieces, &self.offered)?;
+            }
+            // Down to in front of the next norm, which is left for when its slopes are there.
+            let next = self.norms.layers.iter().rev().copied().find(|norm| (layers.start..end - 1).contains(norm));
+            let start = next.map_or(layers.start, |norm| norm + 1);
+            let moments = &self.norms.moments;
+            let pieces = self.pieces.par_iter_mut().filter(|piece| piece.strip.n_rows > 0);
+            pieces.for_each(|piece| piece.backward(network, start..end, training, moments, turned));
+            end = start;
+        }
+        Ok(())
     }
 
     /// Gradients of all segments as integers at these exponents, each one on its way to the other ranks while the next is worked out. `is_first`: the way
@@ -164,11 +211,7 @@ impl Step {
         for number in 0..self.segments.len() {
             if is_first && number > 0 {
                 let layers = self.segments[number].lowest + 1..self.segments[number - 1].lowest + 1;
-                let (network, moments, turned) = (&self.network, &self.moments, &self.turned);
-                if !layers.is_empty() {
-                    let pieces = self.pieces.par_iter_mut().filter(|piece| piece.strip.n_rows > 0);
-                    pieces.for_each(|piece| piece.backward(network, layers.clone(), training, moments, turned));
-                }
+                self.backward(comm, layers, training)?;
                 under_way.iter_mut().try_for_each(|(_, pending)| pending.progress())?;
             }
             let segment = &mut self.segments[number];
@@ -176,7 +219,7 @@ impl Step {
                 network: &self.network,
                 pieces: &self.pieces,
                 lanes: &self.offered,
-                moments: &self.moments,
+                moments: &self.norms.moments,
                 grid,
                 exponents,
                 only_peaks,
@@ -241,6 +284,7 @@ impl Step {
 #[derive(Serialize, Deserialize)]
 pub(super) struct StepState {
     params: Vec<f32>,
+    running: Vec<f32>,
     optimizer: Vec<(String, Vec<f32>)>,
     window: Vec<i64>,
     penalty: f64,
@@ -254,6 +298,7 @@ impl Together for Step {
         let optimizer = self.optimizer.state().into_iter().map(|(name, values)| (name.to_string(), values));
         StepState {
             params: self.network.params.clone(),
+            running: self.network.running.clone(),
             optimizer: optimizer.collect(),
             window: self.window.words(),
             penalty: self.penalty,
@@ -280,7 +325,11 @@ impl Together for Step {
         let misfit = || Error::data("the checkpoint has another number of parameters");
         let of_average = |average: &Option<Average>| average.as_ref().map(Average::n_params);
         let n = self.network.params.len();
-        if common.params.len() != n || of_average(&common.average) != of_average(&self.average) {
+        let n_running = self.network.running.len();
+        if common.params.len() != n
+            || common.running.len() != n_running
+            || of_average(&common.average) != of_average(&self.average)
+        {
             return Err(misfit());
         }
         let state: Vec<(&str, &[f32])> =
@@ -295,7 +344,8 @@ impl Together for Step {
             }
         }
         self.window = ScaleWindow::from_words(&common.window).ok_or_else(misfit)?;
-        (self.network.params, self.penalty, self.average) = (common.params, common.penalty, common.average);
+        (self.network.params, self.network.running) = (common.params, common.running);
+        (self.penalty, self.average) = (common.penalty, common.average);
         Ok(())
     }
 
@@ -311,7 +361,8 @@ impl Together for Step {
         // Compute: nothing lasting changes before the step is committed.
         let training = Training { seed: job.config.seed, step };
         self.turn();
-        self.forward(job, lanes, training, of_pool);
+        self.norms.weight = weight / self.unit;
+        self.forward(comm, job, lanes, training, of_pool)?;
         let mut exponents = self.window.exponents();
         self.reduce(comm, training, &exponents, true)?;
 
@@ -342,6 +393,7 @@ impl Together for Step {
 
         // Commit.
         self.commit(job, step, weight, &exponents);
+        self.norms.commit(&mut self.network);
         self.window.commit(&self.peaks[..self.groups.len()]);
         for lane in lanes {
             lane.epoch_loss += lane.loss;

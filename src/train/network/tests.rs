@@ -74,20 +74,22 @@ fn ranks_and_threads_leave_no_trace() {
 /// The same bits as on one lane would not be asked for: the number of lanes is a setting. But the fit is nearly that of float sums.
 #[test]
 fn lanes_change_sums_by_their_rounding_only() {
-    let of = |n_lanes| {
+    let of = |n_lanes, norm| {
         let whole = table(512, 5, n_lanes, 7, gaussian);
         // All rows in every step, so that lanes are all that differs.
         let config = TrainConfig {
             global_batch: 512,
             epochs: Some(20),
             schedule: Schedule::Constant,
-            ..config(Solver::Sgd, MlpConfig::default())
+            ..config(Solver::Sgd, MlpConfig { norm, ..MlpConfig::default() })
         };
         fit_on(1, 2, &whole, &Squared, &config)
     };
-    let (one, eight) = (of(1), of(8));
-    for (a, b) in one.losses.iter().zip(&eight.losses) {
-        approx::assert_relative_eq!(*a, *b, max_relative = 1e-4);
+    for norm in [Norm::None, Norm::Batch] {
+        let (one, eight) = (of(1, norm), of(8, norm));
+        for (a, b) in one.losses.iter().zip(&eight.losses) {
+            approx::assert_relative_eq!(*a, *b, max_relative = 1e-4);
+        }
     }
 }
 
