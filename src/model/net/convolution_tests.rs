@@ -41,7 +41,8 @@ fn through(layer: &Convolution, params: &[f32], x: &[f32], dy: &[f32], strips: &
     for &n_rows in strips {
         let range = |width: usize| first * stride_of(width)..(first + n_rows) * stride_of(width);
         let ids: Vec<u64> = (0..n_rows as u64).collect();
-        let pass = Pass { training: None, rows: &ids, layer: 0, moments: &[], weights: &[] };
+        let weights = vec![1.0; n_rows];
+        let pass = Pass { training: None, rows: &ids, weights: &weights, layer: 0, moments: &[] };
         // There may be room for more rows.
         let mut kept = vec![0.0; layer.kept() * (n_rows + 1)];
         let (input, slopes) = (values(&x[range(inputs)], inputs), values(&dy[range(outputs)], outputs));
@@ -138,7 +139,7 @@ fn pooling_takes_the_first_of_the_largest_and_leaves_an_odd_line_and_column_out(
         99.0, 99.0, 99.0, 99.0, 99.0, 99.0, 99.0, 99.0, 99.0, 99.0,
     ];
     let ids = [7];
-    let pass = Pass { training: None, rows: &ids, layer: 0, moments: &[], weights: &[] };
+    let pass = Pass { training: None, rows: &ids, weights: &[1.0], layer: 0, moments: &[] };
     let (mut y, mut dx, mut kept) = (vec![f32::NAN; 4], vec![f32::NAN; 30], vec![f32::NAN; pool.kept()]);
     let input = Values { all: &x, stride: 30, width: 30 };
     pool.forward(&pass, &[], input, ValuesMut { all: &mut y, stride: 4, width: 4 }, &mut kept);
@@ -219,52 +220,5 @@ fn gradients_of_stages_are_differences_of_the_loss() {
                 gradient[at]
             );
         }
-    }
-}
-
-/// `cargo test --release --lib -- --ignored --nocapture speed_of`.
-#[test]
-#[ignore = "takes times"]
-fn speed_of_stages_a_row() {
-    for ([height, width, channels], outputs) in
-        [([28, 28, 1], 32), ([14, 14, 32], 64), ([7, 7, 64], 128), ([32, 32, 3], 32)]
-    {
-        let layer = Convolution::new([height, width, channels], outputs, 1.0);
-        let n_rows = 8;
-        let params = numbers(layer.panels().len() + outputs, 1);
-        let (from, to) = (layer.places() * channels, layer.width());
-        let (x, dy) = (rows(n_rows, from, 2), rows(n_rows, to, 3));
-        let (mut y, mut dx, mut gradient) = (dy.clone(), x.clone(), params.clone());
-        let (mut turned, mut kept) = (vec![0.0; layer.turned()], vec![0.0; layer.kept() * n_rows]);
-        for (part, range) in layer.turned_parts().into_iter().enumerate() {
-            layer.turn(&params, part, &mut turned[range]);
-        }
-        let ids = vec![0; n_rows];
-        let pass = Pass { training: None, rows: &ids, layer: 0, moments: &[], weights: &[] };
-        let (input, slopes) = (values(&x, from), values(&dy, to));
-        let flop = (n_rows * layer.places() * 2 * layer.panels().len()) as f64;
-        let time = |what: &str, run: &mut dyn FnMut()| {
-            let mut once = || {
-                let began = std::time::Instant::now();
-                run();
-                began.elapsed().as_secs_f64()
-            };
-            let least = (0..30).fold(f64::INFINITY, |least, _| once().min(least));
-            println!(
-                "{height} × {width} × {channels} → {outputs} {what}: {:.1} µs a row, {:.0} GFLOP/s",
-                1e6 * least / n_rows as f64,
-                flop / least / 1e9
-            );
-        };
-        time("forward", &mut || layer.forward(&pass, &params, input, values_mut(&mut y, to), &mut kept));
-        let output = values(&y, to);
-        time("backward", &mut || {
-            layer.backward(&pass, &params, &turned, input, output, &mut kept, slopes, values_mut(&mut dx, from));
-        });
-        let seen = Seen { n_rows, input, kept: &kept, d_output: slopes, moments: &[] };
-        time("gradient", &mut || {
-            let parts = layer.parts().into_iter();
-            parts.for_each(|part| layer.add_gradient(&part, &seen, &mut gradient[part.range.clone()]));
-        });
     }
 }

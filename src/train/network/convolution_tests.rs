@@ -58,6 +58,7 @@ fn stages_of_convolution_give_the_same_bits_on_any_number_of_ranks_and_threads()
             dropout: 0.2,
             ..MlpConfig::default()
         },
+        MlpConfig { conv: vec![5, 3], layers: vec![9], norm: Norm::Batch, ..MlpConfig::default() },
     ] {
         let config = config(mlp);
         let (alone, _) = train(1, 1, &table, &config).unwrap();

@@ -1,14 +1,20 @@
 //! Networks with batch norms as a whole: the same bits on any number of ranks, rows that do not count, settings that go together.
 
+use super::super::data_parallel::{Job, Together};
+use super::super::lanes::{Course, Lanes};
 use super::super::linear_family::train_source;
+use super::super::table::testing::{gaussian, table};
 use super::super::{Kind, Model, Reading, Silent, Solver, TrainConfig};
-use crate::comm::run_threads;
-use crate::config::{BoostLoss, MlpConfig, Norm};
+use super::step::Step;
+use crate::comm::{Communicator, run_threads};
+use crate::config::{Activation, BoostLoss, MlpConfig, Norm};
 use crate::data::TargetKind;
 use crate::data::memory::MemorySource;
 use crate::data::names::TableNames;
 use crate::error::Result;
+use crate::model::net::build;
 use crate::model::{Network, Scores};
+use crate::objective::Squared;
 use crate::rng::{Draws, Stream};
 
 /// Two classes of rows of several weights; every ninth has weight 0 and values that `unused` makes.
@@ -46,6 +52,52 @@ fn train(size: usize, threads: usize, streamed: bool, table: &MemorySource, conf
     })?;
     assert!(models.iter().all(|model| model.digest == models[0].digest && model.scores == models[0].scores));
     Ok(models.into_iter().next().unwrap())
+}
+
+/// Mean loss of a batch of three lanes, and its gradient: a step of SGD of rate 1.
+fn loss_and_gradient(network: &Network, config: &TrainConfig) -> (f64, Vec<f64>) {
+    let (comm, table) = (Communicator::solo(), table(48, network.n_features, 3, 5, gaussian));
+    let course = Course::new(&table, config).unwrap();
+    let mut lanes = Lanes::of(&table, &course, 1, 0);
+    lanes.enter(&comm, &table, 0, 0).unwrap();
+    let job = Job::new(&table, &Squared, config, course, || 1.0).unwrap();
+    let mut step = Step::new(&job, network.clone()).unwrap();
+    step.step(&comm, &job, &mut lanes.all, 0, 0, table.total_weight).unwrap();
+    let loss = lanes.all.iter().map(|lane| lane.loss).sum::<f64>() / table.total_weight;
+    let after = step.finish(&comm, &job).unwrap();
+    (loss, network.params.iter().zip(after).map(|(before, after)| f64::from(*before) - after).collect())
+}
+
+#[test]
+fn gradients_are_differences_of_the_loss_of_the_whole_batch() {
+    for residual in [false, true] {
+        let mlp =
+            MlpConfig { layers: vec![6; 3], activation: Activation::Gelu, residual, ..config(|_| ()).mlp.unwrap() };
+        let config = TrainConfig {
+            solver: Solver::Sgd,
+            learning_rate: Some(1.0),
+            momentum: 0.0,
+            nesterov: false,
+            global_batch: 48,
+            lanes: Some(3),
+            epochs: Some(1),
+            mlp: Some(mlp.clone()),
+            ..TrainConfig::of(Kind::Mlp)
+        };
+        let mut network = build(&mlp, 6, 1);
+        network.start(3);
+        let (_, gradient) = loss_and_gradient(&network, &config);
+        let scale = gradient.iter().fold(0.0f64, |scale, g| scale.max(g.abs()));
+        for at in (0..gradient.len()).step_by(5) {
+            let moved = |by: f32| {
+                let mut network = network.clone();
+                network.params[at] += by;
+                loss_and_gradient(&network, &config).0
+            };
+            let difference = (moved(1e-2) - moved(-1e-2)) / 2e-2;
+            assert!((gradient[at] - difference).abs() < 2e-3 * scale, "{at}: {} and {difference}", gradient[at]);
+        }
+    }
 }
 
 fn network(model: &Model) -> &Network {
