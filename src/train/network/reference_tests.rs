@@ -158,12 +158,6 @@ fn optimisers_follow_pytorch() {
 }
 
 #[test]
-fn batch_norm_follows_pytorch() {
-    let base = MlpConfig { layers: vec![16, 12], loss: BoostLoss::Logistic, ..MlpConfig::default() };
-    check("batch_norm", MlpConfig { norm: Norm::Batch, ..base }, Solver::Sgd, X, "table/class");
-}
-
-#[test]
 fn heads_follow_pytorch() {
     let of = |loss, alpha| MlpConfig { layers: vec![16, 12], loss, alpha, ..MlpConfig::default() };
     for (name, loss, alpha, target) in [
