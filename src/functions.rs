@@ -115,7 +115,9 @@ pub fn prefetch_to_write<T>(values: &[T]) {
     #[cfg(target_arch = "x86_64")]
     for line in values.chunks(64 / size_of::<T>().clamp(1, 64)) {
         // SAFETY: the instruction reads and writes nothing that a program can see, whatever the address; processors that do not know it pass over it.
-        unsafe { std::arch::asm!("prefetchw [{}]", in(reg) line.as_ptr(), options(nostack, preserves_flags, readonly)) };
+        unsafe {
+            std::arch::asm!("prefetchw [{}]", in(reg) line.as_ptr(), options(nostack, preserves_flags, readonly))
+        };
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = values;

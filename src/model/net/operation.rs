@@ -71,6 +71,10 @@ impl TensorSpec {
     pub fn len(&self) -> usize {
         self.shape.iter().product()
     }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 /// What is known of the step that rows go through.

@@ -153,7 +153,7 @@ fn weights_count_by_their_ratios() {
         let weight = table.block().weight.as_ref().unwrap().iter().map(|w| w * factor).collect();
         table.with_weight(weight).unwrap()
     };
-    let [one, tiny, huge] = [1.0, 2f64.powi(-200), 2f64.powi(200)].map(|factor| table(factor));
+    let [one, tiny, huge] = [1.0, 2f64.powi(-200), 2f64.powi(200)].map(table);
     let one = train(1, 2, false, &one, &config).unwrap();
     for other in [tiny, huge] {
         assert_eq!(network(&train(2, 1, false, &other, &config).unwrap()), network(&one));
