@@ -52,8 +52,8 @@ for mapping in slot node; do
     for mode in sums started-sums; do
         ours=$(crossed "$mode" --map-by "$mapping")
         say "ten $mode by $mapping: $ours MB cross, the library alone: $bare MB"
-        # 168 MB, and a tenth for packets, start and end. Shared nodes: neither more than the library's.
-        [ "$ours" -le 185 ] && [ "$ours" -le "$bare" ] || { say "more than expected"; FAILED=1; }
+        # 168 MB, and a tenth for packets, start and end. With neighbours on other hosts the library sends more than twice that.
+        [ "$ours" -le 185 ] && { [ "$mapping" = slot ] || [ $((2 * ours)) -le "$bare" ]; } || { say "more than expected"; FAILED=1; }
     done
 done
 "$hosts" down

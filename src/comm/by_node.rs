@@ -26,8 +26,8 @@ use crate::error::{Error, Result};
 pub struct Limits {
     /// Shorter sums are left to the library: three conversations instead of one cost more than their bytes.
     pub least_bytes: usize,
-    /// A started sum goes in parts of so many bytes, so that one is between the nodes while the next is within.
-    pub part_bytes: usize,
+    /// A sum goes in parts, of each of which a rank takes so many bytes between the nodes: one part is there while the next is within.
+    pub share_bytes: usize,
     /// Between the nodes, a sum is a reduce-scatter and an all-gather if every message has so many bytes; else the library chooses, which
     /// sends more of them to some nodes.
     pub message_bytes: usize,
@@ -35,7 +35,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { least_bytes: 128 << 10, part_bytes: 4 << 20, message_bytes: 4 << 10 }
+        Limits { least_bytes: 128 << 10, share_bytes: 512 << 10, message_bytes: 4 << 10 }
     }
 }
 
@@ -65,7 +65,7 @@ pub fn by_node(inner: Box<dyn Transport>, node: u64, limits: Limits) -> Result<B
         }
     });
     let ranks_of = |node: &u64| all.iter().filter(|other| *other == node).count();
-    let n_ways = nodes.iter().map(ranks_of).min().unwrap_or(1);
+    let (n_ways, most) = (nodes.iter().map(ranks_of).min().unwrap_or(1), nodes.iter().map(ranks_of).max().unwrap_or(1));
     if nodes.len() == 1 || nodes.len() == size {
         return Ok(inner);
     }
@@ -75,13 +75,15 @@ pub fn by_node(inner: Box<dyn Transport>, node: u64, limits: Limits) -> Result<B
         inner.checks_calls(&call);
         inner.split(color)
     };
+    // What a rank gets from its node is far from 2³¹ elements, however many ranks there are.
+    let part_bytes = limits.share_bytes.min((32 << 20) / most) * n_ways;
     let way = place.min(n_ways) as u32;
     // One communicator for every stage: sums are in different stages on different ranks, and what belongs together on a communicator is
     // only known by its order there.
     let stages = [split(node)?, split(way)?, split(way)?, split(node)?];
     let [within, between, ..] = stages.each_ref().map(|stage| stage.size());
     let ways = Ways { n_ways, has_way: place < n_ways, place, within, between };
-    let under_way = Rc::new(UnderWay { stages, ways, limits, state: RefCell::default() });
+    let under_way = Rc::new(UnderWay { stages, ways, limits, part_bytes, state: RefCell::default() });
     let (call, has_started) = (Cell::new(call), Cell::new(false));
     Ok(Box::new(ByNode { inner, call, has_started, under_way }))
 }
@@ -123,6 +125,7 @@ struct UnderWay {
     stages: [Box<dyn Transport>; 4],
     ways: Ways,
     limits: Limits,
+    part_bytes: usize,
     state: RefCell<State>,
 }
 
@@ -447,7 +450,7 @@ impl Transport for ByNode {
             return Ok(self.beside(self.inner.start_all_reduce(buf, op)?));
         }
         self.has_started.set(true);
-        let n_parts = (buf.len() * element.bytes()).div_ceil(self.under_way.limits.part_bytes);
+        let n_parts = (buf.len() * element.bytes()).div_ceil(self.under_way.part_bytes);
         let step = buf.len().div_ceil(n_parts);
         let mut parts: Vec<OwnedSlice> =
             (1..n_parts).rev().map(|part| buf.split_off(step.saturating_mul(part).min(buf.len()))).collect();
@@ -475,10 +478,6 @@ impl Transport for ByNode {
 
     fn finish(&self) -> Result<()> {
         self.inner.finish()
-    }
-
-    fn overlaps(&self) -> bool {
-        self.inner.overlaps()
     }
 
     fn has_processes(&self) -> bool {
@@ -512,7 +511,7 @@ mod tests {
         &[1, 2, 3],
         &[6],
     ];
-    const LIMITS: Limits = Limits { least_bytes: 24, part_bytes: 400, message_bytes: 32 };
+    const LIMITS: Limits = Limits { least_bytes: 24, share_bytes: 120, message_bytes: 32 };
 
     fn on_nodes(nodes: &[u64], body: impl Fn(&Communicator) -> Result<()> + Sync) {
         let dress = |rank: usize, inner| by_node(inner, nodes[rank], LIMITS).expect("the ranks split");
