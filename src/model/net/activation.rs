@@ -58,14 +58,7 @@ const FAR: f64 = 100.0;
 /// 1/(1 + e^−x).
 #[inline(always)]
 fn sigmoid(x: f64) -> f64 {
-    let x = if x < -FAR {
-        -FAR
-    } else if x > FAR {
-        FAR
-    } else {
-        x
-    };
-    1.0 / (1.0 + exp(-x))
+    1.0 / (1.0 + exp(-x.clamp(-FAR, FAR)))
 }
 
 /// The normal distribution function by its formula 7.1.26 in Abramowitz, Stegun, *Handbook of mathematical functions*, 1964: absolute error

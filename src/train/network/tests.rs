@@ -57,12 +57,12 @@ fn ranks_and_threads_leave_no_trace() {
                 },
                 config(Solver::Sgd, MlpConfig { gradient_bits: 8, ..narrow.clone() }),
                 // Several segments, so that sums are on their way while others are made.
-                config(Solver::Sgd, MlpConfig { layers: vec![300, 1000, 3], ..narrow.clone() }),
+                config(Solver::Sgd, MlpConfig { layers: vec![300, 450, 3], ..narrow.clone() }),
             ];
-            for config in &ways[..if n_lanes == 4 { 5 } else { 4 }] {
+            for config in &ways[..if n_lanes == 4 && objective.n_scores() == 1 { 5 } else { 4 }] {
                 let alone = fit_on(1, 1, &whole, objective, config);
                 assert!(alone.losses[2] < alone.losses[0], "{} {config:?} {:?}", objective.name(), alone.losses);
-                for (size, threads) in [(1, 2), (2, 1), (3, 2), (4, 1), (7, 1)] {
+                for (size, threads) in [(1, 2), (3, 2), (7, 1)] {
                     let fit = fit_on(size, threads, &whole, objective, config);
                     assert_eq!(fit, alone, "{} on {size} × {threads}, {n_lanes} lanes", objective.name());
                 }
