@@ -5,11 +5,9 @@ use super::*;
 const DIGITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/data/digits.h5");
 
 fn train(folder: &Path, ranks: usize, model: &str, words: &[&str]) -> String {
-    let settings = [
-        "train", "mlp", DIGITS, "--group", "train", "--layers", "40,40", "--lanes", "4", "--epochs", "4", "--force",
-        "-o",
-    ];
-    done(folder, ranks, &[&settings[..], &[model], words].concat())
+    let about = ["train", "mlp", DIGITS, "--group", "train", "--layers", "40,40", "--learning-rate", "0.005"];
+    let steps = ["--global-batch", "64", "--lanes", "4", "--epochs", "6", "--force", "-o"];
+    done(folder, ranks, &[&about[..], &steps, &[model], words].concat())
 }
 
 #[test]
