@@ -38,7 +38,7 @@ impl Groups {
         Groups { bounds }
     }
 
-    /// Groups that end where their maker says: g covers bounds[g]..bounds[g + 1]. Not collective.
+    /// Groups that end where their maker says: g covers `bounds[g]..bounds[g + 1]`. Not collective.
     ///
     /// # Panics
     /// If they do not rise from 0, or a group has more than 65,536 elements.
