@@ -10,7 +10,8 @@ const STRIP_VALUES: usize = 1 << 17;
 impl Network {
     /// Rows of a strip that stays in cache, at most `most`; whole tiles.
     pub fn strip_rows(&self, most: usize) -> usize {
-        (STRIP_VALUES / self.values_of_row().max(1)).clamp(8, most.max(8)) / 8 * 8
+        // Many parameters are worth more rows at once than fit: they pass by for each strip.
+        (STRIP_VALUES.max(self.params.len()) / self.values_of_row().max(1)).clamp(8, most.max(8)) / 8 * 8
     }
 
     /// A row goes into a place of a strip.
