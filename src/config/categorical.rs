@@ -1,6 +1,6 @@
 //! What of a table a training can take: columns as categories, several targets.
 
-use super::TrainConfig;
+use super::{MlpConfig, TrainConfig};
 
 /// The columns that become one feature each, the place of the row's category. Names are of columns, or their places from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +25,6 @@ impl TrainConfig {
 
     /// Whether rows may have several targets, numbers that are predicted together.
     pub fn takes_several_targets(&self) -> bool {
-        false
+        self.mlp.as_ref().is_some_and(MlpConfig::takes_several_targets)
     }
 }

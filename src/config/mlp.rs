@@ -118,13 +118,18 @@ impl MlpConfig {
         }
     }
 
-    /// Numbers that come out of the network for a row: one of numbers and of two classes, else one a class; of the Gaussian mean and spread.
-    pub fn n_outputs(&self, n_classes: usize) -> usize {
+    /// Numbers that come out of the network for a row: one a target, one of two classes, else one a class; of the Gaussian mean and spread.
+    pub fn n_outputs(&self, n_classes: usize, n_targets: usize) -> usize {
         match self.loss {
             BoostLoss::Gaussian => 2,
             _ if n_classes > 2 => n_classes,
-            _ => 1,
+            _ => n_targets,
         }
+    }
+
+    /// Whether the loss is of numbers, of which each has a score.
+    pub fn takes_several_targets(&self) -> bool {
+        !matches!(self.loss, BoostLoss::Logistic | BoostLoss::Gaussian)
     }
 
     /// Not collective; the same on every rank.

@@ -63,6 +63,11 @@ impl Schema {
         self.columns.iter().filter(|column| column.kind != ColumnKind::Text).count()
     }
 
+    /// What a target is where nobody says: several are numbers that are predicted together, however they are stored.
+    pub fn target_kind(&self) -> Option<TargetKind> {
+        if self.n_targets() > 1 { Some(TargetKind::Float) } else { self.target }
+    }
+
     /// Numbers or strings that a row's target has; 0 without a target.
     pub fn n_targets(&self) -> usize {
         self.target_names.len()

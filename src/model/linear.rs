@@ -209,7 +209,7 @@ pub fn add_hessian(
         let mut curvatures = [const { Vec::new() }; TILE];
         for i in 0..work.n_rows {
             let scores = &work.scores[i * k..(i + 1) * k];
-            objective.curvature(work.y[i], work.weight[i], scores, &mut work.curvature);
+            objective.curvature(&work.y[i..=i], work.weight[i], scores, &mut work.curvature);
             curvatures[i] = work.curvature.clone();
         }
         let mut pair = 0;

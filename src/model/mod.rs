@@ -30,6 +30,7 @@ pub use tree::{Boosted, Tree};
 
 use crate::config::{Kind, TrainConfig};
 use crate::data::names::TableNames;
+use net::Unit;
 
 /// What makes scores of features.
 #[derive(Clone, Debug, PartialEq)]
@@ -74,11 +75,11 @@ impl Scores {
         matches!(self, Scores::Mlp(network) if network.has_variance)
     }
 
-    /// Origin and unit of the target that the loss of training is measured in.
-    pub fn unit(&self) -> (f64, f64) {
+    /// What the loss of training is measured in, of each target.
+    pub fn units(&self) -> &[Unit] {
         match self {
-            Scores::Mlp(network) => (network.origin, network.unit),
-            _ => (0.0, 1.0),
+            Scores::Mlp(network) => &network.units,
+            _ => &[Unit { scale: 1.0, origin: 0.0 }],
         }
     }
 

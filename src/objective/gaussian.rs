@@ -79,9 +79,9 @@ impl Objective for Gaussian {
         loss
     }
 
-    fn curvature(&self, y: f64, weight: f64, scores: &[f64], curvature: &mut [f64]) {
+    fn curvature(&self, y: &[f64], weight: f64, scores: &[f64], curvature: &mut [f64]) {
         let Spread { precision, share, .. } = self.spread(scores[1]);
-        let residual = scores[0] - y;
+        let residual = scores[0] - y[0];
         let far = residual * residual * precision;
         let of_both = -weight * residual * precision * share;
         let of_spread = 0.5 * share * ((1.0 - share) * (1.0 - far) + share * far);
@@ -123,11 +123,11 @@ mod tests {
     #[test]
     fn derivatives_match_differences() {
         for scores in [[0.7, 0.0], [0.2, -1.5], [-1.0, 0.8], [2.0, 3.0], [0.69, -3.0]] {
-            check_derivatives(&Gaussian::default(), 0.7, &scores);
-            check_derivatives(&WIDE, 0.7, &scores);
+            check_derivatives(&Gaussian::default(), &[0.7], &scores);
+            check_derivatives(&WIDE, &[0.7], &scores);
         }
         // Where v₀ is all there is.
-        check_derivatives(&WIDE, 0.7, &[1.1, -9.0]);
+        check_derivatives(&WIDE, &[0.7], &[1.1, -9.0]);
     }
 
     /// PyTorch documents `GaussianNLLLoss` as ½(ln max(v, 1e-6) + (input − target)²/max(v, 1e-6)).
@@ -158,7 +158,7 @@ mod tests {
                 let loss = Gaussian::default().gradients(&[0.0], &[1.0], &mut scores);
                 assert!(loss.is_finite() && scores.iter().all(|slope| slope.is_finite()), "{s} {residual}");
                 let mut curvature = [0.0; 4];
-                Gaussian::default().curvature(0.0, 1.0, &[residual, s], &mut curvature);
+                Gaussian::default().curvature(&[0.0], 1.0, &[residual, s], &mut curvature);
                 assert!(curvature.iter().all(|c| c.is_finite()), "{s} {residual}");
             }
         }

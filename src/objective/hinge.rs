@@ -39,11 +39,11 @@ impl Objective for SquaredHinge {
         loss
     }
 
-    fn curvature(&self, y: f64, weight: f64, scores: &[f64], curvature: &mut [f64]) {
+    fn curvature(&self, y: &[f64], weight: f64, scores: &[f64], curvature: &mut [f64]) {
         let k = self.n_scores();
         curvature.fill(0.0);
         for (c, score) in scores.iter().enumerate() {
-            if self.sign(y, c) * score < 1.0 {
+            if self.sign(y[0], c) * score < 1.0 {
                 curvature[c * k + c] = 2.0 * weight;
             }
         }
@@ -67,8 +67,8 @@ mod tests {
     #[test]
     fn derivatives_match_differences() {
         for y in [0.0, 1.0] {
-            super::super::check_derivatives(&SquaredHinge { n_classes: 2 }, y, &[0.4]);
+            super::super::check_derivatives(&SquaredHinge { n_classes: 2 }, &[y], &[0.4]);
         }
-        super::super::check_derivatives(&SquaredHinge { n_classes: 3 }, 2.0, &[0.4, -1.5, 3.0]);
+        super::super::check_derivatives(&SquaredHinge { n_classes: 3 }, &[2.0], &[0.4, -1.5, 3.0]);
     }
 }

@@ -47,7 +47,7 @@ impl Objective for Logistic {
         gradients(y, weight, scores)
     }
 
-    fn curvature(&self, _y: f64, weight: f64, scores: &[f64], curvature: &mut [f64]) {
+    fn curvature(&self, _y: &[f64], weight: f64, scores: &[f64], curvature: &mut [f64]) {
         let (p, _) = sigmoid_and_softplus(scores[0]);
         curvature[0] = weight * (p * (1.0 - p));
     }
@@ -76,7 +76,7 @@ mod tests {
     fn derivatives_match_differences() {
         for score in [-30.0, -1.0, 0.1, 4.0] {
             for y in [0.0, 1.0] {
-                super::super::check_derivatives(&Logistic, y, &[score]);
+                super::super::check_derivatives(&Logistic, &[y], &[score]);
             }
         }
     }

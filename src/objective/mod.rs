@@ -5,6 +5,7 @@
 //! Talks: never.
 //! Never: ranks, files, parameters.
 
+mod each;
 mod gaussian;
 mod hinge;
 mod logistic;
@@ -14,6 +15,7 @@ mod residual;
 mod softmax;
 mod squared;
 
+pub use each::Each;
 pub use gaussian::Gaussian;
 pub use hinge::SquaredHinge;
 pub use logistic::Logistic;
@@ -27,14 +29,19 @@ pub use squared::Squared;
 pub trait Objective: Send + Sync {
     fn name(&self) -> &'static str;
 
-    /// 1, the number of classes, or 2 (mean and logarithm of the variance).
+    /// 1, the number of classes, 2 (mean and logarithm of the variance), or the number of targets.
     fn n_scores(&self) -> usize;
+
+    /// Targets of a row; `y` is (rows, n_targets).
+    fn n_targets(&self) -> usize {
+        1
+    }
 
     /// Overwrites `scores` with w·∂loss/∂score and returns Σ w·loss. Rows of weight 0 add nothing, whatever they hold.
     fn gradients(&self, y: &[f64], weight: &[f64], scores: &mut [f64]) -> f64;
 
     /// Overwrites `curvature` with w·∂²loss/∂score∂score of one row, (n_scores, n_scores), symmetric.
-    fn curvature(&self, y: f64, weight: f64, scores: &[f64], curvature: &mut [f64]);
+    fn curvature(&self, y: &[f64], weight: f64, scores: &[f64], curvature: &mut [f64]);
 
     /// A typical ∂²loss/∂score² at the start: how long the first step of a quasi-Newton solver may be.
     fn typical_curvature(&self) -> f64;
@@ -85,12 +92,12 @@ fn mean(weight: f64, weighted_y: f64) -> f64 {
 
 /// Central differences of the loss and of the gradient against what the objective says, at one row.
 #[cfg(test)]
-pub(crate) fn check_derivatives(objective: &dyn Objective, y: f64, scores: &[f64]) {
+pub(crate) fn check_derivatives(objective: &dyn Objective, y: &[f64], scores: &[f64]) {
     let k = scores.len();
     let weight = 1.7;
     let gradient = |s: &[f64]| {
         let mut s = s.to_vec();
-        let loss = objective.gradients(&[y], &[weight], &mut s);
+        let loss = objective.gradients(y, &[weight], &mut s);
         (loss, s)
     };
     let (_, analytic) = gradient(scores);

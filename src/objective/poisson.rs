@@ -28,7 +28,7 @@ impl Objective for Poisson {
         loss
     }
 
-    fn curvature(&self, _y: f64, weight: f64, scores: &[f64], curvature: &mut [f64]) {
+    fn curvature(&self, _y: &[f64], weight: f64, scores: &[f64], curvature: &mut [f64]) {
         curvature[0] = if weight == 0.0 { 0.0 } else { weight * libm::exp(scores[0]) };
     }
 
@@ -65,7 +65,7 @@ mod tests {
     #[test]
     fn derivatives_match_differences() {
         for score in [-4.0, 0.0, 3.0] {
-            super::super::check_derivatives(&Poisson, 2.0, &[score]);
+            super::super::check_derivatives(&Poisson, &[2.0], &[score]);
         }
     }
 }

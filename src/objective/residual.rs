@@ -33,8 +33,8 @@ impl Objective for Huber {
         by_residual(y, weight, scores, |residual| self.of(residual))
     }
 
-    fn curvature(&self, y: f64, weight: f64, scores: &[f64], curvature: &mut [f64]) {
-        curvature[0] = if (scores[0] - y).abs() <= self.delta { weight } else { 0.0 };
+    fn curvature(&self, y: &[f64], weight: f64, scores: &[f64], curvature: &mut [f64]) {
+        curvature[0] = if (scores[0] - y[0]).abs() <= self.delta { weight } else { 0.0 };
     }
 
     fn score_scale(&self) -> f64 {
@@ -85,7 +85,7 @@ impl Objective for Quantile {
     }
 
     /// None: it is in the kink.
-    fn curvature(&self, _y: f64, _weight: f64, _scores: &[f64], curvature: &mut [f64]) {
+    fn curvature(&self, _y: &[f64], _weight: f64, _scores: &[f64], curvature: &mut [f64]) {
         curvature[0] = 0.0;
     }
 
@@ -115,8 +115,8 @@ mod tests {
     #[test]
     fn derivatives_match_differences() {
         for score in [-3.0, -0.15, 0.69, 0.71, 1.6, 2.5] {
-            check_derivatives(&Huber { delta: 0.8 }, 0.7, &[score]);
-            check_derivatives(&Quantile { alpha: 0.2 }, 0.7, &[score]);
+            check_derivatives(&Huber { delta: 0.8 }, &[0.7], &[score]);
+            check_derivatives(&Quantile { alpha: 0.2 }, &[0.7], &[score]);
         }
     }
 

@@ -50,7 +50,7 @@ impl Objective for Softmax {
         loss
     }
 
-    fn curvature(&self, _y: f64, weight: f64, scores: &[f64], curvature: &mut [f64]) {
+    fn curvature(&self, _y: &[f64], weight: f64, scores: &[f64], curvature: &mut [f64]) {
         let mut p = scores.to_vec();
         to_shares(&mut p);
         for (a, row) in curvature.chunks_exact_mut(self.n_classes).enumerate() {
@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn derivatives_match_differences() {
         for y in [0.0, 1.0, 2.0] {
-            super::super::check_derivatives(&Softmax { n_classes: 3 }, y, &[0.3, -1.0, 2.0]);
+            super::super::check_derivatives(&Softmax { n_classes: 3 }, &[y], &[0.3, -1.0, 2.0]);
         }
     }
 }

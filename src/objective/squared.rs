@@ -18,7 +18,7 @@ impl Objective for Squared {
         by_residual(y, weight, scores, |residual| [0.5 * residual * residual, residual])
     }
 
-    fn curvature(&self, _y: f64, weight: f64, _scores: &[f64], curvature: &mut [f64]) {
+    fn curvature(&self, _y: &[f64], weight: f64, _scores: &[f64], curvature: &mut [f64]) {
         curvature[0] = weight;
     }
 
@@ -44,7 +44,7 @@ mod tests {
     #[test]
     fn derivatives_match_differences() {
         for score in [-3.0, 0.0, 2.5] {
-            super::super::check_derivatives(&Squared, 0.7, &[score]);
+            super::super::check_derivatives(&Squared, &[0.7], &[score]);
         }
     }
 

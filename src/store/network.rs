@@ -7,7 +7,7 @@
 //! | `layer_NNN_bias` | (outputs) |
 //! | `layer_NNN_scale`, `layer_NNN_shift` | (units) of a norm |
 //! | `layer_NNN_running_mean`, `layer_NNN_running_variance` | (units) of a batch norm: what predictions take |
-//! | `score_unit` | deviation and mean of the target: score = output·deviation + mean |
+//! | `score_unit` | deviation and mean of the target: score = output·deviation + mean; of several (targets, 2) |
 //! | `mean`, `inverse_scale` | (features): z = (x − mean)·inverse_scale |
 //!
 //! What layers there are, the settings say.
@@ -16,9 +16,9 @@ use super::model::{finite, misfit};
 use super::{Array, ModelFile};
 use crate::config::MlpConfig;
 use crate::data::Image;
-use crate::error::{Error, Result};
-use crate::model::net::build;
-use crate::model::{Network, Preprocess};
+use crate::error::Result;
+use crate::model::net::{Unit, build};
+use crate::model::{Network, Preprocess, TargetCoding};
 use std::ops::Range;
 
 fn name_of(layer: usize, tensor: &str) -> String {
@@ -30,8 +30,10 @@ pub(super) fn to_arrays(network: &Network, preprocess: &Preprocess) -> Vec<(Stri
     let mut arrays = vec![
         ("mean".to_string(), f64s(&preprocess.mean)),
         ("inverse_scale".to_string(), f64s(&preprocess.inverse_scale)),
-        ("score_unit".to_string(), f64s(&[network.unit, network.origin])),
     ];
+    let units: Vec<f64> = network.units.iter().flat_map(|unit| [unit.scale, unit.origin]).collect();
+    let shape = if network.units.len() == 1 { vec![2] } else { vec![network.units.len(), 2] };
+    arrays.push(("score_unit".to_string(), Array::F64 { shape, values: units }));
     for (number, (layer, spec, _)) in network.tensors().into_iter().enumerate() {
         arrays.push((name_of(layer, spec.name), Array::F32 { shape: spec.shape, values: network.tensor(number) }));
     }
@@ -55,7 +57,12 @@ fn running_of(network: &Network, layer: usize) -> Vec<(String, Range<usize>)> {
 }
 
 /// Errors: arrays that are not those of the network that the settings name.
-pub(super) fn from_file(file: &ModelFile, config: &MlpConfig, n_features: usize, n_classes: usize) -> Result<Network> {
+pub(super) fn from_file(
+    file: &ModelFile,
+    config: &MlpConfig,
+    n_features: usize,
+    target: &TargetCoding,
+) -> Result<Network> {
     // Convolution is built for the shape that the settings name.
     let image = config.image.map(|[height, width, channels]| Image::of_axes(&[height, width, channels]));
     let is_whole = match image {
@@ -65,7 +72,7 @@ pub(super) fn from_file(file: &ModelFile, config: &MlpConfig, n_features: usize,
     if !is_whole || config.for_image(image.flatten()).is_err() {
         return Err(misfit("image", &format!("a shape of {n_features} values that --conv fits, as the settings say")));
     }
-    let mut network = build(config, n_features, config.n_outputs(n_classes));
+    let mut network = build(config, n_features, config.n_outputs(target.n_classes(), target.n_targets()));
     for (number, (layer, spec, _)) in network.tensors().into_iter().enumerate() {
         let name = name_of(layer, spec.name);
         let (shape, values) = file.f32(&name)?;
@@ -90,11 +97,11 @@ pub(super) fn from_file(file: &ModelFile, config: &MlpConfig, n_features: usize,
             network.running[range].copy_from_slice(values);
         }
     }
-    let (_, unit) = file.f64("score_unit")?;
-    finite("score_unit", unit)?;
-    match unit {
-        [unit, origin] if *unit > 0.0 => (network.unit, network.origin) = (*unit, *origin),
-        _ => return Err(Error::data("'params/score_unit': a deviation above 0 and a mean are expected")),
+    let (_, units) = file.f64("score_unit")?;
+    finite("score_unit", units)?;
+    network.units = units.as_chunks::<2>().0.iter().map(|&[scale, origin]| Unit { scale, origin }).collect();
+    if units.len() != 2 * target.n_targets() || network.units.iter().any(|unit| unit.scale <= 0.0) {
+        return Err(misfit("score_unit", "a deviation above 0 and a mean of each target"));
     }
     Ok(network)
 }

@@ -72,13 +72,14 @@ pub(super) fn held_out_loss_of(
     objective: &dyn Objective,
     scores_of: &Scores,
 ) -> Result<Option<f64>> {
-    let (k, unit) = (objective.n_scores(), scores_of.unit());
+    let (k, t, units) = (objective.n_scores(), objective.n_targets(), scores_of.units());
     let of_block = |block: BlockRows<'_>| {
         let (rows, held_out) = (block.rows, block.held_out.unwrap_or_default());
         let which: Vec<usize> = block.range.filter(|row| held_out.get(*row).is_some_and(|w| *w > 0.0)).collect();
         let mut scores = vec![0.0; which.len() * k];
         rows.outputs_of(scores_of, &which, &mut scores);
-        let y: Vec<f64> = which.iter().map(|row| (rows.y[*row] - unit.0) / unit.1).collect();
+        let targets = |row: &usize| rows.y[row * t..(row + 1) * t].iter().zip(units).map(|(y, unit)| unit.target(*y));
+        let y: Vec<f64> = which.iter().flat_map(targets).collect();
         let weight: Vec<f64> = which.iter().map(|row| held_out[*row]).collect();
         vec![objective.gradients(&y, &weight, &mut scores), weight.iter().fold(0.0, |sum, w| sum + w)]
     };

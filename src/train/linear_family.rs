@@ -13,6 +13,7 @@ use super::{
     coordinate_descent, data_parallel, ensemble, forest, lbfgs, least_squares, memory, network, newton, target, tsqr,
 };
 use crate::comm::Communicator;
+use crate::config::BoostLoss;
 use crate::data::hdf5::Hdf5Source;
 use crate::data::names::{Need, TableNames};
 use crate::data::{DataSource, TableIndex};
@@ -56,8 +57,18 @@ pub fn open_for(comm: &Communicator, inputs: &Inputs, need: Need, config: &Train
 }
 
 fn check_targets(config: &TrainConfig, source: &dyn DataSource, names: &TableNames) -> Result<()> {
-    let wanted = if config.takes_several_targets() { None } else { Some(1) };
-    target::check_number(wanted, source.schema(), names)
+    let found = source.schema().n_targets();
+    match &config.mlp {
+        Some(mlp) if found > 1 && mlp.loss == BoostLoss::Gaussian => Err(Error::usage(format!(
+            "is of one target, and '{}' has {found} values a row; name one of them with --target, or choose squared, huber or quantile",
+            names.target.as_deref().unwrap_or("y")
+        )))
+        .for_flag("--loss gaussian"),
+        _ => {
+            let wanted = if config.takes_several_targets() { None } else { Some(1) };
+            target::check_number(wanted, source.schema(), names)
+        }
+    }
 }
 
 /// Trains one model of the linear family. Collective; the same model on every rank.
@@ -102,7 +113,7 @@ fn open_and_train(
     let file = inputs.paths.first().cloned().unwrap_or_default();
     let trained = match from {
         Some(_) if config.kind.is_ensemble() => {
-            let config = config.for_table(source.schema().is_sparse, source.schema().target);
+            let config = config.for_table(source.schema().is_sparse, source.schema().target_kind());
             ensemble::train_source(comm, &mut source, &names, &config, &inputs.reading, from, watch)
         }
         Some(_) => boosting::train_source(comm, &mut source, &names, config, &inputs.reading, from, watch),
@@ -129,7 +140,7 @@ pub fn train_source(
         return calibrate::train_source(comm, source, names, config, reading, watch);
     }
     let is_sparse = source.schema().is_sparse;
-    let config = &config.for_table(is_sparse, source.schema().target);
+    let config = &config.for_table(is_sparse, source.schema().target_kind());
     if config.kind.is_ensemble() {
         return ensemble::train_source(comm, source, names, config, reading, None, watch);
     }
@@ -144,7 +155,7 @@ pub fn train_source(
     for fold in 0..config.folds {
         let held_out = HeldOut::Fold { fold, folds: config.folds };
         let prepared = prepare(comm, source, config, reading, Some(held_out), &mut Silent)?;
-        let objective = objective_of(config, prepared.target.n_classes());
+        let objective = objective_of(config, &prepared.target);
         let keeper = watch.keeper().part(&format!("fold-{fold}"));
         let (_, scores) = solve(comm, &prepared, objective.as_ref(), config, &mut Keeping { observer: watch, keeper })?;
         let metrics = held_out_metrics(comm, &prepared, config, reading, &scores)?;
@@ -153,7 +164,7 @@ pub fn train_source(
 
     let held_out = (config.valid_fraction > 0.0).then_some(HeldOut::Fraction(config.valid_fraction));
     let prepared = prepare(comm, source, config, reading, held_out, watch)?;
-    let objective = objective_of(config, prepared.target.n_classes());
+    let objective = objective_of(config, &prepared.target);
     let began = Instant::now();
     let (fit, scores) = solve(comm, &prepared, objective.as_ref(), config, watch)?;
     let solve_s = began.elapsed().as_secs_f64();
@@ -330,7 +341,10 @@ pub fn digest(model: &Model) -> Result<String> {
     hash_numbers(&preprocess.inverse_scale);
     match &model.scores {
         Scores::Linear(linear) => hash_numbers(&linear.params),
-        Scores::Mlp(network) => hash_numbers(&[network.numbers(), vec![network.unit, network.origin]].concat()),
+        Scores::Mlp(network) => {
+            let units = network.units.iter().flat_map(|unit| [unit.scale, unit.origin]);
+            hash_numbers(&network.numbers().into_iter().chain(units).collect::<Vec<_>>());
+        }
         Scores::Boosted(boosted) => {
             let trees = postcard::to_allocvec(boosted).map_err(|e| Error::internal(e.to_string()))?;
             hasher.update(&trees);

@@ -106,7 +106,10 @@ pub fn plan(
     let text_bytes = if schema.is_sparse { 0 } else { 8 * count.per_row.saturating_sub(schema.columns.len() as u64) };
     let raw_values = if schema.is_sparse { count.per_row } else { schema.columns.len() as u64 };
     let raw_bytes = text_bytes + if is_one_kind { 0 } else { of.raw * raw_values };
-    let solver = solver_bytes(plan, units, schema.is_sparse, row_values, n_features, config, threads);
+    let mut solver = solver_bytes(plan, units, schema.is_sparse, row_values, n_features, config, threads);
+    if config.solver.is_mini_batch() {
+        solver.streamed += of_targets(config, if schema.is_sparse { 0 } else { n_features }, n_targets);
+    }
     // At least one block is read at a time.
     let of_block =
         if schema.is_sparse || text_bytes > 0 { count.per_row * plan.block_rows().min(plan.n_rows()) } else { 0 };
@@ -201,6 +204,12 @@ impl ValueBytes {
     fn dense(is_wide: bool) -> ValueBytes {
         ValueBytes { ready: 4, raw: if is_wide { 8 } else { 4 }, read: 8, column: 0 }
     }
+}
+
+/// What all targets but the first take in two pools, which are cut as if each row had one.
+fn of_targets(config: &TrainConfig, n_features: usize, n_targets: u64) -> u64 {
+    let pool_rows = POOL_BYTES / row_bytes(n_features);
+    2 * pool_rows.max(config.global_batch) * 8 * (n_targets - 1)
 }
 
 /// Bytes that a solver holds beside the rows.

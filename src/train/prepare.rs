@@ -345,14 +345,19 @@ pub fn objective(kind: Kind, n_classes: usize) -> Box<dyn Objective> {
 }
 
 /// The objective that settings name: of a network of numbers for targets in units of their deviation.
-pub fn objective_of(config: &TrainConfig, n_classes: usize) -> Box<dyn Objective> {
-    use crate::objective::{Gaussian, Huber, Quantile};
+pub fn objective_of(config: &TrainConfig, target: &TargetCoding) -> Box<dyn Objective> {
+    use crate::objective::{Each, Gaussian, Huber, Quantile};
+    let n_classes = target.n_classes();
     let Some(mlp) = &config.mlp else { return objective(config.kind, n_classes) };
-    match mlp.loss {
+    let of: Box<dyn Objective> = match mlp.loss {
         BoostLoss::Huber => Box::new(Huber { delta: mlp.alpha() }),
         BoostLoss::Quantile => Box::new(Quantile { alpha: mlp.alpha() }),
         BoostLoss::Gaussian => Box::new(Gaussian::default()),
         _ => objective(config.responds_as(), n_classes),
+    };
+    match target.n_targets() {
+        1 => of,
+        n => Box::new(Each { of, n }),
     }
 }
 

@@ -226,7 +226,7 @@ fn each_curvature(
         if let Some(offset) = rows.offset {
             scores.iter_mut().for_each(|score| *score += offset[row]);
         }
-        objective.curvature(rows.y[row], rows.weight[row], scores, &mut curvature);
+        objective.curvature(&rows.y[row..=row], rows.weight[row], scores, &mut curvature);
         visit(row, &curvature);
     }
 }

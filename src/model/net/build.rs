@@ -109,10 +109,10 @@ impl Network {
 
     /// What is added last to each score begins with these. Not collective.
     pub fn set_last_bias(&mut self, scores: &[f64]) {
-        let (unit, origin) = (self.unit, self.origin);
         let last = self.params.len() - scores.len();
-        let bias = self.params[last..].iter_mut().zip(scores);
-        bias.for_each(|(bias, score)| *bias = ((score - origin) / unit) as f32);
+        for (at, score) in scores.iter().enumerate() {
+            self.params[last + at] = self.unit(at).target(*score) as f32;
+        }
     }
 
     /// All that training changes, as a fit holds it: parameters, then the running moments of batch norms. Not collective.

@@ -66,12 +66,31 @@ pub struct Network {
     pub running: Vec<f32>,
     /// Where those of each layer are.
     running_places: Vec<Range<usize>>,
-    /// From what comes out to scores: times `unit`, plus `origin`. Of classes 1 and 0; of numbers the deviation and mean of the target.
-    pub unit: f64,
-    pub origin: f64,
+    /// One a target; classes have one.
+    pub units: Vec<Unit>,
     /// Two numbers come out, of which the first is the score and the second says how far targets are from it: see
     /// [`Gaussian`](crate::objective::Gaussian).
     pub has_variance: bool,
+}
+
+/// From what comes out to a score: times `scale`, plus `origin`. Of classes 1 and 0; of numbers the deviation and mean of the target.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Unit {
+    pub scale: f64,
+    pub origin: f64,
+}
+
+impl Default for Unit {
+    fn default() -> Unit {
+        Unit { scale: 1.0, origin: 0.0 }
+    }
+}
+
+impl Unit {
+    /// A target in the unit of the loss of training.
+    pub fn target(self, y: f64) -> f64 {
+        (y - self.origin) / self.scale
+    }
 }
 
 impl Layer {
@@ -131,8 +150,8 @@ impl Network {
         for (layer, place) in layers.iter().zip(&running_places) {
             layer.batch_norm().into_iter().for_each(|norm| norm.start(&mut running[place.clone()]));
         }
-        let (unit, origin, has_variance) = (1.0, 0.0, false);
-        Network { n_features, layers, places, params, running, running_places, unit, origin, has_variance }
+        let (units, has_variance) = (vec![Unit::default()], false);
+        Network { n_features, layers, places, params, running, running_places, units, has_variance }
     }
 
     pub fn layers(&self) -> &[Layer] {
@@ -142,6 +161,11 @@ impl Network {
     /// Scores of a row.
     pub fn n_scores(&self) -> usize {
         if self.has_variance { 1 } else { self.n_outputs() }
+    }
+
+    /// Of a score.
+    pub fn unit(&self, score: usize) -> Unit {
+        if let [one] = self.units[..] { one } else { self.units[score] }
     }
 
     /// Numbers that come out of the last layer for a row.

@@ -34,7 +34,7 @@ impl Network {
         let mut scores = scores.chunks_exact_mut(self.n_scores());
         self.each_output(rows, |out| {
             let of_row = scores.next().into_iter().flatten();
-            of_row.zip(out).for_each(|(score, out)| *score = self.score(*out));
+            of_row.zip(out).enumerate().for_each(|(at, (score, out))| *score = self.score(at, *out));
         });
     }
 
@@ -63,7 +63,8 @@ impl Network {
             let mut pair = [f64::from(out[0]), f64::from(out[1])];
             Gaussian::default().to_prediction(&mut pair);
             if let Some((score, variance)) = of_rows.next() {
-                (*score, *variance) = (self.score(out[0]), pair[1] * self.unit * self.unit);
+                let scale = self.unit(0).scale;
+                (*score, *variance) = (self.score(0, out[0]), pair[1] * scale * scale);
             }
         });
     }
@@ -93,8 +94,9 @@ impl Network {
     }
 
     /// The score that a number coming out stands for.
-    pub fn score(&self, out: f32) -> f64 {
-        f64::from(out) * self.unit + self.origin
+    pub fn score(&self, at: usize, out: f32) -> f64 {
+        let unit = self.unit(at);
+        f64::from(out) * unit.scale + unit.origin
     }
 }
 

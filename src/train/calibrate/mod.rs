@@ -57,7 +57,7 @@ pub fn train_source(
     let n_folds = config.calibrate_folds.unwrap_or(Calibrate::FOLDS);
     let of_model = TrainConfig { calibrate: None, calibrate_folds: None, ..config.clone() };
     let schema = source.schema().clone();
-    if !of_model.for_table(schema.is_sparse, schema.target).responds_as().is_classifier() {
+    if !of_model.for_table(schema.is_sparse, schema.target_kind()).responds_as().is_classifier() {
         return Err(Error::usage(format!(
             "calibrates probabilities of classes, but this '{}' predicts numbers, as the target holds them; leave it out",
             config.kind.name()

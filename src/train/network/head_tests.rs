@@ -66,7 +66,7 @@ fn config(loss: BoostLoss, alpha: f64) -> TrainConfig {
 }
 
 /// The model, the bytes of its predictions, and how good it is: the same on all cuts, and after it was stored.
-fn trained(inputs: &Inputs, config: &TrainConfig) -> (Model, Reader, Evaluation) {
+pub(super) fn trained(inputs: &Inputs, config: &TrainConfig) -> (Model, Reader, Evaluation) {
     let folder = tempfile::tempdir().unwrap();
     let config = config.resolved().unwrap();
     let mut alone: Option<(Model, Vec<u8>, Evaluation)> = None;
@@ -106,7 +106,7 @@ fn trained(inputs: &Inputs, config: &TrainConfig) -> (Model, Reader, Evaluation)
     (model, reader, measured)
 }
 
-fn numbers(reader: &Reader, name: &str) -> Vec<f64> {
+pub(super) fn numbers(reader: &Reader, name: &str) -> Vec<f64> {
     let Array::F64 { values, .. } = reader.array(name).unwrap() else { panic!("{name} holds no float64") };
     values
 }
@@ -200,7 +200,8 @@ fn rows_held_out_are_measured_by_the_loss_of_training() {
     let (_, held_out) = model.history.iter().find(|(name, _)| name == "valid_loss").unwrap();
     let least = held_out.iter().copied().fold(f64::INFINITY, f64::min);
     // The loss is in units of the target's deviation, and lacks ½ ln 2π; other rows than those held out are measured too.
-    let in_units = measured.metrics.get("gaussian_nll").unwrap() - network.unit.ln() - 0.5 * std::f64::consts::TAU.ln();
+    let in_units =
+        measured.metrics.get("gaussian_nll").unwrap() - network.unit(0).scale.ln() - 0.5 * std::f64::consts::TAU.ln();
     assert!((least - in_units).abs() < 0.1, "{least}, {in_units}");
 }
 

@@ -16,14 +16,17 @@ pub(super) struct Piece {
     /// Its first row in the lane's micro-batch.
     first: usize,
     pub strip: Strip,
-    /// Σ w·loss of each row.
+    /// w·loss of each row.
     pub losses: Vec<f64>,
+    /// (rows, targets), in the unit of the loss.
     y: Vec<f64>,
     scores: Vec<f64>,
 }
 
 /// Pieces for the lanes of this rank, lane after lane. Not collective.
-pub(super) fn pieces(network: &Network, n_lanes: usize, micro_batch: usize) -> Vec<Piece> {
+///
+/// `n_targets`: of a row.
+pub(super) fn pieces(network: &Network, n_targets: usize, n_lanes: usize, micro_batch: usize) -> Vec<Piece> {
     let threads = rayon::current_num_threads();
     let even = (n_lanes * micro_batch).div_ceil(2 * threads);
     let rows = even.clamp(8, MOST_ROWS).next_multiple_of(8).min(network.strip_rows(MOST_ROWS));
@@ -35,7 +38,7 @@ pub(super) fn pieces(network: &Network, n_lanes: usize, micro_batch: usize) -> V
                 first,
                 strip: network.strip(n, true),
                 losses: vec![0.0; n],
-                y: vec![0.0; n],
+                y: vec![0.0; n * n_targets],
                 scores: vec![0.0; n * network.n_outputs()],
             }
         })
@@ -45,13 +48,16 @@ pub(super) fn pieces(network: &Network, n_lanes: usize, micro_batch: usize) -> V
 
 impl Piece {
     /// Takes its rows of the pool's micro-batch `of_pool`, with their weights in units of `unit`. Not collective.
-    pub fn fill(&mut self, job: &Job<'_, '_>, lane: &Lane, of_pool: usize, unit: f64) {
-        let rows = lane.rows(job.table);
+    pub fn fill(&mut self, job: &Job<'_, '_>, network: &Network, lane: &Lane, of_pool: usize, unit: f64) {
+        let (rows, t) = (lane.rows(job.table), job.objective.n_targets());
         let mine = lane.micro_batch(of_pool).skip(self.first).take(self.strip.capacity());
         self.strip.n_rows = mine.len();
         for (slot, row) in mine.enumerate() {
             Network::put(rows.row(row), &mut self.strip, slot);
-            self.y[slot] = rows.y[row];
+            let (y, targets) = (&mut self.y[slot * t..], &rows.y[row * t..(row + 1) * t]);
+            for (y, (target, unit)) in y.iter_mut().zip(targets.iter().zip(&network.units)) {
+                *y = unit.target(*target);
+            }
             self.strip.weights[slot] = rows.weight[row] / unit;
             self.strip.rows[slot] = lane.global_row(row);
         }
@@ -59,14 +65,14 @@ impl Piece {
 
     /// Losses of the rows, and ∂loss/∂ of what came out of the network in units of `unit`, a power of two. Not collective.
     pub fn judge(&mut self, job: &Job<'_, '_>, network: &Network, unit: f64) {
-        let (k, last) = (network.n_outputs(), network.layers().len());
+        let (k, t, last) = (network.n_outputs(), job.objective.n_targets(), network.layers().len());
         let per_unit = 1.0 / unit;
         for slot in 0..self.strip.n_rows {
             let scores = &mut self.scores[slot * k..(slot + 1) * k];
             let out = self.strip.values(last);
             scores.iter_mut().zip(out.row(slot)).for_each(|(score, out)| *score = f64::from(*out));
-            let y = (self.y[slot] - network.origin) / network.unit;
-            self.losses[slot] = job.objective.gradients(&[y], &[self.strip.weights[slot] * unit], scores);
+            let y = &self.y[slot * t..(slot + 1) * t];
+            self.losses[slot] = job.objective.gradients(y, &[self.strip.weights[slot] * unit], scores);
             let mut slopes = self.strip.slopes_mut(last);
             slopes.row(slot).iter_mut().zip(scores).for_each(|(slope, score)| *slope = (*score * per_unit) as f32);
         }

@@ -12,6 +12,8 @@
 mod lanes;
 mod norms;
 mod segments;
+#[cfg(test)]
+mod several_tests;
 mod start;
 mod step;
 

@@ -69,7 +69,7 @@ impl Step {
     /// Usage: gradients of too few bits for so many lanes.
     pub fn new(job: &Job<'_, '_>, network: Network) -> Result<Step> {
         let (config, n_lanes) = (job.config, job.table.lanes().count());
-        let pieces = pieces(&network, n_lanes, job.course.micro_batch as usize);
+        let pieces = pieces(&network, job.objective.n_targets(), n_lanes, job.course.micro_batch as usize);
         let of_lane = |lane: usize| {
             let first = pieces.partition_point(|piece| piece.lane < lane);
             first..pieces.partition_point(|piece| piece.lane <= lane)
@@ -153,7 +153,7 @@ impl Step {
             let (moments, turned) = (&self.norms.moments, &self.turned);
             self.pieces.par_iter_mut().for_each(|piece| {
                 if stop == 0 {
-                    piece.fill(job, &here[piece.lane], of_pool, unit);
+                    piece.fill(job, network, &here[piece.lane], of_pool, unit);
                 }
                 if piece.strip.n_rows > 0 {
                     piece.forward(network, first..end, training, moments);
