@@ -6,8 +6,8 @@ use super::step::Step;
 use super::*;
 use crate::config::{Activation, BoostLoss, Kind, MlpConfig, Norm, Schedule};
 use crate::data::partition::RowPlan;
-use crate::model::Features;
 use crate::model::net::build;
+use crate::model::{Features, TargetCoding};
 use crate::train::data_parallel::Together;
 use crate::train::prepare::objective_of;
 
@@ -78,7 +78,11 @@ fn check(name: &str, mlp: MlpConfig, solver: Solver, features: &str, target: &st
         mlp: Some(mlp),
         ..TrainConfig::of(Kind::Mlp)
     };
-    let objective = objective_of(&config, n_classes);
+    let target = match n_classes {
+        0 => TargetCoding::Number,
+        n => TargetCoding::Integers((0..n).collect()),
+    };
+    let objective = objective_of(&config, &target);
     let mut network = build(config.mlp.as_ref().unwrap(), x.len() / y.len(), objective.n_scores());
     let layout: Vec<hdf5::types::VarLenUnicode> = file.dataset(&format!("{name}/layout")).unwrap().read_raw().unwrap();
     let shapes: Vec<Vec<usize>> =

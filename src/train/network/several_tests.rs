@@ -79,10 +79,7 @@ fn every_target_is_learned_whatever_its_unit_and_the_loss() {
     for loss in [BoostLoss::Squared, BoostLoss::Huber, BoostLoss::Quantile] {
         let (model, reader, measured) = trained(&inputs, &config(loss));
         assert_eq!(model.target, TargetCoding::Numbers(NAMES.map(String::from).to_vec()));
-        assert_eq!(
-            (reader.strings("targets").unwrap(), model.scores.n_scores()),
-            (NAMES.map(String::from).to_vec(), 3)
-        );
+        assert_eq!(model.scores.n_scores(), 3);
         let found = numbers(&reader, "prediction");
         assert_eq!(found.len(), 3 * ROWS);
         for target in 0..3 {
