@@ -202,7 +202,7 @@ pub(super) fn settings(mut config: TrainConfig, typed: &ModelFlags) -> Result<Tr
 const OF_ALL_TREES: [&str; 6] = ["max_depth", "min_rows", "max_bins", "bin_sample", "categorical", "row_sample"];
 
 /// Settings that boosts and networks share.
-const OF_LOSSES: [&str; 2] = ["loss", "alpha"];
+const OF_NETWORKS: [&str; 3] = ["loss", "alpha", "categorical"];
 
 /// Takes what was typed for `boost`. Errors: it was typed for another kind.
 fn boost_settings(config: &mut TrainConfig, flags: &BoostFlags) -> Result<()> {
@@ -211,7 +211,7 @@ fn boost_settings(config: &mut TrainConfig, flags: &BoostFlags) -> Result<()> {
     macro_rules! take {
         ($($field:ident)*) => { $(if let Some(value) = flags.$field.clone() {
             let is_shared = (has_other_trees && OF_ALL_TREES.contains(&stringify!($field)))
-                || (config.mlp.is_some() && OF_LOSSES.contains(&stringify!($field)));
+                || (config.mlp.is_some() && OF_NETWORKS.contains(&stringify!($field)));
             typed = typed.or((!is_shared).then_some(stringify!($field)));
             if let Some(boost) = &mut config.boost { boost.$field = value; }
         })* };
@@ -271,7 +271,7 @@ fn network_settings(config: &mut TrainConfig, flags: &NetworkFlags, shared: &Boo
             if let Some(mlp) = &mut config.mlp { mlp.$field = value; }
         })* };
     }
-    take!(flags: layers conv activation dropout norm gradient_bits);
+    take!(flags: layers conv embed activation dropout norm gradient_bits);
     match (typed, &mut config.mlp) {
         (Some(setting), None) => {
             Err(Error::usage(format!("--{} is for mlp only; 'train {name}' has no layers", setting.replace('_', "-"))))
@@ -283,6 +283,9 @@ fn network_settings(config: &mut TrainConfig, flags: &NetworkFlags, shared: &Boo
             }
             if let Some(alpha) = shared.alpha {
                 mlp.alpha = alpha;
+            }
+            if let Some(categorical) = &shared.categorical {
+                mlp.categorical = categorical.clone();
             }
             Ok(())
         }

@@ -16,6 +16,10 @@ pub enum Categorical<'c> {
 impl TrainConfig {
     /// Which columns this training takes as categories. Of an ensemble, each member says it for itself.
     pub fn categorical(&self) -> Categorical<'_> {
+        if let Some(mlp) = &self.mlp {
+            let named = &mlp.categorical;
+            return if mlp.embed > 0 { Categorical::StringsAnd(named) } else { Categorical::Named(named) };
+        }
         match (&self.boost, &self.forest) {
             (Some(boost), _) => Categorical::StringsAnd(&boost.categorical),
             (_, Some(forest)) => Categorical::StringsAnd(&forest.categorical),

@@ -44,6 +44,14 @@ pub struct MlpConfig {
     /// Height, width and channels of the images that stages of convolution look at: see [`TrainConfig::for_image`](super::TrainConfig::for_image).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<[u64; 3]>,
+    /// Columns that are categories, by name or place; each category is a vector that is learned. None by default: columns of strings become features of
+    /// 0 and 1.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub categorical: Vec<String>,
+    /// Numbers that stand for a category; then columns of strings are categories too. 0, the default: see
+    /// [`Embedded::width_of`](crate::model::net::Embedded::width_of).
+    #[serde(skip_serializing_if = "is_zero")]
+    pub embed: u64,
     pub activation: Activation,
     /// Share of the units of each hidden layer that a step leaves out. Default 0.
     pub dropout: f64,
@@ -64,6 +72,8 @@ impl Default for MlpConfig {
             layers: vec![128, 128],
             conv: Vec::new(),
             image: None,
+            categorical: Vec::new(),
+            embed: 0,
             activation: Activation::Relu,
             dropout: 0.0,
             norm: Norm::None,
@@ -75,11 +85,18 @@ impl Default for MlpConfig {
     }
 }
 
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 /// Units of a layer, at most.
 const MOST_UNITS: u64 = 1 << 20;
 
 /// Channels of a stage of convolution, at most.
 const MOST_CHANNELS: u64 = 1 << 16;
+
+/// Numbers that stand for a category, at most.
+const MOST_EMBED: u64 = 1 << 10;
 
 impl MlpConfig {
     /// The settings for rows of this shape: stages of convolution learn what they look at. Not collective; the same on every rank.
@@ -142,6 +159,14 @@ impl MlpConfig {
         }
         if let Some(channels) = self.conv.iter().find(|channels| !(1..=MOST_CHANNELS).contains(*channels)) {
             return Err(Error::usage(format!("--conv: {channels} channels are not from 1 to {MOST_CHANNELS}")));
+        }
+        if self.embed > MOST_EMBED {
+            return Err(Error::usage(format!("--embed: {} numbers are not from 1 to {MOST_EMBED}", self.embed)));
+        }
+        if !self.conv.is_empty() && (self.embed > 0 || !self.categorical.is_empty()) {
+            return Err(Error::usage(
+                "--conv: pixels are no categories; leave out --categorical and --embed, or --conv",
+            ));
         }
         if !(0.0..1.0).contains(&self.dropout) {
             return Err(Error::usage(format!("--dropout {} is not from 0 to below 1", self.dropout)));

@@ -197,7 +197,7 @@ fn model_from(file: &ModelFile, config: TrainConfig, names: TableNames) -> Resul
             let preprocess = Preprocess { columns: columns.clone(), ..Preprocess::default() };
             let of_kind = config.mlp.clone().unwrap_or_default();
             let d = preprocess.n_features();
-            let network = network::from_file(file, &of_kind, d, &target)?;
+            let network = network::from_file(file, &of_kind, &preprocess, &target)?;
             (Scores::Mlp(network), vector(file, "mean", d)?, vector(file, "inverse_scale", d)?)
         }
         _ => {

@@ -2,6 +2,7 @@
 //!
 //! | in `params/` | what it is |
 //! |---|---|
+//! | `layer_NNN_embedding_NNN` | (categories, width): the vectors of the first column of categories, of the second … |
 //! | `layer_NNN_weights` | (inputs, outputs) of a dense layer |
 //! | `layer_NNN_weights` | (3, 3, channels, outputs) of a convolution: lines of the window, places in a line |
 //! | `layer_NNN_bias` | (outputs) |
@@ -10,14 +11,14 @@
 //! | `score_unit` | deviation and mean of the target: score = output·deviation + mean; of several (targets, 2) |
 //! | `mean`, `inverse_scale` | (features): z = (x − mean)·inverse_scale |
 //!
-//! What layers there are, the settings say.
+//! What layers there are, the settings and the columns say.
 
 use super::model::{finite, misfit};
 use super::{Array, ModelFile};
 use crate::config::MlpConfig;
 use crate::data::Image;
 use crate::error::Result;
-use crate::model::net::{Unit, build};
+use crate::model::net::{Layer, TensorSpec, Unit, build_for};
 use crate::model::{Network, Preprocess, TargetCoding};
 use std::ops::Range;
 
@@ -34,8 +35,8 @@ pub(super) fn to_arrays(network: &Network, preprocess: &Preprocess) -> Vec<(Stri
     let units: Vec<f64> = network.units.iter().flat_map(|unit| [unit.scale, unit.origin]).collect();
     let shape = if network.units.len() == 1 { vec![2] } else { vec![network.units.len(), 2] };
     arrays.push(("score_unit".to_string(), Array::F64 { shape, values: units }));
-    for (number, (layer, spec, _)) in network.tensors().into_iter().enumerate() {
-        arrays.push((name_of(layer, spec.name), Array::F32 { shape: spec.shape, values: network.tensor(number) }));
+    for (number, (name, spec)) in names_of(network).into_iter().enumerate() {
+        arrays.push((name, Array::F32 { shape: spec.shape, values: network.tensor(number) }));
     }
     for layer in 0..network.layers().len() {
         for (name, range) in running_of(network, layer) {
@@ -43,6 +44,21 @@ pub(super) fn to_arrays(network: &Network, preprocess: &Preprocess) -> Vec<(Stri
         }
     }
     arrays
+}
+
+/// Every tensor, with the name of its array.
+fn names_of(network: &Network) -> Vec<(String, TensorSpec)> {
+    let (mut last, mut of_layer) = (None, 0);
+    let name = |(layer, spec, _): (usize, TensorSpec, Range<usize>)| {
+        of_layer = if last == Some(layer) { of_layer + 1 } else { 0 };
+        last = Some(layer);
+        let name = match network.layers()[layer] {
+            Layer::Embedding(_) => name_of(layer, &format!("{}_{:03}", spec.name, of_layer)),
+            _ => name_of(layer, spec.name),
+        };
+        (name, spec)
+    };
+    network.tensors().into_iter().map(name).collect()
 }
 
 /// Running moments of a layer, if it is a batch norm: names, and where they are.
@@ -60,9 +76,10 @@ fn running_of(network: &Network, layer: usize) -> Vec<(String, Range<usize>)> {
 pub(super) fn from_file(
     file: &ModelFile,
     config: &MlpConfig,
-    n_features: usize,
+    preprocess: &Preprocess,
     target: &TargetCoding,
 ) -> Result<Network> {
+    let n_features = preprocess.n_features();
     // Convolution is built for the shape that the settings name.
     let image = config.image.map(|[height, width, channels]| Image::of_axes(&[height, width, channels]));
     let is_whole = match image {
@@ -72,9 +89,9 @@ pub(super) fn from_file(
     if !is_whole || config.for_image(image.flatten()).is_err() {
         return Err(misfit("image", &format!("a shape of {n_features} values that --conv fits, as the settings say")));
     }
-    let mut network = build(config, n_features, config.n_outputs(target.n_classes(), target.n_targets()));
-    for (number, (layer, spec, _)) in network.tensors().into_iter().enumerate() {
-        let name = name_of(layer, spec.name);
+    let n_outputs = config.n_outputs(target.n_classes(), target.n_targets());
+    let mut network = build_for(config, n_features, &preprocess.category_features(), n_outputs);
+    for (number, (name, spec)) in names_of(&network).into_iter().enumerate() {
         let (shape, values) = file.f32(&name)?;
         if shape != spec.shape {
             return Err(misfit(&name, &format!("the axes {:?}, as the settings say", spec.shape)));

@@ -88,7 +88,13 @@ fn config_of(mut settings: Table, depth: usize) -> Result<TrainConfig> {
         Some(Kind::Forest) => Table::try_from(ForestConfig::default()).map_err(unreadable)?,
         Some(Kind::Mlp) => {
             // What is left out where it says nothing is known as well.
-            let full = MlpConfig { conv: vec![1], image: Some([1; 3]), ..MlpConfig::default() };
+            let full = MlpConfig {
+                conv: vec![1],
+                image: Some([1; 3]),
+                categorical: vec![String::new()],
+                embed: 1,
+                ..MlpConfig::default()
+            };
             Table::try_from(full).map_err(unreadable)?
         }
         _ => Table::new(),

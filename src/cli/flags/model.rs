@@ -118,7 +118,8 @@ pub struct BoostFlags {
     /// Rows that bins are made from, about, chosen by a hash of the row number; of a table with no more, all. Default 200000.
     #[arg(long, value_name = "ROWS", value_parser = whole(), visible_alias = "bin-construct-sample-cnt")]
     pub bin_sample: Option<u64>,
-    /// Columns of numbers that are categories, by name or by number from 0. Columns of strings are, without being named.
+    /// Columns of numbers that are categories, by name or by number from 0. Columns of strings are, without being named; of mlp where they are named, or
+    /// with --embed.
     #[arg(long, value_name = "COLUMN,…", value_delimiter = ',', visible_alias = "categorical-feature")]
     pub categorical: Option<Vec<String>>,
     /// Categories: added to their hessian before they are ordered; those of fewer rows are not split off. Default 10.

@@ -15,6 +15,10 @@ pub struct NetworkFlags {
     /// places. For features that are one dataset n × height × width [× channels]. Default none.
     #[arg(long, value_name = "N,N…", value_parser = whole(), value_delimiter = ',')]
     pub conv: Option<Vec<u64>>,
+    /// Numbers that stand for a category of a column that --categorical names, or of a column of strings. Default for the columns that are named: 1.6
+    /// times the number of categories to the power of 0.56, 50 at most; strings that are not become features of 0 and 1.
+    #[arg(long, value_name = "N", value_parser = whole())]
+    pub embed: Option<u64>,
     /// What follows each hidden layer: relu, gelu, tanh or silu. Default relu.
     #[arg(long, value_parser = word::<Activation>)]
     pub activation: Option<Activation>,

@@ -1,6 +1,8 @@
 //! Networks from settings, and what their parameters begin with.
 
-use super::{Activate, BatchNorm, Convolution, Dense, Dropout, Init, Layer, LayerNorm, Network, Pooling};
+use super::{
+    Activate, BatchNorm, Convolution, Dense, Dropout, Embedded, Embedding, Init, Layer, LayerNorm, Network, Pooling,
+};
 use crate::config::{Activation, BoostLoss, MlpConfig, Norm};
 use crate::matmul::Panels;
 use crate::rng::{Draws, Stream};
@@ -8,15 +10,18 @@ use rayon::prelude::*;
 
 /// Hidden layers as the settings say, then one that gives `n_outputs`. Not collective.
 ///
-/// Stages of convolution come first, if any are wanted and rows are images.
+/// Stages of convolution come first, if any are wanted and rows are images; or else, if there are columns of categories, their embedding.
 ///
 /// A hidden layer is dense → norm → activation → dropout, around which a residual path goes where as many values come out as went in
 /// (He, Zhang, Ren, Sun, *Deep residual learning*, CVPR 2016).
-pub fn build(config: &MlpConfig, n_features: usize, n_outputs: usize) -> Network {
+///
+/// `categories`: features that are places of categories, with how many there are, as
+/// [`category_features`](crate::model::Preprocess::category_features) has them.
+pub fn build_for(config: &MlpConfig, n_features: usize, categories: &[(usize, usize)], n_outputs: usize) -> Network {
     let mut layers = Vec::new();
     let mut width = match config.image {
         Some(image) if !config.conv.is_empty() => convolutions(config, image.map(|axis| axis as usize), &mut layers),
-        _ => n_features,
+        _ => embedding(config, n_features, categories, &mut layers),
     };
     for &units in &config.layers {
         let (from, outputs) = (layers.len(), units as usize);
@@ -40,6 +45,28 @@ pub fn build(config: &MlpConfig, n_features: usize, n_outputs: usize) -> Network
     let mut network = Network::new(n_features, layers);
     network.has_variance = config.loss == BoostLoss::Gaussian;
     network
+}
+
+/// The same of features that are all numbers. Not collective.
+pub fn build(config: &MlpConfig, n_features: usize, n_outputs: usize) -> Network {
+    build_for(config, n_features, &[], n_outputs)
+}
+
+/// A vector for each category, if there are any. Gives the values that come out.
+fn embedding(config: &MlpConfig, n_features: usize, categories: &[(usize, usize)], layers: &mut Vec<Layer>) -> usize {
+    let column = |&(feature, n_categories): &(usize, usize)| {
+        let width = if config.embed > 0 { config.embed as usize } else { Embedded::width_of(n_categories) };
+        Embedded { feature, n_categories, width }
+    };
+    // A column that is missing everywhere passes: there is nothing to learn of it.
+    let columns: Vec<Embedded> = categories.iter().filter(|(_, n)| *n > 0).map(column).collect();
+    if columns.is_empty() {
+        return n_features;
+    }
+    let layer = Layer::Embedding(Embedding::new(n_features, columns));
+    let width = layer.width();
+    layers.push(layer);
+    width
 }
 
 /// A stage for each number of channels: convolution → norm → activation → pooling → dropout. Gives the values that come out.

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `build.rs` | layers from settings, starting parameters |
 //! | `operation.rs` | what every kind of layer does |
-//! | `dense.rs`, `convolution.rs`, `pooling.rs`, `activation.rs`, `dropout.rs`, `norm.rs`, `batch_norm.rs` | the kinds |
+//! | `embedding.rs`, `dense.rs`, `convolution.rs`, `pooling.rs`, `activation.rs`, `dropout.rs`, `norm.rs`, `batch_norm.rs` | the kinds |
 //! | `strip.rs` | rows on their way |
 
 mod activation;
@@ -16,6 +16,7 @@ mod build;
 mod convolution;
 mod dense;
 mod dropout;
+mod embedding;
 mod norm;
 pub mod operation;
 mod pooling;
@@ -24,10 +25,11 @@ mod strip;
 
 pub use activation::Activate;
 pub use batch_norm::{BatchMoments, BatchNorm};
-pub use build::build;
+pub use build::{build, build_for};
 pub use convolution::Convolution;
 pub use dense::Dense;
 pub use dropout::Dropout;
+pub use embedding::{Embedded, Embedding};
 pub use norm::LayerNorm;
 pub use operation::{Init, Operation, Part, Pass, Seen, TensorSpec, Training};
 pub use pooling::Pooling;
@@ -39,6 +41,7 @@ use strip::Added;
 /// One layer, without its parameters.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Layer {
+    Embedding(Embedding),
     Dense(Dense),
     Convolution(Convolution),
     Pooling(Pooling),
@@ -96,6 +99,7 @@ impl Unit {
 impl Layer {
     fn operation(&self) -> Option<&dyn Operation> {
         match self {
+            Layer::Embedding(layer) => Some(layer),
             Layer::Dense(layer) => Some(layer),
             Layer::Convolution(layer) => Some(layer),
             Layer::Pooling(layer) => Some(layer),

@@ -104,6 +104,10 @@ impl Layer {
     /// For people.
     pub fn describe(&self) -> String {
         match self {
+            Layer::Embedding(layer) => {
+                let of = |column: &super::Embedded| format!("{} × {}", column.n_categories, column.width);
+                format!("embedding {}", layer.columns().iter().map(of).collect::<Vec<_>>().join(" + "))
+            }
             Layer::Dense(layer) => format!("dense {} → {}", layer.inputs, layer.outputs),
             Layer::Convolution(layer) => {
                 let Convolution { height, width, channels, outputs, .. } = layer;

@@ -19,11 +19,17 @@ fn configs() -> Vec<MlpConfig> {
         all.push(MlpConfig { norm: Norm::Layer, dropout: 0.3, ..conv.clone() });
         all.push(conv);
     }
+    // Vectors of the rule's widths, and of more than a panel; around the first hidden layer goes a path.
+    let categorical = vec!["1".to_string(), "4".to_string()];
+    let embedding = MlpConfig { categorical, activation: Activation::Tanh, ..base };
+    all.push(MlpConfig { layers: vec![4 + 4 + 17, 5], residual: true, ..embedding.clone() });
+    all.push(MlpConfig { embed: 40, layers: vec![], ..embedding });
     all
 }
 
 fn network(config: &MlpConfig) -> Network {
-    let mut network = build(config, 6, 3);
+    let categories = if config.categorical.is_empty() { &[][..] } else { &[(1, 5), (4, 70)] };
+    let mut network = build_for(config, 6, categories, 3);
     network.start(7);
     // Biases and norms away from where they begin.
     let draws = Draws::new(8, Stream::Synthetic);
@@ -32,9 +38,19 @@ fn network(config: &MlpConfig) -> Network {
     network
 }
 
-fn inputs() -> Vec<f64> {
+fn inputs(network: &Network) -> Vec<f64> {
     let draws = Draws::new(9, Stream::Synthetic);
-    (0..ROWS * 6).map(|i| f64::from(draws.normal(i as u64, 0) as f32)).collect()
+    let mut x: Vec<f64> = (0..ROWS * 6).map(|i| f64::from(draws.normal(i as u64, 0) as f32)).collect();
+    if let Layer::Embedding(embedding) = &network.layers()[0] {
+        for column in embedding.columns() {
+            // Few categories, so that rows share them; some are not known.
+            let places = [0, 1, column.n_categories, column.n_categories / 2 + 1, column.n_categories + 1];
+            for (row, x) in x.chunks_exact_mut(6).enumerate() {
+                x[column.feature] = places[(row * 7 + column.feature) % 5] as f64;
+            }
+        }
+    }
+    x
 }
 
 /// Σ of the outputs times these is the loss.
@@ -58,6 +74,20 @@ fn twin(network: &Network, tensors: &[Vec<f64>], x: &[f64], row: u64) -> Vec<f64
                 let (w, b) = (tensors.next().unwrap(), tensors.next().unwrap());
                 let of = |c: usize| (0..dense.inputs).fold(b[c], |sum, j| sum + x[j] * w[j * dense.outputs + c]);
                 (0..dense.outputs).map(of).collect()
+            }
+            Layer::Embedding(embedding) => {
+                let columns = embedding.columns();
+                let is_number = |feature: &usize| columns.iter().all(|column| column.feature != *feature);
+                let mut next: Vec<f64> = (0..x.len()).filter(is_number).map(|feature| x[feature]).collect();
+                for column in columns {
+                    let (vectors, place) = (tensors.next().unwrap(), x[column.feature] as usize);
+                    let vector = |j: usize| match place {
+                        0 => 0.0,
+                        place => vectors.get((place - 1) * column.width + j).copied().unwrap_or(0.0),
+                    };
+                    next.extend((0..column.width).map(vector));
+                }
+                next
             }
             Layer::Convolution(of) => {
                 let (w, b) = (tensors.next().unwrap(), tensors.next().unwrap());
@@ -123,7 +153,7 @@ fn tensors_of(network: &Network) -> Vec<Vec<f64>> {
 }
 
 fn loss(network: &Network, tensors: &[Vec<f64>]) -> f64 {
-    let (x, k) = (inputs(), network.n_scores());
+    let (x, k) = (inputs(network), network.n_scores());
     let c = weights(k);
     (0..ROWS).fold(0.0, |sum, row| {
         let out = twin(network, tensors, &x[row * 6..(row + 1) * 6], global_row(row));
@@ -133,7 +163,7 @@ fn loss(network: &Network, tensors: &[Vec<f64>]) -> f64 {
 
 /// The rows in strips of these lengths, forward and back.
 fn strips(network: &Network, lens: &[usize]) -> Vec<Strip> {
-    let (x, k, n_layers) = (inputs(), network.n_scores(), network.layers().len());
+    let (x, k, n_layers) = (inputs(network), network.n_scores(), network.layers().len());
     let c = weights(k);
     let mut turned = network.turned();
     for (layer, (values, parts)) in turned.layers.iter_mut().enumerate() {
@@ -178,7 +208,7 @@ fn outputs_and_gradients_are_those_of_the_twin() {
     for config in configs() {
         let network = network(&config);
         let strips = strips(&network, &[ROWS]);
-        let (tensors, x) = (tensors_of(&network), inputs());
+        let (tensors, x) = (tensors_of(&network), inputs(&network));
         for row in 0..ROWS {
             let plain = twin(&network, &tensors, &x[row * 6..(row + 1) * 6], global_row(row));
             for (out, plain) in strips[0].values(network.layers().len()).row(row).iter().zip(plain) {
@@ -233,7 +263,7 @@ fn strips_leave_no_trace() {
 #[test]
 fn a_row_is_predicted_with_the_bits_it_has_alone() {
     let network = network(&MlpConfig { dropout: 0.5, ..MlpConfig::default() });
-    let rows: Vec<Vec<f32>> = inputs().chunks(6).map(|row| row.iter().map(|x| *x as f32).collect()).collect();
+    let rows: Vec<Vec<f32>> = inputs(&network).chunks(6).map(|row| row.iter().map(|x| *x as f32).collect()).collect();
     let mut all = vec![0.0; ROWS * 3];
     network.scores(rows.iter().map(|row| crate::model::Row::Dense(row)), &mut all);
     for (row, scores) in rows.iter().zip(all.chunks_exact(3)) {
@@ -276,4 +306,18 @@ fn starting_weights_have_the_deviations_of_he_and_glorot() {
     let mut other = network.clone();
     other.start(2);
     assert_ne!(network, other);
+}
+
+#[test]
+fn vectors_of_categories_begin_as_long_as_a_number() {
+    let config = MlpConfig { layers: vec![3], ..MlpConfig::default() };
+    let mut network = build_for(&config, 4, &[(0, 3), (2, 10_000), (3, 0)], 1);
+    network.start(1);
+    let Layer::Embedding(embedding) = &network.layers()[0] else { panic!("an embedding") };
+    let of = |column: &Embedded| (column.feature, column.n_categories, column.width);
+    // 1.6·3^0.56 = 2.96; 1.6·10000^0.56 = 278. A column without categories passes.
+    assert_eq!(embedding.columns().iter().map(of).collect::<Vec<_>>(), [(0, 3, 3), (2, 10_000, 50)]);
+    assert_eq!((network.layers()[0].width(), network.n_features), (2 + 3 + 50, 4));
+    let length = network.tensor(1).iter().map(|v| f64::from(*v) * f64::from(*v)).sum::<f64>() / 10_000.0;
+    approx::assert_relative_eq!(length, 1.0, max_relative = 0.01);
 }

@@ -73,6 +73,8 @@ pub(super) fn train(
 #[cfg(test)]
 mod convolution_tests;
 #[cfg(test)]
+mod embedding_tests;
+#[cfg(test)]
 mod head_tests;
 #[cfg(test)]
 mod norm_tests;

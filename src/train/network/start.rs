@@ -5,10 +5,10 @@ use super::super::prepare::{Prepared, start_scores};
 use super::super::sums::sum_scalars;
 use crate::comm::Communicator;
 use crate::config::MlpConfig;
-use crate::error::{Error, Result};
+use crate::error::{Error, InContext, Result};
 use crate::exact::ExactSum;
 use crate::model::Network;
-use crate::model::net::{Unit, build};
+use crate::model::net::{Unit, build_for};
 use crate::objective::Objective;
 
 /// Layers as the settings say, parameters drawn from the seed, and the unit of each target that is a number: its mean and deviation, so that no
@@ -21,7 +21,12 @@ pub(crate) fn start(
 ) -> Result<Network> {
     let of_kind = config.mlp.clone().unwrap_or_default();
     let table = &prepared.table;
-    let mut network = build(&of_kind, table.n_features, objective.n_scores());
+    let categories = prepared.preprocess.category_features();
+    if of_kind.embed > 0 && categories.is_empty() {
+        let why = "no column is a category: none holds strings; name those of numbers with --categorical, or leave the flag out";
+        return Err(Error::usage(why)).for_flag("--embed");
+    }
+    let mut network = build_for(&of_kind, table.n_features, &categories, objective.n_scores());
     network.start(config.seed);
     if has_unit(&of_kind, prepared.target.n_classes()) {
         network.units = units(comm, prepared)?;
