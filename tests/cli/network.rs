@@ -108,3 +108,50 @@ fn settings_that_fit_no_network_are_refused() {
         &["--layers", "mlp"],
     );
 }
+
+#[test]
+fn categories_and_several_targets_from_words() {
+    let folder = folder();
+    let path = folder.path();
+    let n = 601;
+    let file = hdf5::File::create(path.join("t.h5")).unwrap();
+    let put = |name: &str, values: Vec<f64>| {
+        file.new_dataset_builder().with_data(&ndarray::Array1::from(values)).create(name).unwrap();
+    };
+    let cell = |row: usize| row * 37 % 11;
+    let x = |row: usize| (row * 101 % 89) as f64 / 44.0 - 1.0;
+    put("x", (0..n).map(x).collect());
+    put("cell", (0..n).map(|row| cell(row) as f64).collect());
+    put("a", (0..n).map(|row| (cell(row) * 5 % 11) as f64 + 0.5 * x(row)).collect());
+    put("b", (0..n).map(|row| 1e-3 * (cell(row) * cell(row) * 7 % 11) as f64).collect());
+    file.close().unwrap();
+    let words = |more: &[&'static str]| -> Vec<&str> {
+        let about = ["train", "mlp", "t.h5", "--features", "x,cell", "--target", "a,b", "--layers", "16"];
+        let steps = ["--lanes", "4", "--epochs", "40", "--learning-rate", "0.02", "--force", "-o", "m.h5"];
+        [&about[..], &steps, &["--global-batch", "32"], more].concat()
+    };
+    let embedded = words(&["--categorical", "cell", "--embed", "3"]);
+    let alone = digest(&done(path, 0, &embedded));
+    if has_mpi() {
+        assert_eq!(digest(&done(path, 3, &embedded)), alone);
+    }
+    assert!(done(path, 0, &["verify", "m.h5"]).contains(&alone));
+    let shown = done(path, 0, &["inspect", "m.h5"]);
+    assert!(shown.contains("embedding 11 × 3, dense 4 → 16"), "{shown}");
+    let told = done(path, 0, &["evaluate", "m.h5", "t.h5"]);
+    let r2: f64 = told.split("r2 ").nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap();
+    assert!(r2 > 0.95, "{told}");
+    done(path, 0, &["predict", "m.h5", "t.h5", "-o", "p.h5"]);
+    let predicted = hdf5::File::open(path.join("p.h5")).unwrap();
+    assert_eq!(predicted.dataset("prediction").unwrap().shape(), [n, 2]);
+
+    refused(path, &words(&["--loss", "gaussian"]), 2, &["--loss gaussian", "'a,b' has 2 values a row"]);
+    refused(path, &words(&["--embed", "3"]), 2, &["--embed", "--categorical"]);
+    refused(path, &words(&["--categorical", "site"]), 2, &["--categorical", "'site'", "cell"]);
+    refused(
+        path,
+        &["train", "logistic", DIGITS, "--group", "train", "--embed", "5", "-o", "q.h5"],
+        2,
+        &["--embed", "mlp"],
+    );
+}
