@@ -169,7 +169,7 @@ fn second_order(table: &Table<'_>) {
         let table = rows_of(table);
         table.scores(&model, rows.clone(), &mut scores);
         for (row, score) in rows.zip(&mut scores) {
-            Logistic.curvature(table.y[row], table.weight[row], &[*score], &mut curvature);
+            Logistic.curvature(&table.y[row..=row], table.weight[row], &[*score], &mut curvature);
             *score = curvature[0];
         }
         scores
