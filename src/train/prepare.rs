@@ -221,7 +221,9 @@ fn agree_shift(
 ) -> Result<Vec<f64>> {
     let d = preprocess.n_features();
     let partition = Partition::new(plan.n_units(), comm.size());
-    let owner = (0..comm.size()).find(|&rank| partition.units_of(rank).contains(&0)).unwrap_or(0);
+    // The first lanes of a short table are empty, and so may be all of a rank.
+    let has_rows = |rank: &usize| !plan.rows(partition.units_of(*rank)).is_empty();
+    let owner = (0..comm.size()).find(has_rows).unwrap_or(0);
     let local = if comm.rank() == owner { first_means(reader, preprocess) } else { Ok(vec![0.0; d]) };
     let mut shift = comm.agree(local)?;
     comm.broadcast(&mut shift, owner)?;

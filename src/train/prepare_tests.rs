@@ -67,6 +67,27 @@ fn a_column_that_starts_late_or_after_rows_without_weight_is_standardised_as_any
     }
 }
 
+/// Lanes are whole runs of 16 rows, so the first ones of a short table are empty.
+#[test]
+fn ranks_with_empty_lanes_standardise_as_one_rank_does() {
+    let config = TrainConfig { solver: Solver::Sgd, lanes: Some(8), ..TrainConfig::default() };
+    for n in [2, 7, 15, 17, 40, 100] {
+        let x = (0..2 * n).map(|i| ((i * 7919 % 1009) as f32).sqrt() + 0.1).collect();
+        let table = MemorySource::from_f32(x, 2)
+            .and_then(|table| table.with_target((0..n).map(|row| (row % 2) as f64).collect(), TargetKind::Integer))
+            .unwrap();
+        let prepared = |comm: &Communicator| {
+            Ok(prepare(comm, &mut table.clone(), &config, &Reading::default(), None, &mut Silent)?.preprocess)
+        };
+        let alone = prepared(&Communicator::solo()).unwrap();
+        for ranks in [2, 3, 5, 8, 9] {
+            for of_rank in run_threads(ranks, 1, prepared).unwrap() {
+                assert_eq!(of_rank, alone, "{n} rows, {ranks} ranks");
+            }
+        }
+    }
+}
+
 #[test]
 fn one_class_is_left_when_the_rows_of_the_other_weigh_nothing() {
     let of = |weight: Vec<f64>| {
