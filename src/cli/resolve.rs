@@ -278,6 +278,9 @@ fn network_settings(config: &mut TrainConfig, flags: &NetworkFlags, shared: &Boo
         }
         (_, Some(mlp)) => {
             mlp.residual = flags.residual;
+            if mlp.layers == [0] {
+                mlp.layers.clear();
+            }
             if let Some(loss) = shared.loss {
                 mlp.loss = loss;
             }
@@ -533,6 +536,10 @@ pub(super) fn words_of(command: &clap::Command, typed: &ArgMatches, key: &str, v
         return Ok(Added::Nothing);
     }
     let values = match value {
+        toml::Value::Array(values) if values.is_empty() => {
+            let way_out = if key.ends_with("layers") { ", or write 0 for no hidden layer" } else { "" };
+            return Err(Error::usage(format!("'{key}' is an empty list; leave it out{way_out}")));
+        }
         toml::Value::Array(values) => values.iter().map(|value| plain(key, value)).collect::<Result<Vec<_>>>()?,
         value => vec![plain(key, value)?],
     };

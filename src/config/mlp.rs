@@ -144,6 +144,41 @@ impl MlpConfig {
         }
     }
 
+    /// Weights between features, stages and hidden layers: nearly all parameters. Not collective.
+    pub fn n_weights(&self, n_features: usize) -> u64 {
+        let mut width = n_features as u64;
+        let mut n = 0u64;
+        if let Some([height, across, channels]) = self.image.filter(|_| !self.conv.is_empty()) {
+            let mut inputs = channels;
+            for outputs in &self.conv {
+                n = n.saturating_add(inputs.saturating_mul(9).saturating_mul(*outputs));
+                inputs = *outputs;
+            }
+            let halved = |side: u64| self.conv.iter().fold(side, |side, _| side / 2);
+            width = halved(height).saturating_mul(halved(across)).saturating_mul(inputs);
+        }
+        for units in &self.layers {
+            n = n.saturating_add(width.saturating_mul(*units));
+            width = *units;
+        }
+        n
+    }
+
+    /// Values that all layers make of a row, about. Not collective.
+    pub fn n_values_of_row(&self, n_features: usize) -> u64 {
+        let operations = 2 + u64::from(self.norm != Norm::None) + u64::from(self.dropout > 0.0);
+        let mut n = n_features as u64;
+        if let Some([mut height, mut across, _]) = self.image {
+            for channels in &self.conv {
+                n = n.saturating_add(
+                    height.saturating_mul(across).saturating_mul(channels.saturating_mul(operations + 1)),
+                );
+                (height, across) = (height / 2, across / 2);
+            }
+        }
+        self.layers.iter().fold(n, |n, units| n.saturating_add(units.saturating_mul(operations)))
+    }
+
     /// Whether the loss is of numbers, of which each has a score.
     pub fn takes_several_targets(&self) -> bool {
         !matches!(self.loss, BoostLoss::Logistic | BoostLoss::Gaussian)

@@ -83,13 +83,20 @@ pub(super) fn from_file(
     // Convolution is built for the shape that the settings name.
     let image = config.image.map(|[height, width, channels]| Image::of_axes(&[height, width, channels]));
     let is_whole = match image {
-        Some(image) => image.is_some_and(|image| image.n_values() == Some(n_features)) && config.check().is_ok(),
+        Some(image) => image.is_some_and(|image| image.n_values() == Some(n_features)),
         None => config.conv.is_empty(),
     };
     if !is_whole || config.for_image(image.flatten()).is_err() {
         return Err(misfit("image", &format!("a shape of {n_features} values that --conv fits, as the settings say")));
     }
     let n_outputs = config.n_outputs(target.n_classes(), target.n_targets());
+    // Settings that were changed by hand may name more than any memory holds.
+    let n_stored =
+        |(_, array): &(String, Array)| if let Array::F32 { values, .. } = array { values.len() as u64 } else { 0 };
+    let n_stored: u64 = file.arrays.iter().map(n_stored).sum();
+    if config.check().is_err() || config.n_weights(n_features) > n_stored {
+        return Err(misfit("layers", "the layers that the settings name"));
+    }
     let mut network = build_for(config, n_features, &preprocess.category_features(), n_outputs);
     for (number, (name, spec)) in names_of(&network).into_iter().enumerate() {
         let (shape, values) = file.f32(&name)?;

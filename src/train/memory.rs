@@ -81,7 +81,9 @@ pub fn plan(
         } else {
             (rows.end - rows.start).saturating_mul(4 * preprocess.n_features() as u64)
         };
-        comm.agree(check_machine(values.saturating_add((rows.end - rows.start).saturating_mul(16))))?;
+        let of_network = network_bytes(plan, units, preprocess.n_features(), config);
+        comm.agree(check_machine("network", of_network))?;
+        comm.agree(check_machine("rows", values.saturating_add((rows.end - rows.start).saturating_mul(16))))?;
         let batch_rows = threads * plan.block_rows();
         return Ok(MemoryPlan {
             is_streamed: reading.streamed,
@@ -107,6 +109,9 @@ pub fn plan(
     let raw_values = if schema.is_sparse { count.per_row } else { schema.columns.len() as u64 };
     let raw_bytes = text_bytes + if is_one_kind { 0 } else { of.raw * raw_values };
     let mut solver = solver_bytes(plan, units, schema.is_sparse, row_values, n_features, config, threads);
+    let of_network = network_bytes(plan, units, n_features, config);
+    solver.in_memory = solver.in_memory.saturating_add(of_network);
+    solver.streamed = solver.streamed.saturating_add(of_network);
     if config.solver.is_mini_batch() {
         solver.streamed += of_targets(config, if schema.is_sparse { 0 } else { n_features }, n_targets);
     }
@@ -170,17 +175,20 @@ pub fn plan(
     Ok(MemoryPlan { is_streamed: true, n_readers, piece_rows, batch_rows, kept_rows, source_bytes })
 }
 
-/// Errors: rows that no memory of this machine can hold (usage). The system would end the job without a word.
-pub fn check_machine(wanted: u64) -> Result<()> {
+/// Errors: what no memory of this machine can hold, such as rows (usage). The system would end the job without a word.
+pub fn check_machine(what: &str, wanted: u64) -> Result<()> {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let total =
         text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
     match total {
-        Some(kib) if wanted / 1024 > kib => Err(Error::usage(format!(
-            "a rank's rows take {} GiB and this machine has {} GiB; say with --max-memory what a rank may take, or take more nodes",
-            wanted >> 30,
-            kib >> 20
-        ))),
+        Some(kib) if wanted / 1024 > kib => {
+            let way_out = match what {
+                "network" => "choose smaller --layers, or a smaller --global-batch",
+                _ => "say with --max-memory what a rank may take, or take more nodes",
+            };
+            let (wanted, there) = (wanted >> 30, kib >> 20);
+            Err(Error::usage(format!("a rank's {what} takes {wanted} GiB and this machine has {there} GiB; {way_out}")))
+        }
         _ => Ok(()),
     }
 }
@@ -210,6 +218,22 @@ impl ValueBytes {
 fn of_targets(config: &TrainConfig, n_features: usize, n_targets: u64) -> u64 {
     let pool_rows = POOL_BYTES / row_bytes(n_features);
     2 * pool_rows.max(config.global_batch) * 8 * (n_targets - 1)
+}
+
+/// What a network, its optimiser and the rows on their way through it take; 0 of other models.
+fn network_bytes(plan: &RowPlan, units: &Range<u64>, n_features: usize, config: &TrainConfig) -> u64 {
+    let Some(mlp) = &config.mlp else { return 0 };
+    let lanes = units.end - units.start;
+    // Parameters as they are, turned, at the start and as float64 twice (32), gradients twice (8), moments (8), and a checkpoint of them (12).
+    let mut of_weight = 60;
+    // Copies that are measured, and the best ones.
+    of_weight += if config.early_stop > 0 { 24 } else { 0 } + if config.average.is_some() { 8 } else { 0 };
+    // What each lane has left, and the same in a checkpoint.
+    of_weight += if mlp.gradient_bits < 32 { 12 * lanes } else { 0 };
+    let rows = lanes * (config.global_batch / plan.n_lanes().max(1)).min(plan.longest_lane());
+    // Forward and back, float32.
+    let of_rows = rows.saturating_mul(8).saturating_mul(mlp.n_values_of_row(n_features));
+    mlp.n_weights(n_features).saturating_mul(of_weight).saturating_add(of_rows)
 }
 
 /// Bytes that a solver holds beside the rows.

@@ -8,7 +8,7 @@ use clap::Args;
 #[derive(Clone, Debug, Default, PartialEq, Args)]
 #[command(next_help_heading = "Networks")]
 pub struct NetworkFlags {
-    /// Units of each hidden layer, such as 512,512; an empty word: none. Default 128,128.
+    /// Units of each hidden layer, such as 512,512; 0: no hidden layer. Default 128,128.
     #[arg(long, value_name = "N,N…", value_parser = whole(), value_delimiter = ',')]
     pub layers: Option<Vec<u64>>,
     /// Channels of each stage of convolution before them, such as 32,64: 3 × 3 places around each, activation, and the largest of each 2 × 2

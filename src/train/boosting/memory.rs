@@ -42,7 +42,7 @@ pub(super) fn plan(
             "boost takes at most {MOST_ROWS} rows a rank, and this one has {n_rows}: take more ranks"
         ))),
         // Trees may have far fewer leaves than they are allowed: only rows are sure to be there.
-        None => memory::check_machine(of_records.saturating_add(rows.of_row * n_rows))
+        None => memory::check_machine("rows", of_records.saturating_add(rows.of_row * n_rows))
             .map(|()| (!reading.streamed, LEAST_PAGE_ROWS)),
         Some(limit) => {
             let left = |limit: u64| {

@@ -280,7 +280,7 @@ fn cell_bytes(settings: &ForestConfig, n_features: usize, n_classes: usize) -> u
 /// Errors: the binned rows of this rank do not fit (usage). Not collective.
 fn check_memory(reading: &Reading, n_rows: u64, n_features: usize, cells: u64) -> Result<()> {
     let held = held_bytes(n_rows, n_features) + cells;
-    let Some(limit) = reading.max_memory else { return memory::check_machine(held + n_rows * ITEM_BYTES) };
+    let Some(limit) = reading.max_memory else { return memory::check_machine("rows", held + n_rows * ITEM_BYTES) };
     let wanted = held + n_rows * ITEM_BYTES * rayon::current_num_threads() as u64;
     let is_enough =
         |limit: u64| wanted + memory::of_source(limit) + 8 * memory::batch_values(Some(limit)) <= memory::usable(limit);

@@ -42,7 +42,8 @@ pub(super) struct Step {
     /// Per group, then the number of lanes less the first lane that failed (0: none did).
     peaks: Vec<i32>,
     grad: Vec<f32>,
-    /// Power of two near the weight of a typical row: keeps float32 in range whatever the scale of weights.
+    /// What weights are divided by, which keeps float32 in range whatever their scale: a power of two near the weight of a typical row. Of narrow
+    /// gradients the mean weight of the step's rows: what a lane has left goes into a step that may weigh more or less.
     unit: f64,
     /// Σ over the epoch's steps of weight × penalty.
     penalty: f64,
@@ -69,7 +70,8 @@ impl Step {
     /// Usage: gradients of too few bits for so many lanes.
     pub fn new(job: &Job<'_, '_>, network: Network) -> Result<Step> {
         let (config, n_lanes) = (job.config, job.table.lanes().count());
-        let pieces = pieces(&network, job.objective.n_targets(), n_lanes, job.course.micro_batch as usize);
+        let rows_of_lane = job.course.micro_batch.min(job.table.plan.longest_lane());
+        let pieces = pieces(&network, job.objective.n_targets(), n_lanes, rows_of_lane as usize);
         let of_lane = |lane: usize| {
             let first = pieces.partition_point(|piece| piece.lane < lane);
             first..pieces.partition_point(|piece| piece.lane <= lane)
@@ -378,6 +380,9 @@ impl Together for Step {
     ) -> Result<()> {
         // Compute: nothing lasting changes before the step is committed.
         let training = Training { seed: job.config.seed, step };
+        if matches!(self.grid, Grid::Narrow(_)) {
+            self.unit = (weight / job.config.global_batch as f64).max(f64::MIN_POSITIVE);
+        }
         self.turn();
         self.norms.weight = weight / self.unit;
         self.forward(comm, job, lanes, training, of_pool)?;
@@ -422,7 +427,8 @@ impl Together for Step {
 
     fn check(&self, comm: &Communicator, job: &Job<'_, '_>) -> Result<()> {
         // The same on every rank.
-        match self.network.params.par_iter().all(|param| param.is_finite()) {
+        let is_finite = |numbers: &[f32]| numbers.par_iter().all(|number| number.is_finite());
+        match is_finite(&self.network.params) && is_finite(&self.network.running) {
             true => Ok(()),
             false => job.diverged(comm, job.course.of_steps.saturating_sub(1), 0),
         }

@@ -108,6 +108,28 @@ fn weights_of_rows_count_as_copies_of_them() {
     assert_eq!(heavy.params, light.params);
 }
 
+/// What a lane has left goes into steps that weigh a thousandth or a thousand times as much.
+#[test]
+fn few_bits_learn_from_steps_of_any_weight() {
+    let mut whole = table(1_009, 5, 2, 7, two_classes);
+    let rows = whole.in_memory_mut();
+    rows.weight
+        .iter_mut()
+        .enumerate()
+        .for_each(|(row, weight)| *weight = [1e-3, 1.0, 30.0, 1e3][row * 7919 % 1009 % 4]);
+    whole.total_weight = whole.in_memory_mut().weight.iter().fold(0.0, |sum, weight| sum + weight);
+    let last = |bits| {
+        let mlp = MlpConfig { gradient_bits: bits, ..MlpConfig::default() };
+        let config = TrainConfig { global_batch: 8, epochs: Some(5), ..config(Solver::Sgd, mlp) };
+        fit_on(1, 2, &whole, &Logistic, &config).losses[4]
+    };
+    let wide = last(32);
+    for bits in [16, 8] {
+        let narrow = last(bits);
+        assert!((narrow - wide).abs() < 0.3 * wide, "{bits} bits: {narrow}, 32 bits: {wide}");
+    }
+}
+
 #[test]
 fn a_rate_that_diverges_is_named_with_the_step_on_every_rank() {
     let whole = table(1_009, 5, 4, 7, gaussian);
