@@ -536,10 +536,8 @@ pub(super) fn words_of(command: &clap::Command, typed: &ArgMatches, key: &str, v
         return Ok(Added::Nothing);
     }
     let values = match value {
-        toml::Value::Array(values) if values.is_empty() => {
-            let way_out = if key.ends_with("layers") { ", or write 0 for no hidden layer" } else { "" };
-            return Err(Error::usage(format!("'{key}' is an empty list; leave it out{way_out}")));
-        }
+        // Of other lists none is the default.
+        toml::Value::Array(values) if values.is_empty() && flag == "layers" => vec!["0".into()],
         toml::Value::Array(values) => values.iter().map(|value| plain(key, value)).collect::<Result<Vec<_>>>()?,
         value => vec![plain(key, value)?],
     };

@@ -71,6 +71,20 @@ fn a_network_that_was_stopped_goes_on_to_the_same_bits() {
 }
 
 #[test]
+fn no_hidden_layer_goes_round_as_a_setting() {
+    let folder = folder();
+    let path = folder.path();
+    let words = ["train", "mlp", DIGITS, "--group", "train", "--layers", "0", "--epochs", "1"];
+    let told = digest(&done(path, 0, &[&words[..], &["-o", "m.h5"]].concat()));
+    let printed = done(path, 0, &[&words[..], &["--print-config"]].concat());
+    std::fs::write(path.join("printed.toml"), printed).unwrap();
+    let again = done(path, 0, &["train", "mlp", DIGITS, "--config", "printed.toml", "-o", "again.h5"]);
+    assert_eq!(digest(&again), told);
+    let other = done(path, 0, &["train", "mlp", DIGITS, "--group", "train", "--epochs", "1", "-o", "other.h5"]);
+    assert_ne!(digest(&other), told);
+}
+
+#[test]
 fn settings_that_fit_no_network_are_refused() {
     let folder = folder();
     let path = folder.path();
