@@ -77,11 +77,13 @@ wait_until() { # wait_until SECONDS COMMAND…
         sleep 0.2
     done
 }
-over() { # a busy controller that does not answer has said nothing
+queued() { # a busy controller that does not answer has said nothing
     local left
-    left=$(squeue --noheader --jobs="$1" --states=PENDING,RUNNING,COMPLETING,CONFIGURING 2>&1) || [[ $left == *"Invalid job id"* ]] || return
-    [[ -z $left || $left == *"Invalid job id"* ]]
+    left=$(squeue --noheader --jobs="$1" --states=PENDING,RUNNING,COMPLETING,CONFIGURING 2>&1) || [[ $left == *"Invalid job id"* ]] || return 0
+    [[ -n $left && $left != *"Invalid job id"* ]]
 }
+# A job that was pre-empted is in none of these states for a moment, before it waits again.
+over() { ! queued "$1" && sleep 2 && ! queued "$1"; }
 state() { scontrol show job "$1" 2>/dev/null | grep -oE "JobState=[A-Z_]+|ExitCode=[0-9]+" | tr '\n' ' '; }
 kept() { find "$WORK/$1.kept${2:-}" -name 'step-*' 2>/dev/null | grep . >/dev/null; } # kept NAME [PART]
 runs() { grep -c ' job [0-9]*, run [0-9]*,' "$WORK/$1.log"; }
