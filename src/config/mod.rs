@@ -99,6 +99,9 @@ pub struct TrainConfig {
     /// Nesterov's look-ahead of sgd. Default true.
     pub nesterov: bool,
     pub sync: Sync,
+    /// Epochs in which gradients are summed every step, before `sync` begins: post-local SGD. Default 0.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub local_after: u64,
     /// λ of the decay that is no part of the gradient: of adamw and lamb 0.01, of lars 0. None: not settled, or of another solver.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight_decay: Option<f64>,
@@ -172,6 +175,7 @@ impl Default for TrainConfig {
             momentum: 0.9,
             nesterov: true,
             sync: Sync::Step,
+            local_after: 0,
             weight_decay: None,
             clip_norm: None,
             beta1: None,
@@ -256,7 +260,7 @@ impl TrainConfig {
             ($($field:ident)*) => { $(if !config.looks_at(stringify!($field)) { config.$field = default.$field; })* };
         }
         forget!(l1 l2 missing tolerance max_iterations epochs learning_rate schedule global_batch lanes momentum nesterov sync
-            weight_decay clip_norm beta1 beta2 epsilon warm_up scale_rate average early_stop);
+            local_after weight_decay clip_norm beta1 beta2 epsilon warm_up scale_rate average early_stop);
         Ok(config)
     }
 

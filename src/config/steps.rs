@@ -103,7 +103,8 @@ impl TrainConfig {
         let one_of = |solvers: &[Solver]| solvers.contains(&self.solver);
         Some(match setting {
             "epochs" | "learning_rate" | "schedule" | "global_batch" | "lanes" | "sync" => self.solver.is_mini_batch(),
-            "clip_norm" | "warm_up" | "scale_rate" | "average" | "early_stop" => self.solver.is_mini_batch(),
+            "local_after" | "clip_norm" | "warm_up" | "scale_rate" => self.solver.is_mini_batch(),
+            "average" | "early_stop" => self.solver.is_mini_batch(),
             "momentum" => one_of(&[Solver::Sgd, Solver::Lars]),
             "nesterov" => one_of(&[Solver::Sgd]),
             "weight_decay" => one_of(&[Solver::Adamw, Solver::Lamb, Solver::Lars]),
@@ -158,6 +159,17 @@ impl TrainConfig {
             return Err(Error::usage(
                 "--early-stop looks at rows that are not trained on; hold some out with --valid-fraction",
             ));
+        }
+        if self.sync == Sync::Step && self.local_after > 0 {
+            return Err(Error::usage(
+                "--local-after says when lanes go on alone; say with --sync-every after how many steps they meet, or with --sync once that they never do",
+            ));
+        }
+        let bits = self.mlp.as_ref().map_or(32, |mlp| mlp.gradient_bits);
+        if self.sync != Sync::Step && self.local_after == 0 && bits != 32 {
+            return Err(Error::usage(format!(
+                "--gradient-bits {bits}: lanes that step alone send no gradients; leave it out, or let them add gradients first with --local-after"
+            )));
         }
         if self.sync == Sync::Once {
             let needs = [("--early-stop", self.early_stop > 0), ("--average", self.average.is_some())];

@@ -112,6 +112,15 @@ fn settings_of_steps_that_do_not_go_together_are_refused() {
             "--early-stop looks at the model as it is trained",
         ),
         (TrainConfig { average: Some(0.9), sync: Sync::Once, ..sgd() }, "--average looks at the model"),
+        (TrainConfig { local_after: 3, ..sgd() }, "--local-after says when lanes go on alone"),
+        (
+            TrainConfig {
+                sync: Sync::Every(8),
+                mlp: Some(MlpConfig { gradient_bits: 8, ..MlpConfig::default() }),
+                ..of(Kind::Mlp)
+            },
+            "--gradient-bits 8: lanes that step alone send no gradients",
+        ),
     ] {
         assert!(refusal(config).starts_with(begin), "{begin}");
     }

@@ -157,6 +157,13 @@ impl LaneGrid {
         kernels::peak_f32(gradient)
     }
 
+    /// The least exponent at which elements of this (reduced) peak are not cut; None: one of them is infinite or NaN. Not collective.
+    ///
+    /// For who knows the peaks before words are made; who does not predicts with [`ScaleWindow`](super::ScaleWindow).
+    pub fn exponent_of(peak: i32) -> Option<i32> {
+        (peak < NON_FINITE_PEAK).then(|| peak_exponent(peak))
+    }
+
     /// Adds elements of a lane's gradient, of one group, at its exponent. Not collective.
     ///
     /// # Panics

@@ -159,6 +159,7 @@ mod tests {
                     scale_rate: Some(ScaleRate::Linear),
                     learning_rate: Some(0.1),
                     clip_norm: Some(1e300),
+                    local_after: if sync == Sync::Step { 0 } else { 2 },
                     average: (sync != Sync::Once).then_some(0.999),
                     early_stop: if sync == Sync::Once { 0 } else { 3 },
                     valid_fraction: 0.1,
@@ -166,7 +167,8 @@ mod tests {
                 };
                 let (config, steps) = (config.resolved().unwrap(), steps.resolved().unwrap());
                 let text = settings_text(&config, &names).unwrap();
-                let new = ["warm_up", "scale_rate", "clip_norm", "average", "early_stop", "beta1", "epsilon"];
+                let new =
+                    ["local_after", "warm_up", "scale_rate", "clip_norm", "average", "early_stop", "beta1", "epsilon"];
                 assert!(new.iter().all(|setting| !text.contains(setting)), "as before where nobody asks: {text}");
                 assert_eq!(text.contains("weight_decay = 0.01"), solver == Solver::Lamb, "{text}");
                 let of_steps = settings_text(&steps, &names).unwrap();

@@ -135,6 +135,37 @@ fn networks_go_on_after_every_step_with_their_running_moments() {
     in_pieces("best epoch", &table, &stopping);
 }
 
+/// Also in the midst of a round, and at the step after which lanes part.
+#[test]
+fn networks_whose_lanes_are_alone_go_on_after_every_step() {
+    let table = of_numbers(523);
+    let of = |solver, mlp, sync, local_after| TrainConfig {
+        solver,
+        sync,
+        local_after,
+        epochs: Some(3),
+        global_batch: 64,
+        lanes: Some(4),
+        mlp: Some(mlp),
+        ..TrainConfig::of(Kind::Mlp)
+    };
+    let mlp = MlpConfig { layers: vec![9, 9], dropout: 0.2, ..MlpConfig::default() };
+    let norms = MlpConfig { norm: Norm::Batch, residual: true, ..mlp.clone() };
+    assert!(in_pieces("apart", &table, &of(Solver::Adamw, mlp.clone(), Sync::Every(5), 0)) > 20);
+    let stopping = TrainConfig {
+        early_stop: 1,
+        valid_fraction: 0.3,
+        average: Some(0.5),
+        ..of(Solver::Lamb, norms.clone(), Sync::Every(3), 0)
+    };
+    in_pieces("best epoch", &table, &stopping);
+    in_pieces("one average", &table, &of(Solver::Sgd, norms.clone(), Sync::Once, 0));
+    let narrow = MlpConfig { gradient_bits: 8, ..norms };
+    let after = TrainConfig { average: Some(0.5), ..of(Solver::Sgd, narrow, Sync::Every(5), 2) };
+    assert!(in_pieces("narrow, then apart", &table, &after) > 20);
+    in_pieces("then one average", &table, &of(Solver::Adagrad, mlp, Sync::Once, 1));
+}
+
 #[test]
 fn other_optimisers_averages_and_the_best_epoch_go_on_after_every_step() {
     let table = of_numbers(523);
@@ -158,6 +189,8 @@ fn other_optimisers_averages_and_the_best_epoch_go_on_after_every_step() {
     in_pieces("early stop", &table, &TrainConfig { learning_rate: Some(3.0), ..stopping.clone() });
     let apart = TrainConfig { sync: Sync::Every(3), average: Some(0.5), learning_rate: Some(3.0), ..stopping };
     in_pieces("early stop of lanes apart", &table, &apart);
+    let after = TrainConfig { local_after: 1, average: Some(0.5), ..of(Solver::Lamb, Sync::Every(3)) };
+    assert!(in_pieces("apart after an epoch", &table, &after) > 10);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use super::early_stop::{Held, held_out_loss};
 use super::every_step::{EveryStep, Rules};
 use super::lanes::{Course, Lane, Lanes};
 use super::learning_rate::Scales;
+use super::post_local::PostLocal;
 use super::sums::{Total, sum_blocks, sum_scalars};
 use super::table::{Fit, Table};
 use super::{Observer, Progress, Sync, TrainConfig, local_sgd};
@@ -49,10 +50,13 @@ pub fn train(
 ) -> Result<Fit> {
     let (job, rules, lanes) = prepare(comm, table, objective, config, &start)?;
     warn_of_idle(comm, &job, watch);
-    match config.sync {
-        Sync::Step => run(comm, &job, lanes, EveryStep::new(&job, rules, start), session, watch),
-        Sync::Every(_) | Sync::Once => {
-            run(comm, &job, lanes, local_sgd::Apart::new(&job, rules, start), session, watch)
+    match (config.sync, config.local_after) {
+        (Sync::Step, _) => run(comm, &job, lanes, EveryStep::new(&job, rules, start), session, watch),
+        (_, 0) => run(comm, &job, lanes, local_sgd::Apart::new(&job, rules, start), session, watch),
+        (_, after) => {
+            let first = EveryStep::new(&job, rules.clone(), start);
+            let part = |first: &EveryStep, job: &Job<'_, '_>| local_sgd::Apart::part(job, rules.clone(), first);
+            run(comm, &job, lanes, PostLocal::new(first, after, part), session, watch)
         }
     }
 }
@@ -125,7 +129,7 @@ impl<'a, 's> Job<'a, 's> {
     /// * `default_rate`: the learning rate where nobody gave one.
     ///
     /// # Errors
-    /// Usage: the learning rate would rise for longer than the training lasts.
+    /// Usage: the learning rate would rise for longer than the training lasts, or lanes be alone after its end.
     pub fn new(
         table: &'a Table<'s>,
         objective: &'a dyn Objective,
@@ -140,6 +144,13 @@ impl<'a, 's> Job<'a, 's> {
             return Err(Error::usage(format!(
                 "--warm-up takes {warm_up} steps, but this training has no more than {}; shorten it, or raise --epochs",
                 course.of_steps
+            )));
+        }
+        let together = config.local_after;
+        if together > 0 && together >= course.epochs {
+            return Err(Error::usage(format!(
+                "--local-after {together}: this training has {} epochs, so that lanes would never be alone; give fewer, or raise --epochs",
+                course.epochs
             )));
         }
         Ok(Job { table, objective, config, course, rate, scale_of_rate, warm_up })
@@ -186,6 +197,11 @@ pub(super) trait Together {
     fn n_of_lane(&self) -> usize;
     /// Those of a lane here, by its place.
     fn of_lane(&mut self, place: usize) -> Vec<f64>;
+    /// Called before the first step of each epoch (from 0), and before a checkpoint of one of its steps is taken up. Not collective; errors are
+    /// those of every rank.
+    fn enter_epoch(&mut self, _job: &Job<'_, '_>, _epoch: u64) -> Result<()> {
+        Ok(())
+    }
     /// Takes up the state of a checkpoint. Not collective. Errors: it does not fit (data).
     fn take_up(&mut self, common: Self::Common, of_lanes: &[Vec<f64>]) -> Result<()>;
     /// Step `step` (from 0): the pool's step `of_pool`, whose rows weigh `weight` > 0 over all lanes. Collective.
@@ -229,6 +245,10 @@ pub(super) fn run(
         let params = together.so_far(comm, job)?;
         together.held_out(comm, job, &params)?;
     }
+    let resumed = session.resumed_step();
+    // The epoch of the last step that was done: its end may be to do.
+    let first_epoch = resumed.saturating_sub(1) / course.steps_per_epoch.max(1);
+    together.enter_epoch(job, first_epoch)?;
     let numbers = job.table.lanes();
     let of_item = 2 + together.n_of_lane();
     // Sums of the epoch that was under way.
@@ -239,13 +259,12 @@ pub(super) fn run(
         epoch_sums = Some(of_lanes.iter_mut().map(|of| of.drain(..2).collect::<Vec<f64>>()).collect::<Vec<_>>());
         comm.agree(together.take_up(common, &of_lanes))?;
     }
-    let resumed = session.resumed_step();
     let take_sums = |lanes: &mut [Lane], sums: Vec<Vec<f64>>| {
         lanes.iter_mut().zip(sums).for_each(|(lane, sums)| (lane.epoch_loss, lane.epoch_weight) = (sums[0], sums[1]));
     };
-    // The epoch of the last step that was done: its end may be to do.
-    for epoch in resumed.saturating_sub(1) / course.steps_per_epoch.max(1)..course.epochs {
+    for epoch in first_epoch..course.epochs {
         let since = Instant::now();
+        together.enter_epoch(job, epoch)?;
         let first = epoch * course.steps_per_epoch;
         for pool in 0..course.pools_per_epoch() {
             let steps = course.steps_of(pool);

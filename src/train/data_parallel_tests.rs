@@ -192,6 +192,8 @@ fn other_optimisers_schedules_and_averages_leave_no_trace_of_ranks() {
         TrainConfig { schedule: Schedule::Step, ..of(Solver::Adagrad, Sync::Step) },
         TrainConfig { average: Some(0.5), clip_norm: Some(1.0), ..of(Solver::Lars, Sync::Every(3)) },
         of(Solver::Lamb, Sync::Once),
+        TrainConfig { local_after: 1, average: Some(0.5), ..of(Solver::Adam, Sync::Every(3)) },
+        TrainConfig { local_after: 2, ..of(Solver::Sgd, Sync::Once) },
         TrainConfig { average: Some(0.8), beta1: Some(0.5), epsilon: Some(0.1), ..of(Solver::Adam, Sync::Every(7)) },
     ];
     let whole = table(1_009, 5, 4, 7, three_classes);

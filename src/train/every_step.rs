@@ -72,8 +72,8 @@ pub(super) fn power_of_two_below(x: f64) -> f64 {
 /// One set of parameters; gradients of the lanes are added every step.
 pub(super) struct EveryStep {
     pub(super) params: Vec<f64>,
-    optimizer: Box<dyn Optimizer>,
-    average: Option<Average>,
+    pub(super) optimizer: Box<dyn Optimizer>,
+    pub(super) average: Option<Average>,
     groups: Groups,
     sums: LaneSums,
     window: ScaleWindow,

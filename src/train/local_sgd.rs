@@ -2,7 +2,7 @@
 
 use super::Sync;
 use super::data_parallel::{Job, Together};
-use super::every_step::{Rules, add_penalty};
+use super::every_step::{EveryStep, Rules, add_penalty};
 use super::lanes::Lane;
 use super::sums::{Total, sum_blocks};
 use crate::comm::Communicator;
@@ -63,6 +63,15 @@ impl Apart {
         let n_of_lane = n + of_optimizer + 2;
         let own = job.table.lanes().map(make).collect();
         Apart { own, common: start, average: job.average(n), every, steps_apart: 0, last_step: 0, n_of_lane }
+    }
+
+    /// Lanes that go on alone from where they are together, each with what the optimiser remembers. Not collective.
+    pub fn part(job: &Job<'_, '_>, rules: Rules, together: &EveryStep) -> Result<Apart> {
+        let mut apart = Apart::new(job, rules, together.params.clone());
+        let state = together.optimizer.state();
+        apart.own.iter_mut().try_for_each(|own| own.optimizer.restore(&state))?;
+        apart.average.clone_from(&together.average);
+        Ok(apart)
     }
 
     /// Brings the lanes to their weighted mean. Collective.

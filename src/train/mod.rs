@@ -33,6 +33,7 @@ pub mod newton;
 pub mod order;
 pub mod outer;
 pub mod permutation;
+mod post_local;
 pub mod prepare;
 pub mod score;
 pub mod second_order;

@@ -39,6 +39,9 @@ pub struct StepFlags {
     /// step: gradients are summed every step (the default); once: lanes train alone and are averaged at the end.
     #[arg(long, value_name = "WHEN", value_parser = ["step", "once"])]
     pub sync: Option<String>,
+    /// With --sync-every or --sync once: in the first EPOCHS epochs gradients are summed every step, after that lanes are alone (post-local SGD). Default 0.
+    #[arg(long, value_name = "EPOCHS", value_parser = whole())]
+    pub local_after: Option<u64>,
     /// Momentum of sgd and lars, 0 to below 1. Default 0.9.
     #[arg(long, value_name = "M", allow_negative_numbers = true)]
     pub momentum: Option<f64>,

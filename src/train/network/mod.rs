@@ -1,5 +1,5 @@
 //! Neural networks by mini-batches: every step adds the lanes' gradients as integers, segment by segment while others are still
-//! being worked out.
+//! being worked out; or lanes step alone, and are averaged now and then.
 //!
 //! | file | what it does |
 //! |---|---|
@@ -8,9 +8,13 @@
 //! | `lanes.rs` | rows of lanes in strips, and what comes of them |
 //! | `norms.rs` | moments over the whole batch, which rows wait for |
 //! | `segments.rs` | gradients of runs of layers as integers |
+//! | `apart.rs` | lanes that step alone, and their average |
+//! | `own.rs` | a step of one of them |
 
+mod apart;
 mod lanes;
 mod norms;
+mod own;
 mod segments;
 #[cfg(test)]
 mod several_tests;
@@ -22,12 +26,15 @@ pub(super) use start::start;
 use super::checkpoint::Session;
 use super::data_parallel::{Job, check, run, warn_of_idle};
 use super::lanes::{Course, Lanes};
+use super::post_local::PostLocal;
 use super::table::{Fit, Table};
 use super::{Observer, Solver, Sync, TrainConfig};
 use crate::comm::Communicator;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::Network;
 use crate::objective::Objective;
+use apart::Apart;
+use step::Step;
 
 /// Learning rates where nobody gave one, for a network whose values are all of unit scale.
 fn default_rate(solver: Solver) -> f64 {
@@ -57,19 +64,22 @@ pub(super) fn train(
     watch: &mut dyn Observer,
 ) -> Result<Fit> {
     check(config)?;
-    if config.sync != Sync::Step {
-        return Err(Error::usage(
-            "--sync-every and --sync once are for the linear family; networks add gradients every step",
-        ));
-    }
     let course = Course::new(table, config)?;
     let lanes = Lanes::of(table, &course, config.seed, 0);
     let job = Job::new(table, objective, config, course, || default_rate(config.solver))?;
     warn_of_idle(comm, &job, watch);
-    let together = step::Step::new(&job, network)?;
-    run(comm, &job, lanes, together, session, watch)
+    match (config.sync, config.local_after) {
+        (Sync::Step, _) => run(comm, &job, lanes, Step::new(&job, network)?, session, watch),
+        (_, 0) => run(comm, &job, lanes, Apart::new(&job, network), session, watch),
+        (_, after) => {
+            let together = PostLocal::new(Step::new(&job, network)?, after, Apart::part);
+            run(comm, &job, lanes, together, session, watch)
+        }
+    }
 }
 
+#[cfg(test)]
+mod apart_tests;
 #[cfg(test)]
 mod convolution_tests;
 #[cfg(test)]

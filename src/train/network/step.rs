@@ -11,7 +11,7 @@ use super::segments::{Grid, Made, Segment, UnderWay, segments};
 use crate::comm::Communicator;
 use crate::error::{Error, Result};
 use crate::exact::{ExactSum, Groups, LaneGrid, NarrowGrid, ScaleWindow, Verdict, Width, judge};
-use crate::model::net::{Training, Turned};
+use crate::model::net::{TensorSpec, Training, Turned};
 use crate::model::{Network, Scores};
 use crate::optim::{Adagrad, Adam, Average, Lamb, Lars, Optimizer, Pieces, Sgd, Tensor, length, shorten};
 use rayon::prelude::*;
@@ -23,9 +23,9 @@ const GRAD_RUN: usize = 65_536;
 
 /// One set of parameters; gradients of the lanes are added every step.
 pub(super) struct Step {
-    network: Network,
-    optimizer: Pieces<f32>,
-    average: Option<Average>,
+    pub(super) network: Network,
+    pub(super) optimizer: Pieces<f32>,
+    pub(super) average: Option<Average>,
     /// Rows of the lanes here, lane after lane.
     pieces: Vec<Piece>,
     /// The pieces of each lane here.
@@ -47,6 +47,28 @@ pub(super) struct Step {
     unit: f64,
     /// Σ over the epoch's steps of weight × penalty.
     penalty: f64,
+}
+
+/// The optimiser that the settings name, of all parameters of a network.
+pub(super) fn pieces_of(config: &TrainConfig, network: &Network) -> Pieces<f32> {
+    let of = |(_, spec, range): (usize, TensorSpec, Range<usize>)| Tensor { len: range.len(), is_free: spec.is_free };
+    let tensors: Vec<Tensor> = network.tensors().into_iter().map(of).collect();
+    let whole = matches!(config.solver, Solver::Lamb | Solver::Lars);
+    Pieces::new(&tensors, whole, |tensors| optimizer(config, tensors))
+}
+
+/// What layers want of the parameters on the way back. Not collective; rayon over parts.
+pub(super) fn turn(network: &Network, turned: &mut Turned) {
+    turned.layers.par_iter_mut().enumerate().for_each(|(layer, (values, parts))| {
+        let mut rest = &mut values[..];
+        let mut each = Vec::with_capacity(parts.len());
+        for (part, range) in parts.iter().enumerate() {
+            let (values, after) = rest.split_at_mut(range.len());
+            each.push((part, values));
+            rest = after;
+        }
+        each.into_par_iter().for_each(|(part, values)| network.turn(layer, part, values));
+    });
 }
 
 /// The optimiser that the settings name, of some tensors.
@@ -77,12 +99,6 @@ impl Step {
             first..pieces.partition_point(|piece| piece.lane <= lane)
         };
         let of_lanes: Vec<Range<usize>> = (0..n_lanes).map(of_lane).collect();
-        let tensors: Vec<Tensor> = network
-            .tensors()
-            .iter()
-            .map(|(_, spec, range)| Tensor { len: range.len(), is_free: spec.is_free })
-            .collect();
-        let whole = matches!(config.solver, Solver::Lamb | Solver::Lars);
         let lanes_of_all = job.course.n_lanes as usize;
         let (grid, n_residuals) = match config.mlp.as_ref().map_or(32, |mlp| mlp.gradient_bits) {
             32 => (Grid::Wide(LaneGrid::new(lanes_of_all, Width::W32)), 0),
@@ -100,7 +116,7 @@ impl Step {
         let mean_weight = job.table.total_weight / job.table.plan.n_rows().max(1) as f64;
         let n = network.params.len();
         Ok(Step {
-            optimizer: Pieces::new(&tensors, whole, |tensors| optimizer(config, tensors)),
+            optimizer: pieces_of(config, &network),
             average: config.average.map(|decay| Average::new(n, decay)),
             offered: Vec::with_capacity(n_lanes),
             turned: network.turned(),
@@ -117,21 +133,6 @@ impl Step {
             groups,
             network,
         })
-    }
-
-    /// What layers want of the parameters on the way back. Not collective; rayon over parts.
-    fn turn(&mut self) {
-        let (network, turned) = (&self.network, &mut self.turned);
-        turned.layers.par_iter_mut().enumerate().for_each(|(layer, (values, parts))| {
-            let mut rest = &mut values[..];
-            let mut each = Vec::with_capacity(parts.len());
-            for (part, range) in parts.iter().enumerate() {
-                let (values, after) = rest.split_at_mut(range.len());
-                each.push((part, values));
-                rest = after;
-            }
-            each.into_par_iter().for_each(|(part, values)| network.turn(layer, part, values));
-        });
     }
 
     /// Rows of all lanes here forward and back to where the last segment begins; their losses. Rows wait for one another in front of batch norms only.
@@ -383,7 +384,7 @@ impl Together for Step {
         if matches!(self.grid, Grid::Narrow(_)) {
             self.unit = (weight / job.config.global_batch as f64).max(f64::MIN_POSITIVE);
         }
-        self.turn();
+        turn(&self.network, &mut self.turned);
         self.norms.weight = weight / self.unit;
         self.forward(comm, job, lanes, training, of_pool)?;
         let mut exponents = self.window.exponents();

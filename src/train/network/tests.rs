@@ -6,7 +6,7 @@ use crate::config::{Kind, MlpConfig, Norm, Schedule};
 use crate::model::net::build;
 use crate::objective::{Logistic, Squared};
 
-fn config(solver: Solver, mlp: MlpConfig) -> TrainConfig {
+pub(super) fn config(solver: Solver, mlp: MlpConfig) -> TrainConfig {
     TrainConfig {
         solver,
         epochs: Some(3),
@@ -18,14 +18,20 @@ fn config(solver: Solver, mlp: MlpConfig) -> TrainConfig {
     }
 }
 
-fn network(whole: &Table<'_>, objective: &dyn Objective, config: &TrainConfig) -> Network {
+pub(super) fn network(whole: &Table<'_>, objective: &dyn Objective, config: &TrainConfig) -> Network {
     let mut network = build(config.mlp.as_ref().unwrap(), whole.n_features, objective.n_scores());
     network.start(config.seed);
     network
 }
 
 /// The fit on `size` ranks with `threads` threads each, without times; asserts that all ranks have the same.
-fn fit_on(size: usize, threads: usize, whole: &Table<'_>, objective: &dyn Objective, config: &TrainConfig) -> Fit {
+pub(super) fn fit_on(
+    size: usize,
+    threads: usize,
+    whole: &Table<'_>,
+    objective: &dyn Objective,
+    config: &TrainConfig,
+) -> Fit {
     let fits = run_threads(size, threads, |comm| {
         let part = whole.of_rank(comm.rank(), size);
         let network = network(whole, objective, config);
