@@ -50,7 +50,12 @@ fn a_network_is_the_same_on_any_number_of_ranks_and_everything_reads_it() {
 fn a_network_that_was_stopped_goes_on_to_the_same_bits() {
     let folder = folder();
     let path = folder.path();
-    for words in [&["--average", "0.9", "--norm", "layer"][..], &["--gradient-bits", "16", "--solver", "sgd"]] {
+    for words in [
+        &["--average", "0.9", "--norm", "layer"][..],
+        &["--gradient-bits", "16", "--solver", "sgd"],
+        // Steps that are kept are in the midst of a round.
+        &["--sync-every", "5", "--norm", "batch", "--solver", "adam"],
+    ] {
         let whole = digest(&train(path, 0, "whole.h5", words));
         let kept = ["--checkpoint", "kept", "--every", "7steps", "--keep", "100"];
         assert_eq!(digest(&train(path, 0, "kept.h5", &[words, &kept].concat())), whole);
@@ -85,6 +90,37 @@ fn no_hidden_layer_goes_round_as_a_setting() {
 }
 
 #[test]
+fn lanes_of_networks_that_step_alone_send_less_and_learn_as_well() {
+    let folder = folder();
+    let path = folder.path();
+    let ways = [
+        &[][..],
+        &["--sync-every", "8"],
+        &["--sync-every", "8", "--local-after", "3"],
+        &["--sync", "once", "--local-after", "4", "--gradient-bits", "16"],
+    ];
+    let mut sent = Vec::new();
+    for words in ways {
+        let whole = digest(&train(path, 0, "whole.h5", words));
+        assert!(done(path, 0, &["verify", "whole.h5"]).contains(&whole), "{words:?}");
+        let told = done(path, 0, &["evaluate", "whole.h5", DIGITS, "--group", "test"]);
+        let accuracy: f64 = told.split("accuracy ").nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap();
+        assert!(accuracy > 0.85, "{words:?}: {told}");
+        if has_mpi() {
+            assert_eq!(digest(&train(path, 3, "ranks.h5", &[words, &["--threads", "2"]].concat())), whole, "{words:?}");
+            let told = train(path, 2, "two.h5", &[words, &["--json"]].concat());
+            let last: serde_json::Value = serde_json::from_str(told.lines().last().unwrap()).unwrap();
+            assert_eq!(last["digest"], whole, "{words:?}");
+            sent.push(last["traffic"]["all_reduce"]["bytes"].as_f64().unwrap());
+        }
+    }
+    if has_mpi() {
+        // 22 steps in each of six epochs: 132 sums of gradients, 17 averages, 66 and 9.
+        assert!(sent[1] < 0.2 * sent[0] && (0.5 * sent[0]..0.6 * sent[0]).contains(&sent[2]), "{sent:?}");
+    }
+}
+
+#[test]
 fn settings_that_fit_no_network_are_refused() {
     let folder = folder();
     let path = folder.path();
@@ -102,7 +138,10 @@ fn settings_that_fit_no_network_are_refused() {
         ),
         (&["--loss", "gamma"], &["--loss gamma", "boost"]),
         (&["--solver", "lbfgs"], &["--solver lbfgs", "mlp", "adamw"]),
-        (&["--sync-every", "5"], &["--sync-every", "linear"]),
+        (&["--local-after", "5"], &["--local-after", "--sync-every"]),
+        (&["--sync-every", "5", "--local-after", "3", "--epochs", "3"], &["--local-after 3", "3 epochs"]),
+        (&["--sync-every", "5", "--gradient-bits", "8"], &["--gradient-bits 8", "--local-after"]),
+        (&["--sync", "once", "--average", "0.9"], &["--average", "--sync-every"]),
         (&["--global-batch", "3", "--lanes", "8"], &["--global-batch 3", "8 lanes"]),
         (&["--rounds", "5"], &["--rounds", "boost"]),
         (
