@@ -208,6 +208,10 @@ fn networks_have_the_same_bits_in_every_shape() {
             let config = TrainConfig { solver: *solver, mlp: Some(mlp.clone()), ..base.clone() };
             check(&format!("{config:?}"), &tables, &config);
         }
+        let mlp = Some(MlpConfig { norm: Norm::Batch, ..plain.clone() });
+        let apart = TrainConfig { solver: Solver::Adam, sync: Sync::Every(3), mlp, ..base.clone() };
+        check("apart", &tables[..2], &apart);
+        check("apart after an epoch", &tables[..1], &TrainConfig { local_after: 1, ..apart });
     }
 }
 

@@ -47,6 +47,11 @@ fn cases() -> Vec<Case> {
         case(7, true, &[&["logistic"], &digits, &["--solver", "sgd", "--epochs", "8"]]),
         case(5, true, &[&["logistic"], &digits, &["--solver", "adam", "--epochs", "8"]]),
         case(5, false, &[&["logistic"], &digits, &["--solver", "sgd", "--epochs", "6", "--sync-every", "3"]]),
+        case(
+            5,
+            false,
+            &[&["mlp"], &digits, &["--layers", "9", "--epochs", "4", "--sync-every", "3", "--local-after", "2"]],
+        ),
         case(2, true, &[&["logistic", &cancer, "--solver", "newton"]]),
         case(2, false, &[&["linear", &casp, "--l1", "0.01"]]),
         case(1, false, &[&["bag", &cancer, "--learner", "boost --rounds 3", "--members", "5"]]),
