@@ -27,7 +27,7 @@ pub enum Norm {
     None,
     /// Each row by its own mean and deviation.
     Layer,
-    /// Each unit by its mean and deviation over the global batch.
+    /// Each unit by its mean and deviation over the global batch; of a lane that steps alone over its own rows.
     Batch,
 }
 
