@@ -58,7 +58,7 @@ impl Apart {
     /// Not collective; the same answer on every rank.
     pub fn new(job: &Job<'_, '_>, network: Network) -> Apart {
         let n_lanes = job.table.lanes().count();
-        let micro_batch = job.course.micro_batch as usize;
+        let micro_batch = job.course.micro_batch.min(job.table.plan.longest_lane()) as usize;
         let mut rows = pieces(&network, job.objective.n_targets(), n_lanes, micro_batch).into_iter().peekable();
         let make = |(place, lane): (usize, u64)| {
             let of_lane = std::iter::from_fn(|| rows.next_if(|piece| piece.lane == place)).collect();
