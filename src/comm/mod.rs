@@ -261,6 +261,23 @@ impl Communicator {
         })
     }
 
+    /// Starts gathering every rank's values for every rank, where all know how many each has; [`Pending::wait`] gives them, rank after rank. *Collective*,
+    /// and so is the order of starts among the other collectives; each rank may wait when it likes.
+    ///
+    /// # Panics
+    /// If `mine` is not as long as this rank's count.
+    #[track_caller]
+    pub fn start_all_gather<T: Element>(&self, mine: Vec<T>, counts: &[usize]) -> Result<Pending<'_, T>> {
+        assert_eq!(counts.len(), self.size(), "one count per rank");
+        assert_eq!(mine.len(), counts[self.rank()], "mine holds this rank's part");
+        let n = counts.iter().sum();
+        let mut call = self.next(Kind::AllGather, " (started)", Location::caller()).of::<T>(n);
+        call.extra = hash_counts(counts);
+        let bytes = size_of_val(&mine[..]);
+        let started = self.timed(&call, bytes, || self.transport.start_all_gather(T::into_owned(mine), counts))?;
+        Ok(Pending::new(self, call, started))
+    }
+
     /// [`all_gather`](Self::all_gather) of bytes. *Collective.*
     #[track_caller]
     pub fn all_gather_bytes(&self, mine: &[u8]) -> Result<Gathered<u8>> {

@@ -29,7 +29,7 @@ impl<'comm, T: Element> Pending<'comm, T> {
         self.started.progress().map(|_| ())
     }
 
-    /// The sums over all ranks, or this rank's part of them. Not collective: each rank waits when it likes.
+    /// The sums over all ranks, or this rank's part of them; or what was gathered. Not collective: each rank waits when it likes.
     pub fn wait(self) -> Result<Vec<T>> {
         let since = Instant::now();
         let _entered = self.comm.progress.enter(self.call);

@@ -1,6 +1,7 @@
 //! A running average of parameters, which is steadier than the last of them.
 
 use super::Real;
+use crate::error::Result;
 use multiversion::multiversion;
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +35,11 @@ impl Average {
     pub fn value<F: Real>(&self) -> Option<Vec<F>> {
         let weight = 1.0 - self.power;
         (weight > 0.0).then(|| self.sum.iter().map(|sum| F::from_f64(sum / weight)).collect())
+    }
+
+    /// The same with other sums, such as those of more or fewer parameters. Not collective by itself. Errors: those of `sums`.
+    pub fn with_sums(self, sums: impl FnOnce(Vec<f64>) -> Result<Vec<f64>>) -> Result<Average> {
+        Ok(Average { sum: sums(self.sum)?, ..self })
     }
 
     /// How many parameters it is of.

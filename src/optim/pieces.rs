@@ -1,17 +1,18 @@
 //! The optimiser of a long vector of parameters, cut into pieces that threads or ranks step apart.
 
-use super::{Optimizer, Real, Tensor, add_squares, array};
-use crate::error::Result;
+use super::{Optimizer, Real, Tensor, add_squares};
+use crate::error::{Error, Result};
 use crate::exact::ExactSum;
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Parameters of a piece at most, if tensors may be cut: a multiple of [`RUN`](super::RUN), and little enough for a core's cache.
-const MOST: usize = 65_536;
+/// Parameters of a piece at most, if tensors may be cut: a multiple of [`RUN`](super::RUN), little enough for a core's cache, and for ranks to have
+/// about equally many.
+const MOST: usize = 16_384;
 
 /// The pieces of these tensors, in order; none is empty. Not collective.
 ///
-/// `whole_tensors`: none is cut, which [`Lamb`](super::Lamb) and [`Lars`](super::Lars) need. Else pieces are runs of 65,536 parameters and what is left
+/// `whole_tensors`: none is cut, which [`Lamb`](super::Lamb) and [`Lars`](super::Lars) need. Else pieces are runs of 16,384 parameters and what is left
 /// of a tensor. Either way they depend on the tensors alone.
 pub fn cut(tensors: &[Tensor], whole_tensors: bool) -> Vec<Tensor> {
     let mut pieces = Vec::new();
@@ -28,208 +29,166 @@ pub fn cut(tensors: &[Tensor], whole_tensors: bool) -> Vec<Tensor> {
 
 /// An [`Optimizer`] for each of the pieces that are owned: all of them, or a rank's share.
 ///
-/// Steps are those of one optimiser of everything, bit for bit, whoever owns which piece.
+/// Steps are those of one optimiser of everything, bit for bit, whoever owns which piece. Gradients are those of the pieces owned, one after the other;
+/// parameters are all there are.
 pub struct Pieces<F: Real = f64> {
-    /// The places of all pieces.
+    /// The places of the pieces owned among the parameters.
     ranges: Vec<Range<usize>>,
-    owned: Range<usize>,
-    /// Of those owned.
+    /// One a piece.
     optimizers: Vec<Box<dyn Optimizer<F>>>,
 }
 
 impl<F: Real> Pieces<F> {
-    /// Owns all pieces of [`cut`]. `make`: the optimiser of parameters of these tensors. Not collective.
+    /// Owns these pieces that [`cut`] gave, but for those that `is_owned` (of a piece's number) leaves to others; remembers nothing of them.
+    /// `make`: the optimiser of parameters of these tensors. Not collective.
     pub fn new(
-        tensors: &[Tensor],
-        whole_tensors: bool,
+        pieces: &[Tensor],
+        is_owned: impl Fn(usize) -> bool,
         make: impl Fn(&[Tensor]) -> Box<dyn Optimizer<F>>,
     ) -> Pieces<F> {
-        let all = 0..cut(tensors, whole_tensors).len();
-        Pieces::share(tensors, whole_tensors, all, make)
-    }
-
-    /// Owns the pieces `owned` of [`cut`], maybe none; remembers nothing of the others. Not collective.
-    ///
-    /// # Panics
-    /// If there are fewer.
-    pub fn share(
-        tensors: &[Tensor],
-        whole_tensors: bool,
-        owned: Range<usize>,
-        make: impl Fn(&[Tensor]) -> Box<dyn Optimizer<F>>,
-    ) -> Pieces<F> {
-        let pieces = cut(tensors, whole_tensors);
-        let optimizers = pieces[owned.clone()].iter().map(|piece| make(std::slice::from_ref(piece))).collect();
-        let mut end = 0;
-        let place_of = |piece: &Tensor| {
+        let (mut ranges, mut optimizers, mut end) = (Vec::new(), Vec::new(), 0);
+        for (number, piece) in pieces.iter().enumerate() {
+            if is_owned(number) {
+                ranges.push(end..end + piece.len);
+                optimizers.push(make(std::slice::from_ref(piece)));
+            }
             end += piece.len;
-            end - piece.len..end
-        };
-        Pieces { ranges: pieces.iter().map(place_of).collect(), owned, optimizers }
+        }
+        Pieces { ranges, optimizers }
     }
 
-    /// The places of all pieces among the parameters, owned or not.
+    /// The places of the pieces owned among the parameters.
     pub fn ranges(&self) -> &[Range<usize>] {
         &self.ranges
     }
 
-    /// The numbers of the pieces owned.
-    pub fn owned(&self) -> Range<usize> {
-        self.owned.clone()
+    /// Parameters of the pieces owned.
+    pub fn n_params(&self) -> usize {
+        self.ranges.iter().map(Range::len).sum()
     }
 
-    /// The place of several pieces, which follow each other, among the parameters.
-    pub fn place(&self, pieces: Range<usize>) -> Range<usize> {
-        match self.ranges[pieces].as_ref() {
-            [] => 0..0,
-            several => several[0].start..several[several.len() - 1].end,
-        }
-    }
-
-    /// One step of all pieces owned. Not collective, on all threads; does not allocate. `grad`, `params`: of these pieces.
+    /// Calls `make` with the place of each piece owned, its gradient to be filled, and `params` there. Not collective, on all threads.
     ///
     /// # Panics
-    /// If a length is not theirs.
-    pub fn step(&mut self, learning_rate: f64, grad: &[F], params: &mut [F]) {
-        self.step_of(self.owned(), learning_rate, grad, params);
+    /// If a length is not that of the parameters.
+    pub fn make(&self, grad: &mut [F], params: &[F], make: &(impl Fn(Range<usize>, &[F], &mut [F]) + Sync)) {
+        assert_eq!(grad.len(), self.n_params(), "one number a parameter of the pieces owned");
+        let of_pieces: Vec<(&Range<usize>, &mut [F])> = self.ranges.iter().zip(self.split(grad)).collect();
+        of_pieces.into_par_iter().for_each(|(range, grad)| make(range.clone(), &params[range.clone()], grad));
     }
 
-    /// One step of some of the pieces owned, as soon as their gradient is known; every piece must be stepped once a step. Not collective, on all threads;
-    /// does not allocate. `grad`, `params`: of these pieces.
+    /// One step of all pieces owned. Not collective, on all threads; does not allocate.
     ///
     /// # Panics
-    /// If a length is not theirs, or one is not owned.
-    pub fn step_of(&mut self, pieces: Range<usize>, learning_rate: f64, grad: &[F], params: &mut [F]) {
-        let n = self.place(pieces.clone()).len();
-        assert_eq!((grad.len(), params.len()), (n, n), "one number a parameter of pieces {pieces:?}");
-        let (owned, wanted) = (&self.owned, &pieces);
-        assert!(owned.start <= wanted.start && wanted.end <= owned.end, "pieces {wanted:?} of {owned:?}");
-        let places = pieces.start - owned.start..pieces.end - owned.start;
-        step_all(&mut self.optimizers[places], &self.ranges[pieces], learning_rate, grad, params);
+    /// If a length is not that of the parameters.
+    pub fn step(&mut self, learning_rate: f64, grad: &mut [F], params: &mut [F]) {
+        self.step_made(learning_rate, grad, params, &|_, _, _| {});
     }
 
-    /// One step of all pieces owned, whose gradients are made one after the other, each stepped while it is in cache: `make` fills the gradient of the
-    /// parameters of these numbers. Not collective, on all threads; does not allocate. `grad`, `params`: of these pieces.
+    /// One step of all pieces owned, whose gradients are made one after the other, each stepped while it is in cache: `make` as of
+    /// [`make`](Self::make). Not collective, on all threads; does not allocate.
     ///
     /// # Panics
-    /// If a length is not theirs.
+    /// If a length is not that of the parameters.
     pub fn step_made(
         &mut self,
         learning_rate: f64,
         grad: &mut [F],
         params: &mut [F],
-        make: &(impl Fn(Range<usize>, &mut [F]) + Sync),
+        make: &(impl Fn(Range<usize>, &[F], &mut [F]) + Sync),
     ) {
-        let n = self.place(self.owned()).len();
-        assert_eq!((grad.len(), params.len()), (n, n), "one number a parameter of the pieces owned");
-        make_and_step(&mut self.optimizers, &self.ranges[self.owned.clone()], learning_rate, grad, params, make);
+        assert_eq!(grad.len(), self.n_params(), "one number a parameter of the pieces owned");
+        if let [first, ..] = &self.ranges[..] {
+            let params = &mut params[first.start..];
+            make_and_step(&mut self.optimizers, &self.ranges, learning_rate, grad, params, make);
+        }
     }
 
-    /// Σ grad² of some pieces, owned or not; the sums of all pieces, merged in any order, are that of the whole gradient. Not collective, on all threads.
+    /// Σ grad² of the pieces owned; the sums of several owners, merged in any order, are that of the whole gradient. Not collective, on all threads.
     ///
-    /// `grad`: of these pieces. See [`length`](super::length) and [`shorten`](super::shorten).
+    /// See [`length`](super::length) and [`shorten`](super::shorten).
     ///
     /// # Panics
-    /// If its length is not theirs.
-    pub fn squares(&self, pieces: Range<usize>, grad: &[F]) -> ExactSum {
-        let place = self.place(pieces.clone());
-        assert_eq!(grad.len(), place.len(), "one number a parameter of pieces {pieces:?}");
-        let of_piece = |range: &Range<usize>| {
+    /// If the length is not that of the parameters.
+    pub fn squares(&self, grad: &[F]) -> ExactSum {
+        assert_eq!(grad.len(), self.n_params(), "one number a parameter of the pieces owned");
+        let mut rest = grad;
+        let of_piece = |range: &Range<usize>| rest.split_off(..range.len()).expect("one number a parameter");
+        let pieces: Vec<&[F]> = self.ranges.iter().map(of_piece).collect();
+        let squares = |piece: &[F]| {
             let mut sum = ExactSum::new();
-            add_squares(&grad[range.start - place.start..range.end - place.start], &mut sum);
+            add_squares(piece, &mut sum);
             sum
         };
-        match &self.ranges[pieces] {
-            [one] => of_piece(one),
-            several => several.par_iter().map(of_piece).reduce(ExactSum::new, |mut sum, other| {
-                sum.merge(&other);
-                sum
-            }),
-        }
+        pieces.into_par_iter().map(squares).reduce(ExactSum::new, |mut sum, other| {
+            sum.merge(&other);
+            sum
+        })
     }
 
-    /// What a checkpoint must hold of the pieces owned to go on with the same bits: named arrays, each of all these pieces in order. Not collective.
-    pub fn state(&self) -> Vec<(&'static str, Vec<F>)> {
-        let mut arrays: Vec<(&'static str, Vec<F>)> = Vec::new();
-        for optimizer in &self.optimizers {
-            for (place, (name, values)) in optimizer.state().into_iter().enumerate() {
-                if place == arrays.len() {
-                    arrays.push((name, Vec::new()));
-                }
-                arrays[place].1.extend_from_slice(values);
-            }
-        }
-        arrays
+    /// `values`, one a parameter of the pieces owned, piece by piece. Not collective.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    pub fn split<'v, T>(&self, mut values: &'v mut [T]) -> Vec<&'v mut [T]> {
+        let of_piece = |range: &Range<usize>| values.split_off_mut(..range.len()).expect("one value a parameter");
+        self.ranges.iter().map(of_piece).collect()
     }
 
-    /// Takes up the arrays of [`state`](Self::state) for the same pieces. Not collective.
+    /// What a checkpoint must hold to go on with the same bits: of each piece owned some numbers, how many depends on the piece alone.
+    /// Not collective.
+    pub fn state(&self) -> Vec<Vec<F>> {
+        let arrays = self.optimizers.iter().map(|optimizer| optimizer.state());
+        arrays.map(|arrays| arrays.into_iter().flat_map(|(_, values)| values.to_vec()).collect()).collect()
+    }
+
+    /// Takes up the [`state`](Self::state) of the same pieces. Not collective.
     ///
     /// # Errors
-    /// Data: an array is absent or of another length. Then nothing has changed.
-    pub fn restore(&mut self, state: &[(&str, &[F])]) -> Result<()> {
-        let mut rest = Vec::new();
-        for (name, values) in self.state() {
-            rest.push((name, array(state, name, values.len())?));
+    /// Data: there are more or fewer pieces or numbers. Then nothing has changed.
+    pub fn restore(&mut self, state: &[impl AsRef<[F]>]) -> Result<()> {
+        let lens = |state: &[Vec<F>]| state.iter().map(Vec::len).collect::<Vec<_>>();
+        let (own, given) = (lens(&self.state()), state.iter().map(|values| values.as_ref().len()).collect::<Vec<_>>());
+        if own != given {
+            let (own, given) = (own.iter().sum::<usize>(), given.iter().sum::<usize>());
+            return Err(Error::data(format!("the optimiser's state has {given} numbers but {own} were expected")));
         }
-        for optimizer in &mut self.optimizers {
-            for ((_, own), (_, rest)) in optimizer.state_mut().into_iter().zip(&mut rest) {
+        for (optimizer, values) in self.optimizers.iter_mut().zip(state) {
+            let mut rest = values.as_ref();
+            for (_, own) in optimizer.state_mut() {
                 let (values, after) = rest.split_at(own.len());
                 own.copy_from_slice(values);
-                *rest = after;
+                rest = after;
             }
         }
         Ok(())
     }
 }
 
-/// Halves the pieces until one is left: threads without work take halves of others.
-fn step_all<F: Real>(
-    optimizers: &mut [Box<dyn Optimizer<F>>],
-    ranges: &[Range<usize>],
-    learning_rate: f64,
-    grad: &[F],
-    params: &mut [F],
-) {
-    match optimizers {
-        [] => {}
-        [one] => one.step(learning_rate, grad, params),
-        several => {
-            let middle = several.len() / 2;
-            let n_first = ranges[middle].start - ranges[0].start;
-            let (first, second) = several.split_at_mut(middle);
-            let (of_first, of_second) = ranges.split_at(middle);
-            let ((first_grad, second_grad), (first_params, second_params)) =
-                (grad.split_at(n_first), params.split_at_mut(n_first));
-            rayon::join(
-                || step_all(first, of_first, learning_rate, first_grad, first_params),
-                || step_all(second, of_second, learning_rate, second_grad, second_params),
-            );
-        }
-    }
-}
-
-/// The same with gradients that are made first.
+/// Halves the pieces until one is left: threads without work take halves of others. `params`: from the first of them on.
 fn make_and_step<F: Real>(
     optimizers: &mut [Box<dyn Optimizer<F>>],
     ranges: &[Range<usize>],
     learning_rate: f64,
     grad: &mut [F],
     params: &mut [F],
-    make: &(impl Fn(Range<usize>, &mut [F]) + Sync),
+    make: &(impl Fn(Range<usize>, &[F], &mut [F]) + Sync),
 ) {
     match optimizers {
         [] => {}
         [one] => {
-            make(ranges[0].clone(), grad);
+            let params = &mut params[..ranges[0].len()];
+            make(ranges[0].clone(), params, grad);
             one.step(learning_rate, grad, params);
         }
         several => {
             let middle = several.len() / 2;
-            let n_first = ranges[middle].start - ranges[0].start;
+            let n_first = ranges[..middle].iter().map(Range::len).sum();
             let (first, second) = several.split_at_mut(middle);
             let (of_first, of_second) = ranges.split_at(middle);
-            let ((first_grad, second_grad), (first_params, second_params)) =
-                (grad.split_at_mut(n_first), params.split_at_mut(n_first));
+            let (first_grad, second_grad) = grad.split_at_mut(n_first);
+            // Between them there may be pieces of others.
+            let (first_params, second_params) = params.split_at_mut(ranges[middle].start - ranges[0].start);
             rayon::join(
                 || make_and_step(first, of_first, learning_rate, first_grad, first_params, make),
                 || make_and_step(second, of_second, learning_rate, second_grad, second_params, make),
@@ -277,33 +236,30 @@ mod tests {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
         for (place, (whole_tensors, make)) in makers::<F>().into_iter().enumerate() {
             let mut one = make(&TENSORS);
-            let mut pieces = Pieces::new(&TENSORS, whole_tensors, make);
-            let middle = pieces.ranges().len() / 2;
-            let mut shares: Vec<Pieces<F>> = [0..1, 1..middle, middle..middle, middle..pieces.ranges().len()]
-                .into_iter()
-                .map(|owned| Pieces::share(&TENSORS, whole_tensors, owned, make))
-                .collect();
+            let cut = cut(&TENSORS, whole_tensors);
+            let mut pieces = Pieces::new(&cut, |_| true, make);
+            // One owner has pieces of others between its own, one has none.
+            let owner = |number: usize| [0, 1, 0, 3][number % 4];
+            let mut shares: Vec<Pieces<F>> =
+                (0..4).map(|rank| Pieces::new(&cut, |number| owner(number) == rank, make)).collect();
             let start: Vec<F> = values(7, n);
             let (mut params, mut of_pieces, mut of_shares) = (start.clone(), start.clone(), start);
             for step in 0..3 {
-                let grad: Vec<F> = values(step, n);
+                let mut grad: Vec<F> = values(step, n);
                 one.step(0.1, &grad, &mut params);
-                pool.install(|| pieces.step(0.1, &grad, &mut of_pieces));
+                let given = grad.clone();
+                pool.install(|| pieces.step(0.1, &mut grad, &mut of_pieces));
                 for share in shares.iter_mut().rev() {
-                    let range = share.place(share.owned());
-                    share.step(0.1, &grad[range.clone()], &mut of_shares[range]);
+                    let mut grad = vec![F::from_f64(0.0); share.n_params()];
+                    let make = |range: Range<usize>, _: &[F], grad: &mut [F]| grad.copy_from_slice(&given[range]);
+                    pool.install(|| share.step_made(0.1, &mut grad, &mut of_shares, &make));
                 }
                 assert!(of_pieces == params, "optimiser {place}, step {step}");
                 assert!(of_shares == params, "optimiser {place}, step {step}, shared");
             }
-            for (at, (name, whole)) in pieces.state().into_iter().enumerate() {
-                let parts: Vec<F> = shares
-                    .iter()
-                    .filter_map(|share| share.state().get(at).cloned())
-                    .flat_map(|(_, part)| part)
-                    .collect();
-                assert!(parts == whole, "optimiser {place}, '{name}'");
-            }
+            let mut parts: Vec<_> = shares.iter().map(|share| share.state().into_iter()).collect();
+            let joined: Vec<Vec<F>> = (0..cut.len()).filter_map(|number| parts[owner(number)].next()).collect();
+            assert!(joined == pieces.state(), "optimiser {place}");
         }
     }
 
@@ -315,40 +271,34 @@ mod tests {
 
     #[test]
     fn pieces_end_where_tensors_do() {
-        let pieces: Pieces<f32> = Pieces::new(&TENSORS, false, makers()[0].1);
+        let pieces: Pieces<f32> = Pieces::new(&cut(&TENSORS, false), |_| true, makers()[0].1);
         let ends: Vec<usize> = pieces.ranges().iter().map(|range| range.end).collect();
         let third = 2 * MOST + 4099;
         assert_eq!(ends, [MOST, 2 * MOST, third, third + 13, third + 13 + MOST, third + 14 + MOST, n_params(&TENSORS)]);
         let free: Vec<bool> = cut(&TENSORS, true).iter().map(|piece| piece.is_free).collect();
         assert_eq!(free, [false, true, false, true, false]);
-        assert_eq!((pieces.place(2..5), pieces.place(4..4)), (2 * MOST..third + 13 + MOST, 0..0));
     }
 
     #[test]
     fn restored_pieces_continue_with_the_same_bits_and_refuse_what_does_not_fit() {
         let n = n_params(&TENSORS);
         for (whole_tensors, make) in makers::<f32>() {
-            let mut pieces = Pieces::new(&TENSORS, whole_tensors, make);
+            let cut = cut(&TENSORS, whole_tensors);
+            let mut pieces = Pieces::new(&cut, |_| true, make);
             let mut params: Vec<f32> = values(1, n);
-            pieces.step(0.1, &values(2, n), &mut params);
+            pieces.step(0.1, &mut values(2, n), &mut params);
             let mut copy = params.clone();
-            let state = pieces.state();
-            let mut arrays: Vec<(&str, &[f32])> = state.iter().map(|(name, values)| (*name, &values[..])).collect();
-            let mut again = Pieces::new(&TENSORS, whole_tensors, make);
-            again.restore(&arrays).unwrap();
-            // Piece after piece, from the last: as buckets of a backward pass arrive.
-            pieces.step(0.1, &values(3, n), &mut params);
-            let grad: Vec<f32> = values(3, n);
-            for piece in again.owned().rev() {
-                let place = again.ranges()[piece].clone();
-                again.step_of(piece..piece + 1, 0.1, &grad[place.clone()], &mut copy[place]);
-            }
+            let mut state = pieces.state();
+            let mut again = Pieces::new(&cut, |_| true, make);
+            again.restore(&state).unwrap();
+            pieces.step(0.1, &mut values(3, n), &mut params);
+            again.step(0.1, &mut values(3, n), &mut copy);
             assert!(params == copy);
-            let last = arrays.len() - 1;
-            arrays[last].1 = &arrays[last].1[1..];
+            let last = state.len() - 1;
+            state[last].pop();
             let before = again.state();
-            assert!(again.restore(&arrays).is_err());
-            assert!(again.restore(&arrays[..last]).is_err());
+            assert!(again.restore(&state).is_err());
+            assert!(again.restore(&state[..last]).is_err());
             assert!(again.state() == before);
         }
     }
@@ -357,19 +307,22 @@ mod tests {
     fn squares_do_not_depend_on_who_has_which_pieces() {
         let n = n_params(&TENSORS);
         let grad: Vec<f32> = values(5, n);
+        let mut sums = Vec::new();
         for whole_tensors in [false, true] {
-            let pieces: Pieces<f32> = Pieces::new(&TENSORS, whole_tensors, makers()[0].1);
-            let whole = pieces.squares(pieces.owned(), &grad);
-            let plain = libm::sqrt(grad.iter().map(|g| f64::from(*g) * f64::from(*g)).sum());
-            approx::assert_relative_eq!(length(&whole), plain, max_relative = 1e-12);
+            let cut = cut(&TENSORS, whole_tensors);
             let mut parts = ExactSum::new();
-            for middle in [0..0, 3..pieces.owned().end, 1..3, 0..1] {
-                parts.merge(&pieces.squares(middle.clone(), &grad[pieces.place(middle)]));
+            for rank in 0..3 {
+                let share: Pieces<f32> = Pieces::new(&cut, |number| number * 2 % 3 == rank, makers()[0].1);
+                let mine: Vec<f32> = share.ranges().iter().flat_map(|range| &grad[range.clone()]).copied().collect();
+                parts.merge(&share.squares(&mine));
             }
-            assert_eq!(parts, whole);
-            // Whether pieces are whole tensors leaves no trace either.
-            let other: Pieces<f32> = Pieces::new(&TENSORS, !whole_tensors, makers()[0].1);
-            assert_eq!(other.squares(other.owned(), &grad), whole);
+            let pieces: Pieces<f32> = Pieces::new(&cut, |_| true, makers()[0].1);
+            assert_eq!(parts, pieces.squares(&grad));
+            let plain = libm::sqrt(grad.iter().map(|g| f64::from(*g) * f64::from(*g)).sum());
+            approx::assert_relative_eq!(length(&parts), plain, max_relative = 1e-12);
+            sums.push(parts);
         }
+        // Whether pieces are whole tensors leaves no trace either.
+        assert_eq!(sums[0], sums[1]);
     }
 }

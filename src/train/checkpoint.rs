@@ -300,7 +300,7 @@ impl Session {
     ///
     /// * `step`: steps so far, greater each time.
     /// * `is_last`: nothing follows. Then only the state of a part is written.
-    /// * `state`: what all ranks have alike, and what this rank has of its own.
+    /// * `state`: what all ranks have alike, and what this rank has of its own; called on all ranks or on none, so that it may be collective.
     ///
     /// # Errors
     /// `Interrupted`, once the state is written: this run was told to stop. `Data`: it could not be written.
@@ -309,7 +309,7 @@ impl Session {
         comm: &Communicator,
         step: u64,
         is_last: bool,
-        state: impl FnOnce() -> (S, Items<'a>),
+        state: impl FnOnce() -> Result<(S, Items<'a>)>,
     ) -> Result<()> {
         let Some(kept) = self.kept.as_mut() else { return Ok(()) };
         faults::at(Point::Step);
@@ -322,7 +322,7 @@ impl Session {
         if !look.is_due && look.stop.is_none() && !ends_part {
             return Ok(());
         }
-        let (state, items) = state();
+        let (state, items) = state()?;
         if let Err(error) = kept.save(comm, step, &state, &items) {
             if comm.is_root() {
                 // A full disk has better uses for it. The error is on its way already.

@@ -135,6 +135,23 @@ fn networks_go_on_after_every_step_with_their_running_moments() {
     in_pieces("best epoch", &table, &stopping);
 }
 
+/// One kept by ranks that share the optimiser is taken up by more or fewer of them.
+#[test]
+fn networks_whose_optimiser_is_shared_go_on_after_every_step() {
+    let of = |solver| TrainConfig {
+        solver,
+        epochs: Some(1),
+        global_batch: 32,
+        lanes: Some(4),
+        average: Some(0.6),
+        mlp: Some(MlpConfig { layers: vec![360, 366], ..MlpConfig::default() }),
+        ..TrainConfig::of(Kind::Mlp)
+    };
+    for solver in [Solver::Adam, Solver::Lamb] {
+        assert!(in_pieces("shared", &of_numbers(211), &of(solver)) > 4);
+    }
+}
+
 /// Also in the midst of a round, and at the step after which lanes part.
 #[test]
 fn networks_whose_lanes_are_alone_go_on_after_every_step() {

@@ -70,7 +70,7 @@ pub fn solve(
         if fit.iterations > before {
             let walk = descent.as_ref().map(|descent| &descent.walk);
             session.after(comm, fit.iterations, is_last, || {
-                ((&equations, &fit, walk.unwrap_or(&NOWHERE)), Items::default())
+                Ok(((&equations, &fit, walk.unwrap_or(&NOWHERE)), Items::default()))
             })?;
         }
         if is_last {

@@ -192,7 +192,8 @@ impl<'a, 's> Job<'a, 's> {
 pub(super) trait Together {
     /// State between steps that all ranks have alike.
     type Common: Serialize + DeserializeOwned;
-    fn common(&self) -> Self::Common;
+    /// Collective.
+    fn common(&mut self, comm: &Communicator) -> Result<Self::Common>;
     /// Numbers that each lane has for itself.
     fn n_of_lane(&self) -> usize;
     /// Those of a lane here, by its place.
@@ -293,10 +294,8 @@ pub(super) fn run(
                         let sums = |lane: &Lane| [lane.epoch_loss, lane.epoch_weight];
                         let of_lane = |(place, lane)| sums(lane).into_iter().chain(together.of_lane(place));
                         let of_lanes = lanes.iter().enumerate().flat_map(of_lane).collect();
-                        (
-                            (fit.clone(), held.clone(), together.common()),
-                            Items { range: numbers.clone(), numbers: Cow::Owned(of_lanes) },
-                        )
+                        let items = Items { range: numbers.clone(), numbers: Cow::Owned(of_lanes) };
+                        Ok(((fit.clone(), held.clone(), together.common(comm)?), items))
                     })?;
                 }
                 Ok(())

@@ -148,11 +148,11 @@ pub(super) struct StepState {
 impl Together for EveryStep {
     type Common = StepState;
 
-    fn common(&self) -> StepState {
+    fn common(&mut self, _comm: &Communicator) -> Result<StepState> {
         let optimizer = self.optimizer.state().into_iter().map(|(name, values)| (name.to_string(), values.to_vec()));
         let (params, optimizer) = (self.params.clone(), optimizer.collect());
         let (window, average) = (self.window.words(), self.average.clone());
-        StepState { params, optimizer, window, penalty: self.penalty, average }
+        Ok(StepState { params, optimizer, window, penalty: self.penalty, average })
     }
 
     fn n_of_lane(&self) -> usize {

@@ -241,7 +241,7 @@ pub fn go_on(
         session.after(problem.comm, fit.iterations, is_last, || {
             let (pairs, curvature, bound) = (&pairs, &curvature, problem.bound());
             let kept = Keep { params: &params, value, grad: &grad, at_start, pairs, curvature, fit: &fit, bound };
-            (kept, Items::default())
+            Ok((kept, Items::default()))
         })?;
     }
     fit.converged |= stop_value <= config.tolerance;

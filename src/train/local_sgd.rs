@@ -135,9 +135,9 @@ pub(super) struct ApartState {
 impl Together for Apart {
     type Common = ApartState;
 
-    fn common(&self) -> ApartState {
+    fn common(&mut self, _comm: &Communicator) -> Result<ApartState> {
         let (common, average) = (self.common.clone(), self.average.clone());
-        ApartState { common, steps_apart: self.steps_apart, last_step: self.last_step, average }
+        Ok(ApartState { common, steps_apart: self.steps_apart, last_step: self.last_step, average })
     }
 
     fn n_of_lane(&self) -> usize {

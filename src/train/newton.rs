@@ -93,7 +93,7 @@ pub fn solve(
         let is_last = fit.converged || fit.iterations == config.max_iterations;
         session.after(comm, fit.iterations, is_last, || {
             let (params, grad, fit, bound) = (params.clone(), grad.clone(), fit.clone(), function.bound());
-            (State { params, value, grad, first, damping, fit, bound }, Items::default())
+            Ok((State { params, value, grad, first, damping, fit, bound }, Items::default()))
         })?;
     }
     fit.params = params;

@@ -46,11 +46,11 @@ macro_rules! either {
 impl<T: Together, A: Together, F: Fn(&T, &Job<'_, '_>) -> Result<A>> Together for PostLocal<T, A, F> {
     type Common = Way<T::Common, A::Common>;
 
-    fn common(&self) -> Self::Common {
-        match &self.way {
-            Way::Together(together) => Way::Together(together.common()),
-            Way::Apart(apart) => Way::Apart(apart.common()),
-        }
+    fn common(&mut self, comm: &Communicator) -> Result<Self::Common> {
+        Ok(match &mut self.way {
+            Way::Together(together) => Way::Together(together.common(comm)?),
+            Way::Apart(apart) => Way::Apart(apart.common(comm)?),
+        })
     }
 
     fn n_of_lane(&self) -> usize {

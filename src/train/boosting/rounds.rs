@@ -214,7 +214,7 @@ impl<'a> Boosting<'a> {
             let is_last = so_far.is_over || round + 1 == self.boost.rounds;
             session.after(self.comm, round + 1, is_last, || {
                 let numbers = Cow::Borrowed(&self.scores[..]);
-                (Keep { boosted: &self.boosted, so_far: &so_far }, Items { range: rows_here.clone(), numbers })
+                Ok((Keep { boosted: &self.boosted, so_far: &so_far }, Items { range: rows_here.clone(), numbers }))
             })?;
         }
         let SoFar { losses, valid_losses, seconds, best, .. } = so_far;

@@ -409,7 +409,7 @@ fn grow_all(
             gradient: None,
             learning_rate: None,
         });
-        session.after(comm, done, done == settings.trees, || ((&forest, &seconds), Items::default()))?;
+        session.after(comm, done, done == settings.trees, || Ok(((&forest, &seconds), Items::default())))?;
     }
     let n_left_out = settings.trees - forest.trees.len() as u64;
     let why = "had no rows of weight above 0 to grow from: raise --row-sample, or use fewer --lanes";

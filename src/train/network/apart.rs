@@ -7,7 +7,8 @@ use super::super::every_step::power_of_two_below;
 use super::super::lanes::Lane;
 use super::lanes::pieces;
 use super::own::{Alike, Own};
-use super::step::{Step, pieces_of};
+use super::shards::optimizer_of_all;
+use super::step::Step;
 use crate::comm::Communicator;
 use crate::error::{Error, Result};
 use crate::exact::{Groups, LaneGrid, Width};
@@ -76,7 +77,7 @@ impl Apart {
             steps_apart: 0,
             weight: 0.0,
             last_step: 0,
-            n_of_optimizer: pieces_of(job.config, &network).state().iter().map(|(_, values)| values.len()).sum(),
+            n_of_optimizer: optimizer_of_all(job.config, &network).state().iter().map(Vec::len).sum(),
             common: network,
         }
     }
@@ -86,7 +87,6 @@ impl Apart {
     pub fn part(together: &Step, job: &Job<'_, '_>) -> Result<Apart> {
         let mut apart = Apart::new(job, together.network.clone());
         let state = together.optimizer.state();
-        let state: Vec<(&str, &[f32])> = state.iter().map(|(name, values)| (*name, &values[..])).collect();
         apart.own.iter_mut().try_for_each(|own| own.optimizer.restore(&state))?;
         apart.average.clone_from(&together.average);
         Ok(apart)
@@ -185,15 +185,15 @@ pub(super) struct ApartState {
 impl Together for Apart {
     type Common = ApartState;
 
-    fn common(&self) -> ApartState {
-        ApartState {
+    fn common(&mut self, _comm: &Communicator) -> Result<ApartState> {
+        Ok(ApartState {
             params: self.common.params.clone(),
             running: self.common.running.clone(),
             average: self.average.clone(),
             steps_apart: self.steps_apart,
             weight: self.weight,
             last_step: self.last_step,
-        }
+        })
     }
 
     fn n_of_lane(&self) -> usize {
@@ -203,9 +203,7 @@ impl Together for Apart {
     fn of_lane(&mut self, place: usize) -> Vec<f64> {
         let own = &self.own[place];
         let mut numbers = own.network.numbers();
-        for (_, values) in own.optimizer.state() {
-            numbers.extend(values.into_iter().map(f64::from));
-        }
+        numbers.extend(own.optimizer.state().concat().into_iter().map(f64::from));
         numbers.extend([own.weight, own.failed.map_or(-1.0, |step| step as f64)]);
         numbers
     }
@@ -222,14 +220,13 @@ impl Together for Apart {
         for (own, numbers) in self.own.iter_mut().zip(of_lanes) {
             let (of_network, mut rest) = numbers.split_at(n);
             own.network.set_numbers(of_network);
-            let mut arrays = own.optimizer.state();
-            for (_, values) in &mut arrays {
+            let mut pieces = own.optimizer.state();
+            for values in &mut pieces {
                 let (kept, after) = rest.split_at(values.len());
                 values.iter_mut().zip(kept).for_each(|(value, kept)| *value = *kept as f32);
                 rest = after;
             }
-            let arrays: Vec<(&str, &[f32])> = arrays.iter().map(|(name, values)| (*name, &values[..])).collect();
-            own.optimizer.restore(&arrays)?;
+            own.optimizer.restore(&pieces)?;
             own.weight = rest[0];
             own.failed = (rest[1] >= 0.0).then_some(rest[1] as u64);
         }

@@ -252,13 +252,13 @@ fn lanes_part_after_the_epochs_that_were_said_with_what_the_optimiser_remembers(
     let config = of(Sync::Every(3), 2, 4);
     let (comm, course) = (Communicator::solo(), Course::new(&whole, &config).unwrap());
     let job = Job::new(&whole, &Squared, &config, course, || 1e-3).unwrap();
-    let mut together = Step::new(&job, network(&whole, &Squared, &config)).unwrap();
+    let mut together = Step::new(&comm, &job, network(&whole, &Squared, &config)).unwrap();
     let mut lanes = Lanes::of(&whole, &course, config.seed, 0);
     lanes.enter(&comm, &whole, 0, 0).unwrap();
     let weight = lanes.all[0].weights[0];
     together.step(&comm, &job, &mut lanes.all, 0, 0, weight).unwrap();
     let mut apart = Apart::part(&together, &job).unwrap();
-    let kept: Vec<f64> = together.optimizer.state().into_iter().flat_map(|(_, of)| of).map(f64::from).collect();
+    let kept: Vec<f64> = together.optimizer.state().concat().into_iter().map(f64::from).collect();
     let n = together.network.params.len();
     let of_lane = apart.of_lane(0);
     assert!(kept.iter().any(|number| *number != 0.0));

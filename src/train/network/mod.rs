@@ -8,6 +8,7 @@
 //! | `lanes.rs` | rows of lanes in strips, and what comes of them |
 //! | `norms.rs` | moments over the whole batch, which rows wait for |
 //! | `segments.rs` | gradients of runs of layers as integers |
+//! | `shards.rs` | who keeps what the optimiser remembers |
 //! | `apart.rs` | lanes that step alone, and their average |
 //! | `own.rs` | a step of one of them |
 
@@ -18,6 +19,7 @@ mod own;
 mod segments;
 #[cfg(test)]
 mod several_tests;
+mod shards;
 mod start;
 mod step;
 
@@ -69,10 +71,10 @@ pub(super) fn train(
     let job = Job::new(table, objective, config, course, || default_rate(config.solver))?;
     warn_of_idle(comm, &job, watch);
     match (config.sync, config.local_after) {
-        (Sync::Step, _) => run(comm, &job, lanes, Step::new(&job, network)?, session, watch),
+        (Sync::Step, _) => run(comm, &job, lanes, Step::new(comm, &job, network)?, session, watch),
         (_, 0) => run(comm, &job, lanes, Apart::new(&job, network), session, watch),
         (_, after) => {
-            let together = PostLocal::new(Step::new(&job, network)?, after, Apart::part);
+            let together = PostLocal::new(Step::new(comm, &job, network)?, after, Apart::part);
             run(comm, &job, lanes, together, session, watch)
         }
     }
@@ -90,5 +92,7 @@ mod head_tests;
 mod norm_tests;
 #[cfg(test)]
 mod reference_tests;
+#[cfg(test)]
+mod shards_tests;
 #[cfg(test)]
 mod tests;

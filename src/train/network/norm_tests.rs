@@ -61,7 +61,7 @@ fn loss_and_gradient(network: &Network, config: &TrainConfig) -> (f64, Vec<f64>)
     let mut lanes = Lanes::of(&table, &course, 1, 0);
     lanes.enter(&comm, &table, 0, 0).unwrap();
     let job = Job::new(&table, &Squared, config, course, || 1.0).unwrap();
-    let mut step = Step::new(&job, network.clone()).unwrap();
+    let mut step = Step::new(&comm, &job, network.clone()).unwrap();
     step.step(&comm, &job, &mut lanes.all, 0, 0, table.total_weight).unwrap();
     let loss = lanes.all.iter().map(|lane| lane.loss).sum::<f64>() / table.total_weight;
     let after = step.finish(&comm, &job).unwrap();

@@ -4,7 +4,8 @@ use super::super::data_parallel::Job;
 use super::super::lanes::Lane;
 use super::lanes::Piece;
 use super::norms::Norms;
-use super::step::{pieces_of, turn};
+use super::shards::optimizer_of_all;
+use super::step::turn;
 use crate::comm::Communicator;
 use crate::error::Result;
 use crate::exact::ExactSum;
@@ -60,7 +61,7 @@ impl Own {
     pub fn new(job: &Job<'_, '_>, lane: u64, network: &Network, pieces: Vec<Piece>) -> Own {
         Own {
             lane,
-            optimizer: pieces_of(job.config, network),
+            optimizer: optimizer_of_all(job.config, network),
             pieces,
             turned: network.turned(),
             norms: Norms::new(network, 1),
@@ -83,10 +84,10 @@ impl Own {
         self.add_gradients(&alike.parts, alike.unit / weight);
         let penalty = self.add_penalty(job.config.l2, &alike.penalised);
         if let Some(most) = job.config.clip_norm {
-            let squares: ExactSum = self.optimizer.squares(0..self.optimizer.ranges().len(), &self.grad);
+            let squares: ExactSum = self.optimizer.squares(&self.grad);
             shorten(&mut self.grad, length(&squares), most);
         }
-        self.optimizer.step(job.learning_rate(step), &self.grad, &mut self.network.params);
+        self.optimizer.step(job.learning_rate(step), &mut self.grad, &mut self.network.params);
         self.norms.commit(&mut self.network);
 
         lane.loss = 0.0;

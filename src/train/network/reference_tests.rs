@@ -112,7 +112,7 @@ fn check(name: &str, mlp: MlpConfig, solver: Solver, features: &str, target: &st
         let job = Job::new(&table, objective.as_ref(), &config, course, || rate).unwrap();
         let mut lanes = Lanes::of(&table, &course, 0, 0);
         lanes.enter(&comm, &table, 0, 0).unwrap();
-        let net = together.get_or_insert_with(|| Step::new(&job, network.clone()).unwrap());
+        let net = together.get_or_insert_with(|| Step::new(&comm, &job, network.clone()).unwrap());
         net.step(&comm, &job, &mut lanes.all, step as u64, 0, batch as f64).unwrap();
         let loss = lanes.all[0].loss / batch as f64;
         assert!(

@@ -1,7 +1,7 @@
 //! Gradients of runs of layers: made part by part, each turned into integers while it is in cache.
 
 use super::lanes::Piece;
-use crate::comm::{Communicator, Pending};
+use crate::comm::{Communicator, Pending, Summable};
 use crate::error::{Error, Result};
 use crate::exact::{Groups, LaneGrid, NarrowGrid};
 use crate::matmul::{SLAB_ROWS, WIDTH};
@@ -22,8 +22,10 @@ pub(super) struct Segment {
     /// Their numbers among all.
     pub params: Range<usize>,
     parts: Vec<LayerPart>,
-    /// One number a parameter: Σ over the lanes here, then over all.
+    /// One number a parameter: Σ over the lanes here; then over all, of this rank's part.
     words: Vec<u32>,
+    /// The parameters that the words are of.
+    summed: Range<usize>,
     /// One a part.
     peaks: Vec<i32>,
     /// Of each part, what each lane here has left: (parts, lanes, parameters of the part). Empty at 32 bits.
@@ -80,7 +82,7 @@ pub(super) fn segments(network: &Network, n_residuals: usize) -> (Vec<Segment>, 
             let parts = parts.split_off(first);
             let (words, peaks) = (vec![0; end - start], vec![0; parts.len()]);
             let (residual, lowest) = (vec![0.0; (end - start) * n_residuals], parts[0].layer);
-            segments.push(Segment { lowest, params: start..end, parts, words, peaks, residual });
+            segments.push(Segment { lowest, params: start..end, parts, words, summed: start..end, peaks, residual });
             end = start;
         }
     }
@@ -106,6 +108,8 @@ pub(super) struct Made<'a> {
 impl Segment {
     /// Makes the gradients of the lanes here, and their words at these exponents. Not collective; rayon over parts.
     pub fn enter(&mut self, made: &Made<'_>) {
+        self.words.resize(self.params.len(), 0);
+        self.summed = self.params.clone();
         enter(made, &self.parts, &mut self.words, &mut self.peaks, &mut self.residual);
     }
 
@@ -117,30 +121,46 @@ impl Segment {
     }
 
     /// Starts adding the words over all ranks. Collective.
-    pub fn start<'c>(&mut self, comm: &'c Communicator, grid: Grid) -> Result<UnderWay<'c>> {
+    ///
+    /// `bounds`: where each rank's part begins, and where the last one's ends; of one part, every rank gets the whole.
+    pub fn start<'c>(&mut self, comm: &'c Communicator, grid: Grid, bounds: &[usize]) -> Result<UnderWay<'c>> {
+        let parts = bounds.windows(2).map(|pair| pair[0] - self.params.start..pair[1] - self.params.start);
         match grid {
-            Grid::Wide(_) => comm.start_all_reduce_sum(std::mem::take(&mut self.words)).map(UnderWay::Wide),
+            Grid::Wide(_) => {
+                let counts: Vec<usize> = parts.map(|part| part.len()).collect();
+                start_sum(comm, std::mem::take(&mut self.words), &counts).map(UnderWay::Wide)
+            }
             Grid::Narrow(grid) => {
-                let mut message = vec![0; grid.message_len(self.words.len())];
-                grid.pack(&self.words, &mut message);
-                comm.start_all_reduce_sum(message).map(UnderWay::Narrow)
+                let counts: Vec<usize> = parts.clone().map(|part| grid.message_len(part.len())).collect();
+                let mut message = vec![0; counts.iter().sum()];
+                let mut rest = &mut message[..];
+                for (part, len) in parts.zip(&counts) {
+                    let (of_part, after) = rest.split_at_mut(*len);
+                    grid.pack(&self.words[part], of_part);
+                    rest = after;
+                }
+                start_sum(comm, message, &counts).map(UnderWay::Narrow)
             }
         }
     }
 
-    /// Takes the sums in. Not collective: each rank waits when it likes.
-    pub fn finish(&mut self, under_way: UnderWay<'_>, grid: Grid) -> Result<()> {
+    /// Takes in the sums of the parameters `mine`, this rank's part. Not collective: each rank waits when it likes.
+    pub fn finish(&mut self, under_way: UnderWay<'_>, grid: Grid, mine: Range<usize>) -> Result<()> {
         match (under_way, grid) {
-            (UnderWay::Narrow(pending), Grid::Narrow(grid)) => grid.unpack(&pending.wait()?, &mut self.words),
+            (UnderWay::Narrow(pending), Grid::Narrow(grid)) => {
+                self.words.truncate(mine.len());
+                grid.unpack(&pending.wait()?, &mut self.words);
+            }
             (UnderWay::Wide(pending), _) => self.words = pending.wait()?,
             _ => return Err(Error::internal("a message of another width")),
         }
+        self.summed = mine;
         Ok(())
     }
 
-    /// Sums of some parameters (their numbers among all), which are of one group, as float32. Not collective.
+    /// Sums of some parameters (their numbers among all), which are of this rank's part and of one group, as float32. Not collective.
     pub fn sums(&self, range: Range<usize>, grid: Grid, exponent: i32, out: &mut [f32]) {
-        let words = &self.words[range.start - self.params.start..range.end - self.params.start];
+        let words = &self.words[range.start - self.summed.start..range.end - self.summed.start];
         match grid {
             Grid::Wide(grid) => grid.finish(words, exponent, out),
             Grid::Narrow(grid) => grid.finish(words, exponent, out),
@@ -155,6 +175,14 @@ impl Segment {
             let start = first * n_lanes + lane * n;
             visit(&mut self.residual[start..start + n]);
         }
+    }
+}
+
+/// Adds what all ranks have of a message, and gives each rank its part; one part is for all.
+fn start_sum<'c, T: Summable>(comm: &'c Communicator, message: Vec<T>, counts: &[usize]) -> Result<Pending<'c, T>> {
+    match counts {
+        [_] => comm.start_all_reduce_sum(message),
+        _ => comm.start_reduce_scatter_sum(message, counts),
     }
 }
 

@@ -4,28 +4,28 @@ use super::super::data_parallel::{Job, Together};
 use super::super::early_stop::held_out_loss_of;
 use super::super::every_step::power_of_two_below;
 use super::super::lanes::Lane;
-use super::super::{Solver, TrainConfig};
+use super::super::sums::sum_scalars;
 use super::lanes::{Piece, pieces};
 use super::norms::Norms;
 use super::segments::{Grid, Made, Segment, UnderWay, segments};
-use crate::comm::Communicator;
+use super::shards::Shards;
+use crate::comm::{Communicator, Element};
 use crate::error::{Error, Result};
-use crate::exact::{ExactSum, Groups, LaneGrid, NarrowGrid, ScaleWindow, Verdict, Width, judge};
+use crate::exact::{Groups, LaneGrid, NarrowGrid, ScaleWindow, Verdict, Width, judge};
 use crate::model::net::{TensorSpec, Training, Turned};
 use crate::model::{Network, Scores};
-use crate::optim::{Adagrad, Adam, Average, Lamb, Lars, Optimizer, Pieces, Sgd, Tensor, length, shorten};
+use crate::optim::{Average, Pieces, length, shorten};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
-
-/// Elements whose mean gradient one thread makes.
-const GRAD_RUN: usize = 65_536;
 
 /// One set of parameters; gradients of the lanes are added every step.
 pub(super) struct Step {
     pub(super) network: Network,
     pub(super) optimizer: Pieces<f32>,
+    /// Of the parameters of the optimiser.
     pub(super) average: Option<Average>,
+    shards: Shards,
     /// Rows of the lanes here, lane after lane.
     pieces: Vec<Piece>,
     /// The pieces of each lane here.
@@ -37,24 +37,19 @@ pub(super) struct Step {
     /// In the order in which they are ready.
     segments: Vec<Segment>,
     groups: Groups,
+    /// Of each group, whether its parameters have no penalty.
+    is_free: Vec<bool>,
     grid: Grid,
     window: ScaleWindow,
     /// Per group, then the number of lanes less the first lane that failed (0: none did).
     peaks: Vec<i32>,
+    /// Of the parameters of the optimiser.
     grad: Vec<f32>,
     /// What weights are divided by, which keeps float32 in range whatever their scale: a power of two near the weight of a typical row. Of narrow
     /// gradients the mean weight of the step's rows: what a lane has left goes into a step that may weigh more or less.
     unit: f64,
     /// Σ over the epoch's steps of weight × penalty.
     penalty: f64,
-}
-
-/// The optimiser that the settings name, of all parameters of a network.
-pub(super) fn pieces_of(config: &TrainConfig, network: &Network) -> Pieces<f32> {
-    let of = |(_, spec, range): (usize, TensorSpec, Range<usize>)| Tensor { len: range.len(), is_free: spec.is_free };
-    let tensors: Vec<Tensor> = network.tensors().into_iter().map(of).collect();
-    let whole = matches!(config.solver, Solver::Lamb | Solver::Lars);
-    Pieces::new(&tensors, whole, |tensors| optimizer(config, tensors))
 }
 
 /// What layers want of the parameters on the way back. Not collective; rayon over parts.
@@ -71,26 +66,17 @@ pub(super) fn turn(network: &Network, turned: &mut Turned) {
     });
 }
 
-/// The optimiser that the settings name, of some tensors.
-fn optimizer(config: &TrainConfig, tensors: &[Tensor]) -> Box<dyn Optimizer<f32>> {
-    let n = tensors.iter().map(|tensor| tensor.len).sum();
-    let (betas, epsilon, decay) = (config.betas(), config.epsilon(), config.weight_decay.unwrap_or(0.0));
-    match config.solver {
-        Solver::Adam => Box::new(Adam::new(n, betas, epsilon)),
-        Solver::Adamw => Box::new(Adam::new(n, betas, epsilon).with_decay(decay, tensors)),
-        Solver::Lamb => Box::new(Lamb::new(tensors, betas, epsilon, decay, 1.0, 1.0)),
-        Solver::Lars => Box::new(Lars::new(tensors, config.momentum, decay, 1.0, 1.0)),
-        Solver::Adagrad => Box::new(Adagrad::new(n, epsilon)),
-        _ => Box::new(Sgd::new(n, config.momentum, config.nesterov)),
-    }
-}
+/// A network of fewer parameters is stepped by every rank: one conversation costs less than two.
+const LEAST_SHARED: usize = 1 << 17;
 
 impl Step {
     /// Not collective; the same answer on every rank.
     ///
+    /// `comm`: of the ranks that are to share the optimiser, see [`Shards`].
+    ///
     /// # Errors
     /// Usage: gradients of too few bits for so many lanes.
-    pub fn new(job: &Job<'_, '_>, network: Network) -> Result<Step> {
+    pub fn new(comm: &Communicator, job: &Job<'_, '_>, network: Network) -> Result<Step> {
         let (config, n_lanes) = (job.config, job.table.lanes().count());
         let rows_of_lane = job.course.micro_batch.min(job.table.plan.longest_lane());
         let pieces = pieces(&network, job.objective.n_targets(), n_lanes, rows_of_lane as usize);
@@ -113,11 +99,19 @@ impl Step {
             },
         };
         let (segments, groups) = segments(&network, n_residuals);
+        let of_segments: Vec<Range<usize>> = segments.iter().map(|segment| segment.params.clone()).collect();
+        // Lanes that go on alone take the whole optimiser with them.
+        let is_shared = config.local_after == 0 && network.params.len() >= LEAST_SHARED;
+        let (rank, n_ranks) = if is_shared { (comm.rank(), comm.size()) } else { (0, 1) };
+        let shards = Shards::new(config, &network, &of_segments, rank, n_ranks);
+        let optimizer = shards.optimizer(config);
+        let n = optimizer.n_params();
         let mean_weight = job.table.total_weight / job.table.plan.n_rows().max(1) as f64;
-        let n = network.params.len();
         Ok(Step {
-            optimizer: pieces_of(config, &network),
-            average: config.average.map(|decay| Average::new(n, decay)),
+            average: job.average(n),
+            optimizer,
+            shards,
+            is_free: free_groups(&network, &groups),
             offered: Vec::with_capacity(n_lanes),
             turned: network.turned(),
             norms: Norms::new(&network, job.course.n_lanes),
@@ -231,74 +225,118 @@ impl Step {
                 only_peaks,
             });
             if comm.size() > 1 && comm.overlaps() && !only_peaks {
-                under_way.push((number, segment.start(comm, grid)?));
+                under_way.push((number, segment.start(comm, grid, self.shards.bounds(number))?));
                 under_way.iter_mut().try_for_each(|(_, pending)| pending.progress())?;
             }
         }
         // Where sums do not go on by themselves, ranks wait for one another once.
         if comm.size() > 1 && !comm.overlaps() && !only_peaks {
             for (number, segment) in self.segments.iter_mut().enumerate() {
-                under_way.push((number, segment.start(comm, grid)?));
+                under_way.push((number, segment.start(comm, grid, self.shards.bounds(number))?));
             }
         }
         for (number, pending) in under_way {
-            self.segments[number].finish(pending, grid)?;
+            self.segments[number].finish(pending, grid, self.shards.mine(number))?;
         }
         Ok(())
     }
 
-    /// Mean gradients of the sums, and a step down them. Not collective; rayon over pieces of the parameters.
-    fn commit(&mut self, job: &Job<'_, '_>, step: u64, weight: f64, exponents: &[i32]) {
+    /// Mean gradients of the sums, and a step down them. Collective where ranks share the optimiser; rayon over pieces of the parameters.
+    fn commit(
+        &mut self,
+        comm: &Communicator,
+        job: &Job<'_, '_>,
+        step: u64,
+        weight: f64,
+        exponents: &[i32],
+    ) -> Result<()> {
         let factor = self.unit / weight;
         let l2 = job.config.l2;
-        let (segments, grid, groups) = (&self.segments, self.grid, &self.groups);
+        let (segments, grid, groups, is_free) = (&self.segments, self.grid, &self.groups, &self.is_free);
         // Some parameters, which follow each other.
-        let make = |wanted: Range<usize>, grad: &mut [f32]| {
+        let make = |wanted: Range<usize>, params: &[f32], grad: &mut [f32]| {
             for group in groups.touching(wanted.clone()) {
                 let range = groups.range(group);
                 let range = range.start.max(wanted.start)..range.end.min(wanted.end);
                 // Segments go from the last parameter to the first.
                 let at = segments.partition_point(|segment| segment.params.start > range.start);
-                let grad = &mut grad[range.start - wanted.start..range.end - wanted.start];
+                let here = range.start - wanted.start..range.end - wanted.start;
+                let (params, grad) = (&params[here.clone()], &mut grad[here]);
                 segments[at].sums(range, grid, exponents[group], grad);
                 grad.iter_mut().for_each(|g| *g = (f64::from(*g) * factor) as f32);
+                if l2 > 0.0 && !is_free[group] {
+                    let add = |(g, param): (&mut f32, &f32)| *g = (f64::from(*g) + l2 * f64::from(*param)) as f32;
+                    grad.iter_mut().zip(params).for_each(add);
+                }
             }
         };
         let rate = job.learning_rate(step);
-        if l2 == 0.0 && job.config.clip_norm.is_none() {
-            self.optimizer.step_made(rate, &mut self.grad, &mut self.network.params, &make);
-            return self.after_step();
-        }
-        self.grad.par_chunks_mut(GRAD_RUN).enumerate().for_each(|(run, grad)| {
-            let first = run * GRAD_RUN;
-            make(first..first + grad.len(), grad);
-        });
         if l2 > 0.0 {
-            let mut squares = 0.0;
-            for (_, spec, range) in self.network.tensors() {
-                if !spec.is_free {
-                    let params = &self.network.params[range.clone()];
-                    for (grad, param) in self.grad[range].iter_mut().zip(params) {
-                        *grad = (f64::from(*grad) + l2 * f64::from(*param)) as f32;
-                        squares += f64::from(*param) * f64::from(*param);
-                    }
+            self.penalty += weight * 0.5 * l2 * squares_of_weights(&self.network);
+        }
+        match job.config.clip_norm {
+            None => self.optimizer.step_made(rate, &mut self.grad, &mut self.network.params, &make),
+            Some(most) => {
+                self.optimizer.make(&mut self.grad, &self.network.params, &make);
+                let mut squares = self.optimizer.squares(&self.grad);
+                if self.shards.is_shared() {
+                    [squares] = sum_scalars(comm, &[squares])?;
                 }
+                shorten(&mut self.grad, length(&squares), most);
+                self.optimizer.step(rate, &mut self.grad, &mut self.network.params);
             }
-            self.penalty += weight * 0.5 * l2 * squares;
         }
-        if let Some(most) = job.config.clip_norm {
-            let squares: ExactSum = self.optimizer.squares(0..self.optimizer.ranges().len(), &self.grad);
-            shorten(&mut self.grad, length(&squares), most);
+        if let Some(average) = &mut self.average {
+            // The gradient is done with, and as long.
+            for (range, room) in self.optimizer.ranges().iter().zip(self.optimizer.split(&mut self.grad)) {
+                room.copy_from_slice(&self.network.params[range.clone()]);
+            }
+            average.add(&self.grad);
         }
-        self.optimizer.step(rate, &self.grad, &mut self.network.params);
-        self.after_step();
+        self.spread(comm)
     }
 
-    fn after_step(&mut self) {
-        if let Some(average) = &mut self.average {
-            average.add(&self.network.params);
-        }
+    /// One value a parameter of all, of those of the optimiser. Collective where ranks share it.
+    fn of_all<T: Element>(&self, comm: &Communicator, mut mine: Vec<T>) -> Result<Vec<T>> {
+        let of_pieces = self.optimizer.split(&mut mine).into_iter().map(|values| values.to_vec()).collect();
+        Ok(self.shards.gather(comm, of_pieces)?.concat())
     }
+
+    /// Gives each rank's part of the parameters to all. Collective where ranks share the optimiser.
+    fn spread(&mut self, comm: &Communicator) -> Result<()> {
+        if !self.shards.is_shared() {
+            return Ok(());
+        }
+        let params = &mut self.network.params;
+        let mut under_way = Vec::with_capacity(self.segments.len());
+        for number in 0..self.segments.len() {
+            let counts: Vec<usize> = self.shards.bounds(number).windows(2).map(|pair| pair[1] - pair[0]).collect();
+            under_way.push(comm.start_all_gather(params[self.shards.mine(number)].to_vec(), &counts)?);
+        }
+        for (segment, pending) in self.segments.iter().zip(under_way) {
+            params[segment.params.clone()].copy_from_slice(&pending.wait()?);
+        }
+        Ok(())
+    }
+}
+
+/// Of each group, whether its parameters have no penalty.
+fn free_groups(network: &Network, groups: &Groups) -> Vec<bool> {
+    let tensors = network.tensors();
+    let is_free = |group| {
+        let tensor = tensors.partition_point(|(_, _, range)| range.end <= groups.range(group).start);
+        tensors[tensor].1.is_free
+    };
+    (0..groups.len()).map(is_free).collect()
+}
+
+/// Σ of the squares of all parameters that have a penalty, in one fixed order.
+fn squares_of_weights(network: &Network) -> f64 {
+    let of_tensor = |(_, _, range): (usize, TensorSpec, Range<usize>)| {
+        network.params[range].iter().map(|param| f64::from(*param) * f64::from(*param)).sum::<f64>()
+    };
+    let weights: Vec<_> = network.tensors().into_iter().filter(|(_, spec, _)| !spec.is_free).collect();
+    weights.into_par_iter().map(of_tensor).collect::<Vec<f64>>().into_iter().sum()
 }
 
 /// What a checkpoint holds of [`Step`].
@@ -306,7 +344,8 @@ impl Step {
 pub(super) struct StepState {
     params: Vec<f32>,
     running: Vec<f32>,
-    optimizer: Vec<(String, Vec<f32>)>,
+    /// Of each of all pieces.
+    optimizer: Vec<Vec<f32>>,
     window: Vec<i64>,
     penalty: f64,
     average: Option<Average>,
@@ -315,16 +354,17 @@ pub(super) struct StepState {
 impl Together for Step {
     type Common = StepState;
 
-    fn common(&self) -> StepState {
-        let optimizer = self.optimizer.state().into_iter().map(|(name, values)| (name.to_string(), values));
-        StepState {
+    /// Where ranks share the optimiser, each has all of its memory for a moment.
+    fn common(&mut self, comm: &Communicator) -> Result<StepState> {
+        let sums_of_all = |sums| self.of_all(comm, sums);
+        Ok(StepState {
             params: self.network.params.clone(),
             running: self.network.running.clone(),
-            optimizer: optimizer.collect(),
+            average: self.average.clone().map(|average| average.with_sums(sums_of_all)).transpose()?,
+            optimizer: self.shards.gather(comm, self.optimizer.state())?,
             window: self.window.words(),
             penalty: self.penalty,
-            average: self.average.clone(),
-        }
+        })
     }
 
     fn n_of_lane(&self) -> usize {
@@ -344,18 +384,17 @@ impl Together for Step {
 
     fn take_up(&mut self, common: StepState, of_lanes: &[Vec<f64>]) -> Result<()> {
         let misfit = || Error::data("the checkpoint has another number of parameters");
-        let of_average = |average: &Option<Average>| average.as_ref().map(Average::n_params);
         let n = self.network.params.len();
-        let n_running = self.network.running.len();
+        let has_average = |n_params: usize| self.average.is_some() && n_params == n;
         if common.params.len() != n
-            || common.running.len() != n_running
-            || of_average(&common.average) != of_average(&self.average)
+            || common.running.len() != self.network.running.len()
+            || common.average.as_ref().map_or(self.average.is_some(), |average| !has_average(average.n_params()))
         {
             return Err(misfit());
         }
-        let state: Vec<(&str, &[f32])> =
-            common.optimizer.iter().map(|(name, values)| (&name[..], &values[..])).collect();
-        self.optimizer.restore(&state)?;
+        self.optimizer.restore(&self.shards.select(&common.optimizer))?;
+        let mine = |sums: Vec<f64>| Ok(self.shards.select(self.shards.of_pieces(&sums)).concat());
+        self.average = common.average.map(|average| average.with_sums(mine)).transpose()?;
         for (place, of_lane) in of_lanes.iter().enumerate() {
             let mut left = of_lane.iter();
             for segment in &mut self.segments {
@@ -366,7 +405,7 @@ impl Together for Step {
         }
         self.window = ScaleWindow::from_words(&common.window).ok_or_else(misfit)?;
         (self.network.params, self.network.running) = (common.params, common.running);
-        (self.penalty, self.average) = (common.penalty, common.average);
+        self.penalty = common.penalty;
         Ok(())
     }
 
@@ -416,7 +455,7 @@ impl Together for Step {
         }
 
         // Commit.
-        self.commit(job, step, weight, &exponents);
+        self.commit(comm, job, step, weight, &exponents)?;
         self.norms.commit(&mut self.network);
         self.window.commit(&self.peaks[..self.groups.len()]);
         for lane in lanes {
@@ -446,10 +485,10 @@ impl Together for Step {
         held_out_loss_of(comm, job.table, job.objective, &Scores::Mlp(network))
     }
 
-    fn so_far(&mut self, _comm: &Communicator, _job: &Job<'_, '_>) -> Result<Vec<f64>> {
+    fn so_far(&mut self, comm: &Communicator, _job: &Job<'_, '_>) -> Result<Vec<f64>> {
         let mut network = self.network.clone();
         if let Some(average) = self.average.as_ref().and_then(Average::value) {
-            network.params = average;
+            network.params = self.of_all(comm, average)?;
         }
         Ok(network.numbers())
     }
