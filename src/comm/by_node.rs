@@ -185,7 +185,8 @@ impl UnderWay {
         let (element, len) = (values.element(), values.len());
         let [scatter, ..] = &self.stages;
         scatter.checks_calls(&call);
-        let doing = Some(scatter.start_reduce_scatter(values, &self.ways.within(len), ReduceOp::Sum)?);
+        let room = values.element().empty();
+        let doing = Some(scatter.start_reduce_scatter(values, room, &self.ways.within(len), ReduceOp::Sum)?);
         let mut state = self.state.borrow_mut();
         state.queue.push_back(Part { call, element, len, stage: Stage::Scatter, doing, sums: None, is_taken: false });
         Ok(state.first + state.queue.len() as u64 - 1)
@@ -254,7 +255,8 @@ impl UnderWay {
                 None
             }
             Stage::Between if self.is_halved(part) => {
-                Some(transport.start_reduce_scatter(values, &counts, ReduceOp::Sum)?)
+                let room = values.element().empty();
+                Some(transport.start_reduce_scatter(values, room, &counts, ReduceOp::Sum)?)
             }
             Stage::Between => Some(transport.start_all_reduce(values, ReduceOp::Sum)?),
             Stage::Spread => Some(transport.start_all_gather(values, &counts)?),
@@ -464,8 +466,14 @@ impl Transport for ByNode {
         Ok(Box::new(Started { under_way: self.under_way.clone(), element, numbers }))
     }
 
-    fn start_reduce_scatter(&self, send: OwnedSlice, counts: &[usize], op: ReduceOp) -> Result<Box<dyn PendingReduce>> {
-        Ok(self.beside(self.inner.start_reduce_scatter(send, counts, op)?))
+    fn start_reduce_scatter(
+        &self,
+        send: OwnedSlice,
+        room: OwnedSlice,
+        counts: &[usize],
+        op: ReduceOp,
+    ) -> Result<Box<dyn PendingReduce>> {
+        Ok(self.beside(self.inner.start_reduce_scatter(send, room, counts, op)?))
     }
 
     fn start_all_gather(&self, send: OwnedSlice, counts: &[usize]) -> Result<Box<dyn PendingReduce>> {

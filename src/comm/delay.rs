@@ -237,9 +237,15 @@ impl Transport for Delayed {
         Ok(Box::new(OnTheWire { inner: self.inner.start_all_reduce(buf, op)?, hold }))
     }
 
-    fn start_reduce_scatter(&self, send: OwnedSlice, counts: &[usize], op: ReduceOp) -> Result<Box<dyn PendingReduce>> {
+    fn start_reduce_scatter(
+        &self,
+        send: OwnedSlice,
+        room: OwnedSlice,
+        counts: &[usize],
+        op: ReduceOp,
+    ) -> Result<Box<dyn PendingReduce>> {
         let hold = self.hand_over(send.len() * send.element().bytes());
-        Ok(Box::new(OnTheWire { inner: self.inner.start_reduce_scatter(send, counts, op)?, hold }))
+        Ok(Box::new(OnTheWire { inner: self.inner.start_reduce_scatter(send, room, counts, op)?, hold }))
     }
 
     fn start_all_gather(&self, send: OwnedSlice, counts: &[usize]) -> Result<Box<dyn PendingReduce>> {
@@ -284,6 +290,13 @@ impl PendingReduce for OnTheWire {
         let sums = inner.wait()?;
         hold.sit_out();
         Ok(sums)
+    }
+
+    fn wait_with_buffers(self: Box<Self>) -> Result<[OwnedSlice; 2]> {
+        let OnTheWire { inner, hold } = *self;
+        let buffers = inner.wait_with_buffers()?;
+        hold.sit_out();
+        Ok(buffers)
     }
 
     fn progress(&mut self) -> Result<bool> {

@@ -229,13 +229,29 @@ impl Communicator {
     /// If `send` is not as long as all counts together.
     #[track_caller]
     pub fn start_reduce_scatter_sum<T: Summable>(&self, send: Vec<T>, counts: &[usize]) -> Result<Pending<'_, T>> {
+        self.start_reduce_scatter_sum_in(Vec::new(), send, counts)
+    }
+
+    /// The same with memory for what comes, so that none has to be asked for: see [`Pending::wait_with_buffers`]. What is in `room` is lost. *Collective.*
+    ///
+    /// # Panics
+    /// As it does.
+    #[track_caller]
+    pub fn start_reduce_scatter_sum_in<T: Summable>(
+        &self,
+        room: Vec<T>,
+        send: Vec<T>,
+        counts: &[usize],
+    ) -> Result<Pending<'_, T>> {
         assert_eq!(counts.len(), self.size(), "one count per rank");
         assert_eq!(send.len(), counts.iter().sum::<usize>(), "send holds the parts of all ranks");
         let mut call = self.next(Kind::ReduceScatter, "_sum (started)", Location::caller()).of::<T>(send.len());
         call.extra = hash_counts(counts);
         let bytes = size_of_val(&send[..]) - counts[self.rank()] * size_of::<T>();
-        let started = self
-            .timed(&call, bytes, || self.transport.start_reduce_scatter(T::into_owned(send), counts, ReduceOp::Sum))?;
+        let started = self.timed(&call, bytes, || {
+            let (send, room) = (T::into_owned(send), T::into_owned(room));
+            self.transport.start_reduce_scatter(send, room, counts, ReduceOp::Sum)
+        })?;
         Ok(Pending::new(self, call, started))
     }
 
@@ -261,21 +277,22 @@ impl Communicator {
         })
     }
 
-    /// Starts gathering every rank's values for every rank, where all know how many each has; [`Pending::wait`] gives them, rank after rank. *Collective*,
-    /// and so is the order of starts among the other collectives; each rank may wait when it likes.
+    /// Every rank's values for every rank, where all know how many each has: rank r gives the part of `buf` that is its own, of `counts[r]` values after
+    /// those of the ranks before it, and all parts are there afterwards. *Collective.*
     ///
     /// # Panics
-    /// If `mine` is not as long as this rank's count.
+    /// If `buf` is not as long as all counts together.
     #[track_caller]
-    pub fn start_all_gather<T: Element>(&self, mine: Vec<T>, counts: &[usize]) -> Result<Pending<'_, T>> {
+    pub fn all_gather_in_place<T: Element>(&self, buf: &mut [T], counts: &[usize]) -> Result<()> {
         assert_eq!(counts.len(), self.size(), "one count per rank");
-        assert_eq!(mine.len(), counts[self.rank()], "mine holds this rank's part");
-        let n = counts.iter().sum();
-        let mut call = self.next(Kind::AllGather, " (started)", Location::caller()).of::<T>(n);
+        assert_eq!(buf.len(), counts.iter().sum::<usize>(), "buf holds the parts of all ranks");
+        let first: usize = counts[..self.rank()].iter().sum();
+        let mine = buf[first..first + counts[self.rank()]].to_vec();
+        let mut call = self.next(Kind::AllGather, " in place", Location::caller()).of::<T>(buf.len());
         call.extra = hash_counts(counts);
-        let bytes = size_of_val(&mine[..]);
-        let started = self.timed(&call, bytes, || self.transport.start_all_gather(T::into_owned(mine), counts))?;
-        Ok(Pending::new(self, call, started))
+        self.timed(&call, size_of_val(&mine[..]), || {
+            self.transport.all_gather(T::slice(&mine), counts, T::slice_mut(buf))
+        })
     }
 
     /// [`all_gather`](Self::all_gather) of bytes. *Collective.*

@@ -35,6 +35,20 @@ impl<'comm, T: Element> Pending<'comm, T> {
         let _entered = self.comm.progress.enter(self.call);
         let sums = self.started.wait()?;
         self.comm.ledger.borrow_mut().add(self.call.kind, 0, 0, since);
-        T::from_owned(sums).ok_or_else(|| Error::internal("a started reduction came back with another type"))
+        T::from_owned(sums).ok_or_else(other_type)
     }
+
+    /// As [`wait`](Self::wait), but what comes may have values of no use after it; and the buffer that was sent, whose values are of no use either, or an
+    /// empty one: for who starts the same again and again. Not collective.
+    pub fn wait_with_buffers(self) -> Result<[Vec<T>; 2]> {
+        let since = Instant::now();
+        let _entered = self.comm.progress.enter(self.call);
+        let [came, sent] = self.started.wait_with_buffers()?;
+        self.comm.ledger.borrow_mut().add(self.call.kind, 0, 0, since);
+        Ok([T::from_owned(came).ok_or_else(other_type)?, T::from_owned(sent).ok_or_else(other_type)?])
+    }
+}
+
+fn other_type() -> Error {
+    Error::internal("a started reduction came back with another type")
 }

@@ -407,7 +407,13 @@ impl Transport for ThreadRank {
         Ok(Box::new(Started { attended: self.come(Action::Reduce(op), buf)?, part }))
     }
 
-    fn start_reduce_scatter(&self, send: OwnedSlice, counts: &[usize], op: ReduceOp) -> Result<Box<dyn PendingReduce>> {
+    fn start_reduce_scatter(
+        &self,
+        send: OwnedSlice,
+        _room: OwnedSlice,
+        counts: &[usize],
+        op: ReduceOp,
+    ) -> Result<Box<dyn PendingReduce>> {
         let part = (counts[..self.rank].iter().sum(), counts[self.rank]);
         Ok(Box::new(Started { attended: self.come(Action::Reduce(op), send)?, part }))
     }

@@ -99,6 +99,11 @@ macro_rules! element_types {
             pub fn len(&self) -> usize { match self { $(OwnedSlice::$variant(s) => s.len()),* } }
             pub fn element(&self) -> ElementType { match self { $(OwnedSlice::$variant(_) => ElementType::$variant),* } }
             pub fn as_slice_mut(&mut self) -> SliceMut<'_> { match self { $(OwnedSlice::$variant(s) => SliceMut::$variant(s)),* } }
+            /// As many values, of which nobody knows what they are.
+            pub fn of_len(mut self, n: usize) -> OwnedSlice {
+                match &mut self { $(OwnedSlice::$variant(s) => s.resize(n, <$t>::default())),* }
+                self
+            }
             /// The values from `at` on, which are then gone from here.
             pub fn split_off(&mut self, at: usize) -> OwnedSlice {
                 match self { $(OwnedSlice::$variant(s) => OwnedSlice::$variant(s.split_off(at))),* }
@@ -139,20 +144,19 @@ element_types! {
 }
 
 impl OwnedSlice {
-    /// Combines equal parts, element by element, into one.
+    /// Combines equal parts, element by element, into the first; the others are then of no use.
     ///
     /// # Panics
     /// For a (type, operator) pair that the public traits do not admit, unless there is one part.
-    pub fn combine_parts(mut self, parts: usize, op: ReduceOp) -> OwnedSlice {
-        fn each<T: Copy>(values: &mut Vec<T>, parts: usize, combine: impl Fn(T, T) -> T) {
+    pub fn combine_parts(&mut self, parts: usize, op: ReduceOp) {
+        fn each<T: Copy>(values: &mut [T], parts: usize, combine: impl Fn(T, T) -> T) {
             let n = values.len() / parts;
             let (sums, others) = values.split_at_mut(n);
             for part in others.chunks_exact(n.max(1)) {
                 sums.iter_mut().zip(part).for_each(|(a, &b)| *a = combine(*a, b));
             }
-            values.truncate(n);
         }
-        match (&mut self, op) {
+        match (self, op) {
             _ if parts <= 1 => {}
             (OwnedSlice::U32(values), ReduceOp::Sum) => each(values, parts, u32::wrapping_add),
             (OwnedSlice::U64(values), ReduceOp::Sum) => each(values, parts, u64::wrapping_add),
@@ -162,7 +166,6 @@ impl OwnedSlice {
             (OwnedSlice::I64(values), ReduceOp::Max) => each(values, parts, i64::max),
             (values, op) => panic!("no {} of {}", op.name(), values.element().name()),
         }
-        self
     }
 
     /// Combines `other` into this, element by element.
@@ -222,7 +225,15 @@ pub trait Transport {
         Ok(Box::new(Done(buf)))
     }
     /// Starts a reduce-scatter that may overlap with computation. By default it is finished here.
-    fn start_reduce_scatter(&self, send: OwnedSlice, counts: &[usize], op: ReduceOp) -> Result<Box<dyn PendingReduce>> {
+    ///
+    /// `room`: memory for what comes, where it is wanted; what is in it is lost.
+    fn start_reduce_scatter(
+        &self,
+        send: OwnedSlice,
+        _room: OwnedSlice,
+        counts: &[usize],
+        op: ReduceOp,
+    ) -> Result<Box<dyn PendingReduce>> {
         self.finish_reduce_scatter(send, counts, op)
     }
     /// Starts an all-gather that may overlap with computation. By default it is finished here.
@@ -267,6 +278,12 @@ pub trait Transport {
 /// A reduction or all-gather under way. Dropping it waits too.
 pub trait PendingReduce {
     fn wait(self: Box<Self>) -> Result<OwnedSlice>;
+    /// The same, followed by values of no use; and the buffer that was sent, where it is still there.
+    fn wait_with_buffers(self: Box<Self>) -> Result<[OwnedSlice; 2]> {
+        let came = self.wait()?;
+        let nothing = came.element().empty();
+        Ok([came, nothing])
+    }
     /// Lets the library do what it does only while it is called; whether the reduction is over. Does not wait.
     fn progress(&mut self) -> Result<bool>;
 }

@@ -546,10 +546,16 @@ impl Transport for MpiRank {
         }
     }
 
-    fn start_reduce_scatter(&self, send: OwnedSlice, counts: &[usize], op: ReduceOp) -> Result<Box<dyn PendingReduce>> {
+    fn start_reduce_scatter(
+        &self,
+        send: OwnedSlice,
+        room: OwnedSlice,
+        counts: &[usize],
+        op: ReduceOp,
+    ) -> Result<Box<dyn PendingReduce>> {
         let most = counts.iter().max().map_or(0, |n| n * self.size);
         match most * send.element().bytes() <= BULK_BYTES {
-            true => Ok(Started::reduce_scatter(send, counts, self.rank, op, self.comm)?),
+            true => Ok(Started::reduce_scatter(send, room, counts, self.rank, op, self.comm)?),
             false => self.finish_reduce_scatter(send, counts, op),
         }
     }

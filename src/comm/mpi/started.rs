@@ -52,9 +52,11 @@ impl Started {
     /// Every rank sends every other one its part, and combines what it gets: as many bytes as a reduce-scatter, while the libraries'
     /// own (`MPI_Ireduce_scatter`) sends all to one rank first.
     ///
+    /// * `room`: becomes what is received, of the same type.
     /// * `counts`: Σ counts elements are sent, and `counts[rank]` come from each rank. Equal on all ranks, and far below 2³¹.
     pub(super) fn reduce_scatter(
         send: OwnedSlice,
+        room: OwnedSlice,
         counts: &[usize],
         rank: usize,
         op: ReduceOp,
@@ -64,8 +66,8 @@ impl Started {
         let as_ints = |values: &[usize]| values.iter().map(|&n| count(n)).collect::<Vec<c_int>>();
         let from_each = vec![n; size];
         let places = [as_ints(counts), as_ints(&starts(counts)), as_ints(&from_each), as_ints(&starts(&from_each))];
-        let received = send.element().zeros(n * size);
-        let mut started = Started::new(send, received, places, size, op);
+        assert_eq!(room.element(), send.element(), "room for what is sent");
+        let mut started = Started::new(send, room.of_len(n * size), places, size, op);
         let from = raw(started.sent.as_slice_mut().as_slice());
         let to = raw_mut(&mut started.received.as_slice_mut());
         let mut request = no_request();
@@ -113,6 +115,12 @@ impl Started {
         Ok(started)
     }
 
+    fn wait_for_parts(&mut self) -> Result<()> {
+        self.complete()?;
+        self.received.combine_parts(self.parts, self.op);
+        Ok(())
+    }
+
     fn complete(&mut self) -> Result<()> {
         for mut request in self.requests.drain(..) {
             // SAFETY: the request came from MPI, is waited for once, and its buffers are alive in self.
@@ -124,9 +132,14 @@ impl Started {
 
 impl PendingReduce for Started {
     fn wait(mut self: Box<Self>) -> Result<OwnedSlice> {
-        self.complete()?;
-        let received = std::mem::replace(&mut self.received, ElementType::U8.empty());
-        Ok(received.combine_parts(self.parts, self.op))
+        let n = self.received.len() / self.parts;
+        self.wait_for_parts()?;
+        Ok(std::mem::replace(&mut self.received, ElementType::U8.empty()).of_len(n))
+    }
+
+    fn wait_with_buffers(mut self: Box<Self>) -> Result<[OwnedSlice; 2]> {
+        self.wait_for_parts()?;
+        Ok([&mut self.received, &mut self.sent].map(|values| std::mem::replace(values, ElementType::U8.empty())))
     }
 
     fn progress(&mut self) -> Result<bool> {

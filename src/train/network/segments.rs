@@ -22,9 +22,10 @@ pub(super) struct Segment {
     /// Their numbers among all.
     pub params: Range<usize>,
     parts: Vec<LayerPart>,
-    /// One number a parameter: Σ over the lanes here; then over all, of this rank's part.
+    /// One number a parameter: Σ over the lanes here.
     words: Vec<u32>,
-    /// The parameters that the words are of.
+    /// Σ over all lanes of the parameters of `summed`, and values of no use.
+    sums: Vec<u32>,
     summed: Range<usize>,
     /// One a part.
     peaks: Vec<i32>,
@@ -82,7 +83,16 @@ pub(super) fn segments(network: &Network, n_residuals: usize) -> (Vec<Segment>, 
             let parts = parts.split_off(first);
             let (words, peaks) = (vec![0; end - start], vec![0; parts.len()]);
             let (residual, lowest) = (vec![0.0; (end - start) * n_residuals], parts[0].layer);
-            segments.push(Segment { lowest, params: start..end, parts, words, summed: start..end, peaks, residual });
+            segments.push(Segment {
+                lowest,
+                params: start..end,
+                parts,
+                words,
+                sums: Vec::new(),
+                summed: 0..0,
+                peaks,
+                residual,
+            });
             end = start;
         }
     }
@@ -109,7 +119,6 @@ impl Segment {
     /// Makes the gradients of the lanes here, and their words at these exponents. Not collective; rayon over parts.
     pub fn enter(&mut self, made: &Made<'_>) {
         self.words.resize(self.params.len(), 0);
-        self.summed = self.params.clone();
         enter(made, &self.parts, &mut self.words, &mut self.peaks, &mut self.residual);
     }
 
@@ -128,7 +137,8 @@ impl Segment {
         match grid {
             Grid::Wide(_) => {
                 let counts: Vec<usize> = parts.map(|part| part.len()).collect();
-                start_sum(comm, std::mem::take(&mut self.words), &counts).map(UnderWay::Wide)
+                let (room, words) = (std::mem::take(&mut self.sums), std::mem::take(&mut self.words));
+                start_sum(comm, room, words, &counts).map(UnderWay::Wide)
             }
             Grid::Narrow(grid) => {
                 let counts: Vec<usize> = parts.clone().map(|part| grid.message_len(part.len())).collect();
@@ -139,19 +149,25 @@ impl Segment {
                     grid.pack(&self.words[part], of_part);
                     rest = after;
                 }
-                start_sum(comm, message, &counts).map(UnderWay::Narrow)
+                start_sum(comm, Vec::new(), message, &counts).map(UnderWay::Narrow)
             }
         }
+    }
+
+    /// Takes the words for the sums: there is no other rank. Not collective.
+    pub fn finish_alone(&mut self) {
+        std::mem::swap(&mut self.sums, &mut self.words);
+        self.summed = self.params.clone();
     }
 
     /// Takes in the sums of the parameters `mine`, this rank's part. Not collective: each rank waits when it likes.
     pub fn finish(&mut self, under_way: UnderWay<'_>, grid: Grid, mine: Range<usize>) -> Result<()> {
         match (under_way, grid) {
             (UnderWay::Narrow(pending), Grid::Narrow(grid)) => {
-                self.words.truncate(mine.len());
-                grid.unpack(&pending.wait()?, &mut self.words);
+                self.sums.resize(mine.len(), 0);
+                grid.unpack(&pending.wait()?, &mut self.sums);
             }
-            (UnderWay::Wide(pending), _) => self.words = pending.wait()?,
+            (UnderWay::Wide(pending), _) => [self.sums, self.words] = pending.wait_with_buffers()?,
             _ => return Err(Error::internal("a message of another width")),
         }
         self.summed = mine;
@@ -160,7 +176,7 @@ impl Segment {
 
     /// Sums of some parameters (their numbers among all), which are of this rank's part and of one group, as float32. Not collective.
     pub fn sums(&self, range: Range<usize>, grid: Grid, exponent: i32, out: &mut [f32]) {
-        let words = &self.words[range.start - self.summed.start..range.end - self.summed.start];
+        let words = &self.sums[range.start - self.summed.start..range.end - self.summed.start];
         match grid {
             Grid::Wide(grid) => grid.finish(words, exponent, out),
             Grid::Narrow(grid) => grid.finish(words, exponent, out),
@@ -179,10 +195,15 @@ impl Segment {
 }
 
 /// Adds what all ranks have of a message, and gives each rank its part; one part is for all.
-fn start_sum<'c, T: Summable>(comm: &'c Communicator, message: Vec<T>, counts: &[usize]) -> Result<Pending<'c, T>> {
+fn start_sum<'c, T: Summable>(
+    comm: &'c Communicator,
+    room: Vec<T>,
+    message: Vec<T>,
+    counts: &[usize],
+) -> Result<Pending<'c, T>> {
     match counts {
         [_] => comm.start_all_reduce_sum(message),
-        _ => comm.start_reduce_scatter_sum(message, counts),
+        _ => comm.start_reduce_scatter_sum_in(room, message, counts),
     }
 }
 

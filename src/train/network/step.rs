@@ -235,6 +235,9 @@ impl Step {
                 under_way.push((number, segment.start(comm, grid, self.shards.bounds(number))?));
             }
         }
+        if comm.size() == 1 {
+            self.segments.iter_mut().for_each(Segment::finish_alone);
+        }
         for (number, pending) in under_way {
             self.segments[number].finish(pending, grid, self.shards.mine(number))?;
         }
@@ -308,15 +311,11 @@ impl Step {
             return Ok(());
         }
         let params = &mut self.network.params;
-        let mut under_way = Vec::with_capacity(self.segments.len());
-        for number in 0..self.segments.len() {
-            let counts: Vec<usize> = self.shards.bounds(number).windows(2).map(|pair| pair[1] - pair[0]).collect();
-            under_way.push(comm.start_all_gather(params[self.shards.mine(number)].to_vec(), &counts)?);
-        }
-        for (segment, pending) in self.segments.iter().zip(under_way) {
-            params[segment.params.clone()].copy_from_slice(&pending.wait()?);
-        }
-        Ok(())
+        (0..self.segments.len()).try_for_each(|number| {
+            let bounds = self.shards.bounds(number);
+            let counts: Vec<usize> = bounds.windows(2).map(|pair| pair[1] - pair[0]).collect();
+            comm.all_gather_in_place(&mut params[bounds[0]..bounds[bounds.len() - 1]], &counts)
+        })
     }
 }
 
