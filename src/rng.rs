@@ -30,6 +30,8 @@ pub enum Stream {
     TreeColumns = 10,
     /// Which values of a row a step leaves out.
     Dropout = 11,
+    /// What weight matrices are multiplied by before they travel.
+    LowRank = 12,
     /// Which row a column's value comes from.
     Permutation = 20,
     /// How often a row is drawn for a member of an ensemble, or whether it is.

@@ -198,6 +198,8 @@ fn networks_have_the_same_bits_in_every_shape() {
         (Solver::Sgd, MlpConfig { dropout: 0.3, norm: Norm::Layer, residual: true, ..plain.clone() }),
         (Solver::Sgd, MlpConfig { gradient_bits: 16, ..plain.clone() }),
         (Solver::Sgd, MlpConfig { gradient_bits: 8, ..plain.clone() }),
+        (Solver::Sgd, MlpConfig { top_k: Some(0.05), ..plain.clone() }),
+        (Solver::Sgd, MlpConfig { powersgd: Some(3), ..plain.clone() }),
     ];
     for (name, table) in [
         ("mixture", synthetic::mixture(1_009, 5, 3, 3).unwrap()),

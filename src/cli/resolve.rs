@@ -268,10 +268,10 @@ fn network_settings(config: &mut TrainConfig, flags: &NetworkFlags, shared: &Boo
     macro_rules! take {
         ($from:ident: $($field:ident)*) => { $(if let Some(value) = $from.$field.clone() {
             typed = typed.or(Some(stringify!($field)));
-            if let Some(mlp) = &mut config.mlp { mlp.$field = value; }
+            if let Some(mlp) = &mut config.mlp { mlp.$field = value.into(); }
         })* };
     }
-    take!(flags: layers conv embed activation dropout norm gradient_bits);
+    take!(flags: layers conv embed activation dropout norm gradient_bits top_k powersgd);
     match (typed, &mut config.mlp) {
         (Some(setting), None) => {
             Err(Error::usage(format!("--{} is for mlp only; 'train {name}' has no layers", setting.replace('_', "-"))))

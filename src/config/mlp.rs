@@ -64,6 +64,14 @@ pub struct MlpConfig {
     /// Of a gradient's element on its way between ranks: 32, 16 or 8. Fewer than 32 are clamped and rounded, and each lane keeps what that loses for
     /// its next gradient. Default 32.
     pub gradient_bits: u64,
+    /// Share of a lane's gradient that travels, the largest numbers of each group; the rest stays with the lane, and goes into its next gradient. Above 0,
+    /// at most 0.5. Default none: everything travels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_k: Option<f64>,
+    /// Rank of what travels of a weight matrix's gradient, from 1 to 32; the rest stays with the lane, and goes into its next gradient. Default none:
+    /// everything travels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub powersgd: Option<u64>,
 }
 
 impl Default for MlpConfig {
@@ -81,6 +89,8 @@ impl Default for MlpConfig {
             loss: BoostLoss::Auto,
             alpha: 0.0,
             gradient_bits: 32,
+            top_k: None,
+            powersgd: None,
         }
     }
 }
@@ -97,6 +107,9 @@ const MOST_CHANNELS: u64 = 1 << 16;
 
 /// Numbers that stand for a category, at most.
 const MOST_EMBED: u64 = 1 << 10;
+
+/// Rank of what travels of a matrix, at most: a column each of a panel of weights.
+const MOST_RANK: u64 = 32;
 
 impl MlpConfig {
     /// The settings for rows of this shape: stages of convolution learn what they look at. Not collective; the same on every rank.
@@ -184,6 +197,14 @@ impl MlpConfig {
         !matches!(self.loss, BoostLoss::Logistic | BoostLoss::Gaussian)
     }
 
+    /// The ways of sending less than 32 bits of every element that are asked for, as they are typed; more than one do not go together. Not collective.
+    pub fn compressions(&self) -> Vec<String> {
+        let bits = (self.gradient_bits != 32).then(|| format!("--gradient-bits {}", self.gradient_bits));
+        let top_k = self.top_k.map(|share| format!("--top-k {share}"));
+        let rank = self.powersgd.map(|rank| format!("--powersgd {rank}"));
+        [bits, top_k, rank].into_iter().flatten().collect()
+    }
+
     /// Not collective; the same on every rank.
     ///
     /// # Errors
@@ -208,6 +229,19 @@ impl MlpConfig {
         }
         if ![32, 16, 8].contains(&self.gradient_bits) {
             return Err(Error::usage(format!("--gradient-bits {}: choose 32, 16 or 8", self.gradient_bits)));
+        }
+        if let Some(share) = self.top_k.filter(|share| !(*share > 0.0 && *share <= 0.5)) {
+            return Err(Error::usage(format!(
+                "--top-k {share} is not above 0 and at most 0.5; a number that travels with its place takes 8 bytes, so to send more leave it out"
+            )));
+        }
+        if let Some(rank) = self.powersgd.filter(|rank| !(1..=MOST_RANK).contains(rank)) {
+            return Err(Error::usage(format!("--powersgd {rank}: give a rank from 1 to {MOST_RANK}")));
+        }
+        if let [first, second, ..] = &self.compressions()[..] {
+            return Err(Error::usage(format!(
+                "{first} and {second}: a gradient travels in one of these ways; leave one out"
+            )));
         }
         match self.loss {
             BoostLoss::Absolute | BoostLoss::Gamma | BoostLoss::Tweedie => {

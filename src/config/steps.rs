@@ -165,10 +165,10 @@ impl TrainConfig {
                 "--local-after says when lanes go on alone; say with --sync-every after how many steps they meet, or with --sync once that they never do",
             ));
         }
-        let bits = self.mlp.as_ref().map_or(32, |mlp| mlp.gradient_bits);
-        if self.sync != Sync::Step && self.local_after == 0 && bits != 32 {
+        let compression = self.mlp.as_ref().and_then(|mlp| mlp.compressions().into_iter().next());
+        if let Some(flag) = compression.filter(|_| self.sync != Sync::Step && self.local_after == 0) {
             return Err(Error::usage(format!(
-                "--gradient-bits {bits}: lanes that step alone send no gradients; leave it out, or let them add gradients first with --local-after"
+                "{flag}: lanes that step alone send no gradients; leave it out, or let them add gradients first with --local-after"
             )));
         }
         if self.sync == Sync::Once {

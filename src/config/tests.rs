@@ -121,6 +121,14 @@ fn settings_of_steps_that_do_not_go_together_are_refused() {
             },
             "--gradient-bits 8: lanes that step alone send no gradients",
         ),
+        (
+            TrainConfig {
+                sync: Sync::Once,
+                mlp: Some(MlpConfig { top_k: Some(0.1), ..MlpConfig::default() }),
+                ..of(Kind::Mlp)
+            },
+            "--top-k 0.1: lanes that step alone send no gradients",
+        ),
     ] {
         assert!(refusal(config).starts_with(begin), "{begin}");
     }

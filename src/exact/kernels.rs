@@ -88,6 +88,17 @@ pub fn add_lane_32(sums: &mut [u32], g: &[f32], scale: f64, limit: f64) {
     }
 }
 
+/// q = clamp(rint(values[j]/unit), ±limit): `sums[j] += q`, wrapping, and `values[j] = q·unit`. `limit` ≤ 2^31 − 1, `unit` a power of two.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
+pub fn send_lane_32(sums: &mut [u32], values: &mut [f32], unit: f64, limit: f64) {
+    let scale = 1.0 / unit;
+    for (sum, value) in sums.iter_mut().zip(values) {
+        let shifted = (f64::from(*value) * scale).clamp(-limit, limit) + MAGIC;
+        *sum = sum.wrapping_add(shifted.to_bits() as u32);
+        *value = ((shifted - MAGIC) * unit) as f32;
+    }
+}
+
 /// v = g[j] + residual[j] in f32: `sums[j] += q = clamp(rint(v/unit), ±limit)`, wrapping, and `residual[j] = v − q·unit`. `limit` ≤ 2^31 − 1, `unit` a
 /// power of two.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]

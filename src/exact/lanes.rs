@@ -172,6 +172,14 @@ impl LaneGrid {
         kernels::add_lane_32(words, gradient, pow2(-self.unit_exponent(exponent)), self.limit);
     }
 
+    /// [`add`](Self::add), after which `values` are what was added, exactly: for who keeps the rest. Not collective.
+    ///
+    /// # Panics
+    /// As `add`.
+    pub fn send(&self, words: &mut [u32], values: &mut [f32], exponent: i32) {
+        kernels::send_lane_32(words, values, self.unit(exponent), self.limit);
+    }
+
     /// Sums of (reduced) words, as [`LaneSums::finish`]. Not collective.
     ///
     /// # Panics

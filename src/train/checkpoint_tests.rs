@@ -184,6 +184,24 @@ fn networks_whose_lanes_are_alone_go_on_after_every_step() {
 }
 
 #[test]
+fn networks_that_send_some_of_their_gradients_go_on_after_every_step() {
+    let table = of_numbers(523);
+    let base = MlpConfig { layers: vec![40, 40], norm: Norm::Batch, ..MlpConfig::default() };
+    let of = |mlp| TrainConfig {
+        solver: Solver::Sgd,
+        epochs: Some(2),
+        global_batch: 64,
+        lanes: Some(4),
+        mlp: Some(mlp),
+        ..TrainConfig::of(Kind::Mlp)
+    };
+    assert!(in_pieces("low rank", &table, &of(MlpConfig { powersgd: Some(2), ..base.clone() })) > 10);
+    let largest = MlpConfig { top_k: Some(0.05), ..base };
+    assert!(in_pieces("the largest", &table, &of(largest.clone())) > 10);
+    in_pieces("the largest, then apart", &table, &TrainConfig { sync: Sync::Every(3), local_after: 1, ..of(largest) });
+}
+
+#[test]
 fn other_optimisers_averages_and_the_best_epoch_go_on_after_every_step() {
     let table = of_numbers(523);
     let of = |solver, sync| TrainConfig {

@@ -229,7 +229,10 @@ fn network_bytes(plan: &RowPlan, units: &Range<u64>, n_features: usize, config: 
     // Copies that are measured, and the best ones.
     of_weight += if config.early_stop > 0 { 24 } else { 0 } + if config.average.is_some() { 8 } else { 0 };
     // What each lane has left, and the same in a checkpoint.
-    of_weight += if mlp.gradient_bits < 32 { 12 * lanes } else { 0 };
+    of_weight += if mlp.compressions().is_empty() { 0 } else { 12 * lanes };
+    // Sums apart from words; numbers of all lanes that travel with their places, together and of each rank.
+    of_weight += if mlp.top_k.is_some() || mlp.powersgd.is_some() { 8 } else { 0 };
+    of_weight += mlp.top_k.map_or(0, |share| (16.0 * share * plan.n_lanes() as f64).ceil() as u64);
     let rows = lanes * (config.global_batch / plan.n_lanes().max(1)).min(plan.longest_lane());
     // Forward and back, float32.
     let of_rows = rows.saturating_mul(8).saturating_mul(mlp.n_values_of_row(n_features));

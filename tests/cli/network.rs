@@ -121,6 +121,44 @@ fn lanes_of_networks_that_step_alone_send_less_and_learn_as_well() {
 }
 
 #[test]
+fn networks_that_send_some_of_their_gradients_are_the_same_on_any_number_of_ranks() {
+    let folder = folder();
+    let path = folder.path();
+    let ways =
+        [&["--solver", "sgd"][..], &["--top-k", "0.02", "--solver", "sgd"], &["--powersgd", "2", "--solver", "sgd"]];
+    let mut sent = Vec::new();
+    for words in ways {
+        let whole = digest(&train(path, 0, "whole.h5", words));
+        assert!(done(path, 0, &["verify", "whole.h5"]).contains(&whole), "{words:?}");
+        let told = done(path, 0, &["evaluate", "whole.h5", DIGITS, "--group", "test"]);
+        let accuracy: f64 = told.split("accuracy ").nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap();
+        assert!(accuracy > 0.75, "{words:?}: {told}");
+        if has_mpi() {
+            assert_eq!(digest(&train(path, 3, "ranks.h5", &[words, &["--threads", "2"]].concat())), whole, "{words:?}");
+            let told = train(path, 2, "two.h5", &[words, &["--json"]].concat());
+            let last: serde_json::Value = serde_json::from_str(told.lines().last().unwrap()).unwrap();
+            assert_eq!(last["digest"], whole, "{words:?}");
+            let bytes = |kind: &str| last["traffic"][kind]["bytes"].as_f64().unwrap_or(0.0);
+            sent.push(bytes("all_reduce") + bytes("all_gather"));
+        }
+        let kept = ["--checkpoint", "kept", "--every", "40steps", "--keep", "100"];
+        assert_eq!(digest(&train(path, 0, "kept.h5", &[words, &kept].concat())), whole);
+        let mut steps: Vec<_> =
+            std::fs::read_dir(path.join("kept")).unwrap().map(|entry| entry.unwrap().path()).collect();
+        steps.retain(|path| path.is_dir());
+        steps.sort();
+        steps.drain(..1).for_each(drop);
+        steps.iter().for_each(|path| std::fs::remove_dir_all(path).unwrap());
+        let ranks = if has_mpi() { 3 } else { 0 };
+        assert_eq!(digest(&train(path, ranks, "again.h5", &[words, &kept].concat())), whole, "{words:?}");
+        std::fs::remove_dir_all(path.join("kept")).unwrap();
+    }
+    if has_mpi() {
+        assert!(sent[1..].iter().all(|bytes| *bytes < 0.4 * sent[0]), "{sent:?}");
+    }
+}
+
+#[test]
 fn settings_that_fit_no_network_are_refused() {
     let folder = folder();
     let path = folder.path();
@@ -136,6 +174,13 @@ fn settings_that_fit_no_network_are_refused() {
             &["--gradient-bits", "8", "--lanes", "64", "--global-batch", "640"],
             &["--gradient-bits 8", "64 lanes", "--lanes 32"],
         ),
+        (&["--top-k", "0.6"], &["--top-k 0.6", "at most 0.5"]),
+        (&["--top-k", "0"], &["--top-k 0 ", "above 0"]),
+        (&["--powersgd", "0"], &["--powersgd 0", "from 1 to 32"]),
+        (&["--top-k", "0.1", "--gradient-bits", "8"], &["--gradient-bits 8", "--top-k 0.1", "leave one out"]),
+        (&["--top-k", "0.1", "--powersgd", "4"], &["--top-k 0.1", "--powersgd 4", "leave one out"]),
+        (&["--sync-every", "5", "--top-k", "0.1"], &["--top-k 0.1", "--local-after"]),
+        (&["--sync", "once", "--powersgd", "2"], &["--powersgd 2", "--local-after"]),
         (&["--loss", "gamma"], &["--loss gamma", "boost"]),
         (&["--solver", "lbfgs"], &["--solver lbfgs", "mlp", "adamw"]),
         (&["--local-after", "5"], &["--local-after", "--sync-every"]),

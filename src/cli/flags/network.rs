@@ -32,6 +32,14 @@ pub struct NetworkFlags {
     /// Bits of a gradient's element between ranks: 32, 16 or 8. Below 32 each lane keeps what rounding loses for its next gradient. Default 32.
     #[arg(long, value_name = "BITS", value_parser = whole())]
     pub gradient_bits: Option<u64>,
+    /// Share of a lane's gradient that travels, above 0 and at most 0.5: the largest numbers of each run of about 65,536, with their places (8 bytes
+    /// each). The rest stays with the lane, and goes into its next gradient. Default none: everything travels.
+    #[arg(long, value_name = "F", allow_negative_numbers = true)]
+    pub top_k: Option<f64>,
+    /// Rank, from 1 to 32, of what travels of the gradient of a weight matrix: two thin matrices, if these are smaller. The rest stays with the lane, and
+    /// goes into its next gradient. Default none: everything travels.
+    #[arg(long, value_name = "RANK", value_parser = whole())]
+    pub powersgd: Option<u64>,
     /// What goes into a hidden layer of as many units is added to what comes out of it.
     #[arg(long)]
     pub residual: bool,

@@ -82,7 +82,7 @@ impl Apart {
         }
     }
 
-    /// Lanes that go on alone from where they are together, each with what the optimiser remembers. What narrow gradients have left is forgotten: less than one
+    /// Lanes that go on alone from where they are together, each with what the optimiser remembers. What lanes have left of gradients is forgotten: less than one
     /// step's. Not collective.
     pub fn part(together: &Step, job: &Job<'_, '_>) -> Result<Apart> {
         let mut apart = Apart::new(job, together.network.clone());

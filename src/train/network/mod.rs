@@ -9,11 +9,15 @@
 //! | `norms.rs` | moments over the whole batch, which rows wait for |
 //! | `segments.rs` | gradients of runs of layers as integers |
 //! | `shards.rs` | who keeps what the optimiser remembers |
+//! | `compressed.rs` | gradients of which less travels, and what lanes have left of them |
+//! | `top_k.rs`, `low_rank.rs` | the largest numbers; products of thin matrices |
 //! | `apart.rs` | lanes that step alone, and their average |
 //! | `own.rs` | a step of one of them |
 
 mod apart;
+mod compressed;
 mod lanes;
+mod low_rank;
 mod norms;
 mod own;
 mod segments;
@@ -22,6 +26,7 @@ mod several_tests;
 mod shards;
 mod start;
 mod step;
+mod top_k;
 
 pub(super) use start::start;
 
@@ -82,6 +87,8 @@ pub(super) fn train(
 
 #[cfg(test)]
 mod apart_tests;
+#[cfg(test)]
+mod compressed_tests;
 #[cfg(test)]
 mod convolution_tests;
 #[cfg(test)]

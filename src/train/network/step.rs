@@ -5,6 +5,7 @@ use super::super::early_stop::held_out_loss_of;
 use super::super::every_step::power_of_two_below;
 use super::super::lanes::Lane;
 use super::super::sums::sum_scalars;
+use super::compressed::Compressed;
 use super::lanes::{Piece, pieces};
 use super::norms::Norms;
 use super::segments::{Grid, Made, Segment, UnderWay, segments};
@@ -40,13 +41,15 @@ pub(super) struct Step {
     /// Of each group, whether its parameters have no penalty.
     is_free: Vec<bool>,
     grid: Grid,
+    /// Instead of the segments' words.
+    compressed: Option<Compressed>,
     window: ScaleWindow,
     /// Per group, then the number of lanes less the first lane that failed (0: none did).
     peaks: Vec<i32>,
     /// Of the parameters of the optimiser.
     grad: Vec<f32>,
-    /// What weights are divided by, which keeps float32 in range whatever their scale: a power of two near the weight of a typical row. Of narrow
-    /// gradients the mean weight of the step's rows: what a lane has left goes into a step that may weigh more or less.
+    /// What weights are divided by, which keeps float32 in range whatever their scale: a power of two near the weight of a typical row. Of
+    /// gradients that lanes have something left of the mean weight of the step's rows: what a lane has left goes into a step that may weigh more or less.
     unit: f64,
     /// Σ over the epoch's steps of weight × penalty.
     penalty: f64,
@@ -99,9 +102,11 @@ impl Step {
             },
         };
         let (segments, groups) = segments(&network, n_residuals);
+        let compressed = Compressed::new(config, &network, &groups, [n_lanes, lanes_of_all])?;
         let of_segments: Vec<Range<usize>> = segments.iter().map(|segment| segment.params.clone()).collect();
-        // Lanes that go on alone take the whole optimiser with them.
-        let is_shared = config.local_after == 0 && network.params.len() >= LEAST_SHARED;
+        // Lanes that go on alone take the whole optimiser with them; where less than gradients travels, parameters should not travel either.
+        let is_large = network.params.len() >= LEAST_SHARED;
+        let is_shared = is_large && config.local_after == 0 && compressed.is_none();
         let (rank, n_ranks) = if is_shared { (comm.rank(), comm.size()) } else { (0, 1) };
         let shards = Shards::new(config, &network, &of_segments, rank, n_ranks);
         let optimizer = shards.optimizer(config);
@@ -123,6 +128,7 @@ impl Step {
             penalty: 0.0,
             pieces,
             of_lanes,
+            compressed,
             segments,
             groups,
             network,
@@ -244,6 +250,17 @@ impl Step {
         Ok(())
     }
 
+    /// The rest of the way back, and gradients of all lanes here, of which less is to be sent. Collective where there is a batch norm.
+    fn hold(&mut self, comm: &Communicator, training: Training) -> Result<()> {
+        if let (Some(first), Some(last)) = (self.segments.first(), self.segments.last()) {
+            self.backward(comm, last.lowest + 1..first.lowest + 1, training)?;
+        }
+        if let Some(compressed) = &mut self.compressed {
+            compressed.enter(&self.network, &self.pieces, &self.offered, &self.norms.moments);
+        }
+        Ok(())
+    }
+
     /// Mean gradients of the sums, and a step down them. Collective where ranks share the optimiser; rayon over pieces of the parameters.
     fn commit(
         &mut self,
@@ -256,6 +273,7 @@ impl Step {
         let factor = self.unit / weight;
         let l2 = job.config.l2;
         let (segments, grid, groups, is_free) = (&self.segments, self.grid, &self.groups, &self.is_free);
+        let compressed = &self.compressed;
         // Some parameters, which follow each other.
         let make = |wanted: Range<usize>, params: &[f32], grad: &mut [f32]| {
             for group in groups.touching(wanted.clone()) {
@@ -265,7 +283,10 @@ impl Step {
                 let at = segments.partition_point(|segment| segment.params.start > range.start);
                 let here = range.start - wanted.start..range.end - wanted.start;
                 let (params, grad) = (&params[here.clone()], &mut grad[here]);
-                segments[at].sums(range, grid, exponents[group], grad);
+                match compressed {
+                    Some(compressed) => grad.copy_from_slice(compressed.sums(range)),
+                    None => segments[at].sums(range, grid, exponents[group], grad),
+                }
                 grad.iter_mut().for_each(|g| *g = (f64::from(*g) * factor) as f32);
                 if l2 > 0.0 && !is_free[group] {
                     let add = |(g, param): (&mut f32, &f32)| *g = (f64::from(*g) + l2 * f64::from(*param)) as f32;
@@ -348,6 +369,8 @@ pub(super) struct StepState {
     window: Vec<i64>,
     penalty: f64,
     average: Option<Average>,
+    /// Of gradients of which less travels.
+    compressed: Vec<f32>,
 }
 
 impl Together for Step {
@@ -363,17 +386,19 @@ impl Together for Step {
             optimizer: self.shards.gather(comm, self.optimizer.state())?,
             window: self.window.words(),
             penalty: self.penalty,
+            compressed: self.compressed.as_ref().map_or_else(Vec::new, Compressed::common),
         })
     }
 
     fn n_of_lane(&self) -> usize {
-        match self.grid {
-            Grid::Wide(_) => 0,
-            Grid::Narrow(_) => self.network.params.len(),
-        }
+        let keeps_rest = self.compressed.is_some() || matches!(self.grid, Grid::Narrow(_));
+        if keeps_rest { self.network.params.len() } else { 0 }
     }
 
     fn of_lane(&mut self, place: usize) -> Vec<f64> {
+        if let Some(compressed) = &self.compressed {
+            return compressed.left(place).iter().map(|left| f64::from(*left)).collect();
+        }
         let mut left = Vec::with_capacity(self.n_of_lane());
         for segment in &mut self.segments {
             segment.each_residual(place, |of_part| left.extend(of_part.iter().map(|left| f64::from(*left))));
@@ -394,8 +419,15 @@ impl Together for Step {
         self.optimizer.restore(&self.shards.select(&common.optimizer))?;
         let mine = |sums: Vec<f64>| Ok(self.shards.select(self.shards.of_pieces(&sums)).concat());
         self.average = common.average.map(|average| average.with_sums(mine)).transpose()?;
+        if let Some(compressed) = &mut self.compressed {
+            compressed.set_common(&common.compressed)?;
+        }
         for (place, of_lane) in of_lanes.iter().enumerate() {
             let mut left = of_lane.iter();
+            if let Some(compressed) = &mut self.compressed {
+                compressed.left_mut(place).iter_mut().zip(&mut left).for_each(|(to, left)| *to = *left as f32);
+                continue;
+            }
             for segment in &mut self.segments {
                 segment.each_residual(place, |of_part| {
                     of_part.iter_mut().zip(&mut left).for_each(|(to, left)| *to = *left as f32);
@@ -419,20 +451,26 @@ impl Together for Step {
     ) -> Result<()> {
         // Compute: nothing lasting changes before the step is committed.
         let training = Training { seed: job.config.seed, step };
-        if matches!(self.grid, Grid::Narrow(_)) {
+        if self.compressed.is_some() || matches!(self.grid, Grid::Narrow(_)) {
             self.unit = (weight / job.config.global_batch as f64).max(f64::MIN_POSITIVE);
         }
         turn(&self.network, &mut self.turned);
         self.norms.weight = weight / self.unit;
         self.forward(comm, job, lanes, training, of_pool)?;
         let mut exponents = self.window.exponents();
-        self.reduce(comm, training, &exponents, true)?;
+        match self.compressed {
+            Some(_) => self.hold(comm, training)?,
+            None => self.reduce(comm, training, &exponents, true)?,
+        }
 
         // Decide, from reduced values only. Activations and slopes are still here, so a redo only makes the gradients again.
         let n_lanes = job.course.n_lanes;
         self.peaks.fill(0);
         let (flag, peaks) = self.peaks.split_last_mut().expect("the flag is last");
-        self.segments.iter().for_each(|segment| segment.peaks(peaks));
+        match &self.compressed {
+            Some(compressed) => compressed.peaks(&self.offered, peaks),
+            None => self.segments.iter().for_each(|segment| segment.peaks(peaks)),
+        }
         for lane in lanes.iter().filter(|lane| !lane.loss.is_finite()) {
             *flag = (*flag).max((n_lanes - lane.number) as i32);
         }
@@ -441,12 +479,18 @@ impl Together for Step {
         if flag > 0 {
             return job.diverged(comm, step, n_lanes - flag as u64);
         }
-        match judge(peaks, &exponents) {
-            Verdict::Fits => {}
-            Verdict::NonFinite => return job.diverged(comm, step, 0),
+        match (&mut self.compressed, judge(peaks, &exponents)) {
+            (_, Verdict::NonFinite) => return job.diverged(comm, step, 0),
+            // Sent at exponents from these very peaks, so it fits.
+            (Some(compressed), _) => {
+                if !compressed.add(comm, &self.offered, peaks, step)? {
+                    return job.diverged(comm, step, 0);
+                }
+            }
+            (None, Verdict::Fits) => {}
             // What is clamped stays with its lane, and goes into the next step.
-            Verdict::Redo(_) if matches!(self.grid, Grid::Narrow(_)) && !self.window.is_empty() => {}
-            Verdict::Redo(wider) => {
+            (None, Verdict::Redo(_)) if matches!(self.grid, Grid::Narrow(_)) && !self.window.is_empty() => {}
+            (None, Verdict::Redo(wider)) => {
                 exponents = wider;
                 assert_eq!(judge(peaks, &exponents), Verdict::Fits, "step {step} is redone at most once");
                 self.reduce(comm, training, &exponents, false)?;
