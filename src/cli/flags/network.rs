@@ -32,7 +32,7 @@ pub struct NetworkFlags {
     /// Bits of a gradient's element between ranks: 32, 16 or 8. Below 32 each lane keeps what rounding loses for its next gradient. Default 32.
     #[arg(long, value_name = "BITS", value_parser = whole())]
     pub gradient_bits: Option<u64>,
-    /// What goes into a hidden layer of as many units is added to what comes out of it.
+    /// What goes into a hidden layer (of --layers, not a stage of --conv) of as many units is added to what comes out of it.
     #[arg(long)]
     pub residual: bool,
 }
