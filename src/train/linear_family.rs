@@ -235,8 +235,8 @@ fn solve(
     let key = Key::new(config, table.plan.n_rows(), &prepared.input_digest.to_hex())?;
     if config.kind == Kind::Mlp {
         let mut network = network::start(comm, prepared, objective, config)?;
-        let session = watch.keeper().open(comm, key, watch)?;
-        let fit = network::train(comm, table, objective, config, network.clone(), session, watch)?;
+        let session = watch.keeper().open(comm, key.and(b"first loss"), watch)?;
+        let fit = network::train(comm, table, objective, config, &network, session, watch)?;
         network.set_numbers(&fit.params);
         return Ok((fit, Scores::Mlp(network)));
     }
@@ -263,7 +263,7 @@ fn solve(
         }
         solver if solver.is_mini_batch() => {
             // What is kept of a step has changed since the first version.
-            let session = watch.keeper().open(comm, key.and(b"steps 2"), watch)?;
+            let session = watch.keeper().open(comm, key.and(b"steps 3"), watch)?;
             data_parallel::train(comm, table, objective, config, start, session, watch)
         }
         _ => Err(Error::internal("the solver was not resolved before training")),
