@@ -2,7 +2,7 @@
 
 use super::flags::{EnsembleFlags, MemberWords, ModelFlags, SettingFlags, TrainFlags};
 use super::resolve::{self, Added, words_of};
-use crate::config::{EnsembleConfig, Kind, MemberConfig, TrainConfig};
+use crate::config::{EnsembleConfig, Kind, MemberConfig, Scope, TrainConfig};
 use crate::error::{Error, InContext, Result};
 use clap::{CommandFactory, Parser};
 use std::ffi::OsString;
@@ -65,6 +65,12 @@ pub fn settings(kind: Kind, flags: &TrainFlags) -> Result<TrainConfig> {
     if kind == Kind::Bag {
         ensemble.scope = rest.forest.scope.take().unwrap_or_default();
         ensemble.bootstrap = rest.forest.bootstrap.take().unwrap_or_default();
+        if ensemble.scope == Scope::Local && rest.steps.lanes.is_some() {
+            return Err(Error::usage(
+                "--lanes are those of the learner's mini-batches; with --scope local a bag cuts the rows into as many runs as --members says. \
+                 Give that, or write lanes of the learner inside it (--learner 'mlp --lanes 4')",
+            ));
+        }
     }
     let is_typed = rest != ModelFlags::default();
     ensemble.learner = match &typed.learner {

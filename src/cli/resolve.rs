@@ -5,7 +5,7 @@ use super::flags::{
     PredictFlags, RepackFlags, TableFlags, TrainFlags, VerifyFlags, Words,
 };
 use super::{members, steps};
-use crate::config::BoostConfig;
+use crate::config::{BoostConfig, NO_ALPHA};
 use crate::data::convert::ConvertOptions;
 use crate::data::hdf5::repack::RepackOptions;
 use crate::data::names::TableNames;
@@ -225,6 +225,10 @@ fn boost_settings(config: &mut TrainConfig, flags: &BoostFlags) -> Result<()> {
                 true => format!("--{flag} is for boost only; '{kind}' has no such setting"),
                 false => format!("--{flag} is for boost only; 'train {kind}' has no trees"),
             }))
+        }
+        // Job files that `--print-config` wrote have the default, whatever the loss.
+        (_, Some(boost)) if boost.alpha != BoostConfig::default().alpha && !boost.loss.looks_at_alpha() => {
+            Err(Error::usage(NO_ALPHA))
         }
         _ => Ok(()),
     }

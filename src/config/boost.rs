@@ -28,6 +28,17 @@ pub enum BoostLoss {
     Gaussian,
 }
 
+/// What is said of an `alpha` without a loss that looks at it.
+pub(crate) const NO_ALPHA: &str =
+    "--alpha is for --loss huber or quantile, and means nothing to other losses; leave it out, or choose one of these";
+
+impl BoostLoss {
+    /// Whether the setting `alpha` changes it. What `Auto` comes to does not.
+    pub fn looks_at_alpha(self) -> bool {
+        matches!(self, BoostLoss::Huber | BoostLoss::Quantile)
+    }
+}
+
 /// Which leaf is split next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

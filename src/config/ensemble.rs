@@ -207,6 +207,12 @@ impl EnsembleConfig {
                 config.member_columns
             )));
         }
+        if config.member_columns < 1.0 && config.learner.as_ref().is_some_and(TrainConfig::looks_at_images) {
+            return Err(Error::usage(format!(
+                "--member-columns {} leaves out pixels, but --conv of the learner looks at whole images; leave one of them out",
+                config.member_columns
+            )));
+        }
         if config.bootstrap == BootstrapKind::None && config.member_rows > 1.0 {
             return Err(Error::usage(format!(
                 "--member-rows {} is more than all rows, and --bootstrap none draws each row once at most; give 1 or less",
@@ -322,6 +328,10 @@ mod tests {
         assert!(refusal(bag(|e| e.members = 0)).starts_with("--members 0"));
         assert!(refusal(bag(|e| e.min_members = 11)).starts_with("--min-members 11"));
         assert!(refusal(bag(|e| e.member_columns = 1.5)).starts_with("--member-columns"));
+        let mut of_images = TrainConfig::of(Kind::Mlp);
+        of_images.mlp.as_mut().unwrap().conv = vec![8];
+        let message = refusal(bag(|e| (e.learner, e.member_columns) = (Some(of_images), 0.5)));
+        assert!(message.starts_with("--member-columns 0.5 leaves out pixels"), "{message}");
         assert!(
             refusal(bag(|e| (e.bootstrap, e.member_rows) = (BootstrapKind::None, 1.5))).starts_with("--member-rows")
         );

@@ -56,7 +56,7 @@ pub struct MlpConfig {
     /// Share of the units of each hidden layer that a step leaves out. Default 0.
     pub dropout: f64,
     pub norm: Norm,
-    /// What goes into a hidden layer of as many units is added to what comes out of it.
+    /// What goes into a hidden layer of as many units is added to what comes out of it; stages of convolution have no such path.
     pub residual: bool,
     pub loss: BoostLoss,
     /// Of `Huber`: how far from the target the loss is squared, in deviations of the target; default 1. Of `Quantile`: the quantile; default 0.5.

@@ -15,6 +15,7 @@ mod mlp;
 mod steps;
 
 pub use crate::optim::Schedule;
+pub(crate) use boost::NO_ALPHA;
 pub use boost::{BoostConfig, BoostLoss, Growth};
 pub use calibrate::Calibrate;
 pub use categorical::Categorical;
@@ -78,7 +79,7 @@ pub struct TrainConfig {
     pub solver: Solver,
     /// λ₁‖w‖₁ is added to the mean weighted loss, w on standardised features. Default 0.
     pub l1: f64,
-    /// λ₂/2‖w‖² is added to the mean weighted loss. Default 3e-4.
+    /// λ₂/2‖w‖² is added to the mean weighted loss. Default 3e-4, of boost, forest and mlp 0.
     pub l2: f64,
     /// Stop when the gradient is this much smaller than at the start (largest element); 0 never stops early. Default 1e-5.
     pub tolerance: f64,
@@ -87,10 +88,11 @@ pub struct TrainConfig {
     /// Passes of mini-batch solvers. None: 10, or on a short table as many as make a thousand steps.
     pub epochs: Option<u64>,
     /// Of mini-batch solvers. None: measured on the first rows, see `learning_rate.rs`; 0.1 for sgd and 0.01 for adam and adamw on
-    /// uncorrelated features with unit curvature.
+    /// uncorrelated features with unit curvature. Of networks, whose values are of unit scale, it is not measured: 0.001 for adam and adamw, 0.01 for
+    /// adagrad and lamb, 0.05 for sgd, 1 for lars.
     pub learning_rate: Option<f64>,
     pub schedule: Schedule,
-    /// Rows per step over all lanes. Default 1024.
+    /// Rows per step over all lanes. Default 1024, of mlp 256.
     pub global_batch: u64,
     /// Lanes; None: the default rule.
     pub lanes: Option<u64>,
@@ -105,7 +107,8 @@ pub struct TrainConfig {
     /// λ of the decay that is no part of the gradient: of adamw and lamb 0.01, of lars 0. None: not settled, or of another solver.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight_decay: Option<f64>,
-    /// A step's mean gradient, penalty included, is shortened to this length if it is longer. None: never.
+    /// A step's mean gradient, penalty included, is shortened to this length if it is longer. None: never; of sgd and lars on networks of
+    /// Gaussian loss 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clip_norm: Option<f64>,
     /// Of adam, adamw and lamb. None: 0.9 and 0.999.
@@ -238,6 +241,9 @@ impl TrainConfig {
         }
         if let Some(mlp) = &config.mlp {
             mlp.check()?;
+            if mlp.alpha != 0.0 && !mlp.loss.looks_at_alpha() {
+                return Err(Error::usage(NO_ALPHA));
+            }
         }
         if config.class_weight == ClassWeight::Bootstrap && config.kind != Kind::Forest {
             return Err(Error::usage(format!(
@@ -439,6 +445,13 @@ impl TrainConfig {
                 solver.name(),
                 self.kind.name(),
                 words(&mut known.iter())
+            )));
+        }
+        if self.l1 > 0.0 && !known.iter().any(|solver| solver.knows_l1()) {
+            return Err(Error::usage(format!(
+                "--l1 {}: no solver of '{}' can hold parameters at zero; leave --l1 out, or shrink them with --l2 or --weight-decay",
+                self.l1,
+                self.kind.name()
             )));
         }
         if self.l1 > 0.0 && !solver.knows_l1() {

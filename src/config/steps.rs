@@ -1,6 +1,6 @@
 //! What only mini-batch solvers have: words for it, its defaults, and what goes with what.
 
-use super::{Schedule, Solver, Sync, TrainConfig};
+use super::{BoostLoss, Schedule, Solver, Sync, TrainConfig};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -147,10 +147,15 @@ impl TrainConfig {
             let usual = if self.solver == Solver::Lars { 0.0 } else { 0.01 };
             self.weight_decay = Some(self.weight_decay.unwrap_or(usual));
         }
+        // The better a Gaussian fits, the steeper it is: gradients grow as 1/deviation and curvature as 1/variance, without end where targets are hit. No
+        // rate that learns from the start is short enough for that, so steps are made short where they would be long. Adam's kin do so by themselves.
+        let is_gaussian = self.mlp.as_ref().is_some_and(|mlp| mlp.loss == BoostLoss::Gaussian);
+        if is_gaussian && matches!(self.solver, Solver::Sgd | Solver::Lars) {
+            self.clip_norm = Some(self.clip_norm.unwrap_or(1.0));
+        }
         if self.scale_rate.is_some() && self.learning_rate.is_none() {
-            return Err(Error::usage(
-                "--scale-rate multiplies --learning-rate, which is not given: the default is measured for this batch already",
-            ));
+            let why = if self.mlp.is_some() { "give it too" } else { "the default is measured for this batch already" };
+            return Err(Error::usage(format!("--scale-rate multiplies --learning-rate, which is not given: {why}")));
         }
         if self.warm_up.is_some() && self.schedule == Schedule::OneCycle {
             return Err(Error::usage("--warm-up: --schedule one-cycle warms up by itself; leave one of them out"));

@@ -61,6 +61,42 @@ fn a_solver_that_does_not_fit_is_refused_with_those_that_do() {
 }
 
 #[test]
+fn networks_refuse_what_would_have_no_effect() {
+    let with = |change: fn(&mut MlpConfig)| {
+        let mut config = TrainConfig::of(Kind::Mlp);
+        change(config.mlp.as_mut().unwrap());
+        config
+    };
+    let message = refusal(TrainConfig { l1: 0.1, ..TrainConfig::of(Kind::Mlp) });
+    assert!(message.contains("no solver of 'mlp'") && !message.contains("--solver"), "{message}");
+    for loss in [BoostLoss::Auto, BoostLoss::Logistic, BoostLoss::Squared, BoostLoss::Gaussian] {
+        let mut config = with(|mlp| mlp.alpha = 0.3);
+        config.mlp.as_mut().unwrap().loss = loss;
+        assert!(refusal(config).starts_with("--alpha is for --loss huber or quantile"), "{loss:?}");
+    }
+    assert!(with(|mlp| (mlp.alpha, mlp.loss) = (0.3, BoostLoss::Quantile)).resolved().is_ok());
+    let scaled = TrainConfig { scale_rate: Some(ScaleRate::Linear), ..TrainConfig::of(Kind::Mlp) };
+    assert!(!refusal(scaled).contains("measured"), "the rates of networks are not");
+}
+
+#[test]
+fn steps_of_a_gaussian_are_shortened_where_the_solver_does_not_do_so_itself() {
+    let clip = |solver, loss, clip_norm| {
+        let mlp = MlpConfig { loss, ..MlpConfig::default() };
+        let config = TrainConfig { solver, clip_norm, mlp: Some(mlp), ..TrainConfig::of(Kind::Mlp) };
+        let resolved = config.resolved().unwrap();
+        assert_eq!(resolved.resolved().unwrap(), resolved);
+        resolved.clip_norm
+    };
+    for solver in [Solver::Sgd, Solver::Lars] {
+        assert_eq!(clip(solver, BoostLoss::Gaussian, None), Some(1.0));
+        assert_eq!(clip(solver, BoostLoss::Gaussian, Some(30.0)), Some(30.0));
+        assert_eq!(clip(solver, BoostLoss::Squared, None), None);
+    }
+    assert_eq!(clip(Solver::Adamw, BoostLoss::Gaussian, None), None);
+}
+
+#[test]
 fn numbers_out_of_range_name_their_flag() {
     let base = || of(Kind::Logistic);
     for (config, flag) in [

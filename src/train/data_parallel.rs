@@ -5,6 +5,7 @@ use super::early_stop::{Held, held_out_loss};
 use super::every_step::{EveryStep, Rules};
 use super::lanes::{Course, Lane, Lanes};
 use super::learning_rate::Scales;
+use super::outcome::check_outcome;
 use super::post_local::PostLocal;
 use super::sums::{Total, sum_blocks, sum_scalars};
 use super::table::{Fit, Table};
@@ -12,6 +13,7 @@ use super::{Observer, Progress, Sync, TrainConfig, local_sgd};
 use crate::comm::Communicator;
 use crate::error::{Error, Result};
 use crate::exact::{BlockSums, ExactSum};
+use crate::model::{LinearModel, Scores};
 use crate::objective::Objective;
 use crate::optim::{Average, Optimizer, clip};
 use serde::Serialize;
@@ -33,10 +35,10 @@ const STILL_EPOCHS: usize = 2;
 ///   `fit.iterations`: epochs. Epochs end early once |Δloss| ≤ `tolerance`·|loss| twice in a row (0: never).
 /// * With `average`, the model is the running average of the parameters after each step (of lanes that are apart: after each time they meet).
 /// * With `early_stop`, the rows held out are measured after each epoch, for which lanes that are apart meet; the parameters of the best epoch are the fit.
-/// * [`Sync::Step`] makes two all-reduces a step: 4 bytes a group of parameters, 4 a parameter; two small ones more an epoch.
+/// * [`Sync::Step`] makes two all-reduces a step: 4 bytes a group of parameters, 4 a parameter; two small ones more an epoch, and two after the first step.
 ///
 /// # Errors
-/// Usage, on every rank: settings that do not fit together, or a loss that is no longer finite.
+/// Usage, on every rank: settings that do not fit together, or a loss that is no longer finite, or has [gone astray](check_outcome).
 ///
 /// Source: `EXACT` 2b and 3.
 pub fn train(
@@ -50,7 +52,10 @@ pub fn train(
 ) -> Result<Fit> {
     let (job, rules, lanes) = prepare(comm, table, objective, config, &start)?;
     warn_of_idle(comm, &job, watch);
-    match (config.sync, config.local_after) {
+    let (n_features, n_scores) = (table.n_features, objective.n_scores());
+    let of = |params: &[f64]| Scores::Linear(LinearModel { n_features, n_scores, params: params.to_vec() });
+    let at_start = start.clone();
+    let fit = match (config.sync, config.local_after) {
         (Sync::Step, _) => run(comm, &job, lanes, EveryStep::new(&job, rules, start), session, watch),
         (_, 0) => run(comm, &job, lanes, local_sgd::Apart::new(&job, rules, start), session, watch),
         (_, after) => {
@@ -58,7 +63,9 @@ pub fn train(
             let part = |first: &EveryStep, job: &Job<'_, '_>| local_sgd::Apart::part(job, rules.clone(), first);
             run(comm, &job, lanes, PostLocal::new(first, after, part), session, watch)
         }
-    }
+    }?;
+    check_outcome(comm, &job, &fit, [&|| of(&at_start), &|| of(&fit.params)], watch)?;
+    Ok(fit)
 }
 
 /// Says that some ranks have no lane. Not collective.
@@ -119,6 +126,8 @@ pub(super) struct Job<'a, 's> {
     pub rate: f64,
     /// What the rate that was given was multiplied by.
     scale_of_rate: f64,
+    /// The rate where nobody gives one.
+    usual_rate: f64,
     /// Steps over which the rate rises.
     warm_up: u64,
 }
@@ -138,7 +147,8 @@ impl<'a, 's> Job<'a, 's> {
         default_rate: impl FnOnce() -> f64,
     ) -> Result<Job<'a, 's>> {
         let scale_of_rate = config.scale_rate.map_or(1.0, |scale| scale.factor(config.global_batch));
-        let rate = config.learning_rate.map_or_else(default_rate, |rate| rate * scale_of_rate);
+        let usual_rate = default_rate();
+        let rate = config.learning_rate.map_or(usual_rate, |rate| rate * scale_of_rate);
         let warm_up = config.warm_up.map_or(0, |warm_up| warm_up.steps(course.steps_per_epoch));
         if warm_up > 0 && warm_up >= course.of_steps {
             return Err(Error::usage(format!(
@@ -153,7 +163,7 @@ impl<'a, 's> Job<'a, 's> {
                 course.epochs
             )));
         }
-        Ok(Job { table, objective, config, course, rate, scale_of_rate, warm_up })
+        Ok(Job { table, objective, config, course, rate, scale_of_rate, usual_rate, warm_up })
     }
 
     /// A running average of the parameters, if one is wanted.
@@ -173,13 +183,30 @@ impl<'a, 's> Job<'a, 's> {
         self.rate * self.config.schedule.at(step, self.course.of_steps, self.course.steps_per_epoch, self.warm_up)
     }
 
+    /// What to do about steps that were too long, for people: a rate that is nothing like the usual one is not worth a tenth of it.
+    pub fn advice(&self) -> String {
+        let (given, usual) = (self.rate / self.scale_of_rate, self.usual_rate / self.scale_of_rate);
+        match given > 20.0 * usual {
+            true => format!("try --learning-rate {usual:.1e}, as without the flag"),
+            false => format!("try --learning-rate {:.1e}", given / 10.0),
+        }
+    }
+
     /// The same error on every rank. Collective.
-    pub fn diverged<V>(&self, comm: &Communicator, step: u64, lane: u64) -> Result<V> {
+    ///
+    /// * `lane`: the first one that failed; None where only their sum is known.
+    pub fn diverged<V>(&self, comm: &Communicator, step: u64, lane: Option<u64>) -> Result<V> {
+        let lane = lane.map_or(String::new(), |lane| format!(", lane {lane}"));
+        // Whatever the rate, the first rows are judged before it counts.
+        let of_data = match step {
+            0 => "look for targets, weights or features that are far beyond all others; if there are none, ",
+            _ => "",
+        };
         let error = Error::usage(format!(
-            "training diverged at step {} (epoch {}, lane {lane}): the loss is no longer finite; try --learning-rate {:.1e}",
+            "training diverged at step {} (epoch {}{lane}): the loss is no longer finite; {of_data}{}",
             step + 1,
             self.course.epoch_of(step),
-            self.rate / self.scale_of_rate / 10.0,
+            self.advice(),
         ));
         match comm.agree(if comm.is_root() { Err(error) } else { Ok(()) }) {
             Err(error) => Err(error),
@@ -215,9 +242,9 @@ pub(super) trait Together {
         of_pool: usize,
         weight: f64,
     ) -> Result<()>;
-    /// An error on all ranks if a step has led to infinity: such a state is not kept. Collective.
-    fn check(&self, comm: &Communicator, job: &Job<'_, '_>) -> Result<()>;
-    /// Called after each epoch's last step; returns what its losses lack of the penalty, weighted. Collective.
+    /// An error on all ranks if a step has led to infinity, where this is not known: such a state is not kept. `step`: the last one that was done. Collective.
+    fn check(&self, comm: &Communicator, job: &Job<'_, '_>, step: u64) -> Result<()>;
+    /// Called after each epoch's last step, which was checked; returns what its losses lack of the penalty, weighted. Collective.
     fn end_epoch(&mut self, comm: &Communicator, job: &Job<'_, '_>) -> Result<f64>;
     /// Mean loss of the rows held out by these parameters, without penalty; None: not finite. Collective.
     fn held_out(&self, comm: &Communicator, job: &Job<'_, '_>, params: &[f64]) -> Result<Option<f64>> {
@@ -254,8 +281,8 @@ pub(super) fn run(
     let of_item = 2 + together.n_of_lane();
     // Sums of the epoch that was under way.
     let mut epoch_sums = None;
-    if let Some(((kept, kept_held, common), items)) = session.take(comm, numbers.clone(), of_item)? {
-        (fit, held) = (kept, kept_held);
+    if let Some(((kept, first_loss, kept_held, common), items)) = session.take(comm, numbers.clone(), of_item)? {
+        (fit, held) = (Fit { first_loss, ..kept }, kept_held);
         let mut of_lanes: Vec<Vec<f64>> = items.chunks_exact(of_item).map(<[f64]>::to_vec).collect();
         epoch_sums = Some(of_lanes.iter_mut().map(|of| of.drain(..2).collect::<Vec<f64>>()).collect::<Vec<_>>());
         comm.agree(together.take_up(common, &of_lanes))?;
@@ -285,17 +312,21 @@ pub(super) fn run(
                     }
                     if weight > 0.0 {
                         together.step(comm, job, lanes, step, of_pool, weight)?;
+                        if fit.first_loss.is_none() {
+                            // Lanes have seen nothing else yet.
+                            fit.first_loss = Some(epoch_loss(comm, lanes, 0.0)?.unwrap_or(f64::INFINITY));
+                        }
                     }
                     let is_last = step + 1 == course.of_steps;
                     if session.may_keep(step + 1, is_last) {
-                        together.check(comm, job)?;
+                        together.check(comm, job, step)?;
                     }
                     session.after(comm, step + 1, is_last, || {
                         let sums = |lane: &Lane| [lane.epoch_loss, lane.epoch_weight];
                         let of_lane = |(place, lane)| sums(lane).into_iter().chain(together.of_lane(place));
                         let of_lanes = lanes.iter().enumerate().flat_map(of_lane).collect();
                         let items = Items { range: numbers.clone(), numbers: Cow::Owned(of_lanes) };
-                        Ok(((fit.clone(), held.clone(), together.common(comm)?), items))
+                        Ok(((fit.clone(), fit.first_loss, held.clone(), together.common(comm)?), items))
                     })?;
                 }
                 Ok(())
@@ -305,9 +336,10 @@ pub(super) fn run(
             take_sums(&mut lanes.all, sums);
         }
         let next_step = first + course.steps_per_epoch;
+        together.check(comm, job, next_step.saturating_sub(1))?;
         let penalty = together.end_epoch(comm, job)?;
         let Some(loss) = epoch_loss(comm, &lanes.all, penalty)? else {
-            return job.diverged(comm, next_step.saturating_sub(1), 0);
+            return job.diverged(comm, next_step.saturating_sub(1), None);
         };
         let change = fit.losses.last().map_or(f64::INFINITY, |before| relative_change(*before, loss));
         fit.losses.push(loss);
@@ -320,7 +352,7 @@ pub(super) fn run(
         if config.early_stop > 0 {
             let params = together.so_far(comm, job)?;
             let Some(loss) = together.held_out(comm, job, &params)? else {
-                return job.diverged(comm, next_step.saturating_sub(1), 0);
+                return job.diverged(comm, next_step.saturating_sub(1), None);
             };
             if held.add(loss, params, config.early_stop) {
                 break;

@@ -196,11 +196,11 @@ impl Together for EveryStep {
         comm.all_reduce_max(&mut self.peaks)?;
         let (&flag, peaks) = self.peaks.split_last().expect("the flag is last");
         if flag > 0 {
-            return job.diverged(comm, step, n_lanes - flag as u64);
+            return job.diverged(comm, step, Some(n_lanes - flag as u64));
         }
         match judge(peaks, &exponents) {
             Verdict::Fits => {}
-            Verdict::NonFinite => return job.diverged(comm, step, 0),
+            Verdict::NonFinite => return job.diverged(comm, step, None),
             Verdict::Redo(wider) => {
                 let agreed = self.peaks.clone();
                 exponents = wider;
@@ -231,11 +231,11 @@ impl Together for EveryStep {
         }
         match self.params.iter().all(|p| p.is_finite()) {
             true => Ok(()),
-            false => job.diverged(comm, step, 0),
+            false => job.diverged(comm, step, None),
         }
     }
 
-    fn check(&self, _comm: &Communicator, _job: &Job<'_, '_>) -> Result<()> {
+    fn check(&self, _comm: &Communicator, _job: &Job<'_, '_>, _step: u64) -> Result<()> {
         Ok(()) // every step was
     }
 

@@ -140,6 +140,7 @@ pub(super) fn finished(
         losses: vec![at.0],
         stop_values: vec![relative],
         valid_losses: Vec::new(),
+        first_loss: None,
         iterations: 1,
         converged: true,
         seconds: vec![clock.elapsed().as_secs_f64()],

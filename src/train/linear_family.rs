@@ -13,7 +13,7 @@ use super::{
     coordinate_descent, data_parallel, ensemble, forest, lbfgs, least_squares, memory, network, newton, target, tsqr,
 };
 use crate::comm::Communicator;
-use crate::config::BoostLoss;
+use crate::config::{BoostLoss, ClassWeight};
 use crate::data::hdf5::Hdf5Source;
 use crate::data::names::{Need, TableNames};
 use crate::data::{DataSource, TableIndex};
@@ -60,7 +60,7 @@ fn check_targets(config: &TrainConfig, source: &dyn DataSource, names: &TableNam
     let found = source.schema().n_targets();
     match &config.mlp {
         Some(mlp) if found > 1 && mlp.loss == BoostLoss::Gaussian => Err(Error::usage(format!(
-            "is of one target, and '{}' has {found} values a row; name one of them with --target, or choose squared, huber or quantile",
+            "is of one target, and '{}' has {found} values a row; name one of them with --target, or choose squared, huber, quantile or poisson",
             names.target.as_deref().unwrap_or("y")
         )))
         .for_flag("--loss gaussian"),
@@ -69,6 +69,17 @@ fn check_targets(config: &TrainConfig, source: &dyn DataSource, names: &TableNam
             target::check_number(wanted, source.schema(), names)
         }
     }
+}
+
+/// Refuses to balance what turned out to be numbers: a floating-point target, where nobody chose a loss or criterion.
+fn check_class_weight(config: &TrainConfig) -> Result<()> {
+    if config.class_weight == ClassWeight::None || config.responds_as().is_classifier() {
+        return Ok(());
+    }
+    let instead = if config.kind == Kind::Forest { "--criterion gini" } else { "--loss logistic" };
+    Err(Error::usage(format!(
+        "--class-weight balances classes, and floating-point targets are taken as numbers; leave it out, or give {instead}"
+    )))
 }
 
 /// Trains one model of the linear family. Collective; the same model on every rank.
@@ -144,6 +155,7 @@ pub fn train_source(
     if config.kind.is_ensemble() {
         return ensemble::train_source(comm, source, names, config, reading, None, watch);
     }
+    check_class_weight(config)?;
     if config.kind == Kind::Boost {
         return boosting::train_source(comm, source, names, config, reading, None, watch);
     }
@@ -223,8 +235,8 @@ fn solve(
     let key = Key::new(config, table.plan.n_rows(), &prepared.input_digest.to_hex())?;
     if config.kind == Kind::Mlp {
         let mut network = network::start(comm, prepared, objective, config)?;
-        let session = watch.keeper().open(comm, key, watch)?;
-        let fit = network::train(comm, table, objective, config, network.clone(), session, watch)?;
+        let session = watch.keeper().open(comm, key.and(b"first loss"), watch)?;
+        let fit = network::train(comm, table, objective, config, &network, session, watch)?;
         network.set_numbers(&fit.params);
         return Ok((fit, Scores::Mlp(network)));
     }
@@ -251,7 +263,7 @@ fn solve(
         }
         solver if solver.is_mini_batch() => {
             // What is kept of a step has changed since the first version.
-            let session = watch.keeper().open(comm, key.and(b"steps 2"), watch)?;
+            let session = watch.keeper().open(comm, key.and(b"steps 3"), watch)?;
             data_parallel::train(comm, table, objective, config, start, session, watch)
         }
         _ => Err(Error::internal("the solver was not resolved before training")),

@@ -76,13 +76,15 @@ impl Apart {
 
     /// Brings the lanes to their weighted mean. Collective.
     fn meet(&mut self, comm: &Communicator, job: &Job<'_, '_>) -> Result<()> {
-        self.check(comm, job)?;
+        self.check(comm, job, self.last_step)?;
         let mut sums = BlockSums::new(self.common.len() + 1, job.course.n_lanes);
         for own in &self.own {
             let differences = own.params.iter().zip(&self.common).map(|(param, common)| own.weight * (param - common));
             sums.push(differences.chain([own.weight]).collect());
         }
-        let Total::Finite(mut total) = sum_blocks(comm, &sums)? else { return job.diverged(comm, self.last_step, 0) };
+        let Total::Finite(mut total) = sum_blocks(comm, &sums)? else {
+            return job.diverged(comm, self.last_step, None);
+        };
         let weight = total.pop().expect("the weight is last");
         if weight > 0.0 {
             for (common, sum) in self.common.iter_mut().zip(&total) {
@@ -200,19 +202,18 @@ impl Together for Apart {
     }
 
     /// If lanes of several ranks have failed, the earliest step is named, then the lowest lane.
-    fn check(&self, comm: &Communicator, job: &Job<'_, '_>) -> Result<()> {
+    fn check(&self, comm: &Communicator, job: &Job<'_, '_>, _step: u64) -> Result<()> {
         let n_lanes = job.course.n_lanes;
         let key = |own: &Own| own.failed.map(|step| (step * n_lanes + own.lane) as i64);
         let mut first = [self.own.iter().filter_map(key).min().unwrap_or(i64::MAX)];
         comm.all_reduce_min(&mut first)?;
         match first[0] {
             i64::MAX => Ok(()),
-            key => job.diverged(comm, key as u64 / n_lanes, key as u64 % n_lanes),
+            key => job.diverged(comm, key as u64 / n_lanes, Some(key as u64 % n_lanes)),
         }
     }
 
-    fn end_epoch(&mut self, comm: &Communicator, job: &Job<'_, '_>) -> Result<f64> {
-        self.check(comm, job)?;
+    fn end_epoch(&mut self, _comm: &Communicator, _job: &Job<'_, '_>) -> Result<f64> {
         Ok(0.0)
     }
 

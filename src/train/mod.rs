@@ -31,6 +31,7 @@ pub mod memory;
 mod network;
 pub mod newton;
 pub mod order;
+mod outcome;
 pub mod outer;
 pub mod permutation;
 mod post_local;

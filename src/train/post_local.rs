@@ -90,8 +90,8 @@ impl<T: Together, A: Together, F: Fn(&T, &Job<'_, '_>) -> Result<A>> Together fo
         either!(&mut self.way, way => way.step(comm, job, lanes, step, of_pool, weight))
     }
 
-    fn check(&self, comm: &Communicator, job: &Job<'_, '_>) -> Result<()> {
-        either!(&self.way, way => way.check(comm, job))
+    fn check(&self, comm: &Communicator, job: &Job<'_, '_>, step: u64) -> Result<()> {
+        either!(&self.way, way => way.check(comm, job, step))
     }
 
     fn end_epoch(&mut self, comm: &Communicator, job: &Job<'_, '_>) -> Result<f64> {

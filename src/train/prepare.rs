@@ -194,6 +194,7 @@ fn prepare_as<'s>(
     if total_weight <= 0.0 {
         return Err(Error::data("all rows have weight 0: nothing is left to train on"));
     }
+    target::check_scale(comm, &target, &table, total_weight, &weighted_y)?;
     if !matches!(hold, Some(HeldOut::Fold { .. })) {
         target::check_weighted(&target, &weighted_y)?;
     }

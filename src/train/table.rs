@@ -283,6 +283,9 @@ pub struct Fit {
     /// Loss of the rows that were held out per epoch, where early stopping looks at it; kept by who does.
     #[serde(skip)]
     pub valid_losses: Vec<f64>,
+    /// Loss of the first step's rows before it, of mini-batch solvers, without penalty; kept by who looks at it.
+    #[serde(skip)]
+    pub first_loss: Option<f64>,
     pub iterations: u64,
     pub converged: bool,
     /// Wall seconds of each iteration or epoch.

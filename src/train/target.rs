@@ -12,6 +12,10 @@ use crate::exact::ExactSum;
 use crate::model::TargetCoding;
 use std::collections::BTreeSet;
 
+/// Weights of rows on average, and targets, at least: a product of two of them is a normal number of float64.
+const LEAST_SCALE: f64 = 1e-150;
+/// Weights on average, at most.
+const MOST_SCALE: f64 = 1e150;
 /// Distinct targets of a classifier, at most.
 const MOST_CLASSES: usize = 1000;
 
@@ -144,6 +148,47 @@ pub fn check_weighted(target: &TargetCoding, of_class: &[f64]) -> Result<()> {
             "the target has one class ({only}) in rows of weight above 0: at least two are needed to learn anything"
         ))),
         _ => Ok(()),
+    }
+}
+
+/// Refuses weights and targets whose squares are no numbers of float64: beside them everything is 0 or infinite, and a model would learn nothing without
+/// a word. Collective: one more pass over the labels, and only where the mean of a target is next to nothing.
+///
+/// * `total`, `weighted_y`: as of [`totals`].
+pub fn check_scale(
+    comm: &Communicator,
+    target: &TargetCoding,
+    table: &Table<'_>,
+    total: f64,
+    weighted_y: &[f64],
+) -> Result<()> {
+    let of_row = total / table.plan.n_rows().max(1) as f64;
+    if !(LEAST_SCALE..=MOST_SCALE).contains(&of_row) {
+        return Err(Error::data(format!(
+            "row weights are {of_row:.0e} on average, and their squares are no numbers any more; only their ratios count: \
+             multiply all of them by one number that brings them near 1"
+        )));
+    }
+    let n_targets = target.n_targets();
+    let is_tiny = |weighted: &f64| (weighted / total).abs() < LEAST_SCALE;
+    if target.n_classes() > 0 || !weighted_y.iter().any(is_tiny) {
+        return Ok(());
+    }
+    // Bits of non-negative doubles are ordered as the numbers are.
+    let mut largest = vec![0i64; n_targets];
+    let passed = table.each_labels(|y, weight, _| {
+        for (y, _) in y.chunks_exact(n_targets).zip(weight).filter(|(_, w)| **w > 0.0) {
+            largest.iter_mut().zip(y).for_each(|(largest, y)| *largest = (*largest).max(y.abs().to_bits() as i64));
+        }
+    });
+    table.agree(comm, passed)?;
+    comm.all_reduce_max(&mut largest)?;
+    let mut largest = largest.into_iter().map(|bits| f64::from_bits(bits as u64));
+    match largest.find(|largest| *largest > 0.0 && *largest < LEAST_SCALE) {
+        Some(largest) => Err(Error::data(format!(
+            "a target is {largest:.0e} at most, and its squares are 0 in float64; multiply it by a number that brings it near 1"
+        ))),
+        None => Ok(()),
     }
 }
 

@@ -37,6 +37,44 @@ fn table(n: usize) -> MemorySource {
     table.and_then(|table| table.with_weight(weight)).unwrap()
 }
 
+/// What would be learned of these is nothing, and measured as nothing or all.
+#[test]
+fn weights_and_targets_whose_squares_are_no_numbers_are_refused_on_every_rank() {
+    let train = |size: usize, table: &MemorySource, kind: Kind| {
+        let config = TrainConfig { epochs: Some(1), ..TrainConfig::of(kind) }.resolved().unwrap();
+        let told = run_threads(size, 1, |comm| {
+            let (mut table, names) = (table.clone(), TableNames::default());
+            let trained = train_source(comm, &mut table, &names, &config, &Reading::default(), &mut Silent);
+            Ok(trained.err().map(|error| error.to_string()))
+        });
+        let told = told.unwrap();
+        assert!(told.iter().all(|of_rank| *of_rank == told[0]), "{told:?}");
+        told.into_iter().next().unwrap()
+    };
+    let x: Vec<f32> = (0..211).map(|row| (row * 31 % 101) as f32).collect();
+    let table = |of_y: f64, of_weight: f64| {
+        let y = (0..211).map(|row| of_y * ((row * 13 % 7) as f64 - 3.0)).collect();
+        let weight = (0..211).map(|row| of_weight * (row % 4) as f64).collect();
+        let table = MemorySource::from_f32(x.clone(), 1).unwrap().with_target(y, TargetKind::Float).unwrap();
+        table.with_weight(weight).unwrap()
+    };
+    for kind in [Kind::Mlp, Kind::Linear] {
+        for size in [1, 3] {
+            for (of_y, of_weight, part) in [
+                (1.0, 1e-300, "row weights are 1e-300"),
+                (1.0, 1e300, "row weights are"),
+                (1e-200, 1.0, "a target is 3e-200"),
+            ] {
+                let told = train(size, &table(of_y, of_weight), kind).unwrap_or_default();
+                assert!(told.contains(part), "{kind:?}, targets · {of_y}, weights · {of_weight}: {told}");
+            }
+            for (of_y, of_weight) in [(1.0, 1.0), (0.0, 1.0), (1e-140, 1e-140), (1e-140, 1e140)] {
+                assert_eq!(train(size, &table(of_y, of_weight), kind), None, "targets · {of_y}, weights · {of_weight}");
+            }
+        }
+    }
+}
+
 /// A linear model of several targets as no trainer makes it.
 fn model(n_rows: u64) -> Model {
     let table = table(17);

@@ -191,7 +191,7 @@ fn settings_that_fit_no_network_are_refused() {
         (&["--rounds", "5"], &["--rounds", "boost"]),
         (
             &["--learning-rate", "1e9", "--solver", "sgd", "--loss", "squared"],
-            &["diverged at step", "--learning-rate 1.0e8"],
+            &["diverged at step", "--learning-rate 5.0e-2"],
         ),
     ] {
         let words = with(words);

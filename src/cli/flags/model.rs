@@ -34,8 +34,8 @@ pub struct SettingFlags {
     /// λ₁‖w‖₁ is added to the mean weighted loss, w on standardised features. Default 0. Boost: taken off a leaf's gradient.
     #[arg(long, value_name = "LAMBDA", allow_negative_numbers = true)]
     pub l1: Option<f64>,
-    /// λ₂/2·‖w‖² is added to the mean weighted loss (scikit-learn's C is 1/(nλ₂)). Default 3e-4. Boost: added to the hessian of a
-    /// leaf; default 0.
+    /// λ₂/2·‖w‖² is added to the mean weighted loss (scikit-learn's C is 1/(nλ₂)). Default 3e-4, of mlp 0. Boost: added to the
+    /// hessian of a leaf; default 0.
     #[arg(long, value_name = "LAMBDA", allow_negative_numbers = true)]
     pub l2: Option<f64>,
     /// Stop when the largest element of the gradient is this much smaller than without coefficients; 0 never stops early.
@@ -175,7 +175,7 @@ pub struct ForestFlags {
     #[arg(long, value_name = "N", value_parser = word::<MaxFeatures>)]
     pub max_features: Option<MaxFeatures>,
     /// global: every tree sees all rows; local: the rows of one of --lanes, which are not exchanged. Default global. bag: likewise its
-    /// members, of which there are as many as lanes.
+    /// members, each of one of as many equal runs of rows as there are --members.
     #[arg(long, value_parser = word::<Scope>)]
     pub scope: Option<Scope>,
     /// How a tree's rows are drawn: poisson (with replacement, --row-sample times on average) or none. Default poisson; of --extra none.

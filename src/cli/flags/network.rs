@@ -40,7 +40,7 @@ pub struct NetworkFlags {
     /// goes into its next gradient. Default none: everything travels.
     #[arg(long, value_name = "RANK", value_parser = whole())]
     pub powersgd: Option<u64>,
-    /// What goes into a hidden layer of as many units is added to what comes out of it.
+    /// What goes into a hidden layer (of --layers, not a stage of --conv) of as many units is added to what comes out of it.
     #[arg(long)]
     pub residual: bool,
 }

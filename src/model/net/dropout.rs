@@ -3,7 +3,7 @@
 use super::operation::{Operation, Pass, Values, ValuesMut};
 
 /// Each value is dropped with probability `rate`, and the others are multiplied by 1/(1 − rate). Which ones is drawn from (seed, step, layer,
-/// global row, unit).
+/// global row, unit), so that the way back draws the same again and nothing is kept. Every layer draws for itself.
 ///
 /// Source: Srivastava, Hinton, Krizhevsky, Sutskever, Salakhutdinov, *Dropout*, JMLR 15, 2014, in the form that leaves prediction alone.
 #[derive(Clone, Copy, Debug, PartialEq)]

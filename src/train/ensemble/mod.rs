@@ -107,6 +107,11 @@ pub fn train_source(
         Kind::Stack => stacking::train(&mut work)?,
         kind => return Err(Error::internal(format!("'{}' is not an ensemble", kind.name()))),
     };
+    if outcome.members.iter().any(|member| member.model.scores.has_variance()) {
+        work.watch.warning(
+            "the variances that members predict (--loss gaussian) are left out: an ensemble predicts one number a row; train one mlp by itself for them",
+        );
+    }
     let target = match (config.kind, ensemble.scope) {
         (Kind::Bag, crate::config::Scope::Local) => bagging::classes(&mut work)?,
         _ => union_of(outcome.members.iter().map(|member| &member.model.target)),

@@ -2,7 +2,10 @@
 
 use super::*;
 use crate::comm::run_threads;
-use crate::config::{BoostConfig, BootstrapKind, ForestConfig, MemberConfig, Scope, Solver, VoteWeights, Voting};
+use crate::config::{
+    BoostConfig, BoostLoss, BootstrapKind, ClassWeight, ForestConfig, MemberConfig, MlpConfig, Scope, Solver,
+    VoteWeights, Voting,
+};
 use crate::data::memory::MemorySource;
 use crate::data::{Block, TargetKind};
 use crate::train::linear_family;
@@ -234,6 +237,31 @@ fn a_member_without_two_classes_is_left_out_by_name_or_too_many_are() {
     let expected =
         "1 of 5 members could be trained, and --min-members is 2; logistic 1, logistic 2, logistic 3 and logistic 4: ";
     assert!(message.starts_with(expected), "{message}");
+}
+
+#[test]
+fn that_variances_of_members_are_left_out_is_said() {
+    let of = |loss| {
+        let mlp = MlpConfig { layers: vec![3], loss, ..MlpConfig::default() };
+        TrainConfig { mlp: Some(mlp), epochs: Some(1), ..TrainConfig::of(Kind::Mlp) }
+    };
+    let warned = |loss| {
+        let (_, _, warnings) = train(3, 1, &numbers(157), &bag(of(loss), |e| e.members = 2)).unwrap();
+        warnings.iter().any(|warning| warning.contains("variances") && warning.contains("left out"))
+    };
+    assert!(warned(BoostLoss::Gaussian));
+    assert!(!warned(BoostLoss::Squared));
+}
+
+#[test]
+fn class_weights_of_numbers_are_refused_by_every_kind_that_looks_at_the_target_first() {
+    for (mut config, instead) in
+        [(boost(), "--loss logistic"), (forest(), "--criterion gini"), (TrainConfig::of(Kind::Mlp), "--loss logistic")]
+    {
+        config.class_weight = ClassWeight::Balanced;
+        let message = refusal(&numbers(157), &config);
+        assert!(message.contains("--class-weight balances classes") && message.contains(instead), "{message}");
+    }
 }
 
 #[test]

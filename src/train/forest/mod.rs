@@ -50,11 +50,6 @@ pub fn train_source(
             "forest wants a dense table, and this one is sparse; train a model of the linear family, or convert it without --sparse",
         ));
     }
-    if config.class_weight != ClassWeight::None && !config.responds_as().is_classifier() {
-        return Err(Error::usage(
-            "--class-weight balances classes, and floating-point targets are taken as numbers; leave it out, or give --criterion gini",
-        ));
-    }
     if source.schema().has_offset {
         return Err(Error::usage("--offset is for poisson only; 'forest' has none"));
     }

@@ -94,7 +94,7 @@ impl Apart {
 
     /// Brings the lanes to their weighted mean. Collective; rayon over groups.
     fn meet(&mut self, comm: &Communicator, job: &Job<'_, '_>) -> Result<()> {
-        self.check(comm, job)?;
+        self.check(comm, job, self.last_step)?;
         let (common, groups, grid) = (&self.common, &self.groups, self.grid);
         let with_rows = self.own.iter().filter(|own| own.weight > 0.0);
         let lanes: Vec<(&Network, f64)> = with_rows.map(|own| (&own.network, own.weight / self.weight)).collect();
@@ -109,7 +109,7 @@ impl Apart {
         let mut peaks: Vec<i32> = (0..groups.len()).into_par_iter().map(peak).collect();
         comm.all_reduce_max(&mut peaks)?;
         let exponents: Option<Vec<i32>> = peaks.into_iter().map(LaneGrid::exponent_of).collect();
-        let Some(exponents) = exponents else { return job.diverged(comm, self.last_step, 0) };
+        let Some(exponents) = exponents else { return job.diverged(comm, self.last_step, None) };
 
         let mut words = vec![0; groups.n_elements()];
         split(groups, &mut words).into_par_iter().enumerate().for_each(|(group, words)| {
@@ -254,19 +254,18 @@ impl Together for Apart {
     }
 
     /// If lanes of several ranks have failed, the earliest step is named, then the lowest lane.
-    fn check(&self, comm: &Communicator, job: &Job<'_, '_>) -> Result<()> {
+    fn check(&self, comm: &Communicator, job: &Job<'_, '_>, _step: u64) -> Result<()> {
         let n_lanes = job.course.n_lanes;
         let key = |own: &Own| own.failed.map(|step| (step * n_lanes + own.lane) as i64);
         let mut first = [self.own.iter().filter_map(key).min().unwrap_or(i64::MAX)];
         comm.all_reduce_min(&mut first)?;
         match first[0] {
             i64::MAX => Ok(()),
-            key => job.diverged(comm, key as u64 / n_lanes, key as u64 % n_lanes),
+            key => job.diverged(comm, key as u64 / n_lanes, Some(key as u64 % n_lanes)),
         }
     }
 
-    fn end_epoch(&mut self, comm: &Communicator, job: &Job<'_, '_>) -> Result<f64> {
-        self.check(comm, job)?;
+    fn end_epoch(&mut self, _comm: &Communicator, _job: &Job<'_, '_>) -> Result<f64> {
         Ok(0.0) // lanes have counted their penalties
     }
 

@@ -187,6 +187,31 @@ fn a_gaussian_says_how_far_targets_are_from_its_mean() {
     assert_eq!((model.scores.n_scores(), model.scores.has_variance()), (1, true));
 }
 
+/// Half of the way, at least, from the best density that is the same for all rows to the one that targets were drawn from.
+#[test]
+fn every_solver_learns_a_gaussian_at_its_default_rate() {
+    let folder = tempfile::tempdir().unwrap();
+    // Some targets are hit as nearly as can be: there the loss is steepest.
+    let target = |number: usize| {
+        let (x, noise) = row(number);
+        mean(x) + deviation(x) * if x[1] < 0.0 { 0.01 * noise } else { noise }
+    };
+    let inputs = table(folder.path(), target);
+    for solver in [Solver::Sgd, Solver::Lars, Solver::Adamw, Solver::Lamb, Solver::Adagrad] {
+        let plain = config(BoostLoss::Gaussian, 0.0);
+        let config = TrainConfig { solver, learning_rate: None, epochs: Some(40), ..plain }.resolved().unwrap();
+        let measured = run_threads(1, 2, |comm| {
+            let (model, _) = train(comm, &inputs, &config, &mut Silent)?;
+            evaluate(comm, &model, &inputs, None)
+        });
+        let metrics = measured.unwrap().remove(0).metrics;
+        let (nll, r2) = (metrics.get("gaussian_nll").unwrap(), metrics.get("r2").unwrap());
+        // One variance for all rows: ½ ln(2π·25²) + ½.
+        assert!(nll < 4.64 - 0.8, "{solver:?}: {nll}");
+        assert!(r2 > 0.5, "{solver:?}: {r2}");
+    }
+}
+
 #[test]
 fn rows_held_out_are_measured_by_the_loss_of_training() {
     let folder = tempfile::tempdir().unwrap();

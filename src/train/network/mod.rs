@@ -33,12 +33,13 @@ pub(super) use start::start;
 use super::checkpoint::Session;
 use super::data_parallel::{Job, check, run, warn_of_idle};
 use super::lanes::{Course, Lanes};
+use super::outcome::check_outcome;
 use super::post_local::PostLocal;
 use super::table::{Fit, Table};
 use super::{Observer, Solver, Sync, TrainConfig};
 use crate::comm::Communicator;
 use crate::error::Result;
-use crate::model::Network;
+use crate::model::{Network, Scores};
 use crate::objective::Objective;
 use apart::Apart;
 use step::Step;
@@ -60,13 +61,13 @@ fn default_rate(solver: Solver) -> f64 {
 /// * `fit.params`: those of the network, float32 as float64.
 ///
 /// # Errors
-/// Usage, on every rank: settings that do not fit together, or a loss that is no longer finite.
+/// Usage, on every rank: settings that do not fit together, or a loss that is no longer finite, or has [gone astray](check_outcome).
 pub(super) fn train(
     comm: &Communicator,
     table: &Table<'_>,
     objective: &dyn Objective,
     config: &TrainConfig,
-    network: Network,
+    start: &Network,
     session: Session,
     watch: &mut dyn Observer,
 ) -> Result<Fit> {
@@ -75,14 +76,22 @@ pub(super) fn train(
     let lanes = Lanes::of(table, &course, config.seed, 0);
     let job = Job::new(table, objective, config, course, || default_rate(config.solver))?;
     warn_of_idle(comm, &job, watch);
-    match (config.sync, config.local_after) {
+    let network = start.clone();
+    let fit = match (config.sync, config.local_after) {
         (Sync::Step, _) => run(comm, &job, lanes, Step::new(comm, &job, network)?, session, watch),
         (_, 0) => run(comm, &job, lanes, Apart::new(&job, network), session, watch),
         (_, after) => {
             let together = PostLocal::new(Step::new(comm, &job, network)?, after, Apart::part);
             run(comm, &job, lanes, together, session, watch)
         }
-    }
+    }?;
+    let at_end = || {
+        let mut network = start.clone();
+        network.set_numbers(&fit.params);
+        Scores::Mlp(network)
+    };
+    check_outcome(comm, &job, &fit, [&|| Scores::Mlp(start.clone()), &at_end], watch)?;
+    Ok(fit)
 }
 
 #[cfg(test)]

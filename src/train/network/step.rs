@@ -477,14 +477,14 @@ impl Together for Step {
         comm.all_reduce_max(&mut self.peaks)?;
         let (&flag, peaks) = self.peaks.split_last().expect("the flag is last");
         if flag > 0 {
-            return job.diverged(comm, step, n_lanes - flag as u64);
+            return job.diverged(comm, step, Some(n_lanes - flag as u64));
         }
         match (&mut self.compressed, judge(peaks, &exponents)) {
-            (_, Verdict::NonFinite) => return job.diverged(comm, step, 0),
+            (_, Verdict::NonFinite) => return job.diverged(comm, step, None),
             // Sent at exponents from these very peaks, so it fits.
             (Some(compressed), _) => {
                 if !compressed.add(comm, &self.offered, peaks, step)? {
-                    return job.diverged(comm, step, 0);
+                    return job.diverged(comm, step, None);
                 }
             }
             (None, Verdict::Fits) => {}
@@ -508,17 +508,16 @@ impl Together for Step {
         Ok(())
     }
 
-    fn check(&self, comm: &Communicator, job: &Job<'_, '_>) -> Result<()> {
+    fn check(&self, comm: &Communicator, job: &Job<'_, '_>, step: u64) -> Result<()> {
         // The same on every rank.
         let is_finite = |numbers: &[f32]| numbers.par_iter().all(|number| number.is_finite());
         match is_finite(&self.network.params) && is_finite(&self.network.running) {
             true => Ok(()),
-            false => job.diverged(comm, job.course.of_steps.saturating_sub(1), 0),
+            false => job.diverged(comm, step, None),
         }
     }
 
-    fn end_epoch(&mut self, comm: &Communicator, job: &Job<'_, '_>) -> Result<f64> {
-        self.check(comm, job)?;
+    fn end_epoch(&mut self, _comm: &Communicator, _job: &Job<'_, '_>) -> Result<f64> {
         Ok(std::mem::take(&mut self.penalty))
     }
 
