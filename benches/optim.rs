@@ -3,7 +3,7 @@
 //! `cargo bench --bench optim`; one JSON line a case: {"bench","case","kept","n","threads","ns_per_element","ms"}. Best of the
 //! repetitions that fit a third of a second. 700,000 parameters are those of a 784-512-512-10 network, roughly.
 
-use consort::optim::{Adagrad, Adam, Lamb, Lars, Optimizer, Pieces, Real, Sgd, Tensor, norm};
+use consort::optim::{Adagrad, Adam, Lamb, Lars, Optimizer, Pieces, Real, Sgd, Tensor, cut, norm};
 use std::hint::black_box;
 use std::time::Instant;
 
@@ -19,7 +19,7 @@ fn main() {
 fn of_width<F: Real>(kept: &str) {
     let n = n_params(&TENSORS);
     let of_place = |i: usize| F::from_f64((i * 7_919 % 1_009) as f64 / 1_009.0 - 0.5);
-    let grad: Vec<F> = (0..n).map(of_place).collect();
+    let mut grad: Vec<F> = (0..n).map(of_place).collect();
     let cases: [(&str, bool, Make<F>); 6] = [
         ("sgd, momentum", false, |tensors| Box::new(Sgd::new(n_params(tensors), 0.9, false))),
         ("sgd, nesterov", false, |tensors| Box::new(Sgd::new(n_params(tensors), 0.9, true))),
@@ -32,9 +32,9 @@ fn of_width<F: Real>(kept: &str) {
         let mut params = grad.clone();
         let mut one = make(&TENSORS);
         report(case, kept, n, 1, time(|| one.step(1e-4, black_box(&grad), &mut params)));
-        let mut pieces = Pieces::new(&TENSORS, whole_tensors, make);
+        let mut pieces = Pieces::new(&cut(&TENSORS, whole_tensors), |_| true, make);
         let threads = rayon::current_num_threads();
-        report(case, kept, n, threads, time(|| pieces.step(1e-4, black_box(&grad), &mut params)));
+        report(case, kept, n, threads, time(|| pieces.step(1e-4, black_box(&mut grad), &mut params)));
     }
     report("norm", kept, n, 1, time(|| norm(black_box(&grad))));
     let pieces: Pieces<F> = Pieces::new(&TENSORS, false, |tensors| Box::new(Sgd::new(n_params(tensors), 0.9, false)));

@@ -93,6 +93,8 @@ fn config_of(mut settings: Table, depth: usize) -> Result<TrainConfig> {
                 image: Some([1; 3]),
                 categorical: vec![String::new()],
                 embed: 1,
+                top_k: Some(0.5),
+                powersgd: Some(1),
                 ..MlpConfig::default()
             };
             Table::try_from(full).map_err(unreadable)?

@@ -428,7 +428,8 @@ mod tests {
 
     /// Two matrices, something before, between and after them.
     fn low_rank() -> (LowRank, usize) {
-        let (mut end, mut matrices, mut rest) = (BETWEEN, Vec::new(), vec![0..BETWEEN]);
+        let before = 0..BETWEEN;
+        let (mut end, mut matrices, mut rest) = (BETWEEN, Vec::new(), Vec::from([before]));
         for (k, n, rank) in SHAPES {
             matrices.push((Panels::new(k, n), end..end + k * n, rank));
             rest.push(end + k * n..end + k * n + BETWEEN);
