@@ -37,9 +37,10 @@ fn of_width<F: Real>(kept: &str) {
         report(case, kept, n, threads, time(|| pieces.step(1e-4, black_box(&mut grad), &mut params)));
     }
     report("norm", kept, n, 1, time(|| norm(black_box(&grad))));
-    let pieces: Pieces<F> = Pieces::new(&TENSORS, false, |tensors| Box::new(Sgd::new(n_params(tensors), 0.9, false)));
+    let pieces: Pieces<F> =
+        Pieces::new(&cut(&TENSORS, false), |_| true, |tensors| Box::new(Sgd::new(n_params(tensors), 0.9, false)));
     let threads = rayon::current_num_threads();
-    report("squares", kept, n, threads, time(|| pieces.squares(pieces.owned(), black_box(&grad))));
+    report("squares", kept, n, threads, time(|| pieces.squares(black_box(&grad))));
 }
 
 fn n_params(tensors: &[Tensor]) -> usize {
