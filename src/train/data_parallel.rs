@@ -38,7 +38,7 @@ const STILL_EPOCHS: usize = 2;
 /// * [`Sync::Step`] makes two all-reduces a step: 4 bytes a group of parameters, 4 a parameter; two small ones more an epoch, and two after the first step.
 ///
 /// # Errors
-/// Usage, on every rank: settings that do not fit together, or a loss that is no longer finite, or has [gone astray](check_outcome).
+/// Usage, on every rank: settings that do not fit together, or a loss that is no longer finite, or has gone astray (`outcome.rs`).
 ///
 /// Source: `EXACT` 2b and 3.
 pub fn train(
