@@ -424,6 +424,11 @@ impl Transport for ByNode {
         self.inner.all_gather(send, counts, recv)
     }
 
+    fn all_gather_in_place(&self, buf: SliceMut<'_>, counts: &[usize]) -> Result<()> {
+        self.settle()?;
+        self.inner.all_gather_in_place(buf, counts)
+    }
+
     fn send(&self, buf: Slice<'_>, to: usize, tag: u32) -> Result<()> {
         self.inner.send(buf, to, tag)
     }

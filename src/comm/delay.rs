@@ -195,6 +195,10 @@ impl Transport for Delayed {
         self.carried(bytes_of(&recv), || self.inner.all_gather(send, counts, recv))
     }
 
+    fn all_gather_in_place(&self, buf: SliceMut<'_>, counts: &[usize]) -> Result<()> {
+        self.carried(bytes_of(&buf), || self.inner.all_gather_in_place(buf, counts))
+    }
+
     fn send(&self, buf: Slice<'_>, to: usize, tag: u32) -> Result<()> {
         let key = (self.group.clone(), self.rank(), to, tag);
         let mut lines = self.network.lock();

@@ -58,8 +58,10 @@ element!(Element: u8, i32, u32, i64, u64, f32, f64);
 element!(Summable: u32, u64);
 element!(Ordered: i32, i64);
 
-/// The highest tag of a message. Every MPI library admits one more, which is kept for [`Communicator::all_to_all`].
-pub const MAX_TAG: u32 = 32_766;
+/// The highest tag of a message. Every MPI library admits three more, which are kept for collectives that are made of messages.
+pub const MAX_TAG: u32 = 32_764;
+/// Messages of [`Communicator::all_to_all`].
+const PARTS_TAG: u32 = MAX_TAG + 1;
 
 /// The ranks taking part in one computation. Neither `Send` nor `Sync`.
 ///
@@ -286,13 +288,10 @@ impl Communicator {
     pub fn all_gather_in_place<T: Element>(&self, buf: &mut [T], counts: &[usize]) -> Result<()> {
         assert_eq!(counts.len(), self.size(), "one count per rank");
         assert_eq!(buf.len(), counts.iter().sum::<usize>(), "buf holds the parts of all ranks");
-        let first: usize = counts[..self.rank()].iter().sum();
-        let mine = buf[first..first + counts[self.rank()]].to_vec();
         let mut call = self.next(Kind::AllGather, " in place", Location::caller()).of::<T>(buf.len());
         call.extra = hash_counts(counts);
-        self.timed(&call, size_of_val(&mine[..]), || {
-            self.transport.all_gather(T::slice(&mine), counts, T::slice_mut(buf))
-        })
+        let mine = counts[self.rank()] * size_of::<T>();
+        self.timed(&call, mine, || self.transport.all_gather_in_place(T::slice_mut(buf), counts))
     }
 
     /// [`all_gather`](Self::all_gather) of bytes. *Collective.*
@@ -326,11 +325,11 @@ impl Communicator {
             for round in 1..size {
                 let (to, from) = ((rank + round) % size, (rank + size - round) % size);
                 if !parts[to].is_empty() {
-                    self.transport.send(T::slice(&parts[to]), to, MAX_TAG + 1)?;
+                    self.transport.send(T::slice(&parts[to]), to, PARTS_TAG)?;
                 }
                 let part = bounds[from]..bounds[from + 1];
                 if !part.is_empty() {
-                    self.transport.recv(T::slice_mut(&mut values[part]), from, MAX_TAG + 1)?;
+                    self.transport.recv(T::slice_mut(&mut values[part]), from, PARTS_TAG)?;
                 }
             }
             Ok(Gathered { values, bounds })

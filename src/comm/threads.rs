@@ -242,7 +242,7 @@ impl ThreadRank {
             Action::Broadcast(root) => Outcome::Data(parts.nth(root).expect("the root was checked")),
             Action::Reduce(op) => {
                 let mut total = first();
-                parts.for_each(|part| total.reduce(&part, op));
+                parts.for_each(|part| total.reduce(part.as_slice(), op));
                 Outcome::Data(total)
             }
             Action::Concatenate => {

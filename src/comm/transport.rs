@@ -6,6 +6,7 @@
 
 use super::call::Call;
 use crate::error::Result;
+use std::ops::Range;
 
 /// How numbers of several ranks become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +76,7 @@ macro_rules! element_types {
         impl Slice<'_> {
             pub fn len(&self) -> usize { match self { $(Slice::$variant(s) => s.len()),* } }
             pub fn to_owned(self) -> OwnedSlice { match self { $(Slice::$variant(s) => OwnedSlice::$variant(s.to_vec())),* } }
+            pub fn part(&self, range: Range<usize>) -> Slice<'_> { match self { $(Slice::$variant(s) => Slice::$variant(&s[range])),* } }
         }
 
         impl SliceMut<'_> {
@@ -98,6 +100,7 @@ macro_rules! element_types {
         impl OwnedSlice {
             pub fn len(&self) -> usize { match self { $(OwnedSlice::$variant(s) => s.len()),* } }
             pub fn element(&self) -> ElementType { match self { $(OwnedSlice::$variant(_) => ElementType::$variant),* } }
+            pub fn as_slice(&self) -> Slice<'_> { match self { $(OwnedSlice::$variant(s) => Slice::$variant(s)),* } }
             pub fn as_slice_mut(&mut self) -> SliceMut<'_> { match self { $(OwnedSlice::$variant(s) => SliceMut::$variant(s)),* } }
             /// As many values, of which nobody knows what they are.
             pub fn of_len(mut self, n: usize) -> OwnedSlice {
@@ -144,48 +147,24 @@ element_types! {
 }
 
 impl OwnedSlice {
-    /// Combines equal parts, element by element, into the first; the others are then of no use.
+    /// Combines other values, and all further ones of this in parts as long, element by element into the first part of this.
     ///
     /// # Panics
-    /// For a (type, operator) pair that the public traits do not admit, unless there is one part.
-    pub fn combine_parts(&mut self, parts: usize, op: ReduceOp) {
-        fn each<T: Copy>(values: &mut [T], parts: usize, combine: impl Fn(T, T) -> T) {
-            let n = values.len() / parts;
-            let (sums, others) = values.split_at_mut(n);
-            for part in others.chunks_exact(n.max(1)) {
+    /// For a (type, operator) pair that the public traits do not admit.
+    pub fn reduce(&mut self, other: Slice<'_>, op: ReduceOp) {
+        fn each<T: Copy>(to: &mut [T], from: &[T], combine: impl Fn(T, T) -> T) {
+            let (sums, parts) = to.split_at_mut(from.len());
+            for part in parts.chunks_exact(from.len().max(1)).chain([from]) {
                 sums.iter_mut().zip(part).for_each(|(a, &b)| *a = combine(*a, b));
             }
         }
-        match (self, op) {
-            _ if parts <= 1 => {}
-            (OwnedSlice::U32(values), ReduceOp::Sum) => each(values, parts, u32::wrapping_add),
-            (OwnedSlice::U64(values), ReduceOp::Sum) => each(values, parts, u64::wrapping_add),
-            (OwnedSlice::I32(values), ReduceOp::Min) => each(values, parts, i32::min),
-            (OwnedSlice::I32(values), ReduceOp::Max) => each(values, parts, i32::max),
-            (OwnedSlice::I64(values), ReduceOp::Min) => each(values, parts, i64::min),
-            (OwnedSlice::I64(values), ReduceOp::Max) => each(values, parts, i64::max),
-            (values, op) => panic!("no {} of {}", op.name(), values.element().name()),
-        }
-    }
-
-    /// Combines `other` into this, element by element.
-    ///
-    /// # Panics
-    /// For a (type, operator) pair that the public traits do not admit, or unequal lengths.
-    pub fn reduce(&mut self, other: &OwnedSlice, op: ReduceOp) {
-        fn each<T: Copy>(to: &mut [T], from: &[T], combine: impl Fn(T, T) -> T) {
-            assert_eq!(to.len(), from.len(), "lengths were compared before");
-            for (a, &b) in to.iter_mut().zip(from) {
-                *a = combine(*a, b);
-            }
-        }
         match (self, other, op) {
-            (OwnedSlice::U32(a), OwnedSlice::U32(b), ReduceOp::Sum) => each(a, b, u32::wrapping_add),
-            (OwnedSlice::U64(a), OwnedSlice::U64(b), ReduceOp::Sum) => each(a, b, u64::wrapping_add),
-            (OwnedSlice::I32(a), OwnedSlice::I32(b), ReduceOp::Min) => each(a, b, i32::min),
-            (OwnedSlice::I32(a), OwnedSlice::I32(b), ReduceOp::Max) => each(a, b, i32::max),
-            (OwnedSlice::I64(a), OwnedSlice::I64(b), ReduceOp::Min) => each(a, b, i64::min),
-            (OwnedSlice::I64(a), OwnedSlice::I64(b), ReduceOp::Max) => each(a, b, i64::max),
+            (OwnedSlice::U32(a), Slice::U32(b), ReduceOp::Sum) => each(a, b, u32::wrapping_add),
+            (OwnedSlice::U64(a), Slice::U64(b), ReduceOp::Sum) => each(a, b, u64::wrapping_add),
+            (OwnedSlice::I32(a), Slice::I32(b), ReduceOp::Min) => each(a, b, i32::min),
+            (OwnedSlice::I32(a), Slice::I32(b), ReduceOp::Max) => each(a, b, i32::max),
+            (OwnedSlice::I64(a), Slice::I64(b), ReduceOp::Min) => each(a, b, i64::min),
+            (OwnedSlice::I64(a), Slice::I64(b), ReduceOp::Max) => each(a, b, i64::max),
             (a, b, op) => panic!("no {} of {} and {}", op.name(), a.element().name(), b.element().name()),
         }
     }
@@ -215,6 +194,12 @@ pub trait Transport {
     fn has_message(&self, from: usize, tag: u32) -> Result<bool>;
     /// Ranks of equal color form a group, in the order of their ranks here.
     fn split(&self, color: u32) -> Result<Box<dyn Transport>>;
+    /// The same, where `buf` holds the part of this rank already, and in the end those of all.
+    fn all_gather_in_place(&self, buf: SliceMut<'_>, counts: &[usize]) -> Result<()> {
+        let first: usize = counts[..self.rank()].iter().sum();
+        let mine = buf.as_slice().part(first..first + counts[self.rank()]).to_owned();
+        self.all_gather(mine.as_slice(), counts, buf)
+    }
     /// Starts an all-reduce that may overlap with computation. By default it is finished here.
     fn start_all_reduce(&self, buf: OwnedSlice, op: ReduceOp) -> Result<Box<dyn PendingReduce>> {
         self.finish_all_reduce(buf, op)
@@ -237,20 +222,20 @@ pub trait Transport {
         self.finish_reduce_scatter(send, counts, op)
     }
     /// Starts an all-gather that may overlap with computation. By default it is finished here.
-    fn start_all_gather(&self, mut send: OwnedSlice, counts: &[usize]) -> Result<Box<dyn PendingReduce>> {
+    fn start_all_gather(&self, send: OwnedSlice, counts: &[usize]) -> Result<Box<dyn PendingReduce>> {
         let mut all = send.element().zeros(counts.iter().sum());
-        self.all_gather(send.as_slice_mut().as_slice(), counts, all.as_slice_mut())?;
+        self.all_gather(send.as_slice(), counts, all.as_slice_mut())?;
         Ok(Box::new(Done(all)))
     }
     /// One that is finished when it is started.
     fn finish_reduce_scatter(
         &self,
-        mut send: OwnedSlice,
+        send: OwnedSlice,
         counts: &[usize],
         op: ReduceOp,
     ) -> Result<Box<dyn PendingReduce>> {
         let mut sums = send.element().zeros(counts[self.rank()]);
-        self.reduce_scatter(send.as_slice_mut().as_slice(), counts, sums.as_slice_mut(), op)?;
+        self.reduce_scatter(send.as_slice(), counts, sums.as_slice_mut(), op)?;
         Ok(Box::new(Done(sums)))
     }
     /// Ends the whole job at once.

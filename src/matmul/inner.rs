@@ -5,6 +5,8 @@ use pulp::{Arch, Simd, WithSimd};
 
 /// Inner indices that are worked through while a panel's part of them is in the first cache. Not part of the answer.
 const BLOCK: usize = 256;
+/// Inner indices, or rows, of a round: addresses are worked out once for all of them. With four, sums fall out of the registers.
+pub(super) const ROUND: usize = 2;
 
 /// What the chain of an element begins with.
 #[derive(Clone, Copy)]
@@ -194,25 +196,49 @@ fn vectors<S: Simd, const MR: usize, const NV: usize>(
         let (values, _) = S::as_simd_f32s(&out[outs[r] + first..][..NV * lanes]);
         sums[r].copy_from_slice(values);
     }
-    let mut of_row = [simd.splat_f32s(0.0); NV];
     for run in runs {
         let (rows, n) = (cut(rows, run), run.len);
         let (of_run, after) = part.split_at(n * stride);
         part = after;
-        for j in 0..n {
-            of_row.copy_from_slice(&of_run[j * stride + first_vector..][..NV]);
-            for r in 0..MR {
-                let x = simd.splat_f32s(rows[r][j]);
-                for v in 0..NV {
-                    sums[r][v] = simd.mul_add_f32s(x, of_row[v], sums[r][v]);
-                }
-            }
+        let whole = n - n % ROUND;
+        for j in (0..whole).step_by(ROUND) {
+            sums = round::<S, MR, NV, ROUND>(simd, rows, j, &of_run[j * stride + first_vector..], stride, sums);
+        }
+        for j in whole..n {
+            sums = round::<S, MR, NV, 1>(simd, rows, j, &of_run[j * stride + first_vector..], stride, sums);
         }
     }
     for (at, sums) in outs.into_iter().zip(sums) {
         let (values, _) = S::as_mut_simd_f32s(&mut out[at + first..][..NV * lanes]);
         values.copy_from_slice(&sums);
     }
+}
+
+/// N inner indices from `j` on; `weights` begin at those of the first one, and those of the next are `stride` further.
+#[inline(always)]
+fn round<S: Simd, const MR: usize, const NV: usize, const N: usize>(
+    simd: S,
+    rows: [&[f32]; MR],
+    j: usize,
+    weights: &[S::f32s],
+    stride: usize,
+    mut sums: [[S::f32s; NV]; MR],
+) -> [[S::f32s; NV]; MR] {
+    let mut xs = [&[0.0; N]; MR];
+    for r in 0..MR {
+        xs[r] = rows[r][j..][..N].try_into().expect("N values");
+    }
+    let weights = &weights[..(N - 1) * stride + NV];
+    for i in 0..N {
+        let of_row: [S::f32s; NV] = weights[i * stride..][..NV].try_into().expect("NV vectors");
+        for r in 0..MR {
+            let x = simd.splat_f32s(xs[r][i]);
+            for v in 0..NV {
+                sums[r][v] = simd.mul_add_f32s(x, of_row[v], sums[r][v]);
+            }
+        }
+    }
+    sums
 }
 
 /// MR rows, one vector of columns from `first` on, which may be cut short.

@@ -1,6 +1,7 @@
 //! Sums over rows of products of two of their values: the gradient of weights.
 
 use super::WIDTH;
+use super::inner::ROUND;
 use pulp::{Arch, Simd, WithSimd};
 
 /// Rows of weights that one call should take: the slab and what it is made of stay in the first two caches.
@@ -93,22 +94,45 @@ impl<L: Fn(usize) -> usize, R: Fn(usize) -> usize> Outer<'_, L, R> {
             let (values, _) = S::as_simd_f32s(&self.slab[(j + r) * self.width + first..][..len]);
             sums[r].copy_from_slice(values);
         }
-        for row in 0..self.n_rows {
-            let x: &[f32; MR] = self.left[(self.left_at)(row) + j..][..MR].try_into().expect("MR values");
-            let (right, _) = S::as_simd_f32s(&self.right[(self.right_at)(row) + first..][..len]);
-            let right: &[S::f32s; NV] = right.try_into().expect("NV vectors");
-            let right = *right;
-            for r in 0..MR {
-                let x = simd.splat_f32s(x[r]);
-                for v in 0..NV {
-                    sums[r][v] = simd.mul_add_f32s(x, right[v], sums[r][v]);
-                }
-            }
+        let whole = self.n_rows - self.n_rows % ROUND;
+        for row in (0..whole).step_by(ROUND) {
+            sums = self.round::<S, MR, NV, ROUND>(simd, row, j, first, sums);
+        }
+        for row in whole..self.n_rows {
+            sums = self.round::<S, MR, NV, 1>(simd, row, j, first, sums);
         }
         for (r, sums) in sums.into_iter().enumerate() {
             let (values, _) = S::as_mut_simd_f32s(&mut self.slab[(j + r) * self.width + first..][..len]);
             values.copy_from_slice(&sums);
         }
+    }
+
+    /// N rows from `row` on.
+    #[inline(always)]
+    fn round<S: Simd, const MR: usize, const NV: usize, const N: usize>(
+        &self,
+        simd: S,
+        row: usize,
+        j: usize,
+        first: usize,
+        mut sums: [[S::f32s; NV]; MR],
+    ) -> [[S::f32s; NV]; MR] {
+        let (mut xs, mut rights) = ([&[0.0; MR]; N], [&self.right[..0]; N]);
+        for i in 0..N {
+            xs[i] = self.left[(self.left_at)(row + i) + j..][..MR].try_into().expect("MR values");
+            rights[i] = &self.right[(self.right_at)(row + i) + first..][..NV * S::F32_LANES];
+        }
+        for i in 0..N {
+            let (right, _) = S::as_simd_f32s(rights[i]);
+            let right: [S::f32s; NV] = right.try_into().expect("NV vectors");
+            for r in 0..MR {
+                let x = simd.splat_f32s(xs[i][r]);
+                for v in 0..NV {
+                    sums[r][v] = simd.mul_add_f32s(x, right[v], sums[r][v]);
+                }
+            }
+        }
+        sums
     }
 
     #[inline(always)]

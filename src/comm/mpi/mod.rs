@@ -11,18 +11,21 @@
 //! Standard: MPI 3.1, chapters 3 (messages), 5 (collectives), 6 (communicators), 8 (start and end).
 
 use std::cell::RefCell;
+use std::ops::Range;
 use std::os::raw::{c_char, c_int, c_void};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use mpi::ffi;
 
+mod exchange;
 mod started;
 
 use super::call::Call;
 use super::solo::check_message;
 use super::transport::{ElementType, OwnedSlice, PendingReduce, ReduceOp, Slice, SliceMut, Transport};
 use crate::error::{Error, Result};
+use exchange::{GATHER_TAG, Parts};
 use started::Started;
 
 /// A reduction travels in segments of at most so many bytes; also the size of the scratch.
@@ -264,6 +267,11 @@ fn starts(counts: &[usize]) -> Vec<usize> {
     counts.iter().scan(0, begin).collect()
 }
 
+/// The part of each rank, one after the other.
+fn ranges(counts: &[usize]) -> Vec<Range<usize>> {
+    starts(counts).into_iter().zip(counts).map(|(start, n)| start..start + n).collect()
+}
+
 /// Ranks of a communicator on this node. Collective.
 fn node_size(comm: ffi::MPI_Comm) -> Result<c_int> {
     let mut size: c_int = 0;
@@ -453,6 +461,26 @@ impl Transport for MpiRank {
         Ok(())
     }
 
+    /// Within a node every rank takes the others' parts from where they are, and nothing is copied twice.
+    fn all_gather_in_place(&self, mut buf: SliceMut<'_>, counts: &[usize]) -> Result<()> {
+        let parts = ranges(counts);
+        if !self.is_one_node || buf.len() * buf.as_slice().element().bytes() > BULK_BYTES {
+            let mine = buf.as_slice().part(parts[self.rank].clone()).to_owned();
+            return self.all_gather(mine.as_slice(), counts, buf);
+        }
+        let to = raw_mut(&mut buf);
+        let from = Raw { at: to.at.cast_const(), len: to.len, datatype: to.datatype, bytes: to.bytes };
+        let mine = vec![parts[self.rank].clone(); self.size];
+        let (mine, theirs) = (Parts { buffer: from, of_ranks: mine }, Parts { buffer: to, of_ranks: parts });
+        let mut requests = Vec::with_capacity(2 * self.size);
+        // SAFETY: `Communicator` checked that `buf` holds Σ counts elements, of which this rank's part is sent and the others' are received;
+        // `buf` is borrowed until all requests are done, also where one could not be started.
+        unsafe {
+            let posted = exchange::post(&mine, &theirs, (self.rank, GATHER_TAG), self.comm, &mut requests);
+            posted.and(exchange::wait(requests))
+        }
+    }
+
     fn send(&self, buf: Slice<'_>, to: usize, tag: u32) -> Result<()> {
         self.sweep()?;
         let header = Box::new([buf.element() as u64, buf.len() as u64]);
@@ -462,15 +490,7 @@ impl Transport for MpiRank {
         outbox.push(message);
         let message = outbox.last_mut().expect("just pushed");
         let head = raw(Slice::U64(&message._header[..]));
-        let body = match &message._data {
-            OwnedSlice::U8(v) => raw(Slice::U8(v)),
-            OwnedSlice::I32(v) => raw(Slice::I32(v)),
-            OwnedSlice::U32(v) => raw(Slice::U32(v)),
-            OwnedSlice::I64(v) => raw(Slice::I64(v)),
-            OwnedSlice::U64(v) => raw(Slice::U64(v)),
-            OwnedSlice::F32(v) => raw(Slice::F32(v)),
-            OwnedSlice::F64(v) => raw(Slice::F64(v)),
-        };
+        let body = raw(message._data.as_slice());
         let parts = segments(body.len, body.bytes, BULK_BYTES).map(|(first, n)| (body, first, n));
         for (part, first, n) in std::iter::once((head, 0, head.len)).chain(parts) {
             let mut request = no_request();
@@ -554,7 +574,7 @@ impl Transport for MpiRank {
         op: ReduceOp,
     ) -> Result<Box<dyn PendingReduce>> {
         let most = counts.iter().max().map_or(0, |n| n * self.size);
-        match most * send.element().bytes() <= BULK_BYTES {
+        match self.size > 1 && most * send.element().bytes() <= BULK_BYTES {
             true => Ok(Started::reduce_scatter(send, room, counts, self.rank, op, self.comm)?),
             false => self.finish_reduce_scatter(send, counts, op),
         }
