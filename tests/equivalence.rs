@@ -5,7 +5,8 @@
 
 use consort::comm::run_threads;
 use consort::config::{
-    BoostConfig, BoostLoss, EnsembleConfig, ForestConfig, MemberConfig, Missing, MlpConfig, Norm, Scope, VoteWeights,
+    BoostConfig, BoostLoss, EnsembleConfig, ForestConfig, MemberConfig, Missing, MlpConfig, Norm, Precision, Scope,
+    VoteWeights,
 };
 use consort::data::memory::MemorySource;
 use consort::data::names::TableNames;
@@ -196,6 +197,7 @@ fn networks_have_the_same_bits_in_every_shape() {
     let ways = [
         (Solver::Adamw, plain.clone()),
         (Solver::Sgd, MlpConfig { dropout: 0.3, norm: Norm::Layer, residual: true, ..plain.clone() }),
+        (Solver::Adamw, MlpConfig { precision: Precision::Bf16, norm: Norm::Layer, residual: true, ..plain.clone() }),
         (Solver::Sgd, MlpConfig { gradient_bits: 16, ..plain.clone() }),
         (Solver::Sgd, MlpConfig { gradient_bits: 8, ..plain.clone() }),
         (Solver::Sgd, MlpConfig { top_k: Some(0.05), ..plain.clone() }),

@@ -275,7 +275,7 @@ fn network_settings(config: &mut TrainConfig, flags: &NetworkFlags, shared: &Boo
             if let Some(mlp) = &mut config.mlp { mlp.$field = value.into(); }
         })* };
     }
-    take!(flags: layers conv embed activation dropout norm gradient_bits top_k powersgd);
+    take!(flags: layers conv embed activation dropout norm precision gradient_bits top_k powersgd);
     match (typed, &mut config.mlp) {
         (Some(setting), None) => {
             Err(Error::usage(format!("--{} is for mlp only; 'train {name}' has no layers", setting.replace('_', "-"))))

@@ -31,6 +31,17 @@ pub enum Norm {
     Batch,
 }
 
+/// Of the numbers that products of training multiply.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    #[default]
+    F32,
+    /// Weights, activations and slopes are rounded to 16 bits as they enter a product; all sums, and all that lasts, are float32: Kalamkar
+    /// et al., *A study of BFLOAT16 for deep learning training*, 2019 (arXiv 1905.12322).
+    Bf16,
+}
+
 /// Every field can change the answer and is stored in the model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -61,6 +72,9 @@ pub struct MlpConfig {
     pub loss: BoostLoss,
     /// Of `Huber`: how far from the target the loss is squared, in deviations of the target; default 1. Of `Quantile`: the quantile; default 0.5.
     pub alpha: f64,
+    /// Of what products of training multiply. Predictions, and the loss of rows that are held out, are float32 always. Default float32.
+    #[serde(skip_serializing_if = "is_full")]
+    pub precision: Precision,
     /// Of a gradient's element on its way between ranks: 32, 16 or 8. Fewer than 32 are clamped and rounded, and each lane keeps what that loses for
     /// its next gradient. Default 32.
     pub gradient_bits: u64,
@@ -88,6 +102,7 @@ impl Default for MlpConfig {
             residual: false,
             loss: BoostLoss::Auto,
             alpha: 0.0,
+            precision: Precision::F32,
             gradient_bits: 32,
             top_k: None,
             powersgd: None,
@@ -97,6 +112,10 @@ impl Default for MlpConfig {
 
 fn is_zero(number: &u64) -> bool {
     *number == 0
+}
+
+fn is_full(precision: &Precision) -> bool {
+    *precision == Precision::F32
 }
 
 /// Units of a layer, at most.

@@ -22,7 +22,7 @@ pub use categorical::Categorical;
 pub use ensemble::{EnsembleConfig, MemberConfig, VoteWeights, Voting};
 pub use forest::{BootstrapKind, Criterion, ForestConfig, MaxFeatures, Scope};
 pub use kind::{Kind, Solver};
-pub use mlp::{Activation, MlpConfig, Norm};
+pub use mlp::{Activation, MlpConfig, Norm, Precision};
 pub use steps::{ScaleRate, WarmUp};
 
 use crate::data::partition::default_lanes;

@@ -1,12 +1,20 @@
 //! Rows times weights.
 
-use super::{Panels, Segment, WIDTH};
+use super::narrow::widen;
+use super::{Panels, Segment, WIDTH, Weights};
+use half::bf16;
 use pulp::{Arch, Simd, WithSimd};
+use std::cell::RefCell;
 
 /// Inner indices that are worked through while a panel's part of them is in the first cache. Not part of the answer.
 const BLOCK: usize = 256;
 /// Inner indices, or rows, of a round: addresses are worked out once for all of them. With four, sums fall out of the registers.
 pub(super) const ROUND: usize = 2;
+
+thread_local! {
+    /// A panel's part of a block as float32: all rows meet it there, so that widening it costs next to nothing.
+    static WIDENED: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
 
 /// What the chain of an element begins with.
 #[derive(Clone, Copy)]
@@ -31,14 +39,23 @@ pub fn multiply(
     n_rows: usize,
     segments: &[Segment],
     panels: Panels,
-    weights: &[f32],
+    weights: Weights<'_>,
     start: Start<'_>,
     out: &mut [f32],
     out_at: impl Fn(usize) -> usize,
 ) {
     assert_eq!(weights.len(), panels.len(), "a {} × {} matrix", panels.k, panels.n);
     assert_eq!(segments.iter().map(|segment| segment.len).sum::<usize>(), panels.k, "segments make up a row");
-    Arch::new().dispatch(Multiply { left, left_at, n_rows, segments, panels, weights, start, out, out_at });
+    let run = |room: &mut [f32]| {
+        Arch::new().dispatch(Multiply { left, left_at, n_rows, segments, panels, weights, room, start, out, out_at });
+    };
+    match weights {
+        Weights::Wide(_) => run(&mut []),
+        Weights::Narrow(_) => WIDENED.with_borrow_mut(|room| {
+            room.resize(BLOCK * WIDTH, 0.0);
+            run(room);
+        }),
+    }
 }
 
 struct Multiply<'a, L, O> {
@@ -47,7 +64,9 @@ struct Multiply<'a, L, O> {
     n_rows: usize,
     segments: &'a [Segment],
     panels: Panels,
-    weights: &'a [f32],
+    weights: Weights<'a>,
+    /// For a part of weights that are to be widened.
+    room: &'a mut [f32],
     start: Start<'a>,
     out: &'a mut [f32],
     out_at: O,
@@ -97,7 +116,16 @@ impl<L: Fn(usize) -> usize, O: Fn(usize) -> usize> Multiply<'_, L, O> {
         let len: usize = runs.iter().map(|run| run.len).sum();
         for p in 0..panels.count() {
             let (column, width) = (panels.columns(p).start, panels.columns(p).len());
-            let part = &self.weights[panels.panel(p)][inner * width..][..len * width];
+            let of_block = panels.panel(p).start + inner * width..panels.panel(p).start + (inner + len) * width;
+            let room = std::mem::take(&mut self.room);
+            let part = match self.weights {
+                Weights::Wide(weights) => &weights[of_block],
+                Weights::Narrow(weights) => {
+                    let room = &mut room[..of_block.len()];
+                    widen_all(&weights[of_block], room);
+                    &*room
+                }
+            };
             let mut row = 0;
             while row + tall <= self.n_rows {
                 match tall {
@@ -114,6 +142,7 @@ impl<L: Fn(usize) -> usize, O: Fn(usize) -> usize> Multiply<'_, L, O> {
                 self.tile::<S, 1>(simd, part, column, width, runs, row, inner == 0);
                 row += 1;
             }
+            self.room = room;
         }
     }
 
@@ -161,6 +190,11 @@ impl<L: Fn(usize) -> usize, O: Fn(usize) -> usize> Multiply<'_, L, O> {
             first += lanes;
         }
     }
+}
+
+#[inline(always)]
+fn widen_all(from: &[bf16], to: &mut [f32]) {
+    to.iter_mut().zip(from).for_each(|(to, from)| *to = widen(*from));
 }
 
 /// The values of MR rows in a run.
@@ -271,5 +305,60 @@ fn partial<S: Simd, const MR: usize>(
     }
     for (at, sums) in outs.into_iter().zip(sums) {
         simd.partial_store_f32s(&mut out[at + first..at + last], sums);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::round_all;
+    use super::*;
+    use crate::rng::{Draws, Stream};
+    use pulp::Scalar;
+
+    /// A product by vectors of one kind.
+    fn product<S: Simd>(simd: S, left: &[f32], panels: Panels, weights: Weights<'_>) -> Vec<u32> {
+        let (n_rows, whole) = (left.len() / panels.k, [Segment { offset: 0, len: panels.k }]);
+        let (mut out, mut room) = (vec![0.0; n_rows * panels.n], vec![0.0; BLOCK * WIDTH]);
+        simd.vectorize(Multiply {
+            left,
+            left_at: |row| row * panels.k,
+            n_rows,
+            segments: &whole,
+            panels,
+            weights,
+            room: &mut room,
+            start: Start::Zero,
+            out: &mut out,
+            out_at: |row| row * panels.n,
+        });
+        out.into_iter().map(f32::to_bits).collect()
+    }
+
+    #[test]
+    fn processors_with_and_without_vectors_have_the_same_bits() {
+        let draws = Draws::new(29, Stream::Synthetic);
+        let numbers = |n: usize, of| (0..n).map(|i| draws.normal(i as u64, of) as f32).collect::<Vec<f32>>();
+        for (m, k, n) in [(1, 1, 1), (9, 300, 10), (17, 7, 33), (13, 64, 65), (8, 20, 31)] {
+            let (panels, left, wide) = (Panels::new(k, n), numbers(m * k, 0), numbers(k * n, 1));
+            let mut narrow = vec![bf16::ZERO; k * n];
+            round_all(&wide, &mut narrow);
+            for weights in [Weights::Wide(&wide), Weights::Narrow(&narrow)] {
+                let plain = product(Scalar::new(), &left, panels, weights);
+                #[cfg(target_arch = "x86_64")]
+                {
+                    use pulp::x86::{V3, V4};
+                    for vectors in [
+                        V3::try_new().map(|simd| product(simd, &left, panels, weights)),
+                        V4::try_new().map(|simd| product(simd, &left, panels, weights)),
+                    ] {
+                        assert!(vectors.is_none_or(|vectors| vectors == plain), "{m} × {k} × {n}");
+                    }
+                }
+                let mut out = vec![0.0; m * n];
+                let whole = [Segment { offset: 0, len: k }];
+                multiply(&left, |r| r * k, m, &whole, panels, weights, Start::Zero, &mut out, |r| r * n);
+                assert_eq!(out.into_iter().map(f32::to_bits).collect::<Vec<u32>>(), plain, "{m} × {k} × {n}");
+            }
+        }
     }
 }

@@ -85,7 +85,7 @@ impl Panels {
     ///
     /// # Panics
     /// If `from` has not k·n elements or `to` is not as long as that panel.
-    pub fn transpose_panel(self, from: &[f32], p: usize, to: &mut [f32]) {
+    pub fn transpose_panel<T: Copy>(self, from: &[T], p: usize, to: &mut [T]) {
         let columns = Panels::new(self.n, self.k).columns(p);
         assert_eq!((from.len(), to.len()), (self.len(), columns.len() * self.n), "a {} × {} matrix", self.k, self.n);
         for q in 0..self.count() {

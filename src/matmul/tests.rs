@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::rng::{Draws, Stream};
+use half::bf16;
 
 fn numbers(n: usize, of: u64) -> Vec<f32> {
     let draws = Draws::new(23, Stream::Synthetic);
@@ -19,8 +20,9 @@ fn products_have_the_bits_of_the_plain_chain() {
         let (left, bias) = (numbers(m * ld, 1), numbers(n, 3));
         let panels = Panels::new(k, n);
         let rows = numbers(k * n, 2);
-        let mut weights = vec![0.0; k * n];
-        panels.pack(&rows, &mut weights);
+        let (mut wide, mut narrow) = (vec![0.0; k * n], vec![bf16::ZERO; k * n]);
+        panels.pack(&rows, &mut wide);
+        round_all(&wide, &mut narrow);
         // The row in three segments that do not follow each other.
         let cut = [0, k / 3, k / 2, k];
         let segments: Vec<Segment> = if k < 6 {
@@ -28,16 +30,24 @@ fn products_have_the_bits_of_the_plain_chain() {
         } else {
             (0..3).map(|s| Segment { offset: cut[s] + s, len: cut[s + 1] - cut[s] }).collect()
         };
-        for (with_bias, start) in [(false, Start::Zero), (true, Start::Bias(&bias))] {
+        for (with_bias, start, weights) in [
+            (false, Start::Zero, Weights::Wide(&wide)),
+            (true, Start::Bias(&bias), Weights::Wide(&wide)),
+            (true, Start::Bias(&bias), Weights::Narrow(&narrow)),
+        ] {
+            let of_row = |at: usize| match weights {
+                Weights::Wide(_) => rows[at],
+                Weights::Narrow(_) => bf16::from_f32(rows[at]).to_f32(),
+            };
             let mut out = vec![f32::NAN; m * ldo];
-            multiply(&left, |r| r * ld, m, &segments, panels, &weights, start, &mut out, |r| r * ldo);
+            multiply(&left, |r| r * ld, m, &segments, panels, weights, start, &mut out, |r| r * ldo);
             for i in 0..m {
                 for c in 0..n {
                     let mut plain = if with_bias { bias[c] } else { 0.0 };
                     let mut j = 0;
                     for segment in &segments {
                         for s in 0..segment.len {
-                            plain = left[i * ld + segment.offset + s].mul_add(rows[j * n + c], plain);
+                            plain = left[i * ld + segment.offset + s].mul_add(of_row(j * n + c), plain);
                             j += 1;
                         }
                     }
@@ -50,7 +60,7 @@ fn products_have_the_bits_of_the_plain_chain() {
             }
             // A row alone has the bits it has among others.
             let mut alone = vec![0.0; n];
-            multiply(&left, |_| (m - 1) * ld, 1, &segments, panels, &weights, start, &mut alone, |_| 0);
+            multiply(&left, |_| (m - 1) * ld, 1, &segments, panels, weights, start, &mut alone, |_| 0);
             assert_eq!(alone, out[(m - 1) * ldo..][..n]);
         }
     }
@@ -94,4 +104,26 @@ fn panels_hold_every_element_once_and_turn_round() {
             }
         }
     }
+}
+
+#[test]
+fn sixteen_bits_are_the_nearest_ones() {
+    let halfway = [0x3f80_8000, 0x3f81_8000, 0x3f80_7fff, 0x3f80_8001, 0x0000_8000, 0x0001_8000];
+    let edges = [0, 1, 0x007f_ffff, 0x7f7f_7fff, 0x7f7f_8000, 0x7f7f_ffff, 0x7f80_0000, 0x7f80_0001, 0x7fc0_0000];
+    let all = halfway.into_iter().chain(edges).chain((0..0x7fff_ffff).step_by(65_521));
+    for bits in all.flat_map(|bits: u32| [bits, bits | 1 << 31]) {
+        let x = f32::from_bits(bits);
+        let (found, wanted) = (round(x), bf16::from_f32(x));
+        assert_eq!(found.to_bits(), wanted.to_bits(), "{x:e}, {bits:#x}");
+        assert_eq!(found.is_nan(), x.is_nan());
+        assert!(x.is_nan() || widen(found).to_bits() == wanted.to_f32().to_bits());
+    }
+    let values = numbers(77, 8);
+    let (mut narrow, mut between, mut in_place) = (vec![bf16::ZERO; 77], vec![0.0; 77], values.clone());
+    round_all(&values, &mut narrow);
+    round_between(&values, &mut between);
+    round_in_place(&mut in_place);
+    let wanted: Vec<f32> = values.iter().map(|value| bf16::from_f32(*value).to_f32()).collect();
+    assert_eq!((&between, &in_place), (&wanted, &wanted));
+    assert_eq!(narrow.into_iter().map(widen).collect::<Vec<f32>>(), wanted);
 }

@@ -1,6 +1,8 @@
 //! Settings as a TOML text of flags: what `--print-config` prints, the model stores, and `--config` takes.
 
-use crate::config::{BoostConfig, EnsembleConfig, ForestConfig, Kind, MemberConfig, MlpConfig, Sync, TrainConfig};
+use crate::config::{
+    BoostConfig, EnsembleConfig, ForestConfig, Kind, MemberConfig, MlpConfig, Precision, Sync, TrainConfig,
+};
 use crate::data::names::TableNames;
 use crate::error::{Error, Result};
 use serde::de::DeserializeOwned;
@@ -93,6 +95,7 @@ fn config_of(mut settings: Table, depth: usize) -> Result<TrainConfig> {
                 image: Some([1; 3]),
                 categorical: vec![String::new()],
                 embed: 1,
+                precision: Precision::Bf16,
                 top_k: Some(0.5),
                 powersgd: Some(1),
                 ..MlpConfig::default()

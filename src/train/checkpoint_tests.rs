@@ -3,7 +3,7 @@
 use super::*;
 use crate::comm::run_threads;
 use crate::config::{
-    BoostConfig, BoostLoss, ForestConfig, Kind, MlpConfig, Norm, Schedule, Solver, Sync, TrainConfig, WarmUp,
+    BoostConfig, BoostLoss, ForestConfig, Kind, MlpConfig, Norm, Precision, Schedule, Solver, Sync, TrainConfig, WarmUp,
 };
 use crate::data::TargetKind;
 use crate::data::memory::MemorySource;
@@ -129,7 +129,11 @@ fn networks_go_on_after_every_step_with_their_running_moments() {
     };
     let mlp = MlpConfig { layers: vec![9, 9], dropout: 0.2, ..MlpConfig::default() };
     let norms = MlpConfig { norm: Norm::Batch, residual: true, ..mlp.clone() };
+    let narrow = MlpConfig { precision: Precision::Bf16, ..norms.clone() };
     assert!(in_pieces("network", &table, &of(Solver::Adamw, mlp)) > 10);
+    assert!(in_pieces("bfloat16", &table, &of(Solver::Adamw, narrow.clone())) > 10);
+    let apart = TrainConfig { sync: Sync::Every(3), local_after: 1, ..of(Solver::Sgd, narrow) };
+    assert!(in_pieces("bfloat16, then apart", &table, &apart) > 10);
     assert!(in_pieces("batch norm", &table, &of(Solver::Sgd, norms.clone())) > 10);
     let stopping = TrainConfig { early_stop: 1, valid_fraction: 0.3, average: Some(0.5), ..of(Solver::Lamb, norms) };
     in_pieces("best epoch", &table, &stopping);

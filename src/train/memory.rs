@@ -4,6 +4,7 @@
 use super::order::{POOL_BYTES, row_bytes};
 use super::{Solver, TrainConfig, warm_start};
 use crate::comm::Communicator;
+use crate::config::Precision;
 use crate::data::names::Reading;
 use crate::data::partition::RowPlan;
 use crate::data::{DataSource, ValueCount};
@@ -234,8 +235,9 @@ fn network_bytes(plan: &RowPlan, units: &Range<u64>, n_features: usize, config: 
     of_weight += if mlp.top_k.is_some() || mlp.powersgd.is_some() { 8 } else { 0 };
     of_weight += mlp.top_k.map_or(0, |share| (16.0 * share * plan.n_lanes() as f64).ceil() as u64);
     let rows = lanes * (config.global_batch / plan.n_lanes().max(1)).min(plan.longest_lane());
-    // Forward and back, float32.
-    let of_rows = rows.saturating_mul(8).saturating_mul(mlp.n_values_of_row(n_features));
+    // Forward and back, float32; and what products see, where that is rounded.
+    let of_value = if mlp.precision == Precision::Bf16 { 12 } else { 8 };
+    let of_rows = rows.saturating_mul(of_value).saturating_mul(mlp.n_values_of_row(n_features));
     mlp.n_weights(n_features).saturating_mul(of_weight).saturating_add(of_rows)
 }
 

@@ -53,6 +53,7 @@ fn a_network_that_was_stopped_goes_on_to_the_same_bits() {
     for words in [
         &["--average", "0.9", "--norm", "layer"][..],
         &["--gradient-bits", "16", "--solver", "sgd"],
+        &["--precision", "bf16", "--norm", "batch"],
         // Steps that are kept are in the midst of a round.
         &["--sync-every", "5", "--norm", "batch", "--solver", "adam"],
     ] {
@@ -73,6 +74,56 @@ fn a_network_that_was_stopped_goes_on_to_the_same_bits() {
         assert_eq!(digest(&told), whole);
         std::fs::remove_dir_all(path.join("kept")).unwrap();
     }
+}
+
+#[test]
+fn a_network_that_multiplies_sixteen_bits_is_the_same_everywhere_and_as_good() {
+    let folder = folder();
+    let path = folder.path();
+    let words = ["--precision", "bf16", "--norm", "batch", "--epochs", "20"];
+    let about = [
+        "train",
+        "mlp",
+        DIGITS,
+        "--group",
+        "train",
+        "--lanes",
+        "4",
+        "--global-batch",
+        "64",
+        "--learning-rate",
+        "0.003",
+    ];
+    let of =
+        |ranks, model: &str, more: &[&str]| done(path, ranks, &[&about[..], more, &["--force", "-o", model]].concat());
+    let narrow = digest(&of(0, "narrow.h5", &words));
+    for ranks in if has_mpi() { &[2, 3][..] } else { &[] } {
+        assert_eq!(digest(&of(*ranks, "ranks.h5", &words)), narrow);
+    }
+    assert_ne!(digest(&of(0, "wide.h5", &words[2..])), narrow);
+    assert_eq!(
+        digest(&of(0, "again.h5", &[&["--precision", "f32"], &words[2..]].concat())),
+        digest(&of(0, "wide.h5", &words[2..]))
+    );
+    assert!(done(path, 0, &["verify", "narrow.h5"]).contains(&narrow));
+    let settings = |model: &str| done(path, 0, &["inspect", model]);
+    assert!(settings("narrow.h5").contains("precision = \"bf16\""), "{}", settings("narrow.h5"));
+    assert!(!settings("wide.h5").contains("precision"));
+    let accuracy = |model: &str| -> f64 {
+        let told = done(path, 0, &["evaluate", model, DIGITS, "--group", "test"]);
+        told.split("accuracy ").nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap()
+    };
+    let (in_narrow, in_wide) = (accuracy("narrow.h5"), accuracy("wide.h5"));
+    assert!(in_wide > 0.9 && (in_narrow - in_wide).abs() <= 0.01, "{in_narrow} and {in_wide}");
+    // As a job file.
+    let printed = done(path, 0, &[&about[..], &words, &["--print-config"]].concat());
+    std::fs::write(path.join("printed.toml"), printed).unwrap();
+    assert_eq!(digest(&done(path, 0, &["train", "mlp", DIGITS, "--config", "printed.toml", "-o", "job.h5"])), narrow);
+    // A member of an ensemble.
+    let bag =
+        ["train", "bag", DIGITS, "--group", "train", "--learner", "mlp --precision bf16 --epochs 2", "--members", "2"];
+    done(path, 0, &[&bag[..], &["-o", "bag.h5"]].concat());
+    assert!(settings("bag.h5").contains("bf16"), "{}", settings("bag.h5"));
 }
 
 #[test]
@@ -199,12 +250,10 @@ fn settings_that_fit_no_network_are_refused() {
         refused(path, &words, 2, parts);
         assert!(!path.join("m.h5").exists());
     }
-    refused(
-        path,
-        &["train", "logistic", DIGITS, "--group", "train", "--layers", "5", "-o", "m.h5"],
-        2,
-        &["--layers", "mlp"],
-    );
+    for words in [["--layers", "5"], ["--precision", "bf16"]] {
+        let about = ["train", "logistic", DIGITS, "--group", "train", "-o", "m.h5"];
+        refused(path, &[&about[..], &words].concat(), 2, &[words[0], "mlp"]);
+    }
 }
 
 #[test]

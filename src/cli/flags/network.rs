@@ -1,7 +1,7 @@
 //! The words of `mlp`.
 
 use super::{whole, word};
-use crate::config::{Activation, Norm};
+use crate::config::{Activation, Norm, Precision};
 use clap::Args;
 
 /// Settings of `mlp` alone.
@@ -29,6 +29,11 @@ pub struct NetworkFlags {
     /// Default none.
     #[arg(long, value_parser = word::<Norm>)]
     pub norm: Option<Norm>,
+    /// Numbers that products of training multiply: f32, or bf16 (bfloat16), to which weights, activations and slopes are rounded on their way into a product. Sums,
+    /// steps, the model, and all predictions are float32. The bits are the same on every processor. No faster than f32: the instructions for
+    /// bfloat16 are not used, as they are slower (AVX512-BF16) or add in an order of their own (AMX). Default f32.
+    #[arg(long, value_parser = word::<Precision>)]
+    pub precision: Option<Precision>,
     /// Bits of a gradient's element between ranks: 32, 16 or 8. Below 32 each lane keeps what rounding loses for its next gradient. Default 32.
     #[arg(long, value_name = "BITS", value_parser = whole())]
     pub gradient_bits: Option<u64>,

@@ -33,7 +33,6 @@ impl Operation for Activate {
         &self,
         pass: &Pass<'_>,
         _: &[f32],
-        _: &[f32],
         input: Values<'_>,
         output: Values<'_>,
         _: &mut [f32],

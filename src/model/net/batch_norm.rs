@@ -188,7 +188,6 @@ impl Operation for BatchNorm {
         &self,
         pass: &Pass<'_>,
         params: &[f32],
-        _: &[f32],
         input: Values<'_>,
         _: Values<'_>,
         _: &mut [f32],
@@ -233,6 +232,7 @@ impl Operation for BatchNorm {
 mod tests {
     use super::super::operation::{Training, stride_of};
     use super::*;
+    use crate::matmul::Weights;
     use crate::rng::{Draws, Stream};
 
     const ROWS: usize = 11;
@@ -340,7 +340,7 @@ mod tests {
         }
 
         fn pass<'a>(&'a self, rows: &'a [u64], moments: &'a [f32], training: Option<Training>) -> Pass<'a> {
-            Pass { training, rows, weights: &self.weights, layer: 1, moments }
+            Pass { training, rows, weights: &self.weights, layer: 1, moments, factors: Weights::Wide(&[]) }
         }
     }
 
@@ -359,7 +359,7 @@ mod tests {
             let (x, dy) = (rows.of(&rows.x, 0..ROWS), rows.of(&rows.c, 0..ROWS));
             norm.forward(&pass, &rows.params, x, ValuesMut { all: &mut y, stride, width }, &mut []);
             let out = Values { all: &y, stride, width };
-            norm.backward(&pass, &rows.params, &[], x, out, &mut [], dy, ValuesMut { all: &mut dx, stride, width });
+            norm.backward(&pass, &rows.params, x, out, &mut [], dy, ValuesMut { all: &mut dx, stride, width });
             let wide = |values: &[f32]| values.iter().map(|v| f64::from(*v)).collect::<Vec<f64>>();
             let (x_wide, params) = (wide(&rows.x), wide(&rows.params));
             let plain = rows.plain(&x_wide, &params);

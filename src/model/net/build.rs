@@ -44,6 +44,7 @@ pub fn build_for(config: &MlpConfig, n_features: usize, categories: &[(usize, us
     layers.push(Layer::Dense(Dense { inputs: width, outputs: n_outputs, gain: glorot(width, n_outputs) }));
     let mut network = Network::new(n_features, layers);
     network.has_variance = config.loss == BoostLoss::Gaussian;
+    network.precision = config.precision;
     network
 }
 

@@ -3,6 +3,7 @@
 use super::dense::slabs;
 use super::operation::{Init, Operation, Part, Pass, Seen, TensorSpec, Values, ValuesMut};
 use crate::matmul::{Panels, Segment, Start, add_slab, multiply};
+use half::bf16;
 use std::ops::Range;
 
 /// Places of a window along each axis.
@@ -79,6 +80,17 @@ impl Convolution {
         let rows = kept.len() / self.kept();
         kept.split_at_mut(rows * self.with_margin() * self.channels)
     }
+
+    /// Lines and columns of the window in the other direction, outputs in the place of channels.
+    fn turn_any<T: Copy>(&self, weights: &[T], part: usize, turned: &mut [T]) {
+        let (panels, channels) = (self.panels(), self.turned_panels().columns(part));
+        for (at, to) in turned.chunks_exact_mut(channels.len()).enumerate() {
+            let (place, output) = (SIDE * SIDE - 1 - at / self.outputs, at % self.outputs);
+            for (channel, to) in channels.clone().zip(to) {
+                *to = weights[panels.at(place * self.channels + channel, output)];
+            }
+        }
+    }
 }
 
 impl Operation for Convolution {
@@ -95,7 +107,7 @@ impl Operation for Convolution {
         ]
     }
 
-    fn turned(&self) -> usize {
+    fn n_weights(&self) -> usize {
         self.panels().len()
     }
 
@@ -104,15 +116,12 @@ impl Operation for Convolution {
         (0..turned.count()).map(|p| turned.panel(p)).collect()
     }
 
-    /// Lines and columns of the window in the other direction, outputs in the place of channels.
     fn turn(&self, params: &[f32], part: usize, turned: &mut [f32]) {
-        let (panels, channels) = (self.panels(), self.turned_panels().columns(part));
-        for (at, to) in turned.chunks_exact_mut(channels.len()).enumerate() {
-            let (place, output) = (SIDE * SIDE - 1 - at / self.outputs, at % self.outputs);
-            for (channel, to) in channels.clone().zip(to) {
-                *to = params[panels.at(place * self.channels + channel, output)];
-            }
-        }
+        self.turn_any(params, part, turned);
+    }
+
+    fn turn_narrow(&self, weights: &[bf16], part: usize, turned: &mut [bf16]) {
+        self.turn_any(weights, part, turned);
     }
 
     /// The image with a margin, and room for slopes with one, of which the first row's is taken.
@@ -121,7 +130,7 @@ impl Operation for Convolution {
     }
 
     fn forward(&self, pass: &Pass<'_>, params: &[f32], input: Values<'_>, output: ValuesMut<'_>, kept: &mut [f32]) {
-        let (weights, bias) = params.split_at(self.panels().len());
+        let bias = &params[self.panels().len()..];
         let (channels, outputs) = (self.channels, self.outputs);
         let (images, _) = self.split_kept(kept);
         let images = images.chunks_exact_mut(self.with_margin() * channels);
@@ -129,7 +138,9 @@ impl Operation for Convolution {
             self.frame(channels, input.row(row), image);
             let (window, start) = (self.window(channels), Start::Bias(bias));
             let from = |place: usize| self.starts[place] as usize * channels;
-            multiply(image, from, self.places(), &window, self.panels(), weights, start, out, |place| place * outputs);
+            multiply(image, from, self.places(), &window, self.panels(), pass.factors, start, out, |place| {
+                place * outputs
+            });
         }
     }
 
@@ -137,7 +148,6 @@ impl Operation for Convolution {
         &self,
         pass: &Pass<'_>,
         _: &[f32],
-        turned: &[f32],
         _: Values<'_>,
         _: Values<'_>,
         kept: &mut [f32],
@@ -151,7 +161,7 @@ impl Operation for Convolution {
             self.frame(outputs, d_output.row(row), slopes);
             let (window, start) = (self.window(outputs), Start::Zero);
             let from = |place: usize| self.starts[place] as usize * outputs;
-            multiply(slopes, from, self.places(), &window, panels, turned, start, out, |place| place * channels);
+            multiply(slopes, from, self.places(), &window, panels, pass.factors, start, out, |place| place * channels);
         }
     }
 

@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::config::Activation;
+use crate::matmul::Weights;
 use crate::model::net::operation::stride_of;
-use crate::model::net::{Activate, Dense, Layer, Network, Pooling, Strip};
+use crate::model::net::{Activate, Dense, Layer, Network, Pooling, Strip, Turned};
 use crate::rng::{Draws, Stream};
 
 fn numbers(n: usize, of: u64) -> Vec<f32> {
@@ -32,7 +33,7 @@ fn values_mut(all: &mut [f32], width: usize) -> ValuesMut<'_> {
 /// What a layer gives for rows that go through in strips of some lengths: outputs, ∂inputs and the gradient.
 fn through(layer: &Convolution, params: &[f32], x: &[f32], dy: &[f32], strips: &[usize]) -> [Vec<f32>; 3] {
     let (inputs, outputs) = (layer.places() * layer.channels, layer.width());
-    let mut turned = vec![0.0; layer.turned()];
+    let mut turned = vec![0.0; layer.n_weights()];
     for (part, range) in layer.turned_parts().into_iter().enumerate() {
         layer.turn(params, part, &mut turned[range]);
     }
@@ -42,7 +43,9 @@ fn through(layer: &Convolution, params: &[f32], x: &[f32], dy: &[f32], strips: &
         let range = |width: usize| first * stride_of(width)..(first + n_rows) * stride_of(width);
         let ids: Vec<u64> = (0..n_rows as u64).collect();
         let weights = vec![1.0; n_rows];
-        let pass = Pass { training: None, rows: &ids, weights: &weights, layer: 0, moments: &[] };
+        let factors = Weights::Wide(&params[..layer.n_weights()]);
+        let pass = Pass { training: None, rows: &ids, weights: &weights, layer: 0, moments: &[], factors };
+        let back = Pass { factors: Weights::Wide(&turned), ..pass };
         // There may be room for more rows.
         let mut kept = vec![0.0; layer.kept() * (n_rows + 1)];
         let (input, slopes) = (values(&x[range(inputs)], inputs), values(&dy[range(outputs)], outputs));
@@ -51,7 +54,7 @@ fn through(layer: &Convolution, params: &[f32], x: &[f32], dy: &[f32], strips: &
             layer.forward(&pass, params, input, values_mut(&mut y[range(outputs)], outputs), &mut kept);
             let output = values(&y[range(outputs)], outputs);
             let out = values_mut(&mut dx[range(inputs)], inputs);
-            layer.backward(&pass, params, &turned, input, output, &mut kept, slopes, out);
+            layer.backward(&back, params, input, output, &mut kept, slopes, out);
         }
         let seen = Seen { n_rows, input, kept: &kept, d_output: slopes, moments: &[] };
         let mut end = 0;
@@ -139,7 +142,8 @@ fn pooling_takes_the_first_of_the_largest_and_leaves_an_odd_line_and_column_out(
         99.0, 99.0, 99.0, 99.0, 99.0, 99.0, 99.0, 99.0, 99.0, 99.0,
     ];
     let ids = [7];
-    let pass = Pass { training: None, rows: &ids, weights: &[1.0], layer: 0, moments: &[] };
+    let factors = Weights::Wide(&[]);
+    let pass = Pass { training: None, rows: &ids, weights: &[1.0], layer: 0, moments: &[], factors };
     let (mut y, mut dx, mut kept) = (vec![f32::NAN; 4], vec![f32::NAN; 30], vec![f32::NAN; pool.kept()]);
     let input = Values { all: &x, stride: 30, width: 30 };
     pool.forward(&pass, &[], input, ValuesMut { all: &mut y, stride: 4, width: 4 }, &mut kept);
@@ -147,7 +151,7 @@ fn pooling_takes_the_first_of_the_largest_and_leaves_an_odd_line_and_column_out(
     let (output, dy) = (Values { all: &y, stride: 4, width: 4 }, [0.5, 0.25, 3.0, 4.0]);
     let slopes = Values { all: &dy, stride: 4, width: 4 };
     let out = ValuesMut { all: &mut dx, stride: 30, width: 30 };
-    pool.backward(&pass, &[], &[], input, output, &mut kept, slopes, out);
+    pool.backward(&pass, &[], input, output, &mut kept, slopes, out);
     let mut wanted = [0.0; 30];
     (wanted[12], wanted[1], wanted[6], wanted[5]) = (0.5, 0.25, 3.0, 4.0);
     assert_eq!(dx, wanted);
@@ -158,7 +162,7 @@ fn pooling_takes_the_first_of_the_largest_and_leaves_an_odd_line_and_column_out(
 /// Σ of what comes out, times weights of its own.
 fn loss(network: &Network, strip: &mut Strip, of: &[f32]) -> f64 {
     let last = network.layers().len();
-    network.forward(0..last, None, &[], strip);
+    network.forward(0..last, None, &[], &Turned::default(), strip);
     let out = strip.values(last);
     (0..strip.n_rows).flat_map(|row| out.row(row)).zip(of).map(|(y, w)| f64::from(*y) * f64::from(*w)).sum()
 }
@@ -193,11 +197,7 @@ fn gradients_of_stages_are_differences_of_the_loss() {
             strip.slopes_mut(last).row(row).copy_from_slice(&weights[row * 3..][..3]);
         }
         let mut turned = network.turned();
-        for (layer, (values, parts)) in turned.layers.iter_mut().enumerate() {
-            for (part, range) in parts.iter().enumerate() {
-                network.turn(layer, part, &mut values[range.clone()]);
-            }
-        }
+        turned.take_up(&network);
         network.backward(0..last, None, &[], &turned, &mut strip);
         let mut gradient = vec![0.0; network.params.len()];
         for layer in 0..last {

@@ -2,6 +2,7 @@
 
 use super::operation::{Init, Operation, Part, Pass, Seen, TensorSpec, Values, ValuesMut};
 use crate::matmul::{Panels, SLAB_ROWS, Segment, Start, add_slab, multiply};
+use half::bf16;
 use std::ops::Range;
 
 /// `inputs` × `outputs` weights, then `outputs` biases.
@@ -53,7 +54,7 @@ impl Operation for Dense {
         ]
     }
 
-    fn turned(&self) -> usize {
+    fn n_weights(&self) -> usize {
         self.panels().len()
     }
 
@@ -66,20 +67,22 @@ impl Operation for Dense {
         self.panels().transpose_panel(&params[..self.panels().len()], part, turned);
     }
 
+    fn turn_narrow(&self, weights: &[bf16], part: usize, turned: &mut [bf16]) {
+        self.panels().transpose_panel(weights, part, turned);
+    }
+
     fn forward(&self, pass: &Pass<'_>, params: &[f32], input: Values<'_>, output: ValuesMut<'_>, _: &mut [f32]) {
-        let (weights, bias) = params.split_at(self.panels().len());
+        let bias = &params[self.panels().len()..];
         let row = [Segment { offset: 0, len: self.inputs }];
         let (from, to) = (input.stride, output.stride);
-        let n_rows = pass.rows.len();
-        let start = Start::Bias(bias);
-        multiply(input.all, |r| r * from, n_rows, &row, self.panels(), weights, start, output.all, |r| r * to);
+        let (n_rows, start) = (pass.rows.len(), Start::Bias(bias));
+        multiply(input.all, |r| r * from, n_rows, &row, self.panels(), pass.factors, start, output.all, |r| r * to);
     }
 
     fn backward(
         &self,
         pass: &Pass<'_>,
         _: &[f32],
-        turned: &[f32],
         _: Values<'_>,
         _: Values<'_>,
         _: &mut [f32],
@@ -89,7 +92,7 @@ impl Operation for Dense {
         let row = [Segment { offset: 0, len: self.outputs }];
         let (from, to) = (d_output.stride, d_input.stride);
         let (n_rows, panels) = (pass.rows.len(), self.turned_panels());
-        multiply(d_output.all, |r| r * from, n_rows, &row, panels, turned, Start::Zero, d_input.all, |r| r * to);
+        multiply(d_output.all, |r| r * from, n_rows, &row, panels, pass.factors, Start::Zero, d_input.all, |r| r * to);
     }
 
     fn parts(&self) -> Vec<Part> {

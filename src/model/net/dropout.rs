@@ -42,7 +42,6 @@ impl Operation for Dropout {
         &self,
         pass: &Pass<'_>,
         _: &[f32],
-        _: &[f32],
         _: Values<'_>,
         _: Values<'_>,
         _: &mut [f32],

@@ -106,7 +106,6 @@ impl Operation for Embedding {
         &self,
         pass: &Pass<'_>,
         _: &[f32],
-        _: &[f32],
         _: Values<'_>,
         _: Values<'_>,
         _: &mut [f32],

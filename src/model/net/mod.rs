@@ -9,6 +9,7 @@
 //! | `operation.rs` | what every kind of layer does |
 //! | `embedding.rs`, `dense.rs`, `convolution.rs`, `pooling.rs`, `activation.rs`, `dropout.rs`, `norm.rs`, `batch_norm.rs` | the kinds |
 //! | `strip.rs` | rows on their way |
+//! | `turned.rs` | what products want of the parameters, once a step |
 
 mod activation;
 mod batch_norm;
@@ -22,6 +23,7 @@ pub mod operation;
 mod pooling;
 mod predict;
 mod strip;
+mod turned;
 
 pub use activation::Activate;
 pub use batch_norm::{BatchMoments, BatchNorm};
@@ -34,7 +36,9 @@ pub use norm::LayerNorm;
 pub use operation::{Init, Operation, Part, Pass, Seen, TensorSpec, Training};
 pub use pooling::Pooling;
 pub use strip::Strip;
+pub use turned::Turned;
 
+use crate::config::Precision;
 use std::ops::Range;
 use strip::Added;
 
@@ -74,6 +78,8 @@ pub struct Network {
     /// Two numbers come out, of which the first is the score and the second says how far targets are from it: see
     /// [`Gaussian`](crate::objective::Gaussian).
     pub has_variance: bool,
+    /// Of what products multiply in training; all else is float32, and so are predictions.
+    pub precision: Precision,
 }
 
 /// From what comes out to a score: times `scale`, plus `origin`. Of classes 1 and 0; of numbers the deviation and mean of the target.
@@ -127,6 +133,11 @@ impl Layer {
         }
     }
 
+    /// Parameters, the first ones, that rows are multiplied by.
+    fn n_weights(&self) -> usize {
+        self.operation().map_or(0, Operation::n_weights)
+    }
+
     fn n_params(&self) -> usize {
         self.operation().map_or(0, |layer| layer.tensors().iter().map(TensorSpec::len).sum())
     }
@@ -154,12 +165,17 @@ impl Network {
         for (layer, place) in layers.iter().zip(&running_places) {
             layer.batch_norm().into_iter().for_each(|norm| norm.start(&mut running[place.clone()]));
         }
-        let (units, has_variance) = (vec![Unit::default()], false);
-        Network { n_features, layers, places, params, running, running_places, units, has_variance }
+        let (units, has_variance, precision) = (vec![Unit::default()], false, Precision::F32);
+        Network { n_features, layers, places, params, running, running_places, units, has_variance, precision }
     }
 
     pub fn layers(&self) -> &[Layer] {
         &self.layers
+    }
+
+    /// Whether products of training multiply numbers of 16 bits.
+    fn is_narrow(&self) -> bool {
+        self.precision == Precision::Bf16
     }
 
     /// Scores of a row.
@@ -216,38 +232,39 @@ impl Network {
         self.layers[layer].operation().map(Operation::parts).unwrap_or_default().into_iter().map(shifted).collect()
     }
 
+    /// Values of a row that goes into each layer, and last of what comes out.
+    fn widths(&self) -> Vec<usize> {
+        std::iter::once(self.n_features).chain(self.layers.iter().map(Layer::width)).collect()
+    }
+
     /// Room for rows. `is_trained`: also for the way back.
     pub fn strip(&self, capacity: usize, is_trained: bool) -> Strip {
-        let mut widths = vec![self.n_features];
-        widths.extend(self.layers.iter().map(Layer::width));
         let kept: Vec<usize> = self.layers.iter().map(|layer| layer.operation().map_or(0, Operation::kept)).collect();
-        Strip::new(&widths, &kept, capacity, is_trained)
+        let is_rounded: Vec<bool> =
+            self.layers.iter().map(|layer| is_trained && self.is_narrow() && layer.n_weights() > 0).collect();
+        Strip::new(&self.widths(), &kept, &is_rounded, capacity, is_trained)
     }
 
     /// Values of a row in all buffers of a [`strip`](Self::strip).
     pub fn values_of_row(&self) -> usize {
         let kept = |layer: &Layer| layer.operation().map_or(0, Operation::kept);
-        self.n_features + self.layers.iter().map(|layer| layer.width() + kept(layer)).sum::<usize>()
-    }
-
-    /// Room for what layers but the first want of the parameters on the way back, and its parts.
-    pub fn turned(&self) -> Turned {
-        let of = |(number, layer): (usize, &Layer)| match layer.operation() {
-            Some(layer) if number > 0 => (vec![0.0; layer.turned()], layer.turned_parts()),
-            _ => Default::default(),
-        };
-        Turned { layers: self.layers.iter().enumerate().map(of).collect() }
-    }
-
-    /// Works out one part of it.
-    pub fn turn(&self, layer: usize, part: usize, turned: &mut [f32]) {
-        if let Some(operation) = self.layers[layer].operation() {
-            operation.turn(&self.params[self.place(layer)], part, turned);
-        }
+        let is_rounded = |layer: &Layer| self.is_narrow() && layer.n_weights() > 0;
+        let widths = self.widths();
+        let rounded = self.layers.iter().zip(&widths).filter(|(layer, _)| is_rounded(layer)).map(|(_, width)| width);
+        widths.iter().chain(rounded).sum::<usize>() + self.layers.iter().map(kept).sum::<usize>()
     }
 
     /// Rows of a strip through some layers. Not collective; does not allocate.
-    pub fn forward(&self, layers: Range<usize>, training: Option<Training>, moments: &[Vec<f32>], strip: &mut Strip) {
+    ///
+    /// `turned`: of these parameters; nothing where the strip has no way back.
+    pub fn forward(
+        &self,
+        layers: Range<usize>,
+        training: Option<Training>,
+        moments: &[Vec<f32>],
+        turned: &Turned,
+        strip: &mut Strip,
+    ) {
         for number in layers {
             match &self.layers[number] {
                 Layer::Skip { from, .. } => {
@@ -259,9 +276,12 @@ impl Network {
                     let Some(operation) = layer.operation() else { continue };
                     let (rows, weights) = (std::mem::take(&mut strip.rows), std::mem::take(&mut strip.weights));
                     let (moments, n) = (self.moments(number, training, moments), strip.n_rows);
-                    let pass = Pass { training, rows: &rows[..n], weights: &weights[..n], layer: number, moments };
+                    let params = &self.params[self.place(number)];
+                    let factors = turned.forward(number, params, operation.n_weights());
+                    let (rows_of, weights_of) = (&rows[..n], &weights[..n]);
+                    let pass = Pass { training, rows: rows_of, weights: weights_of, layer: number, moments, factors };
                     let (input, output, kept) = strip.across(number);
-                    operation.forward(&pass, &self.params[self.place(number)], input, output, kept);
+                    operation.forward(&pass, params, input, output, kept);
                     (strip.rows, strip.weights) = (rows, weights);
                 }
             }
@@ -277,6 +297,9 @@ impl Network {
         turned: &Turned,
         strip: &mut Strip,
     ) {
+        if layers.end == self.layers.len() {
+            strip.round_slopes(layers.end);
+        }
         for number in layers.rev().filter(|number| *number > 0) {
             match &self.layers[number] {
                 Layer::Skip { .. } => {
@@ -287,10 +310,12 @@ impl Network {
                     let Some(operation) = layer.operation() else { continue };
                     let (rows, weights) = (std::mem::take(&mut strip.rows), std::mem::take(&mut strip.weights));
                     let (moments, n) = (self.moments(number, training, moments), strip.n_rows);
-                    let pass = Pass { training, rows: &rows[..n], weights: &weights[..n], layer: number, moments };
+                    let factors = turned.backward(number);
+                    let (rows_of, weights_of) = (&rows[..n], &weights[..n]);
+                    let pass = Pass { training, rows: rows_of, weights: weights_of, layer: number, moments, factors };
                     let (input, output, kept, d_output, d_input) = strip.back(number);
-                    let (params, turned) = (&self.params[self.place(number)], &turned.layers[number].0);
-                    operation.backward(&pass, params, turned, input, output, kept, d_output, d_input);
+                    let params = &self.params[self.place(number)];
+                    operation.backward(&pass, params, input, output, kept, d_output, d_input);
                     (strip.rows, strip.weights) = (rows, weights);
                 }
             }
@@ -299,6 +324,7 @@ impl Network {
                     strip.add(Added::Slopes, skip + 1, number);
                 }
             }
+            strip.round_slopes(number);
         }
     }
 
@@ -307,7 +333,7 @@ impl Network {
         if let Some(operation) = self.layers[layer].operation() {
             let seen = Seen {
                 n_rows: strip.n_rows,
-                input: strip.values(layer),
+                input: strip.input(layer),
                 kept: &strip.kept[layer],
                 d_output: strip.slopes(layer + 1),
                 moments: moments.get(layer).map_or(&[][..], |moments| moments),
@@ -317,13 +343,6 @@ impl Network {
             operation.add_gradient(&own, &seen, gradient);
         }
     }
-}
-
-/// What layers want of the parameters on the way back, once a step.
-#[derive(Clone, Debug, Default)]
-pub struct Turned {
-    /// Numbers of each layer, and the parts that they may be worked out in.
-    pub layers: Vec<(Vec<f32>, Vec<Range<usize>>)>,
 }
 
 #[cfg(test)]

@@ -85,7 +85,6 @@ impl Operation for LayerNorm {
         &self,
         pass: &Pass<'_>,
         params: &[f32],
-        _: &[f32],
         input: Values<'_>,
         _: Values<'_>,
         kept: &mut [f32],

@@ -1,6 +1,8 @@
 //! What every kind of layer does with some rows.
 
+use crate::matmul::Weights;
 use crate::rng::{Draws, FastDraws, Stream};
+use half::bf16;
 use std::ops::Range;
 
 /// Values of some rows, row after row with gaps.
@@ -90,6 +92,9 @@ pub struct Pass<'a> {
     pub layer: usize,
     /// Of [`BatchNorm`](super::BatchNorm): those of the batch, or in predictions the running ones.
     pub moments: &'a [f32],
+    /// What rows are multiplied by: the first [`n_weights`](Operation::n_weights) parameters, or on the way back as many, turned. If these are
+    /// rounded to 16 bits, so are the values that go in, and the slopes that come back.
+    pub factors: Weights<'a>,
 }
 
 /// Keys of what is drawn in a step.
@@ -132,18 +137,21 @@ pub trait Operation: Send + Sync {
         0
     }
 
-    /// Numbers that [`backward`](Self::backward) wants of the parameters, worked out once a step.
-    fn turned(&self) -> usize {
+    /// Parameters, the first ones, that rows are multiplied by.
+    fn n_weights(&self) -> usize {
         0
     }
 
-    /// Pieces of them that may be worked out at once: ranges of what [`turned`](Self::turned) counts.
+    /// Pieces of what is turned that may be worked out at once: ranges that make up [`n_weights`](Self::n_weights).
     fn turned_parts(&self) -> Vec<Range<usize>> {
         Vec::new()
     }
 
-    /// Works out one of them.
+    /// Works out one of them, once a step.
     fn turn(&self, _params: &[f32], _part: usize, _turned: &mut [f32]) {}
+
+    /// The same of weights that are rounded.
+    fn turn_narrow(&self, _weights: &[bf16], _part: usize, _turned: &mut [bf16]) {}
 
     /// `n_rows` rows of output.
     fn forward(&self, pass: &Pass<'_>, params: &[f32], input: Values<'_>, output: ValuesMut<'_>, kept: &mut [f32]);
@@ -154,7 +162,6 @@ pub trait Operation: Send + Sync {
         &self,
         pass: &Pass<'_>,
         params: &[f32],
-        turned: &[f32],
         input: Values<'_>,
         output: Values<'_>,
         kept: &mut [f32],

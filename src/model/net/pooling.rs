@@ -75,7 +75,6 @@ impl Operation for Pooling {
         &self,
         pass: &Pass<'_>,
         _: &[f32],
-        _: &[f32],
         _: Values<'_>,
         _: Values<'_>,
         kept: &mut [f32],

@@ -1,6 +1,6 @@
 //! Scores of rows.
 
-use super::{Convolution, Layer, Network, Strip};
+use super::{Convolution, Layer, Network, Strip, Turned};
 use crate::model::Row;
 use crate::objective::{Gaussian, Objective};
 
@@ -82,7 +82,7 @@ impl Network {
                 Network::put(row, &mut strip, slot);
                 strip.n_rows += 1;
             }
-            self.forward(0..self.layers().len(), None, &[], &mut strip);
+            self.forward(0..self.layers().len(), None, &[], &Turned::default(), &mut strip);
             let out = strip.values(self.layers().len());
             (0..strip.n_rows).for_each(|row| show(out.row(row)));
         }

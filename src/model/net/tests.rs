@@ -1,8 +1,9 @@
 //! Against a twin in plain loops of float64: what comes out, and gradients by its central differences.
 
 use super::*;
-use crate::config::{Activation, MlpConfig, Norm};
+use crate::config::{Activation, MlpConfig, Norm, Precision};
 use crate::rng::{Draws, Stream};
+use half::bf16;
 
 const ROWS: usize = 13;
 const TRAINING: Training = Training { seed: 5, step: 3 };
@@ -166,9 +167,7 @@ fn strips(network: &Network, lens: &[usize]) -> Vec<Strip> {
     let (x, k, n_layers) = (inputs(network), network.n_scores(), network.layers().len());
     let c = weights(k);
     let mut turned = network.turned();
-    for (layer, (values, parts)) in turned.layers.iter_mut().enumerate() {
-        parts.iter().enumerate().for_each(|(part, range)| network.turn(layer, part, &mut values[range.clone()]));
-    }
+    turned.take_up(network);
     let mut first = 0;
     let mut one = |len: usize| {
         let mut strip = network.strip(len, true);
@@ -179,7 +178,7 @@ fn strips(network: &Network, lens: &[usize]) -> Vec<Strip> {
             let values: Vec<f32> = x[row * 6..(row + 1) * 6].iter().map(|x| *x as f32).collect();
             Network::put(crate::model::Row::Dense(&values), &mut strip, slot);
         }
-        network.forward(0..n_layers, Some(TRAINING), &[], &mut strip);
+        network.forward(0..n_layers, Some(TRAINING), &[], &turned, &mut strip);
         for slot in 0..len {
             let of_row = c[(first + slot) * k..].iter().map(|c| *c as f32);
             strip.slopes_mut(n_layers).row(slot).iter_mut().zip(of_row).for_each(|(slope, c)| *slope = c);
@@ -240,7 +239,8 @@ fn outputs_and_gradients_are_those_of_the_twin() {
 
 #[test]
 fn strips_leave_no_trace() {
-    for config in configs() {
+    let narrow = configs().into_iter().map(|config| MlpConfig { precision: Precision::Bf16, ..config });
+    for config in configs().into_iter().chain(narrow) {
         let network = network(&config);
         let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
         let whole = strips(&network, &[ROWS]);
@@ -320,4 +320,161 @@ fn vectors_of_categories_begin_as_long_as_a_number() {
     assert_eq!((network.layers()[0].width(), network.n_features), (2 + 3 + 50, 4));
     let length = network.tensor(1).iter().map(|v| f64::from(*v) * f64::from(*v)).sum::<f64>() / 10_000.0;
     approx::assert_relative_eq!(length, 1.0, max_relative = 0.01);
+}
+
+/// Layers in plain loops of float32 that round what enters a product: values and slopes of each row, as strips have them, and the gradient of each tensor.
+struct Narrow {
+    values: Vec<Vec<Vec<f32>>>,
+    slopes: Vec<Vec<Vec<f32>>>,
+    gradients: Vec<Vec<f32>>,
+}
+
+fn rounded(values: &[f32]) -> Vec<f32> {
+    values.iter().map(|value| bf16::from_f32(*value).to_f32()).collect()
+}
+
+/// What an image shows around one of its places, window place after window place, and 0 beyond it.
+fn around(of: &Convolution, image: &[f32], channels: usize, place: usize) -> Vec<f32> {
+    let one = |j: usize| {
+        let (line, column) = (place / of.width + j / (3 * channels), place % of.width + j / channels % 3);
+        let is_inside = (1..=of.height).contains(&line) && (1..=of.width).contains(&column);
+        if is_inside { image[((line - 1) * of.width + column - 1) * channels + j % channels] } else { 0.0 }
+    };
+    (0..9 * channels).map(one).collect()
+}
+
+/// One product: the chain of a column of weights.
+fn chain(start: f32, left: &[f32], weight: impl Fn(usize) -> f32) -> f32 {
+    left.iter().enumerate().fold(start, |sum, (j, x)| x.mul_add(weight(j), sum))
+}
+
+/// Of dense layers, convolutions, rectifiers and paths around them.
+fn narrow_twin(network: &Network, x: &[f32], last_slopes: &[f32]) -> Narrow {
+    let n_layers = network.layers().len();
+    let mut first_tensor = vec![0];
+    first_tensor.extend(network.layers().iter().map(|layer| layer.operation().map_or(0, |of| of.tensors().len())));
+    (1..first_tensor.len()).for_each(|at| first_tensor[at] += first_tensor[at - 1]);
+    let tensors: Vec<Vec<f32>> = (0..network.tensors().len()).map(|number| network.tensor(number)).collect();
+    let is_product = |layer: usize| matches!(network.layers()[layer], Layer::Dense(_) | Layer::Convolution(_));
+    let mut gradients: Vec<Vec<f32>> = tensors.iter().map(|tensor| vec![0.0; tensor.len()]).collect();
+    let (mut all_values, mut all_slopes) = (Vec::new(), Vec::new());
+    for row in 0..ROWS {
+        let mut values = vec![x[row * 6..(row + 1) * 6].to_vec()];
+        for (number, layer) in network.layers().iter().enumerate() {
+            let x = values.last().unwrap();
+            let next: Vec<f32> = match layer {
+                Layer::Dense(Dense { outputs: n, .. }) => {
+                    let (w, b) = (rounded(&tensors[first_tensor[number]]), &tensors[first_tensor[number] + 1]);
+                    (0..*n).map(|c| chain(b[c], &rounded(x), |j| w[j * n + c])).collect()
+                }
+                Layer::Convolution(of) => {
+                    let (w, b, n) =
+                        (rounded(&tensors[first_tensor[number]]), &tensors[first_tensor[number] + 1], of.outputs);
+                    let out = |at: usize| {
+                        let seen = around(of, &rounded(x), of.channels, at / n);
+                        chain(b[at % n], &seen, |j| w[j * n + at % n])
+                    };
+                    (0..of.height * of.width * n).map(out).collect()
+                }
+                Layer::Activate(_) => x.iter().map(|x| if *x > 0.0 { *x } else { 0.0 }).collect(),
+                Layer::Skip { from, .. } => x.iter().zip(&values[*from]).map(|(a, b)| a + b).collect(),
+                other => panic!("no twin of {other:?}"),
+            };
+            values.push(next);
+        }
+        let mut slopes = vec![Vec::new(); n_layers + 1];
+        let n = network.n_outputs();
+        slopes[n_layers] = rounded(&last_slopes[row * n..(row + 1) * n]);
+        for number in (0..n_layers).rev() {
+            let (x, d, t) = (&values[number], slopes[number + 1].clone(), first_tensor[number]);
+            let mut back: Vec<f32> = match &network.layers()[number] {
+                Layer::Dense(Dense { inputs, outputs: n, .. }) => {
+                    let w = rounded(&tensors[t]);
+                    for (at, gradient) in gradients[t].iter_mut().enumerate() {
+                        *gradient = rounded(x)[at / n].mul_add(d[at % n], *gradient);
+                    }
+                    gradients[t + 1].iter_mut().zip(&d).for_each(|(gradient, d)| *gradient += d);
+                    (0..*inputs).map(|j| chain(0.0, &d, |c| w[j * n + c])).collect()
+                }
+                Layer::Convolution(of) => {
+                    let (w, n, m) = (rounded(&tensors[t]), of.outputs, of.channels);
+                    for place in 0..of.height * of.width {
+                        let (seen, d) = (around(of, &rounded(x), m, place), &d[place * n..]);
+                        for (at, gradient) in gradients[t].iter_mut().enumerate() {
+                            *gradient = seen[at / n].mul_add(d[at % n], *gradient);
+                        }
+                        gradients[t + 1].iter_mut().zip(d).for_each(|(gradient, d)| *gradient += d);
+                    }
+                    let of_place = |at: usize| {
+                        let seen = around(of, &d, n, at / m);
+                        chain(0.0, &seen, |j| w[((8 - j / n) * m + at % m) * n + j % n])
+                    };
+                    (0..of.height * of.width * m).map(of_place).collect()
+                }
+                Layer::Activate(_) => x.iter().zip(&d).map(|(x, d)| d * f32::from(u8::from(*x > 0.0))).collect(),
+                _ => d,
+            };
+            for (skip, layer) in network.layers().iter().enumerate() {
+                if matches!(layer, Layer::Skip { from, .. } if *from == number) {
+                    back.iter_mut().zip(&slopes[skip + 1]).for_each(|(to, from)| *to += from);
+                }
+            }
+            slopes[number] = if number > 0 && is_product(number - 1) { rounded(&back) } else { back };
+        }
+        all_values.push(values);
+        all_slopes.push(slopes);
+    }
+    Narrow { values: all_values, slopes: all_slopes, gradients }
+}
+
+#[test]
+fn sixteen_bits_have_the_bits_of_plain_loops_that_round() {
+    let base = MlpConfig { precision: Precision::Bf16, ..MlpConfig::default() };
+    for config in [
+        MlpConfig { layers: vec![], ..base.clone() },
+        MlpConfig { layers: vec![33, 70, 5], ..base.clone() },
+        MlpConfig { layers: vec![17, 17, 17], residual: true, ..base.clone() },
+    ] {
+        same_as_narrow_twin(&network(&config));
+    }
+    // Two stages, without pooling.
+    let stage = |channels, outputs| Layer::Convolution(Convolution::new([3, 2, channels], outputs, 1.0));
+    let activate = |width| Layer::Activate(Activate { width, by: Activation::Relu });
+    let dense = Layer::Dense(Dense { inputs: 42, outputs: 3, gain: 1.0 });
+    let mut network = Network::new(6, vec![stage(1, 5), activate(30), stage(5, 7), activate(42), dense]);
+    network.precision = Precision::Bf16;
+    network.start(3);
+    same_as_narrow_twin(&network);
+}
+
+fn same_as_narrow_twin(network: &Network) {
+    let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+    let x: Vec<f32> = inputs(network).into_iter().map(|x| x as f32).collect();
+    let slopes: Vec<f32> = weights(network.n_scores()).into_iter().map(|c| c as f32).collect();
+    let (strips, twin) = (strips(network, &[5, 8]), narrow_twin(network, &x, &slopes));
+    let n_layers = network.layers().len();
+    for row in 0..ROWS {
+        let (strip, slot) = if row < 5 { (&strips[0], row) } else { (&strips[1], row - 5) };
+        for at in 0..=n_layers {
+            assert_eq!(bits(strip.values(at).row(slot)), bits(&twin.values[row][at]), "row {row}, into layer {at}");
+            // Nothing goes back in front of the first layer.
+            if at > 0 {
+                let found = bits(strip.slopes(at).row(slot));
+                assert_eq!(found, bits(&twin.slopes[row][at]), "row {row}, slopes into layer {at}");
+            }
+        }
+    }
+    let mut found = network.clone();
+    found.params = gradient(network, &strips);
+    for (number, wanted) in twin.gradients.iter().enumerate() {
+        assert_eq!(bits(&found.tensor(number)), bits(wanted), "gradient of tensor {number}");
+    }
+    // Predictions are those of float32.
+    let (rows, k) = (|| x.chunks(6).map(crate::model::Row::Dense), network.n_scores());
+    let (mut narrow, mut wide) = (vec![0.0; ROWS * k], vec![0.0; ROWS * k]);
+    network.scores(rows(), &mut narrow);
+    Network { precision: Precision::F32, ..network.clone() }.scores(rows(), &mut wide);
+    assert_eq!(narrow, wide);
+    let trained = (0..ROWS).map(|row| f64::from(twin.values[row][n_layers][0]));
+    assert!(trained.zip(wide.iter().step_by(k)).any(|(a, b)| a != *b), "rounding is seen");
 }

@@ -79,8 +79,15 @@ impl Piece {
     }
 
     /// Rows forward through some layers.
-    pub fn forward(&mut self, network: &Network, layers: Range<usize>, training: Training, moments: &[Vec<f32>]) {
-        network.forward(layers, Some(training), moments, &mut self.strip);
+    pub fn forward(
+        &mut self,
+        network: &Network,
+        layers: Range<usize>,
+        training: Training,
+        moments: &[Vec<f32>],
+        turned: &Turned,
+    ) {
+        network.forward(layers, Some(training), moments, turned, &mut self.strip);
     }
 
     /// Rows back through some layers.

@@ -4,7 +4,7 @@ use crate::comm::Communicator;
 use crate::error::{Error, Result};
 use crate::exact::scale::{exponent_of_f32, pow2};
 use crate::exact::{Groups, LaneGrid};
-use crate::matmul::{Panels, Segment, Start, WIDTH, add_slab, multiply};
+use crate::matmul::{Panels, Segment, Start, WIDTH, Weights, add_slab, multiply};
 use crate::model::Network;
 use crate::rng::{Draws, Stream};
 use rayon::prelude::*;
@@ -214,7 +214,7 @@ impl Matrix {
                     n_rows,
                     &whole,
                     of_basis,
-                    basis,
+                    Weights::Wide(basis),
                     start,
                     &mut product,
                     |row| row * rank,
@@ -265,7 +265,7 @@ impl Matrix {
                     n_rows,
                     &whole,
                     of_run,
-                    weights,
+                    Weights::Wide(weights),
                     start,
                     &mut product,
                     |row| row * width,

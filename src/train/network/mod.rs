@@ -107,6 +107,8 @@ mod head_tests;
 #[cfg(test)]
 mod norm_tests;
 #[cfg(test)]
+mod precision_tests;
+#[cfg(test)]
 mod reference_tests;
 #[cfg(test)]
 mod shards_tests;

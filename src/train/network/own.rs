@@ -5,7 +5,6 @@ use super::super::lanes::Lane;
 use super::lanes::Piece;
 use super::norms::Norms;
 use super::shards::optimizer_of_all;
-use super::step::turn;
 use crate::comm::Communicator;
 use crate::error::Result;
 use crate::exact::ExactSum;
@@ -78,7 +77,7 @@ impl Own {
         if weight == 0.0 || self.failed.is_some() {
             return Ok(());
         }
-        turn(&self.network, &mut self.turned);
+        self.turned.take_up(&self.network);
         self.norms.weight = weight / alike.unit;
         self.pass(job, lane, Training { seed: job.config.seed, step }, of_pool, alike.unit)?;
         self.add_gradients(&alike.parts, alike.unit / weight);
@@ -120,7 +119,7 @@ impl Own {
                     piece.fill(job, network, lane, of_pool, unit);
                 }
                 if piece.strip.n_rows > 0 {
-                    piece.forward(network, first..end, training, moments);
+                    piece.forward(network, first..end, training, moments, turned);
                     if end == n_layers {
                         piece.judge(job, network, unit);
                         piece.backward(network, free..n_layers, training, moments, turned);

@@ -55,20 +55,6 @@ pub(super) struct Step {
     penalty: f64,
 }
 
-/// What layers want of the parameters on the way back. Not collective; rayon over parts.
-pub(super) fn turn(network: &Network, turned: &mut Turned) {
-    turned.layers.par_iter_mut().enumerate().for_each(|(layer, (values, parts))| {
-        let mut rest = &mut values[..];
-        let mut each = Vec::with_capacity(parts.len());
-        for (part, range) in parts.iter().enumerate() {
-            let (values, after) = rest.split_at_mut(range.len());
-            each.push((part, values));
-            rest = after;
-        }
-        each.into_par_iter().for_each(|(part, values)| network.turn(layer, part, values));
-    });
-}
-
 /// A network of fewer parameters is stepped by every rank: one conversation costs less than two.
 const LEAST_SHARED: usize = 1 << 17;
 
@@ -159,7 +145,7 @@ impl Step {
                     piece.fill(job, network, &here[piece.lane], of_pool, unit);
                 }
                 if piece.strip.n_rows > 0 {
-                    piece.forward(network, first..end, training, moments);
+                    piece.forward(network, first..end, training, moments, turned);
                     if end == n_layers {
                         piece.judge(job, network, unit);
                         piece.backward(network, free..n_layers, training, moments, turned);
@@ -454,7 +440,7 @@ impl Together for Step {
         if self.compressed.is_some() || matches!(self.grid, Grid::Narrow(_)) {
             self.unit = (weight / job.config.global_batch as f64).max(f64::MIN_POSITIVE);
         }
-        turn(&self.network, &mut self.turned);
+        self.turned.take_up(&self.network);
         self.norms.weight = weight / self.unit;
         self.forward(comm, job, lanes, training, of_pool)?;
         let mut exponents = self.window.exponents();
