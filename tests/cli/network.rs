@@ -231,12 +231,13 @@ fn images_of_another_shape_are_refused_though_they_have_as_many_pixels() {
     refused(path, &["evaluate", "m.h5", "flat.h5"], 3, &told);
     done(path, 0, &["evaluate", "m.h5", "square.h5"]);
 
-    // Somebody makes the model say that it fits them: without its seal, which would tell.
+    // Somebody makes the model say that it fits them, without its seal, which would tell.
     let bytes = std::fs::read(path.join("m.h5")).unwrap();
     std::fs::write(path.join("edited.h5"), &bytes[..bytes.len() - 48]).unwrap();
     let file = hdf5::File::open_rw(path.join("edited.h5")).unwrap();
     let shape: VarLenUnicode = "[3,12,1]".parse().unwrap();
     file.attr("image").unwrap().write_scalar(&shape).unwrap();
+    file.delete_attr("sealed").unwrap();
     file.close().unwrap();
     let told = ["edited.h5", "'image'", "images of 6 × 6 × 1", "found 3 × 12 × 1", "train the model again"];
     refused(path, &["predict", "edited.h5", "flat.h5", "-o", "p.h5"], 3, &told);
