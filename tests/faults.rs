@@ -52,6 +52,12 @@ fn cases() -> Vec<Case> {
             false,
             &[&["mlp"], &digits, &["--layers", "9", "--epochs", "4", "--sync-every", "3", "--local-after", "2"]],
         ),
+        // So many parameters that ranks share what the optimiser remembers.
+        case(
+            4,
+            true,
+            &[&["mlp"], &digits, &["--layers", "512,200", "--epochs", "3", "--lanes", "4", "--global-batch", "128"]],
+        ),
         case(2, true, &[&["logistic", &cancer, "--solver", "newton"]]),
         case(2, false, &[&["linear", &casp, "--l1", "0.01"]]),
         case(1, false, &[&["bag", &cancer, "--learner", "boost --rounds 3", "--members", "5"]]),
@@ -331,6 +337,40 @@ fn whatever_kills_a_training_the_next_one_ends_with_the_same_bits() {
         all[all.len() / 2],
         all[all.len() - 1]
     );
+}
+
+#[test]
+fn a_network_that_loses_a_rank_or_its_disk_goes_on_to_the_same_bits() {
+    if !has_mpi() {
+        return;
+    }
+    let digits = data("digits.h5");
+    // 131,072 parameters are enough for ranks to share what the optimiser remembers.
+    for (layers, is_shared) in [("19", false), ("512,200", true)] {
+        let words = ["mlp", &digits, "--group", "train", "--layers", layers, "--norm", "batch", "--average", "0.9"];
+        let steps = ["--global-batch", "128", "--lanes", "4", "--epochs", "3"];
+        let words: Vec<String> = words.iter().chain(&steps).map(|word| word.to_string()).collect();
+        let keep = ["--checkpoint", "kept", "--every", "4steps"];
+        let whole = train(TempDir::new().unwrap().path(), 3, &words, &[], "");
+        assert_eq!(!whole.out.contains("\"reduce_scatter\":{\"calls\":0"), is_shared, "{}", whole.out);
+        for (kind, rank, point, ranks, then) in [
+            ("kill", 1, "step:11", 3, 2),
+            ("kill", 0, "checkpoint-write:4", 2, 3),
+            ("full", 0, "checkpoint-write:4", 2, 4),
+        ] {
+            let folder = TempDir::new().unwrap();
+            let asked = Asked { kind, rank, text: format!("{kind}:{rank}:{point}") };
+            let ended = train(folder.path(), ranks, &words, &keep, &asked.text);
+            assert!(said(&ended).is_some(), "{layers}, {}:\n{}", asked.text, ended.text);
+            check_words(&ended, &asked, ranks);
+            assert!(!folder.path().join("m.h5").exists(), "{layers}, {}", asked.text);
+            let again = train(folder.path(), then, &words, &keep, "");
+            assert_eq!(again.code, Some(0), "{layers}, {}, then:\n{}", asked.text, again.text);
+            let resumed = field(&again.out, "resumed_step").and_then(|step| step.parse::<u64>().ok());
+            assert_eq!(resumed, Some(if kind == "kill" && rank == 1 { 8 } else { 4 }), "{layers}, {}", asked.text);
+            assert_eq!(field(&again.out, "digest"), field(&whole.out, "digest"), "{layers}, {}", asked.text);
+        }
+    }
 }
 
 /// As [`train`], in one process.

@@ -1,17 +1,19 @@
-//! Statistics of predicted numbers: rmse, mae, r², mean Poisson deviance.
+//! Statistics of predicted numbers: rmse, mae, r², mean Poisson deviance; of predicted densities the mean negative log likelihood.
 
 use super::Metrics;
 use crate::exact::ExactSum;
 
 /// What is known of some rows whose number was predicted. Merges in any order.
 ///
-/// Memory: 6 exact sums and 2 counts, whatever the number of rows.
+/// Memory: 7 exact sums and 3 counts, whatever the number of rows.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RegressionStats {
     n_rows: u64,
     /// Rows for which the Poisson deviance is not defined (y < 0 or p ≤ 0).
     n_not_poisson: u64,
-    sums: [ExactSum; 6],
+    /// Rows whose variance was predicted too.
+    n_gaussian: u64,
+    sums: [ExactSum; 7],
 }
 
 /// Places in `RegressionStats::sums`.
@@ -21,6 +23,7 @@ const WYY: usize = 2;
 const SQUARED: usize = 3;
 const ABSOLUTE: usize = 4;
 const DEVIANCE: usize = 5;
+const NLL: usize = 6;
 
 /// The finished numbers of [`RegressionStats`].
 #[derive(Clone, Debug, PartialEq)]
@@ -38,6 +41,8 @@ pub struct Regression {
     pub r2: Option<f64>,
     /// Weighted mean of 2·(y·ln(y/p) − y + p), nats. `None` if any target is negative or any prediction is not positive.
     pub poisson_deviance: Option<f64>,
+    /// Weighted mean of [`gaussian_nll`], nats. `None` if any row has no variance.
+    pub gaussian_nll: Option<f64>,
 }
 
 /// −ln of the density of a normal distribution of this mean and variance at the target: ½(ln 2πv + (y − m)²/v), nats.
@@ -75,19 +80,31 @@ impl RegressionStats {
         }
     }
 
+    /// Adds the density that was predicted of a row whose mean [`add`](Self::add) has seen. Not collective. A row of `weight` 0 is not counted.
+    ///
+    /// * `mean`, `variance`: of the density, in the unit of the target and its square.
+    pub fn add_density(&mut self, target: f64, [mean, variance]: [f64; 2], weight: f64) {
+        if weight != 0.0 {
+            self.n_gaussian += 1;
+            self.sums[NLL].add(weight * gaussian_nll(target, mean, variance));
+        }
+    }
+
     /// Adds the rows of `other`.
     pub fn merge(&mut self, other: &RegressionStats) {
         self.n_rows += other.n_rows;
         self.n_not_poisson += other.n_not_poisson;
+        self.n_gaussian += other.n_gaussian;
         self.sums.iter_mut().zip(&other.sums).for_each(|(mine, theirs)| mine.merge(theirs));
     }
 
     /// Length of [`to_words`](Self::to_words).
-    pub const WORDS: usize = 2 + 6 * ExactSum::WORDS;
+    pub const WORDS: usize = RegressionStats::COUNTS + 7 * ExactSum::WORDS;
+    const COUNTS: usize = 3;
 
     /// The statistic as integers; wrapping addition of the words of several ranks merges them.
     pub fn to_words(&self) -> Vec<u64> {
-        let mut words = vec![self.n_rows, self.n_not_poisson];
+        let mut words = vec![self.n_rows, self.n_not_poisson, self.n_gaussian];
         self.sums.iter().for_each(|sum| words.extend(sum.to_words()));
         words
     }
@@ -98,8 +115,14 @@ impl RegressionStats {
     /// If there are not [`WORDS`](Self::WORDS) of them.
     pub fn from_words(words: &[u64]) -> RegressionStats {
         assert_eq!(words.len(), RegressionStats::WORDS, "words of regression statistics");
-        let mut stats = RegressionStats { n_rows: words[0], n_not_poisson: words[1], ..Default::default() };
-        for (sum, words) in stats.sums.iter_mut().zip(words[2..].chunks_exact(ExactSum::WORDS)) {
+        let (counts, sums) = words.split_at(RegressionStats::COUNTS);
+        let mut stats = RegressionStats {
+            n_rows: counts[0],
+            n_not_poisson: counts[1],
+            n_gaussian: counts[2],
+            ..RegressionStats::default()
+        };
+        for (sum, words) in stats.sums.iter_mut().zip(sums.chunks_exact(ExactSum::WORDS)) {
             *sum = ExactSum::from_words(words);
         }
         stats
@@ -120,6 +143,7 @@ impl RegressionStats {
             mae: mean_of(ABSOLUTE),
             r2: (self.n_rows > 1).then(|| self.r2()),
             poisson_deviance: (self.n_not_poisson == 0).then(|| mean_of(DEVIANCE)),
+            gaussian_nll: (self.n_gaussian == self.n_rows).then(|| mean_of(NLL)),
         })
     }
 
@@ -157,6 +181,11 @@ impl Regression {
     /// Appends `poisson_deviance`, for models of counts.
     pub fn push_poisson_to(&self, metrics: &mut Metrics) {
         metrics.push_option("poisson_deviance", self.poisson_deviance);
+    }
+
+    /// Appends `gaussian_nll`, for models that predict a variance.
+    pub fn push_gaussian_to(&self, metrics: &mut Metrics) {
+        metrics.push_option("gaussian_nll", self.gaussian_nll);
     }
 }
 
@@ -242,14 +271,39 @@ mod tests {
     }
 
     #[test]
+    fn the_likelihood_of_densities_is_that_of_the_formula() {
+        let mut stats = stats_of(&[(1.0, 0.0, 3.0), (2.0, 2.5, 1.0), (9.0, 9.0, 0.0)]);
+        assert_eq!(stats.finish().unwrap().gaussian_nll, None, "no density yet");
+        stats.add_density(1.0, [0.0, 4.0], 3.0);
+        assert_eq!(stats.finish().unwrap().gaussian_nll, None, "one row has none");
+        stats.add_density(2.0, [2.5, 0.25], 1.0);
+        stats.add_density(9.0, [9.0, 0.0], 0.0); // weighs nothing: not looked at
+        // (3·(½ ln(2π·4) + 1/8) + ½ ln(2π/4) + ½)/4
+        let found = stats.finish().unwrap().gaussian_nll.unwrap();
+        assert!((found - 1.4842621234846456).abs() < 1e-15, "{found}");
+        stats.add_density(1.0, [0.0, f64::NAN], 1.0);
+        stats.add(1.0, 0.0, 1.0);
+        assert!(stats.finish().unwrap().gaussian_nll.unwrap().is_nan());
+    }
+
+    #[test]
     fn any_cut_of_the_rows_gives_the_same_bits() {
         let rows = rows(1009, 3.0);
-        let whole = stats_of(&rows);
+        let stats_of = |rows: &mut dyn Iterator<Item = &(f64, f64, f64)>| {
+            let mut stats = RegressionStats::new();
+            rows.for_each(|&(y, p, w)| {
+                stats.add(y, p, w);
+                stats.add_density(y, [p, 0.1 + y * y], w);
+            });
+            stats
+        };
+        let whole = stats_of(&mut rows.iter());
+        assert!(whole.finish().unwrap().gaussian_nll.is_some());
         for n_cuts in [1, 2, 3, 7, 11] {
             let mut merged = RegressionStats::new();
             let mut words = vec![0; RegressionStats::WORDS];
             for cut in 0..n_cuts {
-                let part = stats_of(rows.iter().skip(cut).step_by(n_cuts));
+                let part = stats_of(&mut rows.iter().skip(cut).step_by(n_cuts));
                 merged.merge(&part);
                 add_words(&mut words, &part.to_words());
             }

@@ -207,6 +207,7 @@ fn model_from(file: &ModelFile, config: TrainConfig, names: TableNames) -> Resul
         }
     };
     let image = file.attribute("image").map(|text| image_from(text, columns.len())).transpose()?;
+    check_image(&config, image)?;
     let preprocess = Preprocess { columns, image, missing: config.missing, mean, inverse_scale };
     let (k, d) = (scores.n_scores(), scores.n_features());
     if preprocess.n_features() != d {
@@ -313,6 +314,25 @@ fn image_from(text: &str, n_columns: usize) -> Result<Image> {
     let axes: Option<[u64; 3]> = serde_json::from_str(text).ok();
     let image = axes.and_then(|axes| Image::of_axes(&axes)).filter(|image| image.n_values() == Some(n_columns));
     image.ok_or_else(|| misfit("image", &format!("height, width and channels of {n_columns} columns, not {text}")))
+}
+
+/// Convolution is built for the shape in the settings, and tables are compared with that of the attribute: they are written alike.
+fn check_image(config: &TrainConfig, image: Option<Image>) -> Result<()> {
+    let Some(axes) = config.mlp.as_ref().and_then(|of_kind| of_kind.image) else { return Ok(()) };
+    let looked_at = Image::of_axes(&axes);
+    if looked_at == image {
+        return Ok(());
+    }
+    let shown = |image: Option<Image>| image.map_or("none".to_string(), |image| image.to_string());
+    Err(misfit(
+        "image",
+        &format!(
+            "images of {}, which the settings' stages of convolution look at, but found {}; take the file as consort wrote it, or \
+             train the model again",
+            shown(looked_at),
+            shown(image)
+        ),
+    ))
 }
 
 fn vector(file: &ModelFile, name: &str, len: usize) -> Result<Vec<f64>> {

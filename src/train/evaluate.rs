@@ -4,16 +4,13 @@ use super::linear_family::open;
 use super::measure::{Evaluation, ScoredRows, Show, measure};
 use super::memory;
 use super::score::{Link, Scorer, for_each_batch, rows_of_rank, table_name};
-use super::sums::sum_scalars;
 use super::{Inputs, Model, TrainReport, target};
 use crate::comm::Communicator;
 use crate::data::hdf5::Hdf5Source;
 use crate::data::names::Need;
 use crate::data::{Block, DataSource, Targets};
 use crate::error::{Error, InContext, Result};
-use crate::exact::ExactSum;
 use crate::metric::Metrics;
-use crate::metric::regression::gaussian_nll;
 use crate::model::TargetCoding;
 use std::ops::Range;
 
@@ -82,27 +79,17 @@ pub fn evaluate(comm: &Communicator, model: &Model, inputs: &Inputs, rows: Optio
         _ => Ok(()),
     };
     comm.agree(decoded)?;
-    let mut nll = ExactSum::new();
     // Once: only the ranks of classes' scores want a second look.
     let mut pass = |show: &mut Show<'_>| {
         for_each_batch(&mut source, &blocks, limit, ROW_VALUES + model.scores.n_scores() as u64, |batch| {
             let Known { y, weight } = Known::of(model, batch).in_dataset(&target_path).in_file(&name)?;
             let (scores, variances) = scorer.scores_and_variances(batch).in_file(&name)?;
-            for (((y, w), mean), variance) in y.iter().zip(&weight).zip(&scores).zip(&variances) {
-                if *w != 0.0 {
-                    nll.add(w * gaussian_nll(*y, *mean, *variance));
-                }
-            }
-            show(ScoredRows { y: &y, weight: &weight, scores: &scores });
+            show(ScoredRows { y: &y, weight: &weight, scores: &scores, variances: &variances });
             Ok(())
         })
     };
     let room = limit.map(memory::of_measuring);
-    let mut measured = measure(comm, &Link::of(model), room, &mut pass)?;
-    if model.scores.has_variance() {
-        let [nll] = sum_scalars(comm, &[nll])?;
-        measured.metrics.push("gaussian_nll", nll.value().unwrap_or(f64::NAN) / measured.weight);
-    }
+    let measured = measure(comm, &Link::of(model), room, &mut pass)?;
     if measured.rows == 0 {
         return Err(Error::data("all rows have weight 0: nothing to measure")).in_file(name);
     }

@@ -281,6 +281,7 @@ struct HeldOutRows {
     y: Vec<f64>,
     weight: Vec<f64>,
     scores: Vec<f64>,
+    variances: Vec<f64>,
 }
 
 impl HeldOutRows {
@@ -288,17 +289,24 @@ impl HeldOutRows {
         let (rows, held_out) = (buffer.rows(), buffer.held_out.as_deref().unwrap_or_default());
         let which: Vec<usize> = block.clone().filter(|row| held_out.get(*row).is_some_and(|w| *w != 0.0)).collect();
         let mut scores = vec![0.0; which.len() * by.n_scores()];
-        rows.scores_of(by, &which, &mut scores);
+        let mut variances = vec![0.0; if by.has_variance() { which.len() } else { 0 }];
+        match by {
+            Scores::Mlp(network) if by.has_variance() => {
+                network.scores_and_variances(which.iter().map(|row| rows.row(*row)), &mut scores, &mut variances);
+            }
+            _ => rows.scores_of(by, &which, &mut scores),
+        }
         let t = rows.n_targets();
         let y = which.iter().flat_map(|row| rows.y[row * t..(row + 1) * t].iter().copied()).collect();
         let weight = which.iter().map(|row| held_out[*row]).collect();
-        HeldOutRows { y, weight, scores }
+        HeldOutRows { y, weight, scores, variances }
     }
 
     fn append(&mut self, more: HeldOutRows) {
         self.y.extend(more.y);
         self.weight.extend(more.weight);
         self.scores.extend(more.scores);
+        self.variances.extend(more.variances);
     }
 }
 
@@ -318,12 +326,13 @@ fn held_out_metrics(
                 let scored: Vec<_> = blocks.par_iter().map(|block| HeldOutRows::of(buffer, block, scores)).collect();
                 let mut all = HeldOutRows::default();
                 scored.into_iter().for_each(|rows| all.append(rows));
-                show(ScoredRows { y: &all.y, weight: &all.weight, scores: &all.scores });
+                show(ScoredRows { y: &all.y, weight: &all.weight, scores: &all.scores, variances: &all.variances });
             }
         })
     };
     let room = reading.max_memory.map(memory::of_measuring);
     let link = Link::new(config.responds_as(), n_classes).for_targets(prepared.target.n_targets());
+    let link = link.with_variance(scores.has_variance());
     Ok(measure(comm, &link, room, &mut pass)?.metrics)
 }
 

@@ -41,6 +41,8 @@ pub struct ScoredRows<'a> {
     pub weight: &'a [f64],
     /// (rows, n_scores), before the inverse link.
     pub scores: &'a [f64],
+    /// (rows): of the density whose mean the score is; empty where the [link](Link::has_variance) knows of none.
+    pub variances: &'a [f64],
 }
 
 /// Sees some rows.
@@ -74,6 +76,10 @@ fn numbers(comm: &Communicator, link: &Link, pass: &mut Pass<'_>) -> Result<Eval
                     stats.add(*y, link.number(*score), *w);
                 }
             }
+            let densities = rows.scores.iter().zip(rows.variances);
+            for ((y, w), (mean, variance)) in rows.y.iter().zip(rows.weight).zip(densities) {
+                stats[0].add_density(*y, [*mean, *variance], *w);
+            }
             stats
         });
         let of_rows = of_rows.reduce(new, |mut a, b| {
@@ -95,6 +101,9 @@ fn numbers(comm: &Communicator, link: &Link, pass: &mut Pass<'_>) -> Result<Eval
         of_target.push_to(&mut metrics);
         if link.kind == Kind::Poisson {
             of_target.push_poisson_to(&mut metrics);
+        }
+        if link.has_variance {
+            of_target.push_gaussian_to(&mut metrics);
         }
         metrics
     }));
@@ -351,9 +360,13 @@ fn pairs_of(comm: &Communicator, mine: &ScoreRuns) -> Result<Pairs> {
 fn tasks(rows: ScoredRows<'_>, n_targets: usize, k: usize) -> impl ParallelIterator<Item = ScoredRows<'_>> {
     let n_rows = rows.weight.len();
     assert_eq!((rows.y.len(), rows.scores.len()), (n_rows * n_targets, n_rows * k), "y and scores of {n_rows} rows");
+    assert!(rows.variances.is_empty() || rows.variances.len() == n_rows, "variances of {n_rows} rows");
     let scores = rows.scores.par_chunks(TASK_ROWS * k);
-    let parts = rows.y.par_chunks(TASK_ROWS * n_targets).zip(rows.weight.par_chunks(TASK_ROWS)).zip(scores);
-    parts.map(|((y, weight), scores)| ScoredRows { y, weight, scores })
+    let parts = rows.y.par_chunks(TASK_ROWS * n_targets).zip(rows.weight.par_chunks(TASK_ROWS)).zip(scores).enumerate();
+    parts.map(move |(task, ((y, weight), scores))| {
+        let variances = rows.variances.chunks(TASK_ROWS).nth(task).unwrap_or_default();
+        ScoredRows { y, weight, scores, variances }
+    })
 }
 
 #[cfg(test)]
@@ -396,20 +409,51 @@ mod tests {
         step: usize,
         room: Option<u64>,
     ) -> Result<(Evaluation, usize)> {
-        let mut n_passes = 0;
+        let (mut n_passes, has_variance) = (0, kind == Kind::Linear);
         let mut pass = |show: &mut Show<'_>| {
             n_passes += 1;
             for first in range.clone().step_by(step) {
                 let rows_here = first..(first + step).min(range.end);
+                let scores = &rows.scores[rows_here.start * k..rows_here.end * k];
+                let variances: Vec<f64> =
+                    scores.iter().filter(|_| has_variance).map(|score| variance(*score)).collect();
                 show(ScoredRows {
                     y: &rows.y[rows_here.clone()],
                     weight: &rows.weight[rows_here.clone()],
-                    scores: &rows.scores[rows_here.start * k..rows_here.end * k],
+                    scores,
+                    variances: &variances,
                 });
             }
             Ok(())
         };
-        measure(comm, &Link::new(kind, n_classes), room, &mut pass).map(|evaluation| (evaluation, n_passes))
+        let link = Link::new(kind, n_classes).with_variance(has_variance);
+        measure(comm, &link, room, &mut pass).map(|evaluation| (evaluation, n_passes))
+    }
+
+    /// Of the density around a score of numbers.
+    fn variance(score: f64) -> f64 {
+        0.25 + score * score
+    }
+
+    #[test]
+    fn the_likelihood_of_densities_is_the_mean_over_rows() {
+        let rows = table(9_001, 2, 1); // three tasks
+        let (mut nll, mut total) = (0.0, 0.0);
+        for ((y, w), score) in rows.y.iter().zip(&rows.weight).zip(&rows.scores) {
+            let variance = variance(*score);
+            nll += w * 0.5 * (libm::log(std::f64::consts::TAU * variance) + (y - score) * (y - score) / variance);
+            total += w;
+        }
+        let (of_densities, _) =
+            measured(&Communicator::solo(), (Kind::Linear, 0, 1), &rows, 0..9_001, 9_001, None).unwrap();
+        approx::assert_relative_eq!(
+            of_densities.metrics.get("gaussian_nll").unwrap(),
+            nll / total,
+            max_relative = 1e-12
+        );
+        let (of_means, _) =
+            measured(&Communicator::solo(), (Kind::Poisson, 0, 1), &rows, 0..9_001, 9_001, None).unwrap();
+        assert_eq!(of_means.metrics.get("gaussian_nll"), None);
     }
 
     #[test]

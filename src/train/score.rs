@@ -32,6 +32,8 @@ pub struct Link {
     pub n_classes: usize,
     /// Numbers that are predicted of a row; 1 for a class.
     pub n_targets: usize,
+    /// Whether a score comes with the variance of the density whose mean it is.
+    pub has_variance: bool,
     /// Whose inverse link it is; None: scores are predictions.
     objective: Option<Box<dyn Objective>>,
 }
@@ -39,13 +41,13 @@ pub struct Link {
 impl Link {
     /// Of scores before the inverse link.
     pub fn new(kind: Kind, n_classes: usize) -> Link {
-        Link { kind, n_classes, n_targets: 1, objective: Some(objective(kind, n_classes)) }
+        Link { kind, n_classes, n_targets: 1, has_variance: false, objective: Some(objective(kind, n_classes)) }
     }
 
     /// Of scores that are predictions: numbers, the share of class 1 of two classes, or the share of each class.
     pub fn of_predictions(n_classes: usize) -> Link {
         let kind = if n_classes == 0 { Kind::Linear } else { Kind::Logistic };
-        Link { kind, n_classes, n_targets: 1, objective: None }
+        Link { kind, n_classes, n_targets: 1, has_variance: false, objective: None }
     }
 
     /// Of a model's scores.
@@ -54,12 +56,17 @@ impl Link {
             true => Link::of_predictions(model.target.n_classes()),
             false => Link::new(model.config.responds_as(), model.target.n_classes()),
         };
-        link.for_targets(model.target.n_targets())
+        link.for_targets(model.target.n_targets()).with_variance(model.scores.has_variance())
     }
 
     /// The same of as many scores as targets.
     pub fn for_targets(self, n_targets: usize) -> Link {
         Link { n_targets, ..self }
+    }
+
+    /// The same of scores that come with variances, or without.
+    pub fn with_variance(self, has_variance: bool) -> Link {
+        Link { has_variance, ..self }
     }
 
     pub fn n_scores(&self) -> usize {

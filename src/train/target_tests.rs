@@ -228,7 +228,7 @@ fn a_rank_without_rows_measures_several_targets_with_the_others() {
     let measured = |comm: &Communicator| {
         let mut pass = |show: &mut Show<'_>| {
             if comm.rank() == 0 {
-                show(ScoredRows { y: &y, weight: &weight, scores: &scores });
+                show(ScoredRows { y: &y, weight: &weight, scores: &scores, variances: &[] });
             }
             Ok(())
         };

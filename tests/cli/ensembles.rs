@@ -87,10 +87,14 @@ fn words_that_make_no_ensemble_are_refused_with_what_to_do() {
     let folder = folder();
     table(&folder, "t.h5", 100, |_, _| ());
     let path = folder.path();
-    let cases: [(&[&str], &[&str]); 8] = [
+    let cases: [(&[&str], &[&str]); 9] = [
         (&["bag"], &["--learner"]),
         (&["bag", "--learner", "logistic", "--members", "0"], &["--members 0"]),
         (&["bag", "--learner", "vote"], &["'vote' is an ensemble itself"]),
+        (
+            &["bag", "--learner", "mlp", "--scope", "local", "--lanes", "4"],
+            &["--lanes", "--scope local", "as --members says", "--learner 'mlp --lanes 4'"],
+        ),
         (&["vote"], &["no members", "[[member]]", "--model"]),
         (&["vote", "--member", "boost --speed 3"], &["--member 'boost --speed 3'", "--speed"]),
         (&["stack", "--member", "svm", "--shrinkage", "0.1"], &["its members'"]),

@@ -256,6 +256,44 @@ fn settings_that_fit_no_network_are_refused() {
     }
 }
 
+/// A table of images.
+fn images(path: &Path, height: usize, width: usize) {
+    let (n, file) = (60, hdf5::File::create(path).unwrap());
+    let pixel = |(row, i, j): (usize, usize, usize)| ((row * 31 + i * 7 + j * 3 + i * j * row) % 17) as f32;
+    let x = ndarray::Array3::from_shape_fn((n, height, width), pixel);
+    file.new_dataset_builder().with_data(&x).create("X").unwrap();
+    file.new_dataset_builder().with_data(&ndarray::Array1::from_iter((0..n).map(|row| row % 3))).create("y").unwrap();
+    file.close().unwrap();
+}
+
+#[test]
+fn images_of_another_shape_are_refused_though_they_have_as_many_pixels() {
+    let folder = folder();
+    let path = folder.path();
+    images(&path.join("square.h5"), 6, 6);
+    images(&path.join("flat.h5"), 3, 12);
+    let words = ["--conv", "3", "--layers", "5", "--epochs", "1", "--lanes", "1", "-o", "m.h5"];
+    done(path, 0, &[&["train", "mlp", "square.h5"][..], &words].concat());
+    let told =
+        ["flat.h5", "the images are 3 × 12 × 1 but the model was trained on 6 × 6 × 1", "train on images like these"];
+    refused(path, &["predict", "m.h5", "flat.h5", "-o", "p.h5"], 3, &told);
+    refused(path, &["evaluate", "m.h5", "flat.h5"], 3, &told);
+    done(path, 0, &["evaluate", "m.h5", "square.h5"]);
+
+    // Somebody makes the model say that it fits them, without its seal, which would tell.
+    let bytes = std::fs::read(path.join("m.h5")).unwrap();
+    std::fs::write(path.join("edited.h5"), &bytes[..bytes.len() - 48]).unwrap();
+    let file = hdf5::File::open_rw(path.join("edited.h5")).unwrap();
+    let shape: VarLenUnicode = "[3,12,1]".parse().unwrap();
+    file.attr("image").unwrap().write_scalar(&shape).unwrap();
+    file.delete_attr("sealed").unwrap();
+    file.close().unwrap();
+    let told = ["edited.h5", "'image'", "images of 6 × 6 × 1", "found 3 × 12 × 1", "train the model again"];
+    refused(path, &["predict", "edited.h5", "flat.h5", "-o", "p.h5"], 3, &told);
+    refused(path, &["evaluate", "edited.h5", "square.h5"], 3, &told);
+    refused(path, &["inspect", "edited.h5"], 3, &told);
+}
+
 #[test]
 fn categories_and_several_targets_from_words() {
     let folder = folder();

@@ -273,3 +273,7 @@ mod tests;
 #[cfg(test)]
 #[path = "damage_tests.rs"]
 mod damage_tests;
+
+#[cfg(test)]
+#[path = "foreign_tests.rs"]
+mod foreign_tests;

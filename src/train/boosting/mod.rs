@@ -186,7 +186,12 @@ fn metrics_of(
         for first in (0..rows.y.len()).step_by(MEASURED_ROWS) {
             let some = first..rows.y.len().min(first + MEASURED_ROWS);
             let scores = &scores[some.start * k..some.end * k];
-            show(ScoredRows { y: rows.y.rows(some.clone(), &mut y), weight: held_out.rows(some, &mut weight), scores });
+            show(ScoredRows {
+                y: rows.y.rows(some.clone(), &mut y),
+                weight: held_out.rows(some, &mut weight),
+                scores,
+                variances: &[],
+            });
         }
         Ok(())
     };

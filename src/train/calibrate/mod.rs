@@ -157,7 +157,7 @@ impl Rows<'_> {
         let mut pass = |show: &mut Show<'_>| {
             let scorer = Scorer::new(model, self.source, "the table")?;
             self.each_batch(model, true, |batch, y, weight| {
-                show(ScoredRows { y, weight, scores: &scorer.scores(batch)? });
+                show(ScoredRows { y, weight, scores: &scorer.scores(batch)?, variances: &[] });
                 Ok(())
             })
         };

@@ -172,7 +172,7 @@ pub(super) fn measure_members(work: &mut Work<'_>, model: &Model) -> Result<Meas
             for_each_batch(source, &blocks, limit, made, |batch| {
                 let y = code_targets(&model.target, &batch.target, batch.first_row)?;
                 let scores = to_scores(scorer.combined(batch, &scorer.of_members(batch)?)?, n_classes);
-                show(ScoredRows { y: &y, weight: &weight_of(batch), scores: &scores });
+                show(ScoredRows { y: &y, weight: &weight_of(batch), scores: &scores, variances: &[] });
                 Ok(())
             })
         };

@@ -179,7 +179,7 @@ impl<'c> Fit<'c> {
                     .map(|(row, scores)| if scores[0].is_nan() { 0.0 } else { weight_of(row) })
                     .collect();
                 scores.iter_mut().filter(|score| score.is_nan()).for_each(|score| *score = 0.0);
-                show(ScoredRows { y: rows.y.rows(some, &mut y), weight: &weight, scores: &scores });
+                show(ScoredRows { y: rows.y.rows(some, &mut y), weight: &weight, scores: &scores, variances: &[] });
             }
             Ok(())
         };

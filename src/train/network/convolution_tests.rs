@@ -159,6 +159,16 @@ fn a_damaged_shape_is_refused() {
         let refused = from_file(&file).unwrap_err().to_string();
         assert!(refused.contains("'image'") && refused.contains("a shape of 84 values"), "{refused}");
     }
+    // Each of the two fits the columns, but they are not the same.
+    let mut turned = file.clone();
+    turned.config = turned.config.replace("[7, 6, 2]", "[6, 7, 2]");
+    let mut plain = file.clone();
+    plain.attributes.retain(|(name, _)| name != "image");
+    for (file, words) in [(turned, ["6 × 7 × 2", "found 7 × 6 × 2"]), (plain, ["7 × 6 × 2", "found none"])] {
+        let refused = from_file(&file).unwrap_err().to_string();
+        assert!(refused.contains("'image'") && refused.contains("train the model again"), "{refused}");
+        assert!(words.iter().all(|word| refused.contains(word)), "{refused}");
+    }
     let Scores::Mlp(network) = &model.scores else { panic!("a network") };
     assert_eq!(network.describe(), "convolution 3 × 3 of 7 × 6 × 2 → 2, pooling 2 × 2, relu, dense 18 → 1");
 }

@@ -3,6 +3,7 @@
 use super::super::evaluate::evaluate;
 use super::super::linear_family::train;
 use super::super::measure::Evaluation;
+use super::super::prepare::HeldOut;
 use super::super::{Inputs, Kind, Model, Silent, Solver, TrainConfig};
 use crate::comm::{Communicator, run_threads};
 use crate::config::{BoostLoss, MlpConfig};
@@ -41,10 +42,15 @@ fn deviation(x: [f64; 2]) -> f64 {
 
 /// Rows with targets; every eleventh has weight 0 and a target far away.
 fn table(folder: &Path, target: impl Fn(usize) -> f64) -> Inputs {
-    let x = (0..ROWS).flat_map(|number| row(number).0).collect();
+    table_of(folder, &(0..ROWS).collect::<Vec<_>>(), target)
+}
+
+/// Some of these rows, by their numbers.
+fn table_of(folder: &Path, which: &[usize], target: impl Fn(usize) -> f64) -> Inputs {
+    let x = which.iter().flat_map(|number| row(*number).0).collect();
     let is_out = |number: usize| number % 11 == 5;
-    let y = (0..ROWS).map(|number| if is_out(number) { -1e6 } else { target(number) }).collect();
-    let weight = (0..ROWS).map(|number| if is_out(number) { 0.0 } else { 1.0 }).collect();
+    let y = which.iter().map(|number| if is_out(*number) { -1e6 } else { target(*number) }).collect();
+    let weight = which.iter().map(|number| if is_out(*number) { 0.0 } else { 1.0 }).collect();
     let table = MemorySource::from_f64(x, 2).unwrap();
     let table = table.with_target(y, TargetKind::Float).unwrap().with_weight(weight).unwrap();
     let path = folder.join("table.h5");
@@ -228,6 +234,34 @@ fn rows_held_out_are_measured_by_the_loss_of_training() {
     let in_units =
         measured.metrics.get("gaussian_nll").unwrap() - network.unit(0).scale.ln() - 0.5 * std::f64::consts::TAU.ln();
     assert!((least - in_units).abs() < 0.1, "{least}, {in_units}");
+}
+
+#[test]
+fn the_likelihood_of_rows_held_out_is_that_of_their_densities() {
+    let folder = tempfile::tempdir().unwrap();
+    let inputs = table(folder.path(), |number| {
+        let (x, noise) = row(number);
+        mean(x) + deviation(x) * noise
+    });
+    let config = TrainConfig { valid_fraction: 0.3, epochs: Some(3), ..config(BoostLoss::Gaussian, 0.0) };
+    let config = config.resolved().unwrap();
+    let of_ranks = run_threads(2, 2, |comm| train(comm, &inputs, &config, &mut Silent)).unwrap();
+    let valid = &of_ranks[1].1.valid;
+    // The same rows as a table of their own, by the way of `evaluate`.
+    let held_out = HeldOut::Fraction(0.3);
+    let which: Vec<usize> = (0..ROWS).filter(|row| held_out.holds_out(config.seed, *row as u64)).collect();
+    let alone = tempfile::tempdir().unwrap();
+    let inputs = table_of(alone.path(), &which, |number| {
+        let (x, noise) = row(number);
+        mean(x) + deviation(x) * noise
+    });
+    let measured = evaluate(&Communicator::solo(), &of_ranks[0].0, &inputs, None).unwrap();
+    assert!(valid.get("gaussian_nll").is_some_and(f64::is_finite), "{valid:?}");
+    assert_eq!(*valid, measured.metrics);
+    // Folds too.
+    let config = TrainConfig { folds: 2, valid_fraction: 0.0, ..config };
+    let of_ranks = run_threads(1, 2, |comm| train(comm, &inputs, &config, &mut Silent)).unwrap();
+    assert!(of_ranks[0].1.mean_of_folds().get("gaussian_nll").is_some_and(f64::is_finite));
 }
 
 #[test]

@@ -10,7 +10,7 @@
 //! | `segments.rs` | gradients of runs of layers as integers |
 //! | `shards.rs` | who keeps what the optimiser remembers |
 //! | `compressed.rs` | gradients of which less travels, and what lanes have left of them |
-//! | `top_k.rs`, `low_rank.rs` | the largest numbers; products of thin matrices |
+//! | `top_k.rs`, `low_rank.rs`, `orthonormal.rs` | the largest numbers; products of thin matrices, of which one has columns at right angles |
 //! | `apart.rs` | lanes that step alone, and their average |
 //! | `own.rs` | a step of one of them |
 
@@ -19,6 +19,7 @@ mod compressed;
 mod lanes;
 mod low_rank;
 mod norms;
+mod orthonormal;
 mod own;
 mod segments;
 #[cfg(test)]
