@@ -9,7 +9,7 @@
 //! out the first layer, whose input has no slope. Fair: products alone, without activations, turning and integers, and on values that lie in the
 //! caches a little better than within a step.
 
-use consort::matmul::{Panels, SLAB_ROWS, Segment, Start, add_slab, multiply};
+use consort::matmul::{Panels, SLAB_ROWS, Segment, Start, Weights, add_slab, multiply};
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -83,8 +83,8 @@ impl Layer {
     }
 
     fn forward(&mut self, strip: usize) {
-        let Layer { k, n, weights, bias, .. } = &*self;
-        rows_times(&self.input, weights, Panels::new(*k, *n), Start::Bias(bias), strip, &mut self.output);
+        let (panels, start) = (Panels::new(self.k, self.n), Start::Bias(&self.bias));
+        rows_times(&self.input, &self.weights, panels, start, strip, &mut self.output);
     }
 
     fn backward(&mut self, strip: usize) {
@@ -120,7 +120,17 @@ fn rows_times(left: &[f32], weights: &[f32], panels: Panels, start: Start<'_>, s
     let (k, n) = (panels.k, panels.n);
     let whole = [Segment { offset: 0, len: k }];
     out.par_chunks_mut(strip * n).zip(left.par_chunks(strip * k)).for_each(|(out, left)| {
-        multiply(left, |row| row * k, left.len() / k, &whole, panels, weights, start, out, |row| row * n);
+        multiply(
+            left,
+            |row| row * k,
+            left.len() / k,
+            &whole,
+            panels,
+            Weights::Wide(weights),
+            start,
+            out,
+            |row| row * n,
+        );
     });
 }
 

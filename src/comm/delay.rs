@@ -40,12 +40,41 @@ pub fn run_threads_delayed<R: Send>(
     delay: Delay,
     body: impl Fn(&Communicator) -> Result<R> + Sync,
 ) -> Result<Vec<R>> {
-    let lines = Lines { free: vec![Instant::now(); size], transfers: BTreeMap::new(), mail: BTreeMap::new() };
+    run_threads_timed(size, threads, delay, body).map(|(returned, _)| returned)
+}
+
+/// What a rank's line was busy for, and for how much of it the rank had nothing else to do.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LineTime {
+    /// Of all collectives.
+    pub carried: Duration,
+    /// The rank stood still until a collective was over, its peers being there already.
+    pub waited: Duration,
+}
+
+/// [`run_threads_delayed`], and what became of the time of each rank's line. The processor's own haste or delay is in neither number.
+///
+/// # Panics
+/// If `size` is 0.
+pub fn run_threads_timed<R: Send>(
+    size: usize,
+    threads: usize,
+    delay: Delay,
+    body: impl Fn(&Communicator) -> Result<R> + Sync,
+) -> Result<(Vec<R>, Vec<LineTime>)> {
+    let lines = Lines {
+        free: vec![Instant::now(); size],
+        times: vec![LineTime::default(); size],
+        transfers: BTreeMap::new(),
+        mail: BTreeMap::new(),
+    };
     let network = Arc::new(Network { delay, lines: Mutex::new(lines) });
     let dress = |rank: usize, inner: Box<dyn Transport>| -> Box<dyn Transport> {
         Box::new(Delayed { inner, network: network.clone(), line: rank, group: Vec::new(), transfers: Cell::new(0) })
     };
-    run_ranks(size, threads, |_, _| (), dress, body).map_err(|(_, error)| error)
+    let returned = run_ranks(size, threads, |_, _| (), dress, body).map_err(|(_, error)| error)?;
+    let times = network.lock().times.clone();
+    Ok((returned, times))
 }
 
 /// Which communicator: number and color of each split that led to it. The same on all its ranks, and on no others.
@@ -59,6 +88,8 @@ struct Network {
 struct Lines {
     /// By rank of the world: when its line has carried all it was given.
     free: Vec<Instant>,
+    /// By rank of the world.
+    times: Vec<LineTime>,
     /// Those that not all of their ranks have left.
     transfers: BTreeMap<(GroupKey, u64), Transfer>,
     /// When each message arrives, by group, from, to and tag.
@@ -85,6 +116,8 @@ impl Network {
 /// A rank's hold on a transfer. It says so when it is dropped.
 struct Hold {
     network: Arc<Network>,
+    /// Of the rank.
+    line: usize,
     key: (GroupKey, u64),
     size: usize,
 }
@@ -98,7 +131,9 @@ impl Hold {
     /// Returns when the transfer is over. All ranks have come: the inner transport has met.
     fn sit_out(&self) {
         if let Some(end) = self.end() {
-            sleep_until(end);
+            let rest = end.saturating_duration_since(Instant::now());
+            self.network.lock().times[self.line].waited += rest;
+            std::thread::sleep(rest);
         }
     }
 }
@@ -143,9 +178,12 @@ impl Delayed {
             let begin = transfer.lines.iter().map(|&line| lines.free[line]).fold(Instant::now(), Instant::max);
             let end = begin + self.network.delay.of(bytes);
             transfer.end = Some(end);
-            transfer.lines.iter().for_each(|&line| lines.free[line] = end);
+            for &line in &transfer.lines {
+                lines.free[line] = end;
+                lines.times[line].carried += self.network.delay.of(bytes);
+            }
         }
-        Hold { network: self.network.clone(), key, size: self.inner.size() }
+        Hold { network: self.network.clone(), line: self.line, key, size: self.inner.size() }
     }
 
     /// A collective that is over when the wire has carried it.
@@ -266,7 +304,7 @@ impl Transport for Delayed {
     }
 
     fn overlaps(&self) -> bool {
-        self.inner.overlaps()
+        true
     }
 
     fn has_processes(&self) -> bool {
@@ -388,6 +426,25 @@ mod tests {
                 Ok(())
             })
             .unwrap();
+        }
+    }
+
+    #[test]
+    fn lines_tell_what_was_hidden() {
+        let (_, times) = run_threads_timed(2, 1, DELAY, |comm| {
+            let hidden = comm.start_all_reduce_sum(vec![2u32; WORDS])?;
+            std::thread::sleep(2 * expected(WORDS));
+            hidden.wait()?;
+            let bare = comm.start_all_reduce_sum(vec![2u32; 9 * WORDS])?;
+            bare.wait().map(|_| ())
+        })
+        .unwrap();
+        for LineTime { carried, waited } in times {
+            assert!(carried >= expected(WORDS) + expected(9 * WORDS), "{carried:?} on the wire");
+            assert!(
+                waited <= carried - expected(WORDS) && !waited.is_zero(),
+                "{waited:?} of {carried:?} were waited for"
+            );
         }
     }
 

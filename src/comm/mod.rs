@@ -35,7 +35,7 @@ use transport::{Erased, ErasedOrder, ErasedSum, ReduceOp, Transport};
 use crate::error::{Error, ErrorKind, Result};
 
 pub(crate) use call::by_rank;
-pub use delay::{Delay, run_threads_delayed};
+pub use delay::{Delay, LineTime, run_threads_delayed, run_threads_timed};
 pub use pending::Pending;
 pub use progress::{Doing, Progress};
 pub use self_test::self_test;

@@ -440,6 +440,11 @@ impl Transport for ThreadRank {
         }
     }
 
+    /// Who comes last adds: it does nothing else meanwhile.
+    fn overlaps(&self) -> bool {
+        false
+    }
+
     fn library(&self) -> String {
         "threads of one process, no message-passing library".to_string()
     }

@@ -9,11 +9,12 @@ use crate::model::Network;
 use crate::model::net::Part;
 use std::ops::Range;
 
-/// Parameters of a segment, at least, if there are so many: a message of half a megabyte, which takes long enough for the waiting of messages not to
+/// Elements that share an exponent, at most, and of a segment, at least, if there are so many: a message should take long enough for its waiting not to
 /// count.
-const LEAST: usize = 1 << 17;
-/// Elements that share an exponent, at most.
-const GROUP: usize = 65_536;
+const GROUP: usize = 1 << 14;
+/// Parameters of a segment that is followed by as many. What is sent last has nothing to hide behind, so the last segments are short: each is half of what is
+/// left.
+const LARGE: usize = 1 << 18;
 
 /// A run of parameters, whole groups, whose gradient travels in one message.
 pub(super) struct Segment {
@@ -78,7 +79,7 @@ pub(super) fn segments(network: &Network, n_residuals: usize) -> (Vec<Segment>, 
     let (mut segments, mut end) = (Vec::new(), groups.n_elements());
     for group in (0..groups.len()).rev() {
         let start = groups.range(group).start;
-        if end - start >= LEAST || start == 0 {
+        if end - start >= start.clamp(GROUP, LARGE) || start == 0 {
             let first = parts.partition_point(|part| part.group < group);
             let parts = parts.split_off(first);
             let (words, peaks) = (vec![0; end - start], vec![0; parts.len()]);

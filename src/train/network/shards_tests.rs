@@ -5,11 +5,13 @@ use super::super::table::testing::{gaussian, table};
 use super::step::Step;
 use super::tests::{config, fit_on, network};
 use super::*;
-use crate::comm::run_threads;
+use crate::comm::{Delay, TrafficOf, run_threads, run_threads_delayed};
 use crate::config::MlpConfig;
 use crate::objective::Squared;
+use crate::train::Silent;
+use std::time::Duration;
 
-/// 135 424 parameters in two segments, the larger of three groups.
+/// 135 424 parameters in several segments, the first ones of several groups.
 fn large() -> MlpConfig {
     MlpConfig { layers: vec![360, 366], ..MlpConfig::default() }
 }
@@ -36,6 +38,34 @@ fn ranks_that_share_the_optimiser_leave_no_trace() {
         let alone = fit_on(1, 1, &whole, &Squared, &config);
         for (size, threads) in [(2, 2), (3, 1), (5, 1)] {
             assert_eq!(fit_on(size, threads, &whole, &Squared, &config), alone, "{config:?} on {size} × {threads}");
+        }
+    }
+}
+
+#[test]
+fn sums_that_hide_behind_the_way_back_are_those_that_ranks_share() {
+    let whole = table(211, 5, 4, 7, gaussian);
+    let of = |mlp| TrainConfig {
+        epochs: Some(2),
+        global_batch: 64,
+        learning_rate: Some(2e-3),
+        mlp: Some(mlp),
+        ..config(Solver::Adam, large())
+    };
+    let delay = Delay { latency: Duration::from_micros(50), seconds_per_byte: 1e-10 };
+    for config in [of(large()), of(MlpConfig { gradient_bits: 8, ..large() })] {
+        let alone = fit_on(1, 1, &whole, &Squared, &config);
+        for size in [2, 3] {
+            let fits = run_threads_delayed(size, 2, delay, |comm| {
+                let part = whole.of_rank(comm.rank(), size);
+                let network = network(&whole, &Squared, &config);
+                let mut fit = train(comm, &part, &Squared, &config, &network, Session::default(), &mut Silent)?;
+                fit.seconds.clear();
+                let scattered = |(kind, of): &(&str, TrafficOf)| *kind == "reduce_scatter" && of.bytes > 0;
+                assert!(!comm.traffic().kinds.iter().any(scattered), "parameters could not hide");
+                Ok(fit)
+            });
+            assert!(fits.unwrap().iter().all(|fit| *fit == alone), "{config:?} on {size} ranks");
         }
     }
 }

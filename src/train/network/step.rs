@@ -57,6 +57,9 @@ pub(super) struct Step {
 
 /// A network of fewer parameters is stepped by every rank: one conversation costs less than two.
 const LEAST_SHARED: usize = 1 << 17;
+/// The same between nodes. Sums for all hide behind the way back there, and parameters could not, which have to be there before the next step: so it
+/// is memory that speaks for sharing (Adam remembers 128 MiB of so many).
+const LEAST_SHARED_APART: usize = 1 << 24;
 
 impl Step {
     /// Not collective; the same answer on every rank.
@@ -91,7 +94,8 @@ impl Step {
         let compressed = Compressed::new(config, &network, &groups, [n_lanes, lanes_of_all])?;
         let of_segments: Vec<Range<usize>> = segments.iter().map(|segment| segment.params.clone()).collect();
         // Lanes that go on alone take the whole optimiser with them; where less than gradients travels, parameters should not travel either.
-        let is_large = network.params.len() >= LEAST_SHARED;
+        let least = if comm.overlaps() { LEAST_SHARED_APART } else { LEAST_SHARED };
+        let is_large = network.params.len() >= least;
         let is_shared = is_large && config.local_after == 0 && compressed.is_none();
         let (rank, n_ranks) = if is_shared { (comm.rank(), comm.size()) } else { (0, 1) };
         let shards = Shards::new(config, &network, &of_segments, rank, n_ranks);
