@@ -83,8 +83,8 @@ impl Layer {
     }
 
     fn forward(&mut self, strip: usize) {
-        let Layer { k, n, weights, bias, .. } = &*self;
-        rows_times(&self.input, weights, Panels::new(*k, *n), Start::Bias(bias), strip, &mut self.output);
+        let (panels, start) = (Panels::new(self.k, self.n), Start::Bias(&self.bias));
+        rows_times(&self.input, &self.weights, panels, start, strip, &mut self.output);
     }
 
     fn backward(&mut self, strip: usize) {
