@@ -66,9 +66,11 @@ pub(super) unsafe fn post(
 /// # Safety
 /// Their buffers are there.
 pub(super) unsafe fn wait(requests: impl IntoIterator<Item = ffi::MPI_Request>) -> Result<()> {
-    let each = |mut request: ffi::MPI_Request| {
+    let mut first = Ok(());
+    for mut request in requests {
         // SAFETY: each request came from MPI, or is null after it was done, and is waited for once; the caller's promise.
-        check(unsafe { ffi::MPI_Wait(&mut request, ffi::RSMPI_STATUS_IGNORE) }, "MPI_Wait")
-    };
-    requests.into_iter().map(each).fold(Ok(()), |first, next| first.and(next))
+        let done = check(unsafe { ffi::MPI_Wait(&mut request, ffi::RSMPI_STATUS_IGNORE) }, "MPI_Wait");
+        first = first.and(done);
+    }
+    first
 }
