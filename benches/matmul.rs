@@ -5,11 +5,14 @@
 //! width, in registers, on as many threads, measured in turn with the products; of everything the best of the rounds counts, so that others who
 //! use the machine disturb the share little.
 //!
-//! Work is cut as in a step: rows in strips of at most 128 that threads take, gradients lane by lane (128 rows) in parts of a panel. Backward leaves
+//! Work is cut as in a step: rows in strips of at most 128 that threads take, gradients lane by lane (128 rows, packed first) in parts of a panel. Backward leaves
 //! out the first layer, whose input has no slope. Fair: products alone, without activations, turning and integers, and on values that lie in the
 //! caches a little better than within a step.
 
-use consort::matmul::{Panels, SLAB_ROWS, Segment, Start, Weights, add_slab, multiply};
+use consort::matmul::{
+    Aligned, Panels, SLAB_ROWS, Segment, Start, TILE, WIDTH, Weights, add_packed_slab, multiply, pack, packed_len,
+    zeros,
+};
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -47,8 +50,10 @@ struct Layer {
     d_output: Vec<f32>,
     /// (rows, k)
     d_input: Vec<f32>,
-    weights: Vec<f32>,
-    turned: Vec<f32>,
+    weights: Aligned,
+    turned: Aligned,
+    /// Input and slopes of a lane, packed.
+    packed: [Aligned; 2],
     gradient: Vec<f32>,
     bias: Vec<f32>,
 }
@@ -56,9 +61,10 @@ struct Layer {
 impl Layer {
     fn new(k: usize, n: usize, n_rows: usize) -> Layer {
         let values = |len: usize| (0..len).map(|i| (i * 7_919 % 1_009) as f32 / 1_009.0 - 0.5).collect::<Vec<f32>>();
-        let weights = values(k * n);
+        let mut weights = zeros(k * n);
+        weights.copy_from_slice(&values(k * n));
         let turned_panels = Panels::new(n, k);
-        let mut turned = vec![0.0; k * n];
+        let mut turned = zeros(k * n);
         for p in 0..turned_panels.count() {
             Panels::new(k, n).transpose_panel(&weights, p, &mut turned[turned_panels.panel(p)]);
         }
@@ -72,6 +78,7 @@ impl Layer {
             d_input: vec![0.0; n_rows * k],
             weights,
             turned,
+            packed: [zeros(packed_len::<TILE>(LANE_ROWS, k)), zeros(packed_len::<WIDTH>(LANE_ROWS, n))],
             gradient: vec![0.0; k * n],
             bias: vec![0.25; n],
         }
@@ -96,20 +103,37 @@ impl Layer {
         for lane in (0..self.n_rows).step_by(LANE_ROWS) {
             let n_rows = LANE_ROWS.min(self.n_rows - lane);
             let (input, d_output) = (&self.input[lane * self.k..], &self.d_output[lane * self.n..]);
+            let [of_input, of_output] = &mut self.packed;
+            rayon::join(
+                || pack::<TILE>(input, |row| row * self.k, n_rows, &[Segment { offset: 0, len: self.k }], of_input),
+                || {
+                    pack::<WIDTH>(
+                        d_output,
+                        |row| row * self.n,
+                        n_rows,
+                        &[Segment { offset: 0, len: self.n }],
+                        of_output,
+                    )
+                },
+            );
             let (mut parts, mut rest) = (Vec::new(), &mut self.gradient[..]);
             for p in 0..panels.count() {
                 let columns = panels.columns(p);
                 for first in (0..self.k).step_by(SLAB_ROWS) {
                     let n = SLAB_ROWS.min(self.k - first);
                     let slab = rest.split_off_mut(..n * columns.len()).expect("slabs make up a matrix");
-                    parts.push((first, columns.clone(), slab));
+                    let of_input = &of_input[packed_len::<TILE>(n_rows, first)..];
+                    parts.push((
+                        of_input,
+                        &of_output[packed_len::<WIDTH>(n_rows, columns.start)..],
+                        columns.len(),
+                        slab,
+                    ));
                 }
             }
-            parts.into_par_iter().for_each(|(first, columns, slab)| {
+            parts.into_par_iter().for_each(|(of_input, of_output, width, slab)| {
                 slab.fill(0.0);
-                let left = |row: usize| row * self.k + first;
-                let right = |row: usize| row * self.n + columns.start;
-                add_slab(input, left, d_output, right, n_rows, columns.len(), slab);
+                add_packed_slab(of_input, of_output, n_rows, width, slab);
             });
         }
     }

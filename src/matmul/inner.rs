@@ -1,19 +1,46 @@
 //! Rows times weights.
 
 use super::narrow::widen;
-use super::{Panels, Segment, WIDTH, Weights};
-use half::bf16;
+use super::packed::{is_aligned, pack, packed_len};
+use super::vectors::{load, store};
+use super::{Aligned, Panels, Segment, WIDTH, Weights, zeros};
 use pulp::{Arch, Simd, WithSimd};
 use std::cell::RefCell;
+use std::ops::Range;
 
 /// Inner indices that are worked through while a panel's part of them is in the first cache. Not part of the answer.
-const BLOCK: usize = 256;
-/// Inner indices, or rows, of a round: addresses are worked out once for all of them. With four, sums fall out of the registers.
-pub(super) const ROUND: usize = 2;
+const BLOCK: usize = 192;
 
 thread_local! {
-    /// A panel's part of a block as float32: all rows meet it there, so that widening it costs next to nothing.
-    static WIDENED: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    static ROOM: RefCell<Room> = RefCell::new(Room::new());
+}
+
+/// What a product works on lies together here.
+struct Room {
+    /// All rows, packed to the width of a block.
+    rows: Aligned,
+    /// A panel's part of a block, unless it can be read where it is.
+    weights: Aligned,
+    /// Of the columns of a panel, what the blocks so far add up to: (rows, [`WIDTH`]).
+    sums: Aligned,
+}
+
+impl Room {
+    fn new() -> Room {
+        Room { rows: zeros(0), weights: zeros(BLOCK * WIDTH), sums: zeros(0) }
+    }
+
+    /// Takes up rows of (k, n) weights.
+    fn pack(&mut self, left: &[f32], left_at: impl Fn(usize) -> usize, n_rows: usize, segments: &[Segment], k: usize) {
+        let at_least = |values: &mut Aligned, n: usize| {
+            if values.len() < n {
+                *values = zeros(n);
+            }
+        };
+        at_least(&mut self.rows, packed_len::<BLOCK>(n_rows, k));
+        at_least(&mut self.sums, n_rows * WIDTH);
+        pack::<BLOCK>(left, left_at, n_rows, segments, &mut self.rows);
+    }
 }
 
 /// What the chain of an element begins with.
@@ -46,265 +73,175 @@ pub fn multiply(
 ) {
     assert_eq!(weights.len(), panels.len(), "a {} × {} matrix", panels.k, panels.n);
     assert_eq!(segments.iter().map(|segment| segment.len).sum::<usize>(), panels.k, "segments make up a row");
-    let run = |room: &mut [f32]| {
-        Arch::new().dispatch(Multiply { left, left_at, n_rows, segments, panels, weights, room, start, out, out_at });
-    };
-    match weights {
-        Weights::Wide(_) => run(&mut []),
-        Weights::Narrow(_) => WIDENED.with_borrow_mut(|room| {
-            room.resize(BLOCK * WIDTH, 0.0);
-            run(room);
-        }),
-    }
+    ROOM.with_borrow_mut(|room| {
+        room.pack(left, left_at, n_rows, segments, panels.k);
+        Arch::new().dispatch(Multiply { n_rows, panels, weights, start, room, out, out_at });
+    });
 }
 
-struct Multiply<'a, L, O> {
-    left: &'a [f32],
-    left_at: L,
+struct Multiply<'a, O> {
     n_rows: usize,
-    segments: &'a [Segment],
     panels: Panels,
     weights: Weights<'a>,
-    /// For a part of weights that are to be widened.
-    room: &'a mut [f32],
     start: Start<'a>,
+    room: &'a mut Room,
     out: &'a mut [f32],
     out_at: O,
 }
 
-impl<L: Fn(usize) -> usize, O: Fn(usize) -> usize> WithSimd for Multiply<'_, L, O> {
+impl<O: Fn(usize) -> usize> WithSimd for Multiply<'_, O> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(mut self, simd: S) {
-        let segments = self.segments;
-        if self.panels.k == 0 {
-            self.pass::<S>(simd, 0, &[]);
-        }
-        // The rows' part of a block stays in the second cache while all panels meet it. Short segments share one.
-        let (mut inner, mut next) = (0, 0);
-        while next < segments.len() {
-            let first = next;
-            let mut len = 0;
-            while next < segments.len() && len + segments[next].len <= BLOCK {
-                len += segments[next].len;
-                next += 1;
+        // The sums of a panel stay in the first cache, its weights are read in order, and rows come from the second cache.
+        for p in 0..self.panels.count() {
+            for block in 0..self.panels.k.div_ceil(BLOCK).max(1) {
+                self.part::<S>(simd, block, p);
             }
-            if next > first {
-                self.pass::<S>(simd, inner, &segments[first..next]);
-            } else {
-                let Segment { offset, len: of_segment } = segments[next];
-                for first in (0..of_segment).step_by(BLOCK) {
-                    let run = Segment { offset: offset + first, len: BLOCK.min(of_segment - first) };
-                    self.pass::<S>(simd, inner + first, &[run]);
-                }
-                len = of_segment;
-                next += 1;
-            }
-            inner += len;
         }
     }
 }
 
-impl<L: Fn(usize) -> usize, O: Fn(usize) -> usize> Multiply<'_, L, O> {
-    /// All rows and panels, some runs of inner indices, of which the first is `inner`.
+impl<O: Fn(usize) -> usize> Multiply<'_, O> {
+    /// All rows, the columns of panel `p`, the inner indices of a block.
     #[inline(always)]
-    fn pass<S: Simd>(&mut self, simd: S, inner: usize, runs: &[Segment]) {
+    fn part<S: Simd>(&mut self, simd: S, block: usize, p: usize) {
         // Thirty-two registers hold eight rows of two vectors and more; sixteen hold four.
         let tall = if S::F32_LANES == 16 { 8 } else { 4 };
-        let panels = self.panels;
-        let len: usize = runs.iter().map(|run| run.len).sum();
-        for p in 0..panels.count() {
-            let (column, width) = (panels.columns(p).start, panels.columns(p).len());
-            let of_block = panels.panel(p).start + inner * width..panels.panel(p).start + (inner + len) * width;
-            let room = std::mem::take(&mut self.room);
-            let part = match self.weights {
-                Weights::Wide(weights) => &weights[of_block],
-                Weights::Narrow(weights) => {
-                    let room = &mut room[..of_block.len()];
-                    widen_all(&weights[of_block], room);
-                    &*room
-                }
+        let (n_rows, columns) = (self.n_rows, self.panels.columns(p));
+        let inner = block * BLOCK..((block + 1) * BLOCK).min(self.panels.k);
+        let panel = self.panels.panel(p).start;
+        let of_part = panel + inner.start * columns.len()..panel + inner.end * columns.len();
+        let Room { rows, weights: room, sums } = &mut *self.room;
+        let (weights, stride) = lay(self.weights, of_part, columns.len(), S::F32_LANES, room);
+        let start = match (block, self.start) {
+            (0, Start::Zero) => Some(&[][..]),
+            (0, Start::Bias(bias)) => Some(&bias[columns.clone()]),
+            _ => None,
+        };
+        let is_last = (block + 1) * BLOCK >= self.panels.k;
+        let (rows, _) = rows.as_chunks();
+        let rows = &rows[block * n_rows..][..n_rows];
+        let mut row = 0;
+        while row < n_rows {
+            let at = |r: usize| (self.out_at)(row + r) + columns.start;
+            let (rows, sums) = (&rows[row..], &mut sums[row * WIDTH..]);
+            let tile = Tile { weights, stride, width: columns.len(), start, sums, is_last, out: self.out };
+            row += match n_rows - row {
+                8.. if tall == 8 => tile.rows::<S, 8>(simd, rows, at),
+                4.. => tile.rows::<S, 4>(simd, rows, at),
+                _ => tile.rows::<S, 1>(simd, rows, at),
             };
-            let mut row = 0;
-            while row + tall <= self.n_rows {
-                match tall {
-                    8 => self.tile::<S, 8>(simd, part, column, width, runs, row, inner == 0),
-                    _ => self.tile::<S, 4>(simd, part, column, width, runs, row, inner == 0),
-                }
-                row += tall;
-            }
-            while row + 4 <= self.n_rows {
-                self.tile::<S, 4>(simd, part, column, width, runs, row, inner == 0);
-                row += 4;
-            }
-            while row < self.n_rows {
-                self.tile::<S, 1>(simd, part, column, width, runs, row, inner == 0);
-                row += 1;
-            }
-            self.room = room;
         }
     }
+}
 
-    /// MR rows, the columns of a panel.
+/// A panel's part of a block as products read it: rows of whole vectors, none of which is cut by a line of cache. It is copied into `room` unless it lies so
+/// among the weights. Returns it, and how far it is from one row to the next.
+#[inline(always)]
+fn lay<'a>(
+    weights: Weights<'a>,
+    of_part: Range<usize>,
+    width: usize,
+    lanes: usize,
+    room: &'a mut [f32],
+) -> (&'a [f32], usize) {
+    let stride = width.next_multiple_of(lanes);
+    let room = &mut room[..of_part.len() / width * stride];
+    let rows = room.chunks_exact_mut(stride);
+    match weights {
+        Weights::Wide(of_all) if stride == width && is_aligned(&of_all[of_part.clone()]) => {
+            return (&of_all[of_part], stride);
+        }
+        Weights::Wide(of_all) => {
+            rows.zip(of_all[of_part].chunks_exact(width)).for_each(|(to, from)| to[..width].copy_from_slice(from));
+        }
+        Weights::Narrow(of_all) => {
+            let rows = rows.zip(of_all[of_part].chunks_exact(width));
+            rows.for_each(|(to, from)| to.iter_mut().zip(from).for_each(|(to, from)| *to = widen(*from)));
+        }
+    }
+    (room, stride)
+}
+
+/// Some rows, the columns of a panel, the inner indices of a block.
+struct Tile<'a> {
+    weights: &'a [f32],
+    /// From one row of the weights to the next, in numbers: whole vectors.
+    stride: usize,
+    /// Columns, of which the last vector may have fewer than it holds.
+    width: usize,
+    /// What sums begin with, a number a column or nothing for 0; None: they go on.
+    start: Option<&'a [f32]>,
+    /// Those so far, from the first row on.
+    sums: &'a mut [f32],
+    /// Sums go out.
+    is_last: bool,
+    out: &'a mut [f32],
+}
+
+impl Tile<'_> {
+    /// The first MR rows, of which row r goes out at `at(r)`. Returns how many.
     #[inline(always)]
-    #[allow(clippy::too_many_arguments)]
-    fn tile<S: Simd, const MR: usize>(
-        &mut self,
-        simd: S,
-        part: &[f32],
-        column: usize,
-        width: usize,
-        runs: &[Segment],
-        row: usize,
-        is_first: bool,
-    ) {
-        let (mut rows, mut outs) = ([&self.left[..0]; MR], [0; MR]);
-        for r in 0..MR {
-            rows[r] = &self.left[(self.left_at)(row + r)..];
-            outs[r] = (self.out_at)(row + r) + column;
-        }
-        if is_first {
-            for at in outs {
-                let out = &mut self.out[at..at + width];
-                match self.start {
-                    Start::Zero => out.fill(0.0),
-                    Start::Bias(bias) => out.copy_from_slice(&bias[column..column + width]),
-                }
-            }
-        }
+    fn rows<S: Simd, const MR: usize>(mut self, simd: S, rows: &[[f32; BLOCK]], at: impl Fn(usize) -> usize) -> usize {
+        let rows = rows.first_chunk::<MR>().expect("MR rows");
         let lanes = S::F32_LANES;
         let mut first = 0;
-        if width.is_multiple_of(lanes) {
-            while first + 2 * lanes <= width {
-                vectors::<S, MR, 2>(simd, rows, runs, part, width, first, self.out, outs);
-                first += 2 * lanes;
+        while first + lanes < self.stride {
+            self.vectors::<S, MR, 2>(simd, rows, first, &at);
+            first += 2 * lanes;
+        }
+        if first < self.stride {
+            self.vectors::<S, MR, 1>(simd, rows, first, &at);
+        }
+        MR
+    }
+
+    /// NV vectors of columns from `first` on, the last of which may go into padding.
+    #[inline(always)]
+    fn vectors<S: Simd, const MR: usize, const NV: usize>(
+        &mut self,
+        simd: S,
+        rows: &[[f32; BLOCK]; MR],
+        first: usize,
+        at: &impl Fn(usize) -> usize,
+    ) {
+        let lanes = S::F32_LANES;
+        let (weights, _) = S::as_simd_f32s(self.weights);
+        // Loops, not `array::from_fn`, which is a function of its own, without the registers of this one.
+        let mut sums = [[simd.splat_f32s(0.0); NV]; MR];
+        let n = self.width - first;
+        match self.start {
+            Some([]) => {}
+            Some(bias) => {
+                load(simd, &bias[first..], n, &mut sums[0]);
+                sums = [sums[0]; MR];
             }
-            while first < width {
-                vectors::<S, MR, 1>(simd, rows, runs, part, width, first, self.out, outs);
-                first += lanes;
-            }
-        }
-        while first < width {
-            partial::<S, MR>(simd, rows, runs, part, width, first, self.out, outs);
-            first += lanes;
-        }
-    }
-}
-
-#[inline(always)]
-fn widen_all(from: &[bf16], to: &mut [f32]) {
-    to.iter_mut().zip(from).for_each(|(to, from)| *to = widen(*from));
-}
-
-/// The values of MR rows in a run.
-#[inline(always)]
-fn cut<'a, const MR: usize>(rows: [&'a [f32]; MR], run: &Segment) -> [&'a [f32]; MR] {
-    let mut of_run = [&rows[0][..0]; MR];
-    for r in 0..MR {
-        of_run[r] = &rows[r][run.offset..][..run.len];
-    }
-    of_run
-}
-
-/// MR rows, NV whole vectors of columns from `first` on; `width` is a multiple of a vector.
-#[inline(always)]
-#[allow(clippy::too_many_arguments)]
-fn vectors<S: Simd, const MR: usize, const NV: usize>(
-    simd: S,
-    rows: [&[f32]; MR],
-    runs: &[Segment],
-    part: &[f32],
-    width: usize,
-    first: usize,
-    out: &mut [f32],
-    outs: [usize; MR],
-) {
-    let lanes = S::F32_LANES;
-    let (mut part, _) = S::as_simd_f32s(part);
-    let (stride, first_vector) = (width / lanes, first / lanes);
-    assert!(stride <= WIDTH && first_vector + NV <= stride);
-    // Loops, not `array::from_fn`, which is a function of its own, without the registers of this one.
-    let mut sums = [[simd.splat_f32s(0.0); NV]; MR];
-    for r in 0..MR {
-        let (values, _) = S::as_simd_f32s(&out[outs[r] + first..][..NV * lanes]);
-        sums[r].copy_from_slice(values);
-    }
-    for run in runs {
-        let (rows, n) = (cut(rows, run), run.len);
-        let (of_run, after) = part.split_at(n * stride);
-        part = after;
-        let whole = n - n % ROUND;
-        for j in (0..whole).step_by(ROUND) {
-            sums = round::<S, MR, NV, ROUND>(simd, rows, j, &of_run[j * stride + first_vector..], stride, sums);
-        }
-        for j in whole..n {
-            sums = round::<S, MR, NV, 1>(simd, rows, j, &of_run[j * stride + first_vector..], stride, sums);
-        }
-    }
-    for (at, sums) in outs.into_iter().zip(sums) {
-        let (values, _) = S::as_mut_simd_f32s(&mut out[at + first..][..NV * lanes]);
-        values.copy_from_slice(&sums);
-    }
-}
-
-/// N inner indices from `j` on; `weights` begin at those of the first one, and those of the next are `stride` further.
-#[inline(always)]
-fn round<S: Simd, const MR: usize, const NV: usize, const N: usize>(
-    simd: S,
-    rows: [&[f32]; MR],
-    j: usize,
-    weights: &[S::f32s],
-    stride: usize,
-    mut sums: [[S::f32s; NV]; MR],
-) -> [[S::f32s; NV]; MR] {
-    let mut xs = [&[0.0; N]; MR];
-    for r in 0..MR {
-        xs[r] = rows[r][j..][..N].try_into().expect("N values");
-    }
-    let weights = &weights[..(N - 1) * stride + NV];
-    for i in 0..N {
-        let of_row: [S::f32s; NV] = weights[i * stride..][..NV].try_into().expect("NV vectors");
-        for r in 0..MR {
-            let x = simd.splat_f32s(xs[r][i]);
-            for v in 0..NV {
-                sums[r][v] = simd.mul_add_f32s(x, of_row[v], sums[r][v]);
+            None => {
+                for r in 0..MR {
+                    load(simd, &self.sums[r * WIDTH + first..], NV * lanes, &mut sums[r]);
+                }
             }
         }
-    }
-    sums
-}
-
-/// MR rows, one vector of columns from `first` on, which may be cut short.
-#[inline(always)]
-#[allow(clippy::too_many_arguments)]
-fn partial<S: Simd, const MR: usize>(
-    simd: S,
-    rows: [&[f32]; MR],
-    runs: &[Segment],
-    part: &[f32],
-    width: usize,
-    first: usize,
-    out: &mut [f32],
-    outs: [usize; MR],
-) {
-    let last = (first + S::F32_LANES).min(width);
-    let mut sums = [simd.splat_f32s(0.0); MR];
-    for r in 0..MR {
-        sums[r] = simd.partial_load_f32s(&out[outs[r] + first..outs[r] + last]);
-    }
-    let mut of_rows = part.chunks_exact(width);
-    for run in runs {
-        let rows = cut(rows, run);
-        for j in 0..run.len {
-            let of_row = simd.partial_load_f32s(&of_rows.next().expect("a row of weights")[first..last]);
+        for (j, of_row) in (0..BLOCK).zip(weights.chunks_exact(self.stride / lanes)) {
+            let of_row: [S::f32s; NV] = of_row[first / lanes..][..NV].try_into().expect("NV vectors");
             for r in 0..MR {
-                sums[r] = simd.mul_add_f32s(simd.splat_f32s(rows[r][j]), of_row, sums[r]);
+                let x = simd.splat_f32s(rows[r][j]);
+                for v in 0..NV {
+                    sums[r][v] = simd.mul_add_f32s(x, of_row[v], sums[r][v]);
+                }
             }
         }
-    }
-    for (at, sums) in outs.into_iter().zip(sums) {
-        simd.partial_store_f32s(&mut out[at + first..at + last], sums);
+        if self.is_last {
+            for r in 0..MR {
+                store(simd, &sums[r], n, &mut self.out[at(r) + first..]);
+            }
+        } else {
+            for r in 0..MR {
+                store(simd, &sums[r], NV * lanes, &mut self.sums[r * WIDTH + first..]);
+            }
+        }
     }
 }
 
@@ -313,24 +250,16 @@ mod tests {
     use super::super::round_all;
     use super::*;
     use crate::rng::{Draws, Stream};
+    use half::bf16;
     use pulp::Scalar;
 
     /// A product by vectors of one kind.
     fn product<S: Simd>(simd: S, left: &[f32], panels: Panels, weights: Weights<'_>) -> Vec<u32> {
         let (n_rows, whole) = (left.len() / panels.k, [Segment { offset: 0, len: panels.k }]);
-        let (mut out, mut room) = (vec![0.0; n_rows * panels.n], vec![0.0; BLOCK * WIDTH]);
-        simd.vectorize(Multiply {
-            left,
-            left_at: |row| row * panels.k,
-            n_rows,
-            segments: &whole,
-            panels,
-            weights,
-            room: &mut room,
-            start: Start::Zero,
-            out: &mut out,
-            out_at: |row| row * panels.n,
-        });
+        let (mut out, mut room) = (vec![0.0; n_rows * panels.n], Room::new());
+        room.pack(left, |row| row * panels.k, n_rows, &whole, panels.k);
+        let (start, out_at) = (Start::Zero, |row| row * panels.n);
+        simd.vectorize(Multiply { n_rows, panels, weights, room: &mut room, start, out: &mut out, out_at });
         out.into_iter().map(f32::to_bits).collect()
     }
 

@@ -22,21 +22,15 @@
 mod inner;
 mod narrow;
 mod outer;
+mod packed;
 mod panels;
+mod vectors;
 
 pub use inner::{Start, multiply};
 pub use narrow::{Weights, round, round_all, round_between, round_in_place, widen};
-pub use outer::{SLAB_ROWS, add_slab};
+pub use outer::{SLAB_ROWS, TILE, add_packed_slab, add_slab};
+pub use packed::{Aligned, Segment, pack, packed_len, zeros};
 pub use panels::{Panels, WIDTH};
-
-/// A run of a row's values: where it begins after the row's start, and how many there are.
-///
-/// A row of a dense layer is one segment; a row of a convolution is one place of the image, with a segment for each line of its window.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Segment {
-    pub offset: usize,
-    pub len: usize,
-}
 
 #[cfg(test)]
 mod tests;

@@ -1,17 +1,42 @@
 //! Sums over rows of products of two of their values: the gradient of weights.
 
-use super::WIDTH;
-use super::inner::ROUND;
+use super::packed::{pack, packed_len};
+use super::vectors::{load, store};
+use super::{Aligned, Segment, WIDTH, zeros};
 use pulp::{Arch, Simd, WithSimd};
+use std::cell::RefCell;
 
+/// Rows of weights whose sums fit into registers.
+pub const TILE: usize = 12;
 /// Rows of weights that one call should take: the slab and what it is made of stay in the first two caches.
-pub const SLAB_ROWS: usize = 96;
+pub const SLAB_ROWS: usize = 8 * TILE;
 
 /// `slab[j][c] += Σ_row left[row][j]·right[row][c]`, rows in order, each product and sum rounded once together. Not collective.
 ///
-/// * `n_rows` rows; those of `left` begin at `left_at(row)` with the wanted values, those of `right` at `right_at(row)` with `width` ≤
-///   [`WIDTH`] values.
-/// * `slab`: (n, width) row-major, n ≤ the values of a row of `left`.
+/// * `left`: rows [packed](super::pack) to a width of [`TILE`], from the tile on whose first column is j = 0.
+/// * `right`: as many rows, packed to a width of [`WIDTH`], of which these are the columns of one panel; best if [`Aligned`].
+/// * `slab`: (n, width) row-major, width ≤ [`WIDTH`].
+///
+/// # Panics
+/// If a slice is too short or `width` too large.
+pub fn add_packed_slab(left: &[f32], right: &[f32], n_rows: usize, width: usize, slab: &mut [f32]) {
+    assert!((1..=WIDTH).contains(&width) && slab.len().is_multiple_of(width), "a slab of {width} columns");
+    if n_rows > 0 {
+        let (left, _) = left[..packed_len::<TILE>(n_rows, slab.len() / width)].as_chunks();
+        let (right, _) = right[..n_rows * WIDTH].as_chunks();
+        Arch::new().dispatch(Outer { left, right, width, slab });
+    }
+}
+
+/// Rows that [`add_slab`] packs at once.
+const PACKED_ROWS: usize = 128;
+
+thread_local! {
+    static ROOM: RefCell<[Aligned; 2]> = RefCell::new([zeros(0), zeros(PACKED_ROWS * WIDTH)]);
+}
+
+/// The same of rows that lie anywhere: those of `left` begin at `left_at(row)` with the wanted values, those of `right` at `right_at(row)` with `width`
+/// values. Not collective.
 ///
 /// # Panics
 /// If a slice is too short or `width` too large.
@@ -24,133 +49,81 @@ pub fn add_slab(
     width: usize,
     slab: &mut [f32],
 ) {
-    assert!((1..=WIDTH).contains(&width) && slab.len().is_multiple_of(width), "a slab of {width} columns");
-    Arch::new().dispatch(Outer { left, left_at, right, right_at, n_rows, width, slab });
+    let [of_left, of_right] = [slab.len() / width, width].map(|len| [Segment { offset: 0, len }]);
+    ROOM.with_borrow_mut(|[packed_left, packed_right]| {
+        let n_left = packed_len::<TILE>(PACKED_ROWS, slab.len() / width);
+        if packed_left.len() < n_left {
+            *packed_left = zeros(n_left);
+        }
+        for first in (0..n_rows).step_by(PACKED_ROWS) {
+            let n = PACKED_ROWS.min(n_rows - first);
+            pack::<TILE>(left, |row| left_at(first + row), n, &of_left, packed_left);
+            pack::<WIDTH>(right, |row| right_at(first + row), n, &of_right, packed_right);
+            add_packed_slab(packed_left, packed_right, n, width, slab);
+        }
+    });
 }
 
-struct Outer<'a, L, R> {
-    left: &'a [f32],
-    left_at: L,
-    right: &'a [f32],
-    right_at: R,
-    n_rows: usize,
+struct Outer<'a> {
+    left: &'a [[f32; TILE]],
+    right: &'a [[f32; WIDTH]],
     width: usize,
     slab: &'a mut [f32],
 }
 
-impl<L: Fn(usize) -> usize, R: Fn(usize) -> usize> WithSimd for Outer<'_, L, R> {
+impl WithSimd for Outer<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(mut self, simd: S) {
-        let n = self.slab.len() / self.width;
-        let tall = if S::F32_LANES == 16 { 12 } else { 4 };
-        let mut j = 0;
-        while j + tall <= n {
-            match tall {
-                12 => self.tile::<S, 12>(simd, j),
-                _ => self.tile::<S, 4>(simd, j),
+    fn with_simd<S: Simd>(self, simd: S) {
+        let lanes = S::F32_LANES;
+        let slabs = self.slab.chunks_mut(TILE * self.width);
+        for (left, slab) in self.left.chunks_exact(self.right.len()).zip(slabs) {
+            // Thirty-two registers hold twelve rows of two vectors and more; sixteen hold four.
+            let tall = if lanes == 16 { TILE } else { 4 };
+            for (first, slab) in (0..TILE).step_by(tall).zip(slab.chunks_mut(tall * self.width)) {
+                for column in (0..self.width).step_by(2 * lanes) {
+                    let (right, width, is_one) = (self.right, self.width, column + lanes >= self.width);
+                    match (tall, is_one) {
+                        (TILE, false) => vectors::<S, TILE, 2>(simd, left, first, right, column, slab, width),
+                        (TILE, true) => vectors::<S, TILE, 1>(simd, left, first, right, column, slab, width),
+                        (_, false) => vectors::<S, 4, 2>(simd, left, first, right, column, slab, width),
+                        (_, true) => vectors::<S, 4, 1>(simd, left, first, right, column, slab, width),
+                    }
+                }
             }
-            j += tall;
-        }
-        while j + 4 <= n {
-            self.tile::<S, 4>(simd, j);
-            j += 4;
-        }
-        // Three rows are a line of the window of a grey image.
-        match n - j {
-            3 => self.tile::<S, 3>(simd, j),
-            2 => self.tile::<S, 2>(simd, j),
-            1 => self.tile::<S, 1>(simd, j),
-            _ => {}
         }
     }
 }
 
-impl<L: Fn(usize) -> usize, R: Fn(usize) -> usize> Outer<'_, L, R> {
-    /// MR rows of the slab from `j` on.
-    #[inline(always)]
-    fn tile<S: Simd, const MR: usize>(&mut self, simd: S, j: usize) {
-        let (lanes, width) = (S::F32_LANES, self.width);
-        let mut first = 0;
-        while first + 2 * lanes <= width {
-            self.vectors::<S, MR, 2>(simd, j, first);
-            first += 2 * lanes;
-        }
-        while first + lanes <= width {
-            self.vectors::<S, MR, 1>(simd, j, first);
-            first += lanes;
-        }
-        if first < width {
-            self.partial::<S, MR>(simd, j, first);
-        }
+/// MR rows of the slab, or as many as there are, and NV vectors of columns from `column` on, the last of which may go into the padding.
+#[inline(always)]
+fn vectors<S: Simd, const MR: usize, const NV: usize>(
+    simd: S,
+    left: &[[f32; TILE]],
+    first: usize,
+    right: &[[f32; WIDTH]],
+    column: usize,
+    slab: &mut [f32],
+    width: usize,
+) {
+    let lanes = S::F32_LANES;
+    let mut sums = [[simd.splat_f32s(0.0); NV]; MR];
+    for (sums, row) in sums.iter_mut().zip(slab.chunks_exact(width)) {
+        load(simd, &row[column..], width - column, sums);
     }
-
-    #[inline(always)]
-    fn vectors<S: Simd, const MR: usize, const NV: usize>(&mut self, simd: S, j: usize, first: usize) {
-        let len = NV * S::F32_LANES;
-        let mut sums = [[simd.splat_f32s(0.0); NV]; MR];
+    for (left, right) in left.iter().zip(right) {
+        let xs: &[f32; MR] = left[first..][..MR].try_into().expect("MR values");
+        let (right, _) = S::as_simd_f32s(&right[column..column + NV * lanes]);
+        let right: [S::f32s; NV] = right.try_into().expect("NV vectors");
         for r in 0..MR {
-            let (values, _) = S::as_simd_f32s(&self.slab[(j + r) * self.width + first..][..len]);
-            sums[r].copy_from_slice(values);
-        }
-        let whole = self.n_rows - self.n_rows % ROUND;
-        for row in (0..whole).step_by(ROUND) {
-            sums = self.round::<S, MR, NV, ROUND>(simd, row, j, first, sums);
-        }
-        for row in whole..self.n_rows {
-            sums = self.round::<S, MR, NV, 1>(simd, row, j, first, sums);
-        }
-        for (r, sums) in sums.into_iter().enumerate() {
-            let (values, _) = S::as_mut_simd_f32s(&mut self.slab[(j + r) * self.width + first..][..len]);
-            values.copy_from_slice(&sums);
-        }
-    }
-
-    /// N rows from `row` on.
-    #[inline(always)]
-    fn round<S: Simd, const MR: usize, const NV: usize, const N: usize>(
-        &self,
-        simd: S,
-        row: usize,
-        j: usize,
-        first: usize,
-        mut sums: [[S::f32s; NV]; MR],
-    ) -> [[S::f32s; NV]; MR] {
-        let (mut xs, mut rights) = ([&[0.0; MR]; N], [&self.right[..0]; N]);
-        for i in 0..N {
-            xs[i] = self.left[(self.left_at)(row + i) + j..][..MR].try_into().expect("MR values");
-            rights[i] = &self.right[(self.right_at)(row + i) + first..][..NV * S::F32_LANES];
-        }
-        for i in 0..N {
-            let (right, _) = S::as_simd_f32s(rights[i]);
-            let right: [S::f32s; NV] = right.try_into().expect("NV vectors");
-            for r in 0..MR {
-                let x = simd.splat_f32s(xs[i][r]);
-                for v in 0..NV {
-                    sums[r][v] = simd.mul_add_f32s(x, right[v], sums[r][v]);
-                }
+            let x = simd.splat_f32s(xs[r]);
+            for v in 0..NV {
+                sums[r][v] = simd.mul_add_f32s(x, right[v], sums[r][v]);
             }
         }
-        sums
     }
-
-    #[inline(always)]
-    fn partial<S: Simd, const MR: usize>(&mut self, simd: S, j: usize, first: usize) {
-        let len = self.width - first;
-        let mut sums = [simd.splat_f32s(0.0); MR];
-        for r in 0..MR {
-            sums[r] = simd.partial_load_f32s(&self.slab[(j + r) * self.width + first..][..len]);
-        }
-        for row in 0..self.n_rows {
-            let x: &[f32; MR] = self.left[(self.left_at)(row) + j..][..MR].try_into().expect("MR values");
-            let right = simd.partial_load_f32s(&self.right[(self.right_at)(row) + first..][..len]);
-            for r in 0..MR {
-                sums[r] = simd.mul_add_f32s(simd.splat_f32s(x[r]), right, sums[r]);
-            }
-        }
-        for (r, sums) in sums.into_iter().enumerate() {
-            simd.partial_store_f32s(&mut self.slab[(j + r) * self.width + first..][..len], sums);
-        }
+    for (sums, row) in sums.iter().zip(slab.chunks_exact_mut(width)) {
+        store(simd, sums, width - column, &mut row[column..]);
     }
 }

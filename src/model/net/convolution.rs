@@ -1,6 +1,6 @@
 //! Every place of an image sees the 3 × 3 places around it.
 
-use super::dense::slabs;
+use super::dense::{add_columns, slabs};
 use super::operation::{Init, Operation, Part, Pass, Seen, TensorSpec, Values, ValuesMut};
 use crate::matmul::{Panels, Segment, Start, add_slab, multiply};
 use half::bf16;
@@ -179,7 +179,7 @@ impl Operation for Convolution {
         for row in 0..seen.n_rows {
             let d = seen.d_output.row(row);
             if part.tensor == 1 {
-                add_slab(&[1.0], |_| 0, d, |place| place * outputs + p, self.places(), gradient.len(), gradient);
+                add_columns(p, self.places(), &Values { all: d, stride: outputs, width: outputs }, gradient);
                 continue;
             }
             let columns = self.panels().columns(p);

@@ -1,7 +1,7 @@
 //! Every output sees every input: y = xW + b.
 
 use super::operation::{Init, Operation, Part, Pass, Seen, TensorSpec, Values, ValuesMut};
-use crate::matmul::{Panels, SLAB_ROWS, Segment, Start, add_slab, multiply};
+use crate::matmul::{Panels, SLAB_ROWS, Segment, Start, TILE, WIDTH, add_packed_slab, multiply, pack, packed_len};
 use half::bf16;
 use std::ops::Range;
 
@@ -22,6 +22,11 @@ impl Dense {
     /// Of the weights as [`backward`](Operation::backward) multiplies by them.
     fn turned_panels(&self) -> Panels {
         Panels::new(self.outputs, self.inputs)
+    }
+
+    /// Of what is kept of `n_rows` rows, where inputs are, as gradients read them; slopes are in front, where they begin a line of cache.
+    fn inputs_at(&self, n_rows: usize) -> usize {
+        packed_len::<WIDTH>(n_rows, self.outputs)
     }
 }
 
@@ -71,11 +76,19 @@ impl Operation for Dense {
         self.panels().transpose_panel(weights, part, turned);
     }
 
-    fn forward(&self, pass: &Pass<'_>, params: &[f32], input: Values<'_>, output: ValuesMut<'_>, _: &mut [f32]) {
+    /// Slopes and inputs, packed.
+    fn kept(&self) -> usize {
+        self.inputs_at(1) + packed_len::<TILE>(1, self.inputs)
+    }
+
+    fn forward(&self, pass: &Pass<'_>, params: &[f32], input: Values<'_>, output: ValuesMut<'_>, kept: &mut [f32]) {
         let bias = &params[self.panels().len()..];
         let row = [Segment { offset: 0, len: self.inputs }];
         let (from, to) = (input.stride, output.stride);
         let (n_rows, start) = (pass.rows.len(), Start::Bias(bias));
+        if pass.training.is_some() {
+            pack::<TILE>(input.all, |r| r * from, n_rows, &row, &mut kept[self.inputs_at(n_rows)..]);
+        }
         multiply(input.all, |r| r * from, n_rows, &row, self.panels(), pass.factors, start, output.all, |r| r * to);
     }
 
@@ -95,6 +108,11 @@ impl Operation for Dense {
         multiply(d_output.all, |r| r * from, n_rows, &row, panels, pass.factors, Start::Zero, d_input.all, |r| r * to);
     }
 
+    fn keep_slopes(&self, n_rows: usize, d_output: Values<'_>, kept: &mut [f32]) {
+        let row = [Segment { offset: 0, len: self.outputs }];
+        pack::<WIDTH>(d_output.all, |r| r * d_output.stride, n_rows, &row, kept);
+    }
+
     fn parts(&self) -> Vec<Part> {
         let whole = 0..self.inputs;
         let mut parts = slabs(self.panels(), std::slice::from_ref(&whole));
@@ -104,16 +122,15 @@ impl Operation for Dense {
     }
 
     fn add_gradient(&self, part: &Part, seen: &Seen<'_>, gradient: &mut [f32]) {
-        let d = &seen.d_output;
+        let n_rows = seen.n_rows;
         match part.tensor {
             0 => {
                 let [p, first] = part.at;
-                let columns = self.panels().columns(p);
-                let left = |row: usize| row * seen.input.stride + first;
-                let right = |row: usize| row * d.stride + columns.start;
-                add_slab(seen.input.all, left, d.all, right, seen.n_rows, columns.len(), gradient);
+                let inputs = &seen.kept[self.inputs_at(n_rows) + packed_len::<TILE>(n_rows, first)..];
+                let slopes = &seen.kept[packed_len::<WIDTH>(n_rows, p * WIDTH)..];
+                add_packed_slab(inputs, slopes, n_rows, self.panels().columns(p).len(), gradient);
             }
-            _ => add_columns(part, seen.n_rows, d, gradient),
+            _ => add_columns(part.at[0], n_rows, &seen.d_output, gradient),
         }
     }
 }
@@ -127,8 +144,9 @@ pub(super) fn bias_parts(start: usize, n: usize) -> impl Iterator<Item = Part> {
     })
 }
 
-/// `gradient[c] += Σ_row d[row][c]` of the columns of a part.
-pub(super) fn add_columns(part: &Part, n_rows: usize, d: &Values<'_>, gradient: &mut [f32]) {
-    let [first, _] = part.at;
-    add_slab(&[1.0], |_| 0, d.all, |row| row * d.stride + first, n_rows, gradient.len(), gradient);
+/// `gradient[c] += Σ_row d[row][first + c]`, rows in order.
+pub(super) fn add_columns(first: usize, n_rows: usize, d: &Values<'_>, gradient: &mut [f32]) {
+    for row in 0..n_rows {
+        gradient.iter_mut().zip(&d.row(row)[first..]).for_each(|(sum, value)| *sum += value);
+    }
 }

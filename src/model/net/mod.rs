@@ -39,6 +39,7 @@ pub use strip::Strip;
 pub use turned::Turned;
 
 use crate::config::Precision;
+use crate::matmul::{Aligned, zeros};
 use std::ops::Range;
 use strip::Added;
 
@@ -68,7 +69,7 @@ pub struct Network {
     /// Where the parameters of each layer are.
     places: Vec<Range<usize>>,
     /// Tensor after tensor, layer after layer; matrices as [`Panels`](crate::matmul::Panels).
-    pub params: Vec<f32>,
+    pub params: Aligned,
     /// Running moments of batch norms, layer after layer.
     pub running: Vec<f32>,
     /// Where those of each layer are.
@@ -161,7 +162,7 @@ impl Network {
         let norms = |layer: &Layer| layer.batch_norm().map_or(0, BatchNorm::n_running);
         let running_places = places_of(layers.iter().map(norms));
         let [n_params, n_running] = [&places, &running_places].map(|places| places.last().map_or(0, |last| last.end));
-        let (params, mut running) = (vec![0.0; n_params], vec![0.0; n_running]);
+        let (params, mut running) = (zeros(n_params), vec![0.0; n_running]);
         for (layer, place) in layers.iter().zip(&running_places) {
             layer.batch_norm().into_iter().for_each(|norm| norm.start(&mut running[place.clone()]));
         }
@@ -298,7 +299,7 @@ impl Network {
         strip: &mut Strip,
     ) {
         if layers.end == self.layers.len() {
-            strip.round_slopes(layers.end);
+            self.keep_slopes(layers.end, strip);
         }
         for number in layers.rev().filter(|number| *number > 0) {
             match &self.layers[number] {
@@ -324,7 +325,18 @@ impl Network {
                     strip.add(Added::Slopes, skip + 1, number);
                 }
             }
-            strip.round_slopes(number);
+            self.keep_slopes(number, strip);
+        }
+    }
+
+    /// Slopes of what goes into a layer are there: nothing is added to them any more.
+    fn keep_slopes(&self, number: usize, strip: &mut Strip) {
+        let Some(before) = number.checked_sub(1) else { return };
+        strip.round_slopes(number);
+        if let Some(operation) = self.layers[before].operation() {
+            let n_rows = strip.n_rows;
+            let (_, _, kept, d_output, _) = strip.back(before);
+            operation.keep_slopes(n_rows, d_output, kept);
         }
     }
 

@@ -112,7 +112,7 @@ impl Operation for LayerNorm {
     fn add_gradient(&self, part: &Part, seen: &Seen<'_>, gradient: &mut [f32]) {
         let [first, _] = part.at;
         if part.tensor == 1 {
-            return super::dense::add_columns(part, seen.n_rows, &seen.d_output, gradient);
+            return super::dense::add_columns(first, seen.n_rows, &seen.d_output, gradient);
         }
         for (row, kept) in (0..seen.n_rows).zip(seen.kept.chunks_exact(2)) {
             let (x, dy) = (&seen.input.row(row)[first..], &seen.d_output.row(row)[first..]);

@@ -169,6 +169,9 @@ pub trait Operation: Send + Sync {
         d_input: ValuesMut<'_>,
     );
 
+    /// Slopes of what comes out are there: the last that happens to rows before gradients are made.
+    fn keep_slopes(&self, _n_rows: usize, _d_output: Values<'_>, _kept: &mut [f32]) {}
+
     /// The layer's parameters in runs whose gradients are made one by one, in order and without gaps.
     fn parts(&self) -> Vec<Part> {
         Vec::new()

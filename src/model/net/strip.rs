@@ -1,7 +1,7 @@
 //! Some rows of one lane on their way through a network and back, with all the room they take.
 
 use super::operation::{Values, ValuesMut, stride_of};
-use crate::matmul::{round_between, round_in_place};
+use crate::matmul::{Aligned, round_between, round_in_place, zeros};
 
 /// Buffers of up to `capacity` rows of one lane. Strips are dealt to threads; how rows are cut into them is not part of the answer.
 #[derive(Clone, Debug, Default)]
@@ -19,7 +19,7 @@ pub struct Strip {
     /// too.
     rounded: Vec<Vec<f32>>,
     /// What layers keep of each row.
-    pub(super) kept: Vec<Vec<f32>>,
+    pub(super) kept: Vec<Aligned>,
     widths: Vec<usize>,
 }
 
@@ -49,7 +49,7 @@ impl Strip {
             values: buffers(true),
             slopes: buffers(is_trained),
             rounded: is_rounded.iter().zip(widths).map(rounded).collect(),
-            kept: kept.iter().map(|kept| vec![0.0; kept * capacity]).collect(),
+            kept: kept.iter().map(|kept| zeros(kept * capacity)).collect(),
             widths: widths.to_vec(),
         }
     }

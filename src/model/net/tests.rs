@@ -215,7 +215,7 @@ fn outputs_and_gradients_are_those_of_the_twin() {
             }
         }
         let mut found = network.clone();
-        found.params = gradient(&network, &strips);
+        found.params.copy_from_slice(&gradient(&network, &strips));
         for (number, tensor) in tensors_of(&found).into_iter().enumerate() {
             let scale = tensor.iter().fold(0.1, |scale: f64, g| scale.max(g.abs()));
             // A few elements of each.
@@ -465,7 +465,7 @@ fn same_as_narrow_twin(network: &Network) {
         }
     }
     let mut found = network.clone();
-    found.params = gradient(network, &strips);
+    found.params.copy_from_slice(&gradient(network, &strips));
     for (number, wanted) in twin.gradients.iter().enumerate() {
         assert_eq!(bits(&found.tensor(number)), bits(wanted), "gradient of tensor {number}");
     }

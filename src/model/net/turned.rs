@@ -1,7 +1,8 @@
 //! What products want of the parameters, once a step.
 
 use super::Network;
-use crate::matmul::{Weights, round_all};
+use super::operation::Operation;
+use crate::matmul::{Aligned, Weights, round_all, zeros};
 use half::bf16;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -12,12 +13,12 @@ pub struct Turned {
     layers: Vec<OfLayer>,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct OfLayer {
     /// Of what is turned, the runs that may be worked out at once.
     parts: Vec<Range<usize>>,
     /// Turned; empty where products are narrow, and in front of the first layer, behind which nothing goes.
-    wide: Vec<f32>,
+    wide: Aligned,
     /// The weights as they are among the parameters, rounded, and turned.
     narrow: [Vec<bf16>; 2],
 }
@@ -29,12 +30,12 @@ impl Network {
     /// Room for what layers want of the parameters in training. Not collective.
     pub fn turned(&self) -> Turned {
         let of = |(number, layer): (usize, &super::Layer)| {
-            let Some(operation) = layer.operation() else { return OfLayer::default() };
-            let (n_weights, n_turned) = (operation.n_weights(), if number > 0 { operation.n_weights() } else { 0 });
+            let n_weights = layer.n_weights();
+            let n_turned = if number > 0 { n_weights } else { 0 };
             let room = |n| vec![bf16::ZERO; n];
             OfLayer {
-                parts: if number > 0 { operation.turned_parts() } else { Vec::new() },
-                wide: vec![0.0; if self.is_narrow() { 0 } else { n_turned }],
+                parts: layer.operation().filter(|_| number > 0).map(Operation::turned_parts).unwrap_or_default(),
+                wide: zeros(if self.is_narrow() { 0 } else { n_turned }),
                 narrow: if self.is_narrow() { [room(n_weights), room(n_turned)] } else { Default::default() },
             }
         };

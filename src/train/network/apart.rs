@@ -187,7 +187,7 @@ impl Together for Apart {
 
     fn common(&mut self, _comm: &Communicator) -> Result<ApartState> {
         Ok(ApartState {
-            params: self.common.params.clone(),
+            params: self.common.params.to_vec(),
             running: self.common.running.clone(),
             average: self.average.clone(),
             steps_apart: self.steps_apart,
@@ -230,7 +230,8 @@ impl Together for Apart {
             own.weight = rest[0];
             own.failed = (rest[1] >= 0.0).then_some(rest[1] as u64);
         }
-        (self.common.params, self.common.running, self.average) = (state.params, state.running, state.average);
+        self.common.params.copy_from_slice(&state.params);
+        (self.common.running, self.average) = (state.running, state.average);
         (self.steps_apart, self.weight, self.last_step) = (state.steps_apart, state.weight, state.last_step);
         Ok(())
     }
@@ -281,7 +282,7 @@ impl Together for Apart {
         }
         let mut network = self.common.clone();
         if let Some(average) = self.average.as_ref().and_then(Average::value) {
-            network.params = average;
+            network.params.copy_from_slice(&average);
         }
         Ok(network.numbers())
     }

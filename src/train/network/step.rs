@@ -370,7 +370,7 @@ impl Together for Step {
     fn common(&mut self, comm: &Communicator) -> Result<StepState> {
         let sums_of_all = |sums| self.of_all(comm, sums);
         Ok(StepState {
-            params: self.network.params.clone(),
+            params: self.network.params.to_vec(),
             running: self.network.running.clone(),
             average: self.average.clone().map(|average| average.with_sums(sums_of_all)).transpose()?,
             optimizer: self.shards.gather(comm, self.optimizer.state())?,
@@ -425,7 +425,8 @@ impl Together for Step {
             }
         }
         self.window = ScaleWindow::from_words(&common.window).ok_or_else(misfit)?;
-        (self.network.params, self.network.running) = (common.params, common.running);
+        self.network.params.copy_from_slice(&common.params);
+        self.network.running = common.running;
         self.penalty = common.penalty;
         Ok(())
     }
@@ -520,7 +521,7 @@ impl Together for Step {
     fn so_far(&mut self, comm: &Communicator, _job: &Job<'_, '_>) -> Result<Vec<f64>> {
         let mut network = self.network.clone();
         if let Some(average) = self.average.as_ref().and_then(Average::value) {
-            network.params = self.of_all(comm, average)?;
+            network.params.copy_from_slice(&self.of_all(comm, average)?);
         }
         Ok(network.numbers())
     }
