@@ -4,6 +4,7 @@ use super::narrow::widen;
 use super::packed::{is_aligned, pack, packed_len};
 use super::vectors::{load, store};
 use super::{Aligned, Panels, Segment, WIDTH, Weights, zeros};
+use crate::functions::prefetch_all;
 use pulp::{Arch, Simd, WithSimd};
 use std::cell::RefCell;
 use std::ops::Range;
@@ -113,6 +114,9 @@ impl<O: Fn(usize) -> usize> Multiply<'_, O> {
         let inner = block * BLOCK..((block + 1) * BLOCK).min(self.panels.k);
         let panel = self.panels.panel(p).start;
         let of_part = panel + inner.start * columns.len()..panel + inner.end * columns.len();
+        // What comes next among the weights, of which each tile asks for some lines.
+        let mut ahead = self.weights.ahead(of_part.end, of_part.len());
+        let share = ahead.len().div_ceil(n_rows.div_ceil(tall));
         let Room { rows, weights: room, sums } = &mut *self.room;
         let (weights, stride) = lay(self.weights, of_part, columns.len(), S::F32_LANES, room);
         let start = match (block, self.start) {
@@ -125,6 +129,7 @@ impl<O: Fn(usize) -> usize> Multiply<'_, O> {
         let rows = &rows[block * n_rows..][..n_rows];
         let mut row = 0;
         while row < n_rows {
+            ahead.split_off(..share.min(ahead.len())).into_iter().for_each(prefetch_all);
             let at = |r: usize| (self.out_at)(row + r) + columns.start;
             let (rows, sums) = (&rows[row..], &mut sums[row * WIDTH..]);
             let tile = Tile { weights, stride, width: columns.len(), start, sums, is_last, out: self.out };

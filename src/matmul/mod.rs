@@ -13,11 +13,11 @@
 //! Weights may be numbers of 16 bits (bfloat16, [`Weights::Narrow`]), which are widened to float32 once for all rows of a call, on their way to the same
 //! chain: a product of two of them is exact, so the bits do not depend on the processor here either. Instructions for bfloat16 are left out. VDPBF16PS is
 //! two steps of this chain, the odd element of a pair first, but flushes denormals, and does about 0.6 times as much as float32 (one core of a Xeon with
-//! AVX512-BF16; widening in registers does as much as float32). AMX would be several times faster, but adds in an order of its own; it could not be tried.
+//! AVX512-BF16; widening in registers does as much as float32). AMX would be several times faster, but adds in an order of its own; it was not tried.
 //! Libraries (oneDNN) add in orders that depend on shapes and caches.
 //!
 //! Source of the tiles: Goto, van de Geijn, *Anatomy of high-performance matrix multiplication*, ACM TOMS 34, 2008; weights are kept in
-//! the packed form all the time, so that nothing is packed.
+//! the packed form all the time, and begin a line of cache where widths allow ([`Aligned`]). Rows are packed once for all the panels that they meet.
 
 mod inner;
 mod narrow;

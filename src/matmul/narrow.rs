@@ -22,6 +22,14 @@ impl Weights<'_> {
     pub fn is_empty(self) -> bool {
         self.len() == 0
     }
+
+    /// Some numbers from one on, or as many as there are; none if they are narrow, which are read only once.
+    pub(super) fn ahead(&self, from: usize, n: usize) -> &[f32] {
+        match self {
+            Weights::Wide(values) => &values[from..(from + n).min(values.len())],
+            Weights::Narrow(_) => &[],
+        }
+    }
 }
 
 /// The nearest number of 16 bits, of two that are as near the one whose last bit is 0; beyond the largest infinity. In integers, so that loops of it are

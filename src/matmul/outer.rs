@@ -83,7 +83,8 @@ impl WithSimd for Outer<'_> {
             let tall = if lanes == 16 { TILE } else { 4 };
             for (first, slab) in (0..TILE).step_by(tall).zip(slab.chunks_mut(tall * self.width)) {
                 for column in (0..self.width).step_by(2 * lanes) {
-                    let (right, width, is_one) = (self.right, self.width, column + lanes >= self.width);
+                    let (right, width) = (self.right, self.width);
+                    let is_one = column + lanes >= width;
                     match (tall, is_one) {
                         (TILE, false) => vectors::<S, TILE, 2>(simd, left, first, right, column, slab, width),
                         (TILE, true) => vectors::<S, TILE, 1>(simd, left, first, right, column, slab, width),

@@ -26,7 +26,7 @@ pub use adam::Adam;
 pub use average::Average;
 pub use lamb::Lamb;
 pub use lars::{Lars, TRUST};
-pub use norm::{RUN, add_squares, clip, length, norm, shorten};
+pub use norm::{RUN, add_squares, clip, length, multiply, norm, shorten};
 pub use pieces::{Pieces, cut};
 pub use real::Real;
 pub use schedule::Schedule;

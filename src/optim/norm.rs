@@ -55,8 +55,9 @@ pub fn shorten<F: Real>(part: &mut [F], length: f64, most: f64) {
     }
 }
 
+/// `values[j]·factor`, the product in f64. Not collective.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
-fn multiply<F: Real>(values: &mut [F], factor: f64) {
+pub fn multiply<F: Real>(values: &mut [F], factor: f64) {
     values.iter_mut().for_each(|x| *x = F::from_f64(x.to_f64() * factor));
 }
 

@@ -203,7 +203,7 @@ fn gradients_of_stages_are_differences_of_the_loss() {
         for layer in 0..last {
             for part in network.parts(layer) {
                 let range = part.range.clone();
-                network.add_gradient(layer, &part, &[], &strip, &mut gradient[range]);
+                network.gradient(layer, &part, &[], std::iter::once(&strip), &mut gradient[range]);
             }
         }
         for at in 0..gradient.len() {

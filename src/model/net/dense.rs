@@ -86,9 +86,7 @@ impl Operation for Dense {
         let row = [Segment { offset: 0, len: self.inputs }];
         let (from, to) = (input.stride, output.stride);
         let (n_rows, start) = (pass.rows.len(), Start::Bias(bias));
-        if pass.training.is_some() {
-            pack::<TILE>(input.all, |r| r * from, n_rows, &row, &mut kept[self.inputs_at(n_rows)..]);
-        }
+        pack::<TILE>(input.all, |r| r * from, n_rows, &row, &mut kept[self.inputs_at(n_rows)..]);
         multiply(input.all, |r| r * from, n_rows, &row, self.panels(), pass.factors, start, output.all, |r| r * to);
     }
 
@@ -123,14 +121,13 @@ impl Operation for Dense {
 
     fn add_gradient(&self, part: &Part, seen: &Seen<'_>, gradient: &mut [f32]) {
         let n_rows = seen.n_rows;
-        match part.tensor {
-            0 => {
-                let [p, first] = part.at;
+        match (part.tensor, part.at) {
+            (0, [p, first]) => {
                 let inputs = &seen.kept[self.inputs_at(n_rows) + packed_len::<TILE>(n_rows, first)..];
                 let slopes = &seen.kept[packed_len::<WIDTH>(n_rows, p * WIDTH)..];
                 add_packed_slab(inputs, slopes, n_rows, self.panels().columns(p).len(), gradient);
             }
-            _ => add_columns(part.at[0], n_rows, &seen.d_output, gradient),
+            (_, [first, _]) => add_columns(first, n_rows, &seen.d_output, gradient),
         }
     }
 }

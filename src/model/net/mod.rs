@@ -340,18 +340,23 @@ impl Network {
         }
     }
 
-    /// Adds to the gradient of a part what the rows of a strip give. Not collective; does not allocate.
-    pub fn add_gradient(&self, layer: usize, part: &Part, moments: &[Vec<f32>], strip: &Strip, gradient: &mut [f32]) {
-        if let Some(operation) = self.layers[layer].operation() {
-            let seen = Seen {
-                n_rows: strip.n_rows,
-                input: strip.input(layer),
-                kept: &strip.kept[layer],
-                d_output: strip.slopes(layer + 1),
-                moments: moments.get(layer).map_or(&[][..], |moments| moments),
-            };
-            let start = self.places[layer].start;
-            let own = Part { range: part.range.start - start..part.range.end - start, ..part.clone() };
+    /// The gradient of a part: what the rows of these strips give, in order. Not collective; does not allocate.
+    pub fn gradient<'s>(
+        &self,
+        layer: usize,
+        part: &Part,
+        moments: &[Vec<f32>],
+        strips: impl Iterator<Item = &'s Strip>,
+        gradient: &mut [f32],
+    ) {
+        let start = self.places[layer].start;
+        let own = Part { range: part.range.start - start..part.range.end - start, ..part.clone() };
+        let moments = moments.get(layer).map_or(&[][..], |moments| moments);
+        gradient.fill(0.0);
+        let Some(operation) = self.layers[layer].operation() else { return };
+        for strip in strips {
+            let (kept, d_output) = (&strip.kept[layer], strip.slopes(layer + 1));
+            let seen = Seen { n_rows: strip.n_rows, input: strip.input(layer), kept, d_output, moments };
             operation.add_gradient(&own, &seen, gradient);
         }
     }

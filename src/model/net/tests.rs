@@ -194,9 +194,7 @@ fn gradient(network: &Network, strips: &[Strip]) -> Vec<f32> {
     let mut gradient = vec![0.0; network.params.len()];
     for layer in 0..network.layers().len() {
         for part in network.parts(layer) {
-            for strip in strips {
-                network.add_gradient(layer, &part, &[], strip, &mut gradient[part.range.clone()]);
-            }
+            network.gradient(layer, &part, &[], strips.iter(), &mut gradient[part.range.clone()]);
         }
     }
     gradient

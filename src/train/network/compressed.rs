@@ -87,7 +87,7 @@ impl Compressed {
         tasks.into_par_iter().for_each(|(layer, part, pieces, held)| {
             let mut slab = [0.0f32; SLAB_ROWS * WIDTH];
             let slab = &mut slab[..held.len()];
-            pieces.iter().for_each(|piece| network.add_gradient(layer, part, moments, &piece.strip, slab));
+            network.gradient(layer, part, moments, pieces.iter().map(|piece| &piece.strip), slab);
             held.iter_mut().zip(slab).for_each(|(held, gradient)| *held += *gradient);
         });
     }

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::exact::ExactSum;
 use crate::model::Network;
 use crate::model::net::{Part, Training, Turned};
-use crate::optim::{Pieces, length, shorten};
+use crate::optim::{Pieces, length, multiply, shorten};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -145,11 +145,8 @@ impl Own {
     fn add_gradients(&mut self, parts: &[(usize, Part)], factor: f64) {
         let (network, pieces, moments) = (&self.network, &self.pieces, &self.norms.moments);
         let make = |layer: usize, part: &Part, grad: &mut [f32]| {
-            grad.fill(0.0);
-            for piece in pieces.iter().filter(|piece| piece.strip.n_rows > 0) {
-                network.add_gradient(layer, part, moments, &piece.strip, grad);
-            }
-            grad.iter_mut().for_each(|g| *g = (f64::from(*g) * factor) as f32);
+            network.gradient(layer, part, moments, pieces.iter().map(|piece| &piece.strip), grad);
+            multiply(grad, factor);
         };
         each_part(parts, &mut self.grad, &make);
     }

@@ -7,6 +7,7 @@ use crate::exact::{Groups, LaneGrid, NarrowGrid};
 use crate::matmul::{SLAB_ROWS, WIDTH};
 use crate::model::Network;
 use crate::model::net::Part;
+use rayon::prelude::*;
 use std::ops::Range;
 
 /// Elements that share an exponent, at most, and of a segment, at least, if there are so many: a message should take long enough for its waiting not to
@@ -117,10 +118,21 @@ pub(super) struct Made<'a> {
 }
 
 impl Segment {
-    /// Makes the gradients of the lanes here, and their words at these exponents. Not collective; rayon over parts.
-    pub fn enter(&mut self, made: &Made<'_>) {
+    /// One a part.
+    fn tasks(&mut self) -> impl Iterator<Item = Task<'_>> {
         self.words.resize(self.params.len(), 0);
-        enter(made, &self.parts, &mut self.words, &mut self.peaks, &mut self.residual);
+        let n_residuals = self.residual.len() / self.words.len();
+        let (mut words, mut residual) = (&mut self.words[..], &mut self.residual[..]);
+        self.parts.iter().zip(&mut self.peaks).map(move |(part, peak)| {
+            let n = part.part.range.len();
+            let words = words.split_off_mut(..n).expect("parts make up a segment");
+            Task {
+                part,
+                words,
+                peak,
+                residual: residual.split_off_mut(..n * n_residuals).expect("as many a parameter"),
+            }
+        })
     }
 
     /// Raises peaks of groups to those of the last [`enter`](Self::enter). Not collective.
@@ -218,41 +230,38 @@ impl UnderWay<'_> {
     }
 }
 
-/// Halves the parts among threads.
-fn enter(made: &Made<'_>, parts: &[LayerPart], words: &mut [u32], peaks: &mut [i32], residual: &mut [f32]) {
-    match parts {
-        [] => {}
-        [one] => {
-            peaks[0] = 0;
-            words.fill(0);
-            let mut slab = [0.0f32; SLAB_ROWS * WIDTH];
-            let n = one.part.range.len();
-            let slab = &mut slab[..n];
-            let exponent = made.exponents[one.group];
-            for (lane, pieces) in made.lanes {
-                slab.fill(0.0);
-                for piece in &made.pieces[pieces.clone()] {
-                    made.network.add_gradient(one.layer, &one.part, made.moments, &piece.strip, slab);
-                }
-                peaks[0] = peaks[0].max(LaneGrid::peak(slab));
-                match made.grid {
-                    _ if made.only_peaks => {}
-                    Grid::Wide(grid) => grid.add(words, slab, exponent),
-                    Grid::Narrow(grid) => grid.add(words, slab, &mut residual[lane * n..(lane + 1) * n], exponent),
-                }
+/// Makes the gradients of the lanes here, and their words at these exponents. Not collective; rayon over parts, in the order of the parameters, so that
+/// they are stepped by the thread that made them, most of the time.
+pub(super) fn enter(segments: &mut [Segment], made: &Made<'_>) {
+    let tasks: Vec<Task<'_>> = segments.iter_mut().rev().flat_map(Segment::tasks).collect();
+    tasks.into_par_iter().for_each(|task| task.enter(made));
+}
+
+/// A part, and what is its own.
+struct Task<'a> {
+    part: &'a LayerPart,
+    words: &'a mut [u32],
+    peak: &'a mut i32,
+    residual: &'a mut [f32],
+}
+
+impl Task<'_> {
+    fn enter(self, made: &Made<'_>) {
+        let Task { part: LayerPart { layer, part, group }, words, peak, residual } = self;
+        let (n, exponent) = (words.len(), made.exponents[*group]);
+        let mut slab = [0.0f32; SLAB_ROWS * WIDTH];
+        let slab = &mut slab[..n];
+        *peak = 0;
+        words.fill(0);
+        for (lane, pieces) in made.lanes {
+            let strips = made.pieces[pieces.clone()].iter().map(|piece| &piece.strip);
+            made.network.gradient(*layer, part, made.moments, strips, slab);
+            *peak = (*peak).max(LaneGrid::peak(slab));
+            match made.grid {
+                _ if made.only_peaks => {}
+                Grid::Wide(grid) => grid.add(words, slab, exponent),
+                Grid::Narrow(grid) => grid.add(words, slab, &mut residual[lane * n..(lane + 1) * n], exponent),
             }
-        }
-        several => {
-            let (left, right) = several.split_at(several.len() / 2);
-            let at = right[0].part.range.start - left[0].part.range.start;
-            let n_residuals = residual.len() / words.len();
-            let (words_left, words_right) = words.split_at_mut(at);
-            let (peaks_left, peaks_right) = peaks.split_at_mut(left.len());
-            let (residual_left, residual_right) = residual.split_at_mut(at * n_residuals);
-            rayon::join(
-                || enter(made, left, words_left, peaks_left, residual_left),
-                || enter(made, right, words_right, peaks_right, residual_right),
-            );
         }
     }
 }

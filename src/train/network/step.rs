@@ -8,14 +8,14 @@ use super::super::sums::sum_scalars;
 use super::compressed::Compressed;
 use super::lanes::{Piece, pieces};
 use super::norms::Norms;
-use super::segments::{Grid, Made, Segment, UnderWay, segments};
+use super::segments::{Grid, Made, Segment, UnderWay, enter, segments};
 use super::shards::Shards;
 use crate::comm::{Communicator, Element};
 use crate::error::{Error, Result};
 use crate::exact::{Groups, LaneGrid, NarrowGrid, ScaleWindow, Verdict, Width, judge};
 use crate::model::net::{TensorSpec, Training, Turned};
 use crate::model::{Network, Scores};
-use crate::optim::{Average, Pieces, length, shorten};
+use crate::optim::{Average, Pieces, length, multiply, shorten};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -137,7 +137,10 @@ impl Step {
     ) -> Result<()> {
         let (network, unit, here) = (&self.network, self.unit, &*lanes);
         let n_layers = network.layers().len();
-        let back = self.segments.first().map_or(0, |segment| segment.lowest + 1);
+        // To where the first sums are sent that hide behind the rest of the way; else all the way.
+        let sends_early = comm.overlaps() && self.compressed.is_none();
+        let stop = if sends_early { self.segments.first() } else { self.segments.last() };
+        let back = stop.map_or(0, |segment| segment.lowest + 1);
         // On the way back rows wait behind a batch norm.
         let free = self.norms.layers.last().map_or(back, |norm| back.max(norm + 1));
         let mut first = 0;
@@ -204,14 +207,16 @@ impl Step {
         // Narrow sums are not redone, so the first ones wait until there is an exponent for them.
         let only_peaks = is_first && matches!(grid, Grid::Narrow(_)) && self.window.is_empty();
         let mut under_way: Vec<(usize, UnderWay<'_>)> = Vec::new();
-        for number in 0..self.segments.len() {
+        let is_sent = comm.size() > 1 && !only_peaks;
+        // Where sums do not go on by themselves, ranks wait for one another once, and threads do.
+        let n_together = if comm.overlaps() { 1 } else { self.segments.len().max(1) };
+        for number in (0..self.segments.len()).step_by(n_together) {
             if is_first && number > 0 {
                 let layers = self.segments[number].lowest + 1..self.segments[number - 1].lowest + 1;
                 self.backward(comm, layers, training)?;
                 under_way.iter_mut().try_for_each(|(_, pending)| pending.progress())?;
             }
-            let segment = &mut self.segments[number];
-            segment.enter(&Made {
+            let made = Made {
                 network: &self.network,
                 pieces: &self.pieces,
                 lanes: &self.offered,
@@ -219,34 +224,19 @@ impl Step {
                 grid,
                 exponents,
                 only_peaks,
-            });
-            if comm.size() > 1 && comm.overlaps() && !only_peaks {
-                under_way.push((number, segment.start(comm, grid, self.shards.bounds(number))?));
-                under_way.iter_mut().try_for_each(|(_, pending)| pending.progress())?;
+            };
+            let together = number..number + n_together;
+            enter(&mut self.segments[together.clone()], &made);
+            for number in together.filter(|_| is_sent) {
+                under_way.push((number, self.segments[number].start(comm, grid, self.shards.bounds(number))?));
             }
-        }
-        // Where sums do not go on by themselves, ranks wait for one another once.
-        if comm.size() > 1 && !comm.overlaps() && !only_peaks {
-            for (number, segment) in self.segments.iter_mut().enumerate() {
-                under_way.push((number, segment.start(comm, grid, self.shards.bounds(number))?));
-            }
+            under_way.iter_mut().try_for_each(|(_, pending)| pending.progress())?;
         }
         if comm.size() == 1 {
             self.segments.iter_mut().for_each(Segment::finish_alone);
         }
         for (number, pending) in under_way {
             self.segments[number].finish(pending, grid, self.shards.mine(number))?;
-        }
-        Ok(())
-    }
-
-    /// The rest of the way back, and gradients of all lanes here, of which less is to be sent. Collective where there is a batch norm.
-    fn hold(&mut self, comm: &Communicator, training: Training) -> Result<()> {
-        if let (Some(first), Some(last)) = (self.segments.first(), self.segments.last()) {
-            self.backward(comm, last.lowest + 1..first.lowest + 1, training)?;
-        }
-        if let Some(compressed) = &mut self.compressed {
-            compressed.enter(&self.network, &self.pieces, &self.offered, &self.norms.moments);
         }
         Ok(())
     }
@@ -277,7 +267,7 @@ impl Step {
                     Some(compressed) => grad.copy_from_slice(compressed.sums(range)),
                     None => segments[at].sums(range, grid, exponents[group], grad),
                 }
-                grad.iter_mut().for_each(|g| *g = (f64::from(*g) * factor) as f32);
+                multiply(grad, factor);
                 if l2 > 0.0 && !is_free[group] {
                     let add = |(g, param): (&mut f32, &f32)| *g = (f64::from(*g) + l2 * f64::from(*param)) as f32;
                     grad.iter_mut().zip(params).for_each(add);
@@ -449,8 +439,8 @@ impl Together for Step {
         self.norms.weight = weight / self.unit;
         self.forward(comm, job, lanes, training, of_pool)?;
         let mut exponents = self.window.exponents();
-        match self.compressed {
-            Some(_) => self.hold(comm, training)?,
+        match &mut self.compressed {
+            Some(compressed) => compressed.enter(&self.network, &self.pieces, &self.offered, &self.norms.moments),
             None => self.reduce(comm, training, &exponents, true)?,
         }
 
