@@ -26,6 +26,10 @@ impl Transport for Solo {
         true
     }
 
+    fn overlaps(&self) -> bool {
+        false
+    }
+
     fn barrier(&self) -> Result<()> {
         Ok(())
     }

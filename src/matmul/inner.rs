@@ -12,6 +12,9 @@ use std::ops::Range;
 /// Inner indices that are worked through while a panel's part of them is in the first cache. Not part of the answer.
 const BLOCK: usize = 192;
 
+/// Rows that go through all panels at once: packed, they stay in the second cache. Not part of the answer.
+const MOST_ROWS: usize = 128;
+
 thread_local! {
     static ROOM: RefCell<Room> = RefCell::new(Room::new());
 }
@@ -28,18 +31,15 @@ struct Room {
 
 impl Room {
     fn new() -> Room {
-        Room { rows: zeros(0), weights: zeros(BLOCK * WIDTH), sums: zeros(0) }
+        Room { rows: zeros(0), weights: zeros(BLOCK * WIDTH), sums: zeros(MOST_ROWS * WIDTH) }
     }
 
     /// Takes up rows of (k, n) weights.
     fn pack(&mut self, left: &[f32], left_at: impl Fn(usize) -> usize, n_rows: usize, segments: &[Segment], k: usize) {
-        let at_least = |values: &mut Aligned, n: usize| {
-            if values.len() < n {
-                *values = zeros(n);
-            }
-        };
-        at_least(&mut self.rows, packed_len::<BLOCK>(n_rows, k));
-        at_least(&mut self.sums, n_rows * WIDTH);
+        let n = packed_len::<BLOCK>(n_rows, k.max(1));
+        if self.rows.len() < n {
+            self.rows = zeros(n);
+        }
         pack::<BLOCK>(left, left_at, n_rows, segments, &mut self.rows);
     }
 }
@@ -75,8 +75,11 @@ pub fn multiply(
     assert_eq!(weights.len(), panels.len(), "a {} × {} matrix", panels.k, panels.n);
     assert_eq!(segments.iter().map(|segment| segment.len).sum::<usize>(), panels.k, "segments make up a row");
     ROOM.with_borrow_mut(|room| {
-        room.pack(left, left_at, n_rows, segments, panels.k);
-        Arch::new().dispatch(Multiply { n_rows, panels, weights, start, room, out, out_at });
+        for first in (0..n_rows).step_by(MOST_ROWS) {
+            let (n_rows, out_at) = (MOST_ROWS.min(n_rows - first), |row| out_at(first + row));
+            room.pack(left, |row| left_at(first + row), n_rows, segments, panels.k);
+            Arch::new().dispatch(Multiply { n_rows, panels, weights, start, room, out: &mut *out, out_at });
+        }
     });
 }
 

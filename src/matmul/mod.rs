@@ -1,7 +1,7 @@
 //! # matmul — products of float32 matrices whose bits depend on nothing but the numbers
 //!
 //! In:    matrices of rows, and weights in [`Panels`].
-//! Out:   products of them, written or handed on tile by tile.
+//! Out:   products of them.
 //! Talks: never.
 //! Never: threads, layers, ranks.
 //!

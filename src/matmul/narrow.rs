@@ -11,7 +11,7 @@ pub enum Weights<'a> {
     Narrow(&'a [bf16]),
 }
 
-impl Weights<'_> {
+impl<'a> Weights<'a> {
     pub fn len(self) -> usize {
         match self {
             Weights::Wide(values) => values.len(),
@@ -24,7 +24,7 @@ impl Weights<'_> {
     }
 
     /// Some numbers from one on, or as many as there are; none if they are narrow, which are read only once.
-    pub(super) fn ahead(&self, from: usize, n: usize) -> &[f32] {
+    pub(super) fn ahead(self, from: usize, n: usize) -> &'a [f32] {
         match self {
             Weights::Wide(values) => &values[from..(from + n).min(values.len())],
             Weights::Narrow(_) => &[],

@@ -6,7 +6,7 @@ use super::{Aligned, Segment, WIDTH, zeros};
 use pulp::{Arch, Simd, WithSimd};
 use std::cell::RefCell;
 
-/// Rows of weights whose sums fit into registers.
+/// Rows of weights of a tile: their sums fit into thirty-two registers.
 pub const TILE: usize = 12;
 /// Rows of weights that one call should take: the slab and what it is made of stay in the first two caches.
 pub const SLAB_ROWS: usize = 8 * TILE;
@@ -126,5 +126,43 @@ fn vectors<S: Simd, const MR: usize, const NV: usize>(
     }
     for (sums, row) in sums.iter().zip(slab.chunks_exact_mut(width)) {
         store(simd, sums, width - column, &mut row[column..]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::{Draws, Stream};
+    use pulp::Scalar;
+
+    #[test]
+    fn processors_with_and_without_vectors_have_the_same_bits() {
+        let draws = Draws::new(31, Stream::Synthetic);
+        let numbers = |n: usize, of| (0..n).map(|i| draws.normal(i as u64, of) as f32).collect::<Vec<f32>>();
+        for (m, k, width) in [(1, 1, 1), (3, 29, 32), (9, 12, 31), (7, 13, 16), (5, 25, 10), (2, 96, 17)] {
+            let (left, right) = (numbers(packed_len::<TILE>(m, k), 0), numbers(m * WIDTH, 1));
+            let before = numbers(k * width, 2);
+            let (of_left, of_right) = (left.as_chunks().0, right.as_chunks().0);
+            let bits = |slab: Vec<f32>| slab.into_iter().map(f32::to_bits).collect::<Vec<u32>>();
+            let by = |make: &dyn Fn(Outer<'_>)| {
+                let mut slab = before.clone();
+                make(Outer { left: of_left, right: of_right, width, slab: &mut slab });
+                bits(slab)
+            };
+            let plain = by(&|outer| Simd::vectorize(Scalar::new(), outer));
+            #[cfg(target_arch = "x86_64")]
+            {
+                use pulp::x86::{V3, V4};
+                for vectors in [
+                    V3::try_new().map(|simd| by(&|outer| Simd::vectorize(simd, outer))),
+                    V4::try_new().map(|simd| by(&|outer| Simd::vectorize(simd, outer))),
+                ] {
+                    assert!(vectors.is_none_or(|vectors| vectors == plain), "{m} rows, {k} × {width}");
+                }
+            }
+            let mut slab = before.clone();
+            add_packed_slab(&left, &right, m, width, &mut slab);
+            assert_eq!(bits(slab), plain, "{m} rows, {k} × {width}");
+        }
     }
 }

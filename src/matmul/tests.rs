@@ -10,8 +10,19 @@ fn numbers(n: usize, of: u64) -> Vec<f32> {
 }
 
 /// Sizes around those of tiles, vectors, panels and blocks.
-const SHAPES: [(usize, usize, usize); 9] =
-    [(1, 1, 1), (3, 5, 2), (8, 16, 32), (9, 300, 10), (17, 7, 33), (4, 257, 48), (13, 64, 65), (2, 0, 3), (25, 12, 31)];
+const SHAPES: [(usize, usize, usize); 11] = [
+    (2, 0, 3),
+    (1, 1, 1),
+    (3, 5, 2),
+    (8, 16, 32),
+    (9, 300, 10),
+    (17, 7, 33),
+    (4, 257, 48),
+    (13, 64, 65),
+    (25, 12, 31),
+    (131, 193, 34),
+    (257, 3, 1),
+];
 
 #[test]
 fn products_have_the_bits_of_the_plain_chain() {
@@ -63,6 +74,17 @@ fn products_have_the_bits_of_the_plain_chain() {
             multiply(&left, |_| (m - 1) * ld, 1, &segments, panels, weights, start, &mut alone, |_| 0);
             assert_eq!(alone, out[(m - 1) * ldo..][..n]);
         }
+    }
+}
+
+#[test]
+fn no_rows_and_no_columns_are_no_work() {
+    for (n_rows, n) in [(0, 3), (2, 0)] {
+        let (panels, weights) = (Panels::new(2, n), numbers(2 * n, 1));
+        let (row, mut out) = ([Segment { offset: 0, len: 2 }], [f32::NAN; 2]);
+        let left = numbers(2 * n_rows, 2);
+        multiply(&left, |r| 2 * r, n_rows, &row, panels, Weights::Wide(&weights), Start::Zero, &mut out, |r| r);
+        assert!(out.iter().all(|value| value.is_nan()));
     }
 }
 

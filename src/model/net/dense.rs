@@ -86,7 +86,10 @@ impl Operation for Dense {
         let row = [Segment { offset: 0, len: self.inputs }];
         let (from, to) = (input.stride, output.stride);
         let (n_rows, start) = (pass.rows.len(), Start::Bias(bias));
-        pack::<TILE>(input.all, |r| r * from, n_rows, &row, &mut kept[self.inputs_at(n_rows)..]);
+        // Nothing is kept where there is no way back.
+        if !kept.is_empty() {
+            pack::<TILE>(input.all, |r| r * from, n_rows, &row, &mut kept[self.inputs_at(n_rows)..]);
+        }
         multiply(input.all, |r| r * from, n_rows, &row, self.panels(), pass.factors, start, output.all, |r| r * to);
     }
 

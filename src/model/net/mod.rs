@@ -139,6 +139,16 @@ impl Layer {
         self.operation().map_or(0, Operation::n_weights)
     }
 
+    /// Numbers that a pass keeps for each row.
+    fn kept(&self) -> usize {
+        self.operation().map_or(0, Operation::kept)
+    }
+
+    /// The same without what a dense layer packs for gradients, which passes by once.
+    fn kept_of_values(&self) -> usize {
+        if let Layer::Dense(_) = self { 0 } else { self.kept() }
+    }
+
     fn n_params(&self) -> usize {
         self.operation().map_or(0, |layer| layer.tensors().iter().map(TensorSpec::len).sum())
     }
@@ -240,7 +250,8 @@ impl Network {
 
     /// Room for rows. `is_trained`: also for the way back.
     pub fn strip(&self, capacity: usize, is_trained: bool) -> Strip {
-        let kept: Vec<usize> = self.layers.iter().map(|layer| layer.operation().map_or(0, Operation::kept)).collect();
+        let kept: Vec<usize> =
+            self.layers.iter().map(|layer| if is_trained { layer.kept() } else { layer.kept_of_values() }).collect();
         let is_rounded: Vec<bool> =
             self.layers.iter().map(|layer| is_trained && self.is_narrow() && layer.n_weights() > 0).collect();
         Strip::new(&self.widths(), &kept, &is_rounded, capacity, is_trained)
@@ -248,14 +259,13 @@ impl Network {
 
     /// Values of a row in all buffers of a [`strip`](Self::strip).
     pub fn values_of_row(&self) -> usize {
-        let kept = |layer: &Layer| layer.operation().map_or(0, Operation::kept);
         let is_rounded = |layer: &Layer| self.is_narrow() && layer.n_weights() > 0;
         let widths = self.widths();
         let rounded = self.layers.iter().zip(&widths).filter(|(layer, _)| is_rounded(layer)).map(|(_, width)| width);
-        widths.iter().chain(rounded).sum::<usize>() + self.layers.iter().map(kept).sum::<usize>()
+        widths.iter().chain(rounded).sum::<usize>() + self.layers.iter().map(Layer::kept_of_values).sum::<usize>()
     }
 
-    /// Rows of a strip through some layers. Not collective; does not allocate.
+    /// Rows of a strip through some layers. Not collective; does not allocate once threads have their room.
     ///
     /// `turned`: of these parameters; nothing where the strip has no way back.
     pub fn forward(
@@ -289,7 +299,7 @@ impl Network {
         }
     }
 
-    /// ∂loss/∂ of what goes into these layers, the last one first; nothing of what goes into the network. Not collective; does not allocate.
+    /// ∂loss/∂ of what goes into these layers, the last one first; nothing of what goes into the network. Not collective; does not allocate once threads have their room.
     pub fn backward(
         &self,
         layers: Range<usize>,
@@ -340,7 +350,7 @@ impl Network {
         }
     }
 
-    /// The gradient of a part: what the rows of these strips give, in order. Not collective; does not allocate.
+    /// The gradient of a part: what the rows of these strips give, in order. Not collective; does not allocate once threads have their room.
     pub fn gradient<'s>(
         &self,
         layer: usize,

@@ -132,7 +132,7 @@ pub trait Operation: Send + Sync {
         Vec::new()
     }
 
-    /// Numbers of a row that [`forward`](Self::forward) keeps for later.
+    /// Numbers for each row that a pass keeps for later, padding included.
     fn kept(&self) -> usize {
         0
     }

@@ -52,6 +52,24 @@ fn ranks_and_threads_leave_no_trace() {
     }
 }
 
+/// A tensor that is of two segments: its optimiser, in pieces of both, is taken up by lanes that go on alone.
+#[test]
+fn lanes_part_from_networks_of_several_segments() {
+    let whole = table(64, 300, 4, 7, two_classes);
+    for solver in [Solver::Sgd, Solver::Adam] {
+        let mlp = MlpConfig { layers: vec![128], ..MlpConfig::default() };
+        let config = TrainConfig {
+            sync: Sync::Every(2),
+            local_after: 1,
+            epochs: Some(2),
+            global_batch: 16,
+            ..config(solver, mlp)
+        };
+        let alone = fit_on(1, 1, &whole, &Logistic, &config);
+        assert_eq!(fit_on(3, 2, &whole, &Logistic, &config), alone, "{solver:?}");
+    }
+}
+
 /// Several groups of a tensor, and strips of several threads in a lane.
 #[test]
 fn wide_networks_have_the_same_bits_as_well() {

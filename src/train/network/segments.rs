@@ -135,7 +135,7 @@ impl Segment {
         })
     }
 
-    /// Raises peaks of groups to those of the last [`enter`](Self::enter). Not collective.
+    /// Raises peaks of groups to those of the last [`enter`]. Not collective.
     pub fn peaks(&self, peaks: &mut [i32]) {
         for (part, peak) in self.parts.iter().zip(&self.peaks) {
             peaks[part.group] = peaks[part.group].max(*peak);

@@ -1,6 +1,7 @@
 //! Which rank keeps what the optimiser remembers of which parameters.
 
 use super::super::{Solver, TrainConfig};
+use super::segments::segments;
 use crate::comm::{Communicator, Element};
 use crate::error::Result;
 use crate::model::Network;
@@ -113,10 +114,10 @@ impl Shards {
     }
 }
 
-/// The optimiser of all parameters that the settings name. Not collective.
+/// The optimiser of all parameters that the settings name, in the pieces of [`Shards`], so that one takes up the state of the other. Not collective.
 pub(super) fn optimizer_of_all(config: &TrainConfig, network: &Network) -> Pieces<f32> {
-    let pieces = cut(&tensors(network), steps_whole_tensors(config));
-    Pieces::new(&pieces, |_| true, |tensors| optimizer(config, tensors))
+    let of_segments: Vec<Range<usize>> = segments(network, 0).0.into_iter().map(|segment| segment.params).collect();
+    Shards::new(config, network, &of_segments, 0, 1).optimizer(config)
 }
 
 fn tensors(network: &Network) -> Vec<Tensor> {
