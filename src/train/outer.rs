@@ -205,37 +205,4 @@ mod tests {
             }
         }
     }
-
-    #[test]
-    #[ignore = "a measurement: cargo test --release -- --ignored --nocapture outer_products_speed"]
-    fn outer_products_speed() {
-        for d in [28, 200, 1000] {
-            let n = 100_000 / d * 10;
-            let draws = Draws::new(17, Stream::Synthetic);
-            let x: Vec<f32> = (0..n * d).map(|i| draws.uniform(i as u64, 0) as f32).collect();
-            let factor = vec![0.5; n];
-            let macs = n as f64 * (d * d) as f64 / 2.0;
-            let mut plain = vec![0.0; (d + 1) * (d + 1)];
-            let mut tile = vec![0.0; TILE * d];
-            let clock = std::time::Instant::now();
-            for first in (0..n).step_by(TILE) {
-                let last = (first + TILE).min(n);
-                fill_tile(x[first * d..last * d].chunks(d), d, &mut tile);
-                add_outer_products(&tile, &[0.5; TILE], d, &mut plain);
-            }
-            let plain_s = clock.elapsed().as_secs_f64();
-            let mut fast = OuterProducts::new(d + 1, 1);
-            let clock = std::time::Instant::now();
-            for first in (0..n).step_by(CHUNK) {
-                let last = (first + CHUNK).min(n);
-                fast.start_chunk();
-                for i in first..last {
-                    fast.push_row(Row::Dense(&x[i * d..(i + 1) * d]), &[1.0]);
-                }
-                fast.add_chunk(0, &factor[first..last]);
-            }
-            let fast_s = clock.elapsed().as_secs_f64();
-            println!("d = {d}: plain {:.2}, tiles {:.2} G multiply-adds/s", macs / plain_s / 1e9, macs / fast_s / 1e9);
-        }
-    }
 }
