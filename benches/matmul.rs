@@ -10,7 +10,7 @@
 //! caches a little better than within a step.
 
 use consort::matmul::{
-    Aligned, Panels, SLAB_ROWS, Segment, Start, TILE, WIDTH, Weights, add_packed_slab, multiply, pack, packed_len,
+    Aligned, Panels, SLAB_ROWS, Segment, Start, WIDTH, Weights, add_packed_slab, multiply, pack, packed_len,
     zeros,
 };
 use pulp::{Arch, Simd, WithSimd};
@@ -78,7 +78,7 @@ impl Layer {
             d_input: vec![0.0; n_rows * k],
             weights,
             turned,
-            packed: [zeros(packed_len::<TILE>(LANE_ROWS, k)), zeros(packed_len::<WIDTH>(LANE_ROWS, n))],
+            packed: [zeros(packed_len(LANE_ROWS, k)), zeros(packed_len(LANE_ROWS, n))],
             gradient: vec![0.0; k * n],
             bias: vec![0.25; n],
         }
@@ -105,9 +105,9 @@ impl Layer {
             let (input, d_output) = (&self.input[lane * self.k..], &self.d_output[lane * self.n..]);
             let [of_input, of_output] = &mut self.packed;
             rayon::join(
-                || pack::<TILE>(input, |row| row * self.k, n_rows, &[Segment { offset: 0, len: self.k }], of_input),
+                || pack(input, |row| row * self.k, n_rows, &[Segment { offset: 0, len: self.k }], of_input),
                 || {
-                    pack::<WIDTH>(
+                    pack(
                         d_output,
                         |row| row * self.n,
                         n_rows,
@@ -122,10 +122,10 @@ impl Layer {
                 for first in (0..self.k).step_by(SLAB_ROWS) {
                     let n = SLAB_ROWS.min(self.k - first);
                     let slab = rest.split_off_mut(..n * columns.len()).expect("slabs make up a matrix");
-                    let of_input = &of_input[packed_len::<TILE>(n_rows, first)..];
+                    let of_input = &of_input[packed_len(n_rows, first)..];
                     parts.push((
                         of_input,
-                        &of_output[packed_len::<WIDTH>(n_rows, columns.start)..],
+                        &of_output[packed_len(n_rows, columns.start)..],
                         columns.len(),
                         slab,
                     ));

@@ -88,6 +88,26 @@ pub fn add_lane_32(sums: &mut [u32], g: &[f32], scale: f64, limit: f64) {
     }
 }
 
+/// 1.5·2^23: the same for f32 and |v| ≤ 2^22. Its bits are [`MAGIC_F32_BITS`] above those of 0.
+const MAGIC_F32: f32 = 12_582_912.0;
+const MAGIC_F32_BITS: u32 = MAGIC_F32.to_bits();
+/// The same of a high half, less what the bits of the low one are too many: both together need nothing taken away.
+const MAGIC_HIGH: f32 = MAGIC_F32 + ((1 << 16) - (MAGIC_F32_BITS >> 16)) as f32;
+
+/// [`add_lane_32`] where no |g[j]|·scale reaches 2^31 and nothing is clamped: in f32, twice as many in a vector. `scale`: a power of two.
+///
+/// v = h·2^16 + l, h = rint(v/2^16): the same cut as in [`add_fixed`]. h·2^16 and l are floats whose bits are among those of v.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
+pub fn add_lane_32_within(sums: &mut [u32], g: &[f32], scale: f32) {
+    const TWO_16: f32 = 65_536.0;
+    for (sum, &g) in sums.iter_mut().zip(g) {
+        let v = g * scale;
+        let high = v * (1.0 / TWO_16) + MAGIC_HIGH;
+        let low = v - (high - MAGIC_HIGH) * TWO_16 + MAGIC_F32;
+        *sum = sum.wrapping_add((high.to_bits() << 16).wrapping_add(low.to_bits()));
+    }
+}
+
 /// q = clamp(rint(values[j]/unit), ±limit): `sums[j] += q`, wrapping, and `values[j] = q·unit`. `limit` ≤ 2^31 − 1, `unit` a power of two.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
 pub fn send_lane_32(sums: &mut [u32], values: &mut [f32], unit: f64, limit: f64) {
@@ -128,11 +148,15 @@ pub fn add_lane_64(sums: &mut [u64], g: &[f32], scale: f64, limit: f64) {
     }
 }
 
-/// `out[j] = sums[j]·unit` as f32, rounded once: the product in f64 is exact. Adding 0.0 makes −0 (a tiny negative) +0.
+/// `out[j] = sums[j]·unit` as f32, rounded once: the product in f64 is exact. Adding 0.0 makes −0 (a tiny negative) +0. `unit`: a power of two.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
 pub fn finish_32(out: &mut [f32], sums: &[u32], unit: f64) {
-    for (out, &sum) in out.iter_mut().zip(sums) {
-        *out = (f64::from(sum as i32) * unit) as f32 + 0.0;
+    let narrow = unit as f32;
+    // What is normal is rounded where the integer becomes a float.
+    if narrow.is_normal() {
+        out.iter_mut().zip(sums).for_each(|(out, &sum)| *out = sum as i32 as f32 * narrow);
+    } else {
+        out.iter_mut().zip(sums).for_each(|(out, &sum)| *out = (f64::from(sum as i32) * unit) as f32 + 0.0);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Mini-batch gradients: lanes as integers at predicted exponents (`EXACT` 2b and 3).
 
 use super::kernels;
-use super::scale::pow2;
+use super::scale::{pow2, pow2_f32};
 use super::width::Width;
 use super::window::LOWEST;
 use std::ops::Range;
@@ -164,12 +164,19 @@ impl LaneGrid {
         (peak < NON_FINITE_PEAK).then(|| peak_exponent(peak))
     }
 
-    /// Adds elements of a lane's gradient, of one group, at its exponent. Not collective.
+    /// Adds elements of a lane's gradient, of one group, at its exponent; returns their [`peak`](Self::peak). Not collective.
     ///
     /// # Panics
     /// If the exponent is outside −96 … 129.
-    pub fn add(&self, words: &mut [u32], gradient: &[f32], exponent: i32) {
-        kernels::add_lane_32(words, gradient, pow2(-self.unit_exponent(exponent)), self.limit);
+    pub fn add(&self, words: &mut [u32], gradient: &[f32], exponent: i32) -> i32 {
+        let (peak, up) = (Self::peak(gradient), -self.unit_exponent(exponent));
+        // Of fewer bits what is rounded to 2^b is clamped too.
+        if self.payload_bits >= 24 && peak_exponent(peak) <= exponent {
+            kernels::add_lane_32_within(words, gradient, pow2_f32(up));
+        } else {
+            kernels::add_lane_32(words, gradient, pow2(up), self.limit);
+        }
+        peak
     }
 
     /// [`add`](Self::add), after which `values` are what was added, exactly: for who keeps the rest. Not collective.
@@ -290,7 +297,9 @@ impl LaneSums {
                 let scale = pow2(-self.grid.unit_exponent(exponent));
                 kernels::add_lane_64(&mut words[range], gradient, scale, self.grid.limit);
             }
-            Words::W32(words) => self.grid.add(&mut words[range], gradient, exponent),
+            Words::W32(words) => {
+                self.grid.add(&mut words[range], gradient, exponent);
+            }
         }
     }
 

@@ -4,7 +4,7 @@ use super::narrow::widen;
 use super::packed::{is_aligned, pack, packed_len};
 use super::vectors::{load, store};
 use super::{Aligned, Panels, Segment, WIDTH, Weights, zeros};
-use crate::functions::prefetch_all;
+use crate::functions::prefetch;
 use pulp::{Arch, Simd, WithSimd};
 use std::cell::RefCell;
 use std::ops::Range;
@@ -12,36 +12,24 @@ use std::ops::Range;
 /// Inner indices that are worked through while a panel's part of them is in the first cache. Not part of the answer.
 const BLOCK: usize = 192;
 
-/// Rows that go through all panels at once: packed, they stay in the second cache. Not part of the answer.
+/// Rows that go through all panels at once: they stay in the second cache. Not part of the answer.
 const MOST_ROWS: usize = 128;
 
+/// Inner indices that are worked through in one go, for each of which a line of weights is asked for.
+const STEP: usize = 8;
+const LINE: usize = 16;
+
 thread_local! {
-    static ROOM: RefCell<Room> = RefCell::new(Room::new());
+    static ROOM: RefCell<Room> = RefCell::new(Room { weights: zeros(BLOCK * WIDTH), sums: zeros(MOST_ROWS * WIDTH) });
+    static ROWS: RefCell<Aligned> = RefCell::new(zeros(0));
 }
 
-/// What a product works on lies together here.
+/// What a product works on beside its rows.
 struct Room {
-    /// All rows, packed to the width of a block.
-    rows: Aligned,
     /// A panel's part of a block, unless it can be read where it is.
     weights: Aligned,
     /// Of the columns of a panel, what the blocks so far add up to: (rows, [`WIDTH`]).
     sums: Aligned,
-}
-
-impl Room {
-    fn new() -> Room {
-        Room { rows: zeros(0), weights: zeros(BLOCK * WIDTH), sums: zeros(MOST_ROWS * WIDTH) }
-    }
-
-    /// Takes up rows of (k, n) weights.
-    fn pack(&mut self, left: &[f32], left_at: impl Fn(usize) -> usize, n_rows: usize, segments: &[Segment], k: usize) {
-        let n = packed_len::<BLOCK>(n_rows, k.max(1));
-        if self.rows.len() < n {
-            self.rows = zeros(n);
-        }
-        pack::<BLOCK>(left, left_at, n_rows, segments, &mut self.rows);
-    }
 }
 
 /// What the chain of an element begins with.
@@ -54,9 +42,30 @@ pub enum Start<'a> {
 
 /// `out[row][c] = start_c + Σ_j left[row][j]·weights[j][c]`, j in order, each product and sum rounded once together. Not collective.
 ///
-/// * `n_rows` rows; row r of `left` begins at `left_at(r)` and is made of `segments`, whose lengths add up to `panels.k`.
+/// * `left`: `n_rows` rows of `panels.k` values, [packed](super::pack).
 /// * `weights`: [`Panels`] of the matrix (k, n).
 /// * Row r of `out` begins at `out_at(r)` and has n values.
+///
+/// # Panics
+/// If a slice is too short.
+#[allow(clippy::too_many_arguments)]
+pub fn multiply_packed(
+    left: &[f32],
+    n_rows: usize,
+    panels: Panels,
+    weights: Weights<'_>,
+    start: Start<'_>,
+    out: &mut [f32],
+    out_at: impl Fn(usize) -> usize,
+) {
+    assert_eq!(weights.len(), panels.len(), "a {} × {} matrix", panels.k, panels.n);
+    let (left, _) = left[..packed_len(n_rows, panels.k)].as_chunks();
+    ROOM.with_borrow_mut(|room| {
+        Arch::new().dispatch(Multiply { left, n_rows, panels, weights, start, room, out, out_at });
+    });
+}
+
+/// The same of rows that lie anywhere: row r of `left` begins at `left_at(r)` and is made of `segments`, whose lengths add up to `panels.k`. Not collective.
 ///
 /// # Panics
 /// If a slice is too short.
@@ -72,18 +81,22 @@ pub fn multiply(
     out: &mut [f32],
     out_at: impl Fn(usize) -> usize,
 ) {
-    assert_eq!(weights.len(), panels.len(), "a {} × {} matrix", panels.k, panels.n);
     assert_eq!(segments.iter().map(|segment| segment.len).sum::<usize>(), panels.k, "segments make up a row");
-    ROOM.with_borrow_mut(|room| {
+    ROWS.with_borrow_mut(|rows| {
         for first in (0..n_rows).step_by(MOST_ROWS) {
-            let (n_rows, out_at) = (MOST_ROWS.min(n_rows - first), |row| out_at(first + row));
-            room.pack(left, |row| left_at(first + row), n_rows, segments, panels.k);
-            Arch::new().dispatch(Multiply { n_rows, panels, weights, start, room, out: &mut *out, out_at });
+            let n_rows = MOST_ROWS.min(n_rows - first);
+            let n = packed_len(n_rows, panels.k);
+            if rows.len() < n {
+                *rows = zeros(n);
+            }
+            pack(left, |row| left_at(first + row), n_rows, segments, rows);
+            multiply_packed(rows, n_rows, panels, weights, start, out, |row| out_at(first + row));
         }
     });
 }
 
 struct Multiply<'a, O> {
+    left: &'a [[f32; WIDTH]],
     n_rows: usize,
     panels: Panels,
     weights: Weights<'a>,
@@ -99,156 +112,163 @@ impl<O: Fn(usize) -> usize> WithSimd for Multiply<'_, O> {
     #[inline(always)]
     fn with_simd<S: Simd>(mut self, simd: S) {
         // The sums of a panel stay in the first cache, its weights are read in order, and rows come from the second cache.
-        for p in 0..self.panels.count() {
-            for block in 0..self.panels.k.div_ceil(BLOCK).max(1) {
-                self.part::<S>(simd, block, p);
+        for first in (0..self.n_rows).step_by(MOST_ROWS) {
+            for p in 0..self.panels.count() {
+                for block in 0..self.panels.k.div_ceil(BLOCK).max(1) {
+                    self.part::<S>(simd, first..self.n_rows.min(first + MOST_ROWS), block, p);
+                }
             }
         }
     }
 }
 
 impl<O: Fn(usize) -> usize> Multiply<'_, O> {
-    /// All rows, the columns of panel `p`, the inner indices of a block.
+    /// Some rows, the columns of panel `p`, the inner indices of a block.
     #[inline(always)]
-    fn part<S: Simd>(&mut self, simd: S, block: usize, p: usize) {
+    fn part<S: Simd>(&mut self, simd: S, rows: Range<usize>, block: usize, p: usize) {
         // Thirty-two registers hold eight rows of two vectors and more; sixteen hold four.
         let tall = if S::F32_LANES == 16 { 8 } else { 4 };
-        let (n_rows, columns) = (self.n_rows, self.panels.columns(p));
+        let columns = self.panels.columns(p);
         let inner = block * BLOCK..((block + 1) * BLOCK).min(self.panels.k);
         let panel = self.panels.panel(p).start;
         let of_part = panel + inner.start * columns.len()..panel + inner.end * columns.len();
-        // What comes next among the weights, of which each tile asks for some lines.
-        let mut ahead = self.weights.ahead(of_part.end, of_part.len());
-        let share = ahead.len().div_ceil(n_rows.div_ceil(tall));
-        let Room { rows, weights: room, sums } = &mut *self.room;
-        let (weights, stride) = lay(self.weights, of_part, columns.len(), S::F32_LANES, room);
-        let start = match (block, self.start) {
-            (0, Start::Zero) => Some(&[][..]),
-            (0, Start::Bias(bias)) => Some(&bias[columns.clone()]),
-            _ => None,
-        };
+        // What comes next among the weights, of which each tile asks for some.
+        let ahead = self.weights.ahead(of_part.end, of_part.len());
+        let mut ahead = ahead.chunks(ahead.len().div_ceil(rows.len().div_ceil(tall)).max(1));
+        let Room { weights: room, sums } = &mut *self.room;
+        let weights = lay(self.weights, of_part, columns.len(), room.as_chunks_mut().0);
+        let mut start = [0.0; WIDTH];
+        if let Start::Bias(bias) = self.start {
+            start[..columns.len()].copy_from_slice(&bias[columns.clone()]);
+        }
+        let start = (block == 0).then_some(&start);
         let is_last = (block + 1) * BLOCK >= self.panels.k;
-        let (rows, _) = rows.as_chunks();
-        let rows = &rows[block * n_rows..][..n_rows];
-        let mut row = 0;
-        while row < n_rows {
-            ahead.split_off(..share.min(ahead.len())).into_iter().for_each(prefetch_all);
-            let at = |r: usize| (self.out_at)(row + r) + columns.start;
-            let (rows, sums) = (&rows[row..], &mut sums[row * WIDTH..]);
-            let tile = Tile { weights, stride, width: columns.len(), start, sums, is_last, out: self.out };
-            row += match n_rows - row {
-                8.. if tall == 8 => tile.rows::<S, 8>(simd, rows, at),
-                4.. => tile.rows::<S, 4>(simd, rows, at),
-                _ => tile.rows::<S, 1>(simd, rows, at),
+        let left = self.left.get(block * (BLOCK / WIDTH) * self.n_rows..).unwrap_or_default();
+        let (sums, _) = sums.as_chunks_mut();
+        let mut done = 0;
+        while done < rows.len() {
+            let left = left.get(rows.start + done..).unwrap_or_default();
+            let ahead = ahead.next().unwrap_or_default();
+            let tile = Tile { left, n_rows: self.n_rows, weights, width: columns.len(), start, ahead };
+            let sums = &mut sums[done..];
+            let n = match rows.len() - done {
+                8.. if tall == 8 => tile.rows::<S, 8>(simd, sums),
+                4.. => tile.rows::<S, 4>(simd, sums),
+                _ => tile.rows::<S, 1>(simd, sums),
             };
+            for (r, sums) in sums[..n].iter().enumerate().filter(|_| is_last) {
+                let at = (self.out_at)(rows.start + done + r) + columns.start;
+                self.out[at..][..columns.len()].copy_from_slice(&sums[..columns.len()]);
+            }
+            done += n;
         }
     }
 }
 
-/// A panel's part of a block as products read it: rows of whole vectors, none of which is cut by a line of cache. It is copied into `room` unless it lies so
-/// among the weights. Returns it, and how far it is from one row to the next.
+/// A panel's part of a block as products read it: whole rows, none of which is cut by a line of cache. It is copied into `room` unless it lies so among
+/// the weights.
 #[inline(always)]
 fn lay<'a>(
     weights: Weights<'a>,
     of_part: Range<usize>,
     width: usize,
-    lanes: usize,
-    room: &'a mut [f32],
-) -> (&'a [f32], usize) {
-    let stride = width.next_multiple_of(lanes);
-    let room = &mut room[..of_part.len() / width * stride];
-    let rows = room.chunks_exact_mut(stride);
+    room: &'a mut [[f32; WIDTH]],
+) -> &'a [[f32; WIDTH]] {
+    let room = &mut room[..of_part.len() / width];
     match weights {
-        Weights::Wide(of_all) if stride == width && is_aligned(&of_all[of_part.clone()]) => {
-            return (&of_all[of_part], stride);
+        Weights::Wide(of_all) if width == WIDTH && is_aligned(&of_all[of_part.clone()]) => {
+            return of_all[of_part].as_chunks().0;
         }
         Weights::Wide(of_all) => {
-            rows.zip(of_all[of_part].chunks_exact(width)).for_each(|(to, from)| to[..width].copy_from_slice(from));
+            let rows = room.iter_mut().zip(of_all[of_part].chunks_exact(width));
+            rows.for_each(|(to, from)| to[..width].copy_from_slice(from));
         }
         Weights::Narrow(of_all) => {
-            let rows = rows.zip(of_all[of_part].chunks_exact(width));
+            let rows = room.iter_mut().zip(of_all[of_part].chunks_exact(width));
             rows.for_each(|(to, from)| to.iter_mut().zip(from).for_each(|(to, from)| *to = widen(*from)));
         }
     }
-    (room, stride)
+    room
 }
 
 /// Some rows, the columns of a panel, the inner indices of a block.
 struct Tile<'a> {
-    weights: &'a [f32],
-    /// From one row of the weights to the next, in numbers: whole vectors.
-    stride: usize,
-    /// Columns, of which the last vector may have fewer than it holds.
+    /// From the first row on: so many inner indices of all rows of the call, then the next.
+    left: &'a [[f32; WIDTH]],
+    n_rows: usize,
+    weights: &'a [[f32; WIDTH]],
+    /// Columns that are wanted.
     width: usize,
-    /// What sums begin with, a number a column or nothing for 0; None: they go on.
-    start: Option<&'a [f32]>,
-    /// Those so far, from the first row on.
-    sums: &'a mut [f32],
-    /// Sums go out.
-    is_last: bool,
-    out: &'a mut [f32],
+    /// What sums begin with; None: they go on.
+    start: Option<&'a [f32; WIDTH]>,
+    /// What is to be asked for meanwhile, a little now and then: much at once would be in the way of what is wanted now.
+    ahead: &'a [f32],
 }
 
 impl Tile<'_> {
-    /// The first MR rows, of which row r goes out at `at(r)`. Returns how many.
+    /// The sums of the first MR rows. Returns how many.
     #[inline(always)]
-    fn rows<S: Simd, const MR: usize>(mut self, simd: S, rows: &[[f32; BLOCK]], at: impl Fn(usize) -> usize) -> usize {
-        let rows = rows.first_chunk::<MR>().expect("MR rows");
+    fn rows<S: Simd, const MR: usize>(&self, simd: S, sums: &mut [[f32; WIDTH]]) -> usize {
+        let sums = sums.first_chunk_mut::<MR>().expect("MR rows");
         let lanes = S::F32_LANES;
-        let mut first = 0;
-        while first + lanes < self.stride {
-            self.vectors::<S, MR, 2>(simd, rows, first, &at);
-            first += 2 * lanes;
-        }
-        if first < self.stride {
-            self.vectors::<S, MR, 1>(simd, rows, first, &at);
+        for column in (0..self.width).step_by(2 * lanes) {
+            match column + lanes < self.width {
+                true => self.vectors::<S, MR, 2>(simd, column, sums),
+                false => self.vectors::<S, MR, 1>(simd, column, sums),
+            }
         }
         MR
     }
 
-    /// NV vectors of columns from `first` on, the last of which may go into padding.
+    /// NV vectors of columns from `column` on.
     #[inline(always)]
     fn vectors<S: Simd, const MR: usize, const NV: usize>(
-        &mut self,
+        &self,
         simd: S,
-        rows: &[[f32; BLOCK]; MR],
-        first: usize,
-        at: &impl Fn(usize) -> usize,
+        column: usize,
+        of_rows: &mut [[f32; WIDTH]; MR],
     ) {
-        let lanes = S::F32_LANES;
-        let (weights, _) = S::as_simd_f32s(self.weights);
-        // Loops, not `array::from_fn`, which is a function of its own, without the registers of this one.
+        // Loops of known lengths, not `array::from_fn`, which is a function of its own: the sums of others would not stay in registers.
         let mut sums = [[simd.splat_f32s(0.0); NV]; MR];
-        let n = self.width - first;
         match self.start {
-            Some([]) => {}
-            Some(bias) => {
-                load(simd, &bias[first..], n, &mut sums[0]);
-                sums = [sums[0]; MR];
-            }
+            Some(start) => sums = [load::<S, NV>(start, column); MR],
             None => {
                 for r in 0..MR {
-                    load(simd, &self.sums[r * WIDTH + first..], NV * lanes, &mut sums[r]);
+                    sums[r] = load::<S, NV>(&of_rows[r], column);
                 }
             }
         }
-        for (j, of_row) in (0..BLOCK).zip(weights.chunks_exact(self.stride / lanes)) {
-            let of_row: [S::f32s; NV] = of_row[first / lanes..][..NV].try_into().expect("NV vectors");
-            for r in 0..MR {
-                let x = simd.splat_f32s(rows[r][j]);
-                for v in 0..NV {
-                    sums[r][v] = simd.mul_add_f32s(x, of_row[v], sums[r][v]);
+        let (mut ahead, _) = self.ahead.as_chunks::<LINE>();
+        for (left, weights) in self.left.chunks(self.n_rows).zip(self.weights.chunks(WIDTH)) {
+            let rows = left.first_chunk::<MR>().expect("MR rows");
+            let (steps, rest) = weights.as_chunks::<STEP>();
+            for (step, weights) in (0..WIDTH / STEP).zip(steps) {
+                if let Some((line, later)) = ahead.split_first() {
+                    prefetch(line);
+                    ahead = later;
+                }
+                for j in 0..STEP {
+                    let weights = load::<S, NV>(&weights[j], column);
+                    for r in 0..MR {
+                        let x = simd.splat_f32s(rows[r][step * STEP + j]);
+                        for v in 0..NV {
+                            sums[r][v] = simd.mul_add_f32s(x, weights[v], sums[r][v]);
+                        }
+                    }
+                }
+            }
+            for (j, weights) in (steps.len() * STEP..WIDTH).zip(rest) {
+                let weights = load::<S, NV>(weights, column);
+                for r in 0..MR {
+                    let x = simd.splat_f32s(rows[r][j]);
+                    for v in 0..NV {
+                        sums[r][v] = simd.mul_add_f32s(x, weights[v], sums[r][v]);
+                    }
                 }
             }
         }
-        if self.is_last {
-            for r in 0..MR {
-                store(simd, &sums[r], n, &mut self.out[at(r) + first..]);
-            }
-        } else {
-            for r in 0..MR {
-                store(simd, &sums[r], NV * lanes, &mut self.sums[r * WIDTH + first..]);
-            }
+        for r in 0..MR {
+            store::<S, NV>(&sums[r], &mut of_rows[r], column);
         }
     }
 }

@@ -26,9 +26,9 @@ mod packed;
 mod panels;
 mod vectors;
 
-pub use inner::{Start, multiply};
+pub use inner::{Start, multiply, multiply_packed};
 pub use narrow::{Weights, round, round_all, round_between, round_in_place, widen};
-pub use outer::{SLAB_ROWS, TILE, add_packed_slab, add_slab};
+pub use outer::{SLAB_ROWS, add_packed_slab, add_slab};
 pub use packed::{Aligned, Segment, pack, packed_len, zeros};
 pub use panels::{Panels, WIDTH};
 

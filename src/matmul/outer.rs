@@ -6,15 +6,13 @@ use super::{Aligned, Segment, WIDTH, zeros};
 use pulp::{Arch, Simd, WithSimd};
 use std::cell::RefCell;
 
-/// Rows of weights of a tile: their sums fit into thirty-two registers.
-pub const TILE: usize = 12;
 /// Rows of weights that one call should take: the slab and what it is made of stay in the first two caches.
-pub const SLAB_ROWS: usize = 8 * TILE;
+pub const SLAB_ROWS: usize = 3 * WIDTH;
 
 /// `slab[j][c] += Σ_row left[row][j]·right[row][c]`, rows in order, each product and sum rounded once together. Not collective.
 ///
-/// * `left`: rows [packed](super::pack) to a width of [`TILE`], from the tile on whose first column is j = 0.
-/// * `right`: as many rows, packed to a width of [`WIDTH`], of which these are the columns of one panel; best if [`Aligned`].
+/// * `left`: [packed](super::pack) rows, from the panel on whose first column is j = 0.
+/// * `right`: as many packed rows, of which these are the columns of one panel; best if [`Aligned`].
 /// * `slab`: (n, width) row-major, width ≤ [`WIDTH`].
 ///
 /// # Panics
@@ -22,7 +20,7 @@ pub const SLAB_ROWS: usize = 8 * TILE;
 pub fn add_packed_slab(left: &[f32], right: &[f32], n_rows: usize, width: usize, slab: &mut [f32]) {
     assert!((1..=WIDTH).contains(&width) && slab.len().is_multiple_of(width), "a slab of {width} columns");
     if n_rows > 0 {
-        let (left, _) = left[..packed_len::<TILE>(n_rows, slab.len() / width)].as_chunks();
+        let (left, _) = left[..packed_len(n_rows, slab.len() / width)].as_chunks();
         let (right, _) = right[..n_rows * WIDTH].as_chunks();
         Arch::new().dispatch(Outer { left, right, width, slab });
     }
@@ -51,21 +49,21 @@ pub fn add_slab(
 ) {
     let [of_left, of_right] = [slab.len() / width, width].map(|len| [Segment { offset: 0, len }]);
     ROOM.with_borrow_mut(|[packed_left, packed_right]| {
-        let n_left = packed_len::<TILE>(PACKED_ROWS, slab.len() / width);
+        let n_left = packed_len(PACKED_ROWS, slab.len() / width);
         if packed_left.len() < n_left {
             *packed_left = zeros(n_left);
         }
         for first in (0..n_rows).step_by(PACKED_ROWS) {
             let n = PACKED_ROWS.min(n_rows - first);
-            pack::<TILE>(left, |row| left_at(first + row), n, &of_left, packed_left);
-            pack::<WIDTH>(right, |row| right_at(first + row), n, &of_right, packed_right);
+            pack(left, |row| left_at(first + row), n, &of_left, packed_left);
+            pack(right, |row| right_at(first + row), n, &of_right, packed_right);
             add_packed_slab(packed_left, packed_right, n, width, slab);
         }
     });
 }
 
 struct Outer<'a> {
-    left: &'a [[f32; TILE]],
+    left: &'a [[f32; WIDTH]],
     right: &'a [[f32; WIDTH]],
     width: usize,
     slab: &'a mut [f32],
@@ -76,47 +74,83 @@ impl WithSimd for Outer<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let lanes = S::F32_LANES;
-        let slabs = self.slab.chunks_mut(TILE * self.width);
-        for (left, slab) in self.left.chunks_exact(self.right.len()).zip(slabs) {
-            // Thirty-two registers hold twelve rows of two vectors and more; sixteen hold four.
-            let tall = if lanes == 16 { TILE } else { 4 };
-            for (first, slab) in (0..TILE).step_by(tall).zip(slab.chunks_mut(tall * self.width)) {
-                for column in (0..self.width).step_by(2 * lanes) {
-                    let (right, width) = (self.right, self.width);
-                    let is_one = column + lanes >= width;
-                    match (tall, is_one) {
-                        (TILE, false) => vectors::<S, TILE, 2>(simd, left, first, right, column, slab, width),
-                        (TILE, true) => vectors::<S, TILE, 1>(simd, left, first, right, column, slab, width),
-                        (_, false) => vectors::<S, 4, 2>(simd, left, first, right, column, slab, width),
-                        (_, true) => vectors::<S, 4, 1>(simd, left, first, right, column, slab, width),
-                    }
-                }
+        let Outer { right, width, slab, .. } = self;
+        for (left, slab) in self.left.chunks_exact(right.len()).zip(slab.chunks_mut(WIDTH * width)) {
+            if width == WIDTH {
+                add::<S>(simd, left, right, width, slab.as_chunks_mut().0);
+            } else {
+                let mut whole = [[0.0; WIDTH]; WIDTH];
+                let whole = &mut whole[..slab.len() / width];
+                let rows = whole.iter_mut().zip(slab.chunks_exact(width));
+                rows.for_each(|(to, from)| to[..width].copy_from_slice(from));
+                add::<S>(simd, left, right, width, whole);
+                slab.chunks_exact_mut(width).zip(whole).for_each(|(to, from)| to.copy_from_slice(&from[..width]));
             }
         }
     }
 }
 
-/// MR rows of the slab, or as many as there are, and NV vectors of columns from `column` on, the last of which may go into the padding.
+/// Some rows of a slab, at most as many as `left` has columns, of which the first `width` columns are wanted.
+#[inline(always)]
+fn add<S: Simd>(
+    simd: S,
+    left: &[[f32; WIDTH]],
+    right: &[[f32; WIDTH]],
+    width: usize,
+    mut slab: &mut [[f32; WIDTH]],
+) {
+    // Thirty-two registers hold twelve rows of two vectors and more; sixteen hold four.
+    let is_tall = S::F32_LANES == 16;
+    let mut first = 0;
+    while !slab.is_empty() {
+        let n = match slab.len() {
+            12.. if is_tall => rows::<S, 12>(simd, left, first, right, width, slab),
+            8.. if is_tall => rows::<S, 8>(simd, left, first, right, width, slab),
+            4.. => rows::<S, 4>(simd, left, first, right, width, slab),
+            _ => rows::<S, 1>(simd, left, first, right, width, slab),
+        };
+        (first, slab) = (first + n, &mut slab[n..]);
+    }
+}
+
+/// The first MR rows of a slab, which are of columns `first`… of `left`. Returns how many.
+#[inline(always)]
+fn rows<S: Simd, const MR: usize>(
+    simd: S,
+    left: &[[f32; WIDTH]],
+    first: usize,
+    right: &[[f32; WIDTH]],
+    width: usize,
+    slab: &mut [[f32; WIDTH]],
+) -> usize {
+    let (lanes, slab) = (S::F32_LANES, slab.first_chunk_mut::<MR>().expect("MR rows"));
+    for column in (0..width).step_by(2 * lanes) {
+        match column + lanes < width {
+            true => vectors::<S, MR, 2>(simd, left, first, right, column, slab),
+            false => vectors::<S, MR, 1>(simd, left, first, right, column, slab),
+        }
+    }
+    MR
+}
+
+/// Of MR rows NV vectors of columns from `column` on.
 #[inline(always)]
 fn vectors<S: Simd, const MR: usize, const NV: usize>(
     simd: S,
-    left: &[[f32; TILE]],
+    left: &[[f32; WIDTH]],
     first: usize,
     right: &[[f32; WIDTH]],
     column: usize,
-    slab: &mut [f32],
-    width: usize,
+    slab: &mut [[f32; WIDTH]; MR],
 ) {
-    let lanes = S::F32_LANES;
+    // Loops of known lengths: the sums of others would not stay in registers.
     let mut sums = [[simd.splat_f32s(0.0); NV]; MR];
-    for (sums, row) in sums.iter_mut().zip(slab.chunks_exact(width)) {
-        load(simd, &row[column..], width - column, sums);
+    for r in 0..MR {
+        sums[r] = load::<S, NV>(&slab[r], column);
     }
     for (left, right) in left.iter().zip(right) {
         let xs: &[f32; MR] = left[first..][..MR].try_into().expect("MR values");
-        let (right, _) = S::as_simd_f32s(&right[column..column + NV * lanes]);
-        let right: [S::f32s; NV] = right.try_into().expect("NV vectors");
+        let right = load::<S, NV>(right, column);
         for r in 0..MR {
             let x = simd.splat_f32s(xs[r]);
             for v in 0..NV {
@@ -124,8 +158,8 @@ fn vectors<S: Simd, const MR: usize, const NV: usize>(
             }
         }
     }
-    for (sums, row) in sums.iter().zip(slab.chunks_exact_mut(width)) {
-        store(simd, sums, width - column, &mut row[column..]);
+    for r in 0..MR {
+        store::<S, NV>(&sums[r], &mut slab[r], column);
     }
 }
 
@@ -140,7 +174,7 @@ mod tests {
         let draws = Draws::new(31, Stream::Synthetic);
         let numbers = |n: usize, of| (0..n).map(|i| draws.normal(i as u64, of) as f32).collect::<Vec<f32>>();
         for (m, k, width) in [(1, 1, 1), (3, 29, 32), (9, 12, 31), (7, 13, 16), (5, 25, 10), (2, 96, 17)] {
-            let (left, right) = (numbers(packed_len::<TILE>(m, k), 0), numbers(m * WIDTH, 1));
+            let (left, right) = (numbers(packed_len(m, k), 0), numbers(m * WIDTH, 1));
             let before = numbers(k * width, 2);
             let (of_left, of_right) = (left.as_chunks().0, right.as_chunks().0);
             let bits = |slab: Vec<f32>| slab.into_iter().map(f32::to_bits).collect::<Vec<u32>>();

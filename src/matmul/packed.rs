@@ -1,5 +1,6 @@
 //! How rows lie in memory that products read often.
 
+use super::WIDTH;
 use aligned_vec::{AVec, ConstAlign};
 
 /// Numbers that begin a line of cache, so that none of their vectors is cut by one: what products read fastest.
@@ -24,31 +25,31 @@ pub struct Segment {
     pub len: usize,
 }
 
-/// Values that rows take which are [packed](pack) to a width of W, padding included.
-pub const fn packed_len<const W: usize>(n_rows: usize, width: usize) -> usize {
-    n_rows * width.next_multiple_of(W)
+/// Values that rows take which are [packed](pack), padding included.
+pub const fn packed_len(n_rows: usize, width: usize) -> usize {
+    n_rows * width.next_multiple_of(WIDTH)
 }
 
-/// Packs rows: W columns of all rows, row after row, then the next W columns. Padding is left as it is. Not collective.
+/// Packs rows: [`WIDTH`] columns of all rows, row after row, then the next ones. Padding is left as it is. Not collective.
 ///
 /// * Row r of `from` begins at `at(r)` and is made of `segments`, one after the other.
 /// * `to`: [`packed_len`] values.
 ///
 /// # Panics
 /// If a slice is too short.
-pub fn pack<const W: usize>(
+pub fn pack(
     from: &[f32],
     at: impl Fn(usize) -> usize,
     n_rows: usize,
     segments: &[Segment],
     to: &mut [f32],
 ) {
-    let (to, _) = to.as_chunks_mut::<W>();
+    let (to, _) = to.as_chunks_mut::<WIDTH>();
     let mut column = 0;
     for &Segment { mut offset, mut len } in segments {
         while len > 0 {
-            let (first, n) = (column % W, len.min(W - column % W));
-            for (r, row) in to[column / W * n_rows..][..n_rows].iter_mut().enumerate() {
+            let (first, n) = (column % WIDTH, len.min(WIDTH - column % WIDTH));
+            for (r, row) in to[column / WIDTH * n_rows..][..n_rows].iter_mut().enumerate() {
                 let values = &from[at(r) + offset..][..n];
                 // As many as there may be, most of the time.
                 match values.try_into() {

@@ -1,31 +1,18 @@
-//! Vectors that may be cut short.
+//! Vectors of rows whose lengths are known: what is checked for every vector costs the registers of those that are worked with.
 
+use super::WIDTH;
 use pulp::Simd;
 
-/// Loads the first `n` numbers, or as many as the vectors hold.
+/// NV vectors of a row, from `column` on.
 #[inline(always)]
-pub(super) fn load<S: Simd, const NV: usize>(simd: S, from: &[f32], n: usize, to: &mut [S::f32s; NV]) {
-    let lanes = S::F32_LANES;
-    if n >= NV * lanes {
-        let (values, _) = S::as_simd_f32s(&from[..NV * lanes]);
-        to.copy_from_slice(values);
-    } else {
-        for v in 0..NV {
-            to[v] = simd.partial_load_f32s(&from[v * lanes..n.min((v + 1) * lanes)]);
-        }
-    }
+pub(super) fn load<S: Simd, const NV: usize>(row: &[f32; WIDTH], column: usize) -> [S::f32s; NV] {
+    let (vectors, _) = S::as_simd_f32s(&row[column..column + NV * S::F32_LANES]);
+    vectors.try_into().expect("NV vectors")
 }
 
-/// Stores the first `n` numbers, or as many as the vectors hold.
+/// Puts them back.
 #[inline(always)]
-pub(super) fn store<S: Simd, const NV: usize>(simd: S, from: &[S::f32s; NV], n: usize, to: &mut [f32]) {
-    let lanes = S::F32_LANES;
-    if n >= NV * lanes {
-        let (values, _) = S::as_mut_simd_f32s(&mut to[..NV * lanes]);
-        values.copy_from_slice(from);
-    } else {
-        for v in 0..NV {
-            simd.partial_store_f32s(&mut to[v * lanes..n.min((v + 1) * lanes)], from[v]);
-        }
-    }
+pub(super) fn store<S: Simd, const NV: usize>(vectors: &[S::f32s; NV], row: &mut [f32; WIDTH], column: usize) {
+    let (to, _) = S::as_mut_simd_f32s(&mut row[column..column + NV * S::F32_LANES]);
+    to.copy_from_slice(vectors);
 }

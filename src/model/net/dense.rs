@@ -1,7 +1,9 @@
 //! Every output sees every input: y = xW + b.
 
 use super::operation::{Init, Operation, Part, Pass, Seen, TensorSpec, Values, ValuesMut};
-use crate::matmul::{Panels, SLAB_ROWS, Segment, Start, TILE, WIDTH, add_packed_slab, multiply, pack, packed_len};
+use crate::matmul::{
+    Panels, SLAB_ROWS, Segment, Start, WIDTH, add_packed_slab, multiply, multiply_packed, pack, packed_len,
+};
 use half::bf16;
 use std::ops::Range;
 
@@ -24,9 +26,9 @@ impl Dense {
         Panels::new(self.outputs, self.inputs)
     }
 
-    /// Of what is kept of `n_rows` rows, where inputs are, as gradients read them; slopes are in front, where they begin a line of cache.
+    /// Of what is kept of `n_rows` rows, where inputs are; slopes are in front.
     fn inputs_at(&self, n_rows: usize) -> usize {
-        packed_len::<WIDTH>(n_rows, self.outputs)
+        packed_len(n_rows, self.outputs)
     }
 }
 
@@ -78,19 +80,22 @@ impl Operation for Dense {
 
     /// Slopes and inputs, packed.
     fn kept(&self) -> usize {
-        self.inputs_at(1) + packed_len::<TILE>(1, self.inputs)
+        self.inputs_at(1) + packed_len(1, self.inputs)
     }
 
     fn forward(&self, pass: &Pass<'_>, params: &[f32], input: Values<'_>, output: ValuesMut<'_>, kept: &mut [f32]) {
         let bias = &params[self.panels().len()..];
         let row = [Segment { offset: 0, len: self.inputs }];
         let (from, to) = (input.stride, output.stride);
-        let (n_rows, start) = (pass.rows.len(), Start::Bias(bias));
+        let (n_rows, start, panels) = (pass.rows.len(), Start::Bias(bias), self.panels());
         // Nothing is kept where there is no way back.
-        if !kept.is_empty() {
-            pack::<TILE>(input.all, |r| r * from, n_rows, &row, &mut kept[self.inputs_at(n_rows)..]);
+        if kept.is_empty() {
+            multiply(input.all, |r| r * from, n_rows, &row, panels, pass.factors, start, output.all, |r| r * to);
+        } else {
+            let inputs = &mut kept[self.inputs_at(n_rows)..];
+            pack(input.all, |r| r * from, n_rows, &row, inputs);
+            multiply_packed(inputs, n_rows, panels, pass.factors, start, output.all, |r| r * to);
         }
-        multiply(input.all, |r| r * from, n_rows, &row, self.panels(), pass.factors, start, output.all, |r| r * to);
     }
 
     fn backward(
@@ -99,19 +104,17 @@ impl Operation for Dense {
         _: &[f32],
         _: Values<'_>,
         _: Values<'_>,
-        _: &mut [f32],
-        d_output: Values<'_>,
+        slopes: &mut [f32],
+        _: Values<'_>,
         d_input: ValuesMut<'_>,
     ) {
-        let row = [Segment { offset: 0, len: self.outputs }];
-        let (from, to) = (d_output.stride, d_input.stride);
         let (n_rows, panels) = (pass.rows.len(), self.turned_panels());
-        multiply(d_output.all, |r| r * from, n_rows, &row, panels, pass.factors, Start::Zero, d_input.all, |r| r * to);
+        multiply_packed(slopes, n_rows, panels, pass.factors, Start::Zero, d_input.all, |r| r * d_input.stride);
     }
 
     fn keep_slopes(&self, n_rows: usize, d_output: Values<'_>, kept: &mut [f32]) {
         let row = [Segment { offset: 0, len: self.outputs }];
-        pack::<WIDTH>(d_output.all, |r| r * d_output.stride, n_rows, &row, kept);
+        pack(d_output.all, |r| r * d_output.stride, n_rows, &row, kept);
     }
 
     fn parts(&self) -> Vec<Part> {
@@ -126,8 +129,8 @@ impl Operation for Dense {
         let n_rows = seen.n_rows;
         match (part.tensor, part.at) {
             (0, [p, first]) => {
-                let inputs = &seen.kept[self.inputs_at(n_rows) + packed_len::<TILE>(n_rows, first)..];
-                let slopes = &seen.kept[packed_len::<WIDTH>(n_rows, p * WIDTH)..];
+                let inputs = &seen.kept[self.inputs_at(n_rows) + packed_len(n_rows, first)..];
+                let slopes = &seen.kept[packed_len(n_rows, p * WIDTH)..];
                 add_packed_slab(inputs, slopes, n_rows, self.panels().columns(p).len(), gradient);
             }
             (_, [first, _]) => add_columns(first, n_rows, &seen.d_output, gradient),

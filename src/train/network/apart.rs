@@ -113,7 +113,9 @@ impl Apart {
 
         let mut words = vec![0; groups.n_elements()];
         split(groups, &mut words).into_par_iter().enumerate().for_each(|(group, words)| {
-            differences(group, &mut |at, run| grid.add(&mut words[at..at + run.len()], run, exponents[group]));
+            differences(group, &mut |at, run| {
+                grid.add(&mut words[at..at + run.len()], run, exponents[group]);
+            });
         });
         comm.all_reduce_sum(&mut words)?;
         let mut moved = vec![0.0; words.len()];

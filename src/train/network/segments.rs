@@ -16,6 +16,8 @@ const GROUP: usize = 1 << 14;
 /// Parameters of a segment that is followed by as many. What is sent last has nothing to hide behind, so the last segments are short: each is half of what is
 /// left.
 const LARGE: usize = 1 << 18;
+/// Parts of a block that a thread makes together, at most, as runs of rows by panels: what a lane offers to them is read once and stays in the second cache.
+const BLOCK: [usize; 2] = [3, 8];
 
 /// A run of parameters, whole groups, whose gradient travels in one message.
 pub(super) struct Segment {
@@ -55,6 +57,8 @@ struct LayerPart {
     layer: usize,
     part: Part,
     group: usize,
+    /// Those that are made together have the same.
+    block: [usize; 4],
 }
 
 /// Cuts a network into segments, in the order in which they are ready, that is from the last layer to the first, and groups its parameters.
@@ -73,9 +77,10 @@ pub(super) fn segments(network: &Network, n_residuals: usize) -> (Vec<Segment>, 
             }
             bounds.push(part.range.end);
             tensor = Some(part.tensor);
-            parts.push(LayerPart { layer, group: bounds.len() - 2, part });
+            parts.push(LayerPart { layer, group: bounds.len() - 2, part, block: [0; 4] });
         }
     }
+    into_blocks(&mut parts);
     let groups = Groups::of_bounds(bounds);
     let (mut segments, mut end) = (Vec::new(), groups.n_elements());
     for group in (0..groups.len()).rev() {
@@ -99,6 +104,16 @@ pub(super) fn segments(network: &Network, n_residuals: usize) -> (Vec<Segment>, 
         }
     }
     (segments, groups)
+}
+
+/// Says which parts are made together: as many as leave enough to share out among threads.
+fn into_blocks(parts: &mut [LayerPart]) {
+    let most = parts.len() / (8 * rayon::current_num_threads());
+    let runs = BLOCK[0].min(1 + most / 8);
+    let panels = (most / runs).clamp(1, BLOCK[1]);
+    for LayerPart { layer, part: Part { tensor, at: [panel, row], .. }, block, .. } in parts {
+        *block = [*layer, *tensor, *panel / panels, *row / (runs * SLAB_ROWS)];
+    }
 }
 
 /// What gradients are made from.
@@ -230,11 +245,22 @@ impl UnderWay<'_> {
     }
 }
 
-/// Makes the gradients of the lanes here, and their words at these exponents. Not collective; rayon over parts, in the order of the parameters, so that
-/// they are stepped by the thread that made them, most of the time.
+/// Makes the gradients of the lanes here, and their words at these exponents. Not collective; rayon over blocks of parts, nearly in the order of the
+/// parameters, so that they are stepped by the thread that made them, most of the time.
 pub(super) fn enter(segments: &mut [Segment], made: &Made<'_>) {
-    let tasks: Vec<Task<'_>> = segments.iter_mut().rev().flat_map(Segment::tasks).collect();
-    tasks.into_par_iter().for_each(|task| task.enter(made));
+    let mut tasks: Vec<Task<'_>> = segments.iter_mut().rev().flat_map(Segment::tasks).collect();
+    tasks.sort_unstable_by_key(|task| (task.part.block, task.part.part.range.start));
+    tasks.par_chunk_by_mut(|one, next| one.part.block == next.part.block).for_each(|block| {
+        for task in &mut *block {
+            *task.peak = 0;
+            task.words.fill(0);
+        }
+        for (lane, pieces) in made.lanes {
+            for task in &mut *block {
+                task.enter(made, *lane, &made.pieces[pieces.clone()]);
+            }
+        }
+    });
 }
 
 /// A part, and what is its own.
@@ -246,22 +272,20 @@ struct Task<'a> {
 }
 
 impl Task<'_> {
-    fn enter(self, made: &Made<'_>) {
-        let Task { part: LayerPart { layer, part, group }, words, peak, residual } = self;
+    fn enter(&mut self, made: &Made<'_>, lane: usize, pieces: &[Piece]) {
+        let Task { part: LayerPart { layer, part, group, .. }, words, peak, residual } = self;
         let (n, exponent) = (words.len(), made.exponents[*group]);
         let mut slab = [0.0f32; SLAB_ROWS * WIDTH];
         let slab = &mut slab[..n];
-        *peak = 0;
-        words.fill(0);
-        for (lane, pieces) in made.lanes {
-            let strips = made.pieces[pieces.clone()].iter().map(|piece| &piece.strip);
-            made.network.gradient(*layer, part, made.moments, strips, slab);
-            *peak = (*peak).max(LaneGrid::peak(slab));
-            match made.grid {
-                _ if made.only_peaks => {}
-                Grid::Wide(grid) => grid.add(words, slab, exponent),
-                Grid::Narrow(grid) => grid.add(words, slab, &mut residual[lane * n..(lane + 1) * n], exponent),
-            }
+        let strips = pieces.iter().map(|piece| &piece.strip);
+        made.network.gradient(*layer, part, made.moments, strips, slab);
+        let of_lane = match made.grid {
+            Grid::Wide(grid) if !made.only_peaks => grid.add(words, slab, exponent),
+            _ => LaneGrid::peak(slab),
+        };
+        **peak = (**peak).max(of_lane);
+        if let (Grid::Narrow(grid), false) = (made.grid, made.only_peaks) {
+            grid.add(words, slab, &mut residual[lane * n..(lane + 1) * n], exponent);
         }
     }
 }
