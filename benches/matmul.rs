@@ -10,8 +10,7 @@
 //! caches a little better than within a step.
 
 use consort::matmul::{
-    Aligned, Panels, SLAB_ROWS, Segment, Start, WIDTH, Weights, add_packed_slab, multiply, pack, packed_len,
-    zeros,
+    Aligned, Panels, SLAB_ROWS, Segment, Start, Weights, add_packed_slab, multiply, pack, packed_len, zeros,
 };
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
@@ -106,15 +105,7 @@ impl Layer {
             let [of_input, of_output] = &mut self.packed;
             rayon::join(
                 || pack(input, |row| row * self.k, n_rows, &[Segment { offset: 0, len: self.k }], of_input),
-                || {
-                    pack(
-                        d_output,
-                        |row| row * self.n,
-                        n_rows,
-                        &[Segment { offset: 0, len: self.n }],
-                        of_output,
-                    )
-                },
+                || pack(d_output, |row| row * self.n, n_rows, &[Segment { offset: 0, len: self.n }], of_output),
             );
             let (mut parts, mut rest) = (Vec::new(), &mut self.gradient[..]);
             for p in 0..panels.count() {
@@ -123,12 +114,7 @@ impl Layer {
                     let n = SLAB_ROWS.min(self.k - first);
                     let slab = rest.split_off_mut(..n * columns.len()).expect("slabs make up a matrix");
                     let of_input = &of_input[packed_len(n_rows, first)..];
-                    parts.push((
-                        of_input,
-                        &of_output[packed_len(n_rows, columns.start)..],
-                        columns.len(),
-                        slab,
-                    ));
+                    parts.push((of_input, &of_output[packed_len(n_rows, columns.start)..], columns.len(), slab));
                 }
             }
             parts.into_par_iter().for_each(|(of_input, of_output, width, slab)| {

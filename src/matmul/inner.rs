@@ -9,8 +9,8 @@ use pulp::{Arch, Simd, WithSimd};
 use std::cell::RefCell;
 use std::ops::Range;
 
-/// Inner indices that are worked through while a panel's part of them is in the first cache. Not part of the answer.
-const BLOCK: usize = 192;
+/// Inner indices that are worked through while a panel's part of them is in the first cache: whole panels of packed rows. Not part of the answer.
+const BLOCK: usize = 6 * WIDTH;
 
 /// Rows that go through all panels at once: they stay in the second cache. Not part of the answer.
 const MOST_ROWS: usize = 128;
@@ -158,7 +158,12 @@ impl<O: Fn(usize) -> usize> Multiply<'_, O> {
             };
             for (r, sums) in sums[..n].iter().enumerate().filter(|_| is_last) {
                 let at = (self.out_at)(rows.start + done + r) + columns.start;
-                self.out[at..][..columns.len()].copy_from_slice(&sums[..columns.len()]);
+                let to = &mut self.out[at..][..columns.len()];
+                // Mostly whole vectors, for which a call of a function would take longer than they do.
+                match to.first_chunk_mut() {
+                    Some(to) => *to = *sums,
+                    None => to.copy_from_slice(&sums[..columns.len()]),
+                }
             }
             done += n;
         }
@@ -283,11 +288,14 @@ mod tests {
 
     /// A product by vectors of one kind.
     fn product<S: Simd>(simd: S, left: &[f32], panels: Panels, weights: Weights<'_>) -> Vec<u32> {
-        let (n_rows, whole) = (left.len() / panels.k, [Segment { offset: 0, len: panels.k }]);
-        let (mut out, mut room) = (vec![0.0; n_rows * panels.n], Room::new());
-        room.pack(left, |row| row * panels.k, n_rows, &whole, panels.k);
-        let (start, out_at) = (Start::Zero, |row| row * panels.n);
-        simd.vectorize(Multiply { n_rows, panels, weights, room: &mut room, start, out: &mut out, out_at });
+        let n_rows = left.len() / panels.k;
+        let mut packed = zeros(packed_len(n_rows, panels.k));
+        pack(left, |row| row * panels.k, n_rows, &[Segment { offset: 0, len: panels.k }], &mut packed);
+        let (left, _) = packed.as_chunks();
+        let mut room = Room { weights: zeros(BLOCK * WIDTH), sums: zeros(MOST_ROWS * WIDTH) };
+        let (mut out, start) = (vec![0.0; n_rows * panels.n], Start::Zero);
+        let out_at = |row| row * panels.n;
+        simd.vectorize(Multiply { left, n_rows, panels, weights, room: &mut room, start, out: &mut out, out_at });
         out.into_iter().map(f32::to_bits).collect()
     }
 

@@ -92,13 +92,7 @@ impl WithSimd for Outer<'_> {
 
 /// Some rows of a slab, at most as many as `left` has columns, of which the first `width` columns are wanted.
 #[inline(always)]
-fn add<S: Simd>(
-    simd: S,
-    left: &[[f32; WIDTH]],
-    right: &[[f32; WIDTH]],
-    width: usize,
-    mut slab: &mut [[f32; WIDTH]],
-) {
+fn add<S: Simd>(simd: S, left: &[[f32; WIDTH]], right: &[[f32; WIDTH]], width: usize, mut slab: &mut [[f32; WIDTH]]) {
     // Thirty-two registers hold twelve rows of two vectors and more; sixteen hold four.
     let is_tall = S::F32_LANES == 16;
     let mut first = 0;

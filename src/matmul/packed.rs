@@ -37,13 +37,7 @@ pub const fn packed_len(n_rows: usize, width: usize) -> usize {
 ///
 /// # Panics
 /// If a slice is too short.
-pub fn pack(
-    from: &[f32],
-    at: impl Fn(usize) -> usize,
-    n_rows: usize,
-    segments: &[Segment],
-    to: &mut [f32],
-) {
+pub fn pack(from: &[f32], at: impl Fn(usize) -> usize, n_rows: usize, segments: &[Segment], to: &mut [f32]) {
     let (to, _) = to.as_chunks_mut::<WIDTH>();
     let mut column = 0;
     for &Segment { mut offset, mut len } in segments {

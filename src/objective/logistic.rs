@@ -34,6 +34,17 @@ fn gradients(y: &[f64], weight: &[f64], scores: &mut [f64]) -> f64 {
     loss
 }
 
+/// The same, a loss a row.
+#[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl", "x86_64+avx2", "aarch64+neon"))]
+fn gradients_of_rows(y: &[f64], weight: &[f64], scores: &mut [f64], losses: &mut [f64]) {
+    for (((score, y), w), loss) in scores.iter_mut().zip(y).zip(weight).zip(losses) {
+        let (p, softplus) = sigmoid_and_softplus(*score);
+        // As a sum from 0 on.
+        *loss = 0.0 + w * (softplus - y * *score);
+        *score = w * (p - y);
+    }
+}
+
 impl Objective for Logistic {
     fn name(&self) -> &'static str {
         "logistic"
@@ -45,6 +56,10 @@ impl Objective for Logistic {
 
     fn gradients(&self, y: &[f64], weight: &[f64], scores: &mut [f64]) -> f64 {
         gradients(y, weight, scores)
+    }
+
+    fn gradients_of_rows(&self, y: &[f64], weight: &[f64], scores: &mut [f64], losses: &mut [f64]) {
+        gradients_of_rows(y, weight, scores, losses);
     }
 
     fn curvature(&self, _y: &[f64], weight: f64, scores: &[f64], curvature: &mut [f64]) {
@@ -78,6 +93,20 @@ mod tests {
             for y in [0.0, 1.0] {
                 super::super::check_derivatives(&Logistic, &[y], &[score]);
             }
+        }
+    }
+
+    #[test]
+    fn rows_have_the_bits_that_they_have_alone() {
+        let scores: Vec<f64> = (0..37).map(|i| f64::from(i) * 1.7 - 31.0).collect();
+        let y: Vec<f64> = (0..37).map(|i| f64::from(i % 3 % 2)).collect();
+        let weight: Vec<f64> = (0..37).map(|i| f64::from(i % 5) * 0.3).collect();
+        let (mut together, mut losses) = (scores.clone(), vec![0.0; 37]);
+        Logistic.gradients_of_rows(&y, &weight, &mut together, &mut losses);
+        for i in 0..37 {
+            let mut alone = [scores[i]];
+            let loss = Logistic.gradients(&y[i..=i], &weight[i..=i], &mut alone);
+            assert_eq!([loss, alone[0]].map(f64::to_bits), [losses[i], together[i]].map(f64::to_bits), "row {i}");
         }
     }
 

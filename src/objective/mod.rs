@@ -40,6 +40,12 @@ pub trait Objective: Send + Sync {
     /// Overwrites `scores` with w·∂loss/∂score and returns Σ w·loss. Rows of weight 0 add nothing, whatever they hold.
     fn gradients(&self, y: &[f64], weight: &[f64], scores: &mut [f64]) -> f64;
 
+    /// [`gradients`](Self::gradients), and w·loss of each row into `losses`: what a row has does not depend on the others.
+    fn gradients_of_rows(&self, y: &[f64], weight: &[f64], scores: &mut [f64], losses: &mut [f64]) {
+        let rows = y.chunks(self.n_targets()).zip(weight.chunks(1)).zip(scores.chunks_mut(self.n_scores()));
+        rows.zip(losses).for_each(|(((y, weight), scores), loss)| *loss = self.gradients(y, weight, scores));
+    }
+
     /// Overwrites `curvature` with w·∂²loss/∂score∂score of one row, (n_scores, n_scores), symmetric.
     fn curvature(&self, y: &[f64], weight: f64, scores: &[f64], curvature: &mut [f64]);
 

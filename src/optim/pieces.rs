@@ -77,31 +77,39 @@ impl<F: Real> Pieces<F> {
         of_pieces.into_par_iter().for_each(|(range, grad)| make(range.clone(), &params[range.clone()], grad));
     }
 
-    /// One step of all pieces owned. Not collective, on all threads; does not allocate.
+    /// One step of all pieces owned. Not collective, on all threads.
     ///
     /// # Panics
     /// If a length is not that of the parameters.
     pub fn step(&mut self, learning_rate: f64, grad: &mut [F], params: &mut [F]) {
-        self.step_made(learning_rate, grad, params, &|_, _, _| {});
+        assert_eq!(grad.len(), self.n_params(), "one number a parameter of the pieces owned");
+        let grads = self.split(grad);
+        let pieces: Vec<_> = self.optimizers.iter_mut().zip(of_ranges(&self.ranges, params)).zip(grads).collect();
+        pieces.into_par_iter().for_each(|((optimizer, params), grad)| optimizer.step(learning_rate, grad, params));
     }
 
     /// One step of all pieces owned, whose gradients are made one after the other, each stepped while it is in cache: `make` as of
-    /// [`make`](Self::make). Not collective, on all threads; does not allocate.
+    /// [`make`](Self::make), of what a piece before has left. Not collective, on all threads.
     ///
     /// # Panics
-    /// If a length is not that of the parameters.
+    /// If the length is not that of the parameters.
     pub fn step_made(
         &mut self,
         learning_rate: f64,
-        grad: &mut [F],
         params: &mut [F],
         make: &(impl Fn(Range<usize>, &[F], &mut [F]) + Sync),
     ) {
-        assert_eq!(grad.len(), self.n_params(), "one number a parameter of the pieces owned");
-        if let [first, ..] = &self.ranges[..] {
-            let params = &mut params[first.start..];
-            make_and_step(&mut self.optimizers, &self.ranges, learning_rate, grad, params, make);
-        }
+        let longest = self.ranges.iter().map(Range::len).max().unwrap_or(0);
+        let params = of_ranges(&self.ranges, params);
+        let pieces: Vec<_> = self.optimizers.iter_mut().zip(&self.ranges).zip(params).collect();
+        pieces.into_par_iter().for_each_init(
+            || vec![F::default(); longest],
+            |grad, ((optimizer, range), params)| {
+                let grad = &mut grad[..range.len()];
+                make(range.clone(), params, grad);
+                optimizer.step(learning_rate, grad, params);
+            },
+        );
     }
 
     /// Σ grad² of the pieces owned; the sums of several owners, merged in any order, are that of the whole gradient. Not collective, on all threads.
@@ -165,36 +173,15 @@ impl<F: Real> Pieces<F> {
     }
 }
 
-/// Halves the pieces until one is left: threads without work take halves of others. `params`: from the first of them on.
-fn make_and_step<F: Real>(
-    optimizers: &mut [Box<dyn Optimizer<F>>],
-    ranges: &[Range<usize>],
-    learning_rate: f64,
-    grad: &mut [F],
-    params: &mut [F],
-    make: &(impl Fn(Range<usize>, &[F], &mut [F]) + Sync),
-) {
-    match optimizers {
-        [] => {}
-        [one] => {
-            let params = &mut params[..ranges[0].len()];
-            make(ranges[0].clone(), params, grad);
-            one.step(learning_rate, grad, params);
-        }
-        several => {
-            let middle = several.len() / 2;
-            let n_first = ranges[..middle].iter().map(Range::len).sum();
-            let (first, second) = several.split_at_mut(middle);
-            let (of_first, of_second) = ranges.split_at(middle);
-            let (first_grad, second_grad) = grad.split_at_mut(n_first);
-            // Between them there may be pieces of others.
-            let (first_params, second_params) = params.split_at_mut(ranges[middle].start - ranges[0].start);
-            rayon::join(
-                || make_and_step(first, of_first, learning_rate, first_grad, first_params, make),
-                || make_and_step(second, of_second, learning_rate, second_grad, second_params, make),
-            );
-        }
-    }
+/// The parameters of pieces, between which there may be those of others.
+fn of_ranges<'p, F>(ranges: &[Range<usize>], mut params: &'p mut [F]) -> Vec<&'p mut [F]> {
+    let mut end = 0;
+    let of_range = |range: &Range<usize>| {
+        let _of_others = params.split_off_mut(..range.start - end);
+        end = range.end;
+        params.split_off_mut(..range.len()).expect("a number a parameter")
+    };
+    ranges.iter().map(of_range).collect()
 }
 
 #[cfg(test)]
@@ -250,9 +237,8 @@ mod tests {
                 let given = grad.clone();
                 pool.install(|| pieces.step(0.1, &mut grad, &mut of_pieces));
                 for share in shares.iter_mut().rev() {
-                    let mut grad = vec![F::from_f64(0.0); share.n_params()];
                     let make = |range: Range<usize>, _: &[F], grad: &mut [F]| grad.copy_from_slice(&given[range]);
-                    pool.install(|| share.step_made(0.1, &mut grad, &mut of_shares, &make));
+                    pool.install(|| share.step_made(0.1, &mut of_shares, &make));
                 }
                 assert!(of_pieces == params, "optimiser {place}, step {step}");
                 assert!(of_shares == params, "optimiser {place}, step {step}, shared");

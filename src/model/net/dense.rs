@@ -133,7 +133,10 @@ impl Operation for Dense {
                 let slopes = &seen.kept[packed_len(n_rows, p * WIDTH)..];
                 add_packed_slab(inputs, slopes, n_rows, self.panels().columns(p).len(), gradient);
             }
-            (_, [first, _]) => add_columns(first, n_rows, &seen.d_output, gradient),
+            (_, [first, _]) => {
+                let slopes = &seen.kept[packed_len(n_rows, first)..];
+                add_columns(0, n_rows, &Values { all: slopes, stride: WIDTH, width: WIDTH }, gradient);
+            }
         }
     }
 }

@@ -21,6 +21,8 @@ pub(super) struct Piece {
     /// (rows, targets), in the unit of the loss.
     y: Vec<f64>,
     scores: Vec<f64>,
+    /// Of the rows, as the loss has them.
+    weights: Vec<f64>,
 }
 
 /// Pieces for the lanes of this rank, lane after lane. Not collective.
@@ -40,6 +42,7 @@ pub(super) fn pieces(network: &Network, n_targets: usize, n_lanes: usize, micro_
                 losses: vec![0.0; n],
                 y: vec![0.0; n * n_targets],
                 scores: vec![0.0; n * network.n_outputs()],
+                weights: vec![0.0; n],
             }
         })
     };
@@ -66,14 +69,15 @@ impl Piece {
     /// Losses of the rows, and ∂loss/∂ of what came out of the network in units of `unit`, a power of two. Not collective.
     pub fn judge(&mut self, job: &Job<'_, '_>, network: &Network, unit: f64) {
         let (k, t, last) = (network.n_outputs(), job.objective.n_targets(), network.layers().len());
-        let per_unit = 1.0 / unit;
-        for slot in 0..self.strip.n_rows {
-            let scores = &mut self.scores[slot * k..(slot + 1) * k];
-            let out = self.strip.values(last);
+        let (n, per_unit, out) = (self.strip.n_rows, 1.0 / unit, self.strip.values(last));
+        for (slot, scores) in self.scores[..n * k].chunks_exact_mut(k).enumerate() {
             scores.iter_mut().zip(out.row(slot)).for_each(|(score, out)| *score = f64::from(*out));
-            let y = &self.y[slot * t..(slot + 1) * t];
-            self.losses[slot] = job.objective.gradients(y, &[self.strip.weights[slot] * unit], scores);
-            let mut slopes = self.strip.slopes_mut(last);
+        }
+        self.weights.iter_mut().zip(&self.strip.weights).for_each(|(to, weight)| *to = weight * unit);
+        let (y, scores) = (&self.y[..n * t], &mut self.scores[..n * k]);
+        job.objective.gradients_of_rows(y, &self.weights[..n], scores, &mut self.losses[..n]);
+        let mut slopes = self.strip.slopes_mut(last);
+        for (slot, scores) in scores.chunks_exact(k).enumerate() {
             slopes.row(slot).iter_mut().zip(scores).for_each(|(slope, score)| *slope = (*score * per_unit) as f32);
         }
     }

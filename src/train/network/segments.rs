@@ -255,9 +255,10 @@ pub(super) fn enter(segments: &mut [Segment], made: &Made<'_>) {
             *task.peak = 0;
             task.words.fill(0);
         }
+        let mut slab = [0.0f32; SLAB_ROWS * WIDTH];
         for (lane, pieces) in made.lanes {
             for task in &mut *block {
-                task.enter(made, *lane, &made.pieces[pieces.clone()]);
+                task.enter(made, *lane, &made.pieces[pieces.clone()], &mut slab);
             }
         }
     });
@@ -272,10 +273,10 @@ struct Task<'a> {
 }
 
 impl Task<'_> {
-    fn enter(&mut self, made: &Made<'_>, lane: usize, pieces: &[Piece]) {
+    /// `slab`: room for a gradient.
+    fn enter(&mut self, made: &Made<'_>, lane: usize, pieces: &[Piece], slab: &mut [f32]) {
         let Task { part: LayerPart { layer, part, group, .. }, words, peak, residual } = self;
         let (n, exponent) = (words.len(), made.exponents[*group]);
-        let mut slab = [0.0f32; SLAB_ROWS * WIDTH];
         let slab = &mut slab[..n];
         let strips = pieces.iter().map(|piece| &piece.strip);
         made.network.gradient(*layer, part, made.moments, strips, slab);

@@ -46,7 +46,7 @@ pub(super) struct Step {
     window: ScaleWindow,
     /// Per group, then the number of lanes less the first lane that failed (0: none did).
     peaks: Vec<i32>,
-    /// Of the parameters of the optimiser.
+    /// Of the parameters of the optimiser, where the length of all decides on a step or parameters are averaged; else nothing.
     grad: Vec<f32>,
     /// What weights are divided by, which keeps float32 in range whatever their scale: a power of two near the weight of a typical row. Of
     /// gradients that lanes have something left of the mean weight of the step's rows: what a lane has left goes into a step that may weigh more or less.
@@ -101,9 +101,9 @@ impl Step {
         let shards = Shards::new(config, &network, &of_segments, rank, n_ranks);
         let optimizer = shards.optimizer(config);
         let n = optimizer.n_params();
+        let average = job.average(n);
         let mean_weight = job.table.total_weight / job.table.plan.n_rows().max(1) as f64;
         Ok(Step {
-            average: job.average(n),
             optimizer,
             shards,
             is_free: free_groups(&network, &groups),
@@ -113,7 +113,8 @@ impl Step {
             window: ScaleWindow::new(groups.len()),
             peaks: vec![0; groups.len() + 1],
             grid,
-            grad: vec![0.0; n],
+            grad: vec![0.0; if config.clip_norm.is_some() || average.is_some() { n } else { 0 }],
+            average,
             unit: power_of_two_below(mean_weight),
             penalty: 0.0,
             pieces,
@@ -279,7 +280,7 @@ impl Step {
             self.penalty += weight * 0.5 * l2 * squares_of_weights(&self.network);
         }
         match job.config.clip_norm {
-            None => self.optimizer.step_made(rate, &mut self.grad, &mut self.network.params, &make),
+            None => self.optimizer.step_made(rate, &mut self.network.params, &make),
             Some(most) => {
                 self.optimizer.make(&mut self.grad, &self.network.params, &make);
                 let mut squares = self.optimizer.squares(&self.grad);
