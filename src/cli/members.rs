@@ -1,6 +1,7 @@
 //! The members of an ensemble in words: on the command line one text each, in a job file tables of the same flags.
 
 use super::flags::{EnsembleFlags, MemberWords, ModelFlags, SettingFlags, TrainFlags};
+use super::problem::in_one_line;
 use super::resolve::{self, Added, words_of};
 use crate::config::{EnsembleConfig, Kind, MemberConfig, Scope, TrainConfig};
 use crate::error::{Error, InContext, Result};
@@ -131,11 +132,7 @@ fn member_of(kind: Option<Kind>, typed: &ModelFlags, seed: u64) -> Result<TrainC
 
 fn member_words(text: &str) -> Result<MemberWords> {
     let words = split(text)?;
-    MemberWords::try_parse_from(std::iter::once("member".to_string()).chain(words)).map_err(|e| {
-        let text = e.to_string();
-        let first = text.lines().take_while(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
-        Error::usage(first.trim_start_matches("error: ").to_string())
-    })
+    MemberWords::try_parse_from(std::iter::once("member".to_string()).chain(words)).map_err(|e| in_one_line(&e))
 }
 
 /// Words apart at spaces; those in quotes are one.
