@@ -87,8 +87,8 @@ pub struct TrainConfig {
     pub max_iterations: u64,
     /// Passes of mini-batch solvers. None: 10, or on a short table as many as make a thousand steps.
     pub epochs: Option<u64>,
-    /// Of mini-batch solvers. None: measured on the first rows, see `learning_rate.rs`; 0.1 for sgd and 0.01 for adam and adamw on
-    /// uncorrelated features with unit curvature. Of networks, whose values are of unit scale, it is not measured: 0.001 for adam and adamw, 0.01 for
+    /// Of mini-batch solvers. None: measured on the first rows, see `learning_rate.rs`; 0.1 for sgd and adagrad, 0.01 for adam and adamw, 0.02 for lamb and
+    /// 5 for lars on uncorrelated features with unit curvature. Of networks, whose values are of unit scale, it is not measured: 0.001 for adam and adamw, 0.01 for
     /// adagrad and lamb, 0.05 for sgd, 1 for lars.
     pub learning_rate: Option<f64>,
     pub schedule: Schedule,
