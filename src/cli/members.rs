@@ -68,8 +68,8 @@ pub fn settings(kind: Kind, flags: &TrainFlags) -> Result<TrainConfig> {
         ensemble.bootstrap = rest.forest.bootstrap.take().unwrap_or_default();
         if ensemble.scope == Scope::Local && rest.steps.lanes.is_some() {
             return Err(Error::usage(
-                "--lanes are those of the learner's mini-batches; with --scope local a bag cuts the rows into as many runs as --members says. \
-                 Give that, or write lanes of the learner inside it (--learner 'mlp --lanes 4')",
+                "--lanes: with --scope local a bag cuts the rows into as many runs as --members says; give that instead, or write lanes of a \
+                 learner of mini-batches inside it (--learner 'mlp --lanes 4')",
             ));
         }
     }

@@ -26,12 +26,16 @@ impl From<Error> for Problem {
     }
 }
 
+/// How clap's tip begins that has the word behind `--`: as a data file, which nobody means by an unknown flag.
+const AS_A_VALUE: &str = "to pass '";
+
 /// What clap found wrong, and its tips, without the usage that follows in its own form.
 pub fn in_one_line(error: &clap::Error) -> Error {
     let text = error.to_string();
     let found = text.trim_start_matches("error: ").split("\n\n").next().unwrap_or_default();
     let mut line = found.lines().map(str::trim).collect::<Vec<_>>().join(" ");
-    let tips: Vec<&str> = text.lines().filter_map(|line| line.trim().strip_prefix("tip: ")).collect();
+    let tips = text.lines().filter_map(|line| line.trim().strip_prefix("tip: "));
+    let tips: Vec<&str> = tips.filter(|tip| !tip.starts_with(AS_A_VALUE)).collect();
     tips.iter().for_each(|tip| line += &format!("; {tip}"));
     if tips.is_empty() && [ErrorKind::UnknownArgument, ErrorKind::InvalidSubcommand].contains(&error.kind()) {
         line += "; --help lists those that there are";
@@ -55,20 +59,21 @@ mod tests {
 
     #[test]
     fn what_is_wrong_with_words_is_said_in_one_line() {
-        let cases: [(&[&str], &[&str]); 8] = [
+        let cases: [(&[&str], &[&str]); 9] = [
             (&["train", "mlp", "--precision", "f16"], &["'f16'", "--precision", "`f32` or `bf16`"]),
             (&["train", "mlp", "--solver", "newto"], &["'newto'", "--solver", "`newton`"]),
             (&["train", "mlp", "--sync", "onc"], &["'onc'", "--sync", "[possible values: step, once]", "; ", "'once'"]),
             (&["train", "mlp", "--epochs", "many"], &["'many'", "--epochs", "invalid digit"]),
             (&["train", "mlp", "--keep", "2"], &["required", ": --checkpoint <DIR>"]),
             (&["train", "mlp", "--out", "m.h5"], &["'--out'", "; ", "'--output'"]),
-            (&["train", "mlp", "-z"], &["'-z'", "; "]),
+            (&["train", "mlp", "-z"], &["'-z'", "; --help lists"]),
+            (&["train", "mlp", "--zzz"], &["'--zzz'", "; --help lists"]),
             (&["zzz"], &["'zzz'", "; --help lists"]),
         ];
         for (words, parts) in cases {
             let line = refusal(words);
             assert_eq!(line.lines().count(), 1, "{line}");
-            assert!(!line.contains("Usage") && !line.starts_with("error"), "{line}");
+            assert!(!line.contains("Usage") && !line.starts_with("error") && !line.contains("'-- "), "{line}");
             parts.iter().for_each(|part| assert!(line.contains(part), "'{part}' is not in: {line}"));
         }
     }
