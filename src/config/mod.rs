@@ -81,7 +81,8 @@ pub struct TrainConfig {
     pub l1: f64,
     /// λ₂/2‖w‖² is added to the mean weighted loss. Default 3e-4, of boost, forest and mlp 0.
     pub l2: f64,
-    /// Stop when the gradient is this much smaller than at the start (largest element); 0 never stops early. Default 1e-5.
+    /// Stop when the gradient is this much smaller than at the start (largest element), on mini-batches when the loss of two epochs in a row has changed
+    /// by no more than this share of it; 0 never stops early. Default 1e-5.
     pub tolerance: f64,
     /// Iterations of full-batch solvers. Default 1000.
     pub max_iterations: u64,
