@@ -1,6 +1,7 @@
 //! The members of an ensemble in words: on the command line one text each, in a job file tables of the same flags.
 
 use super::flags::{EnsembleFlags, MemberWords, ModelFlags, SettingFlags, TrainFlags};
+use super::problem::in_one_line;
 use super::resolve::{self, Added, words_of};
 use crate::config::{EnsembleConfig, Kind, MemberConfig, Scope, TrainConfig};
 use crate::error::{Error, InContext, Result};
@@ -67,8 +68,8 @@ pub fn settings(kind: Kind, flags: &TrainFlags) -> Result<TrainConfig> {
         ensemble.bootstrap = rest.forest.bootstrap.take().unwrap_or_default();
         if ensemble.scope == Scope::Local && rest.steps.lanes.is_some() {
             return Err(Error::usage(
-                "--lanes are those of the learner's mini-batches; with --scope local a bag cuts the rows into as many runs as --members says. \
-                 Give that, or write lanes of the learner inside it (--learner 'mlp --lanes 4')",
+                "--lanes: with --scope local a bag cuts the rows into as many runs as --members says; give that instead, or write lanes of a \
+                 learner of mini-batches inside it (--learner 'mlp --lanes 4')",
             ));
         }
     }
@@ -131,11 +132,7 @@ fn member_of(kind: Option<Kind>, typed: &ModelFlags, seed: u64) -> Result<TrainC
 
 fn member_words(text: &str) -> Result<MemberWords> {
     let words = split(text)?;
-    MemberWords::try_parse_from(std::iter::once("member".to_string()).chain(words)).map_err(|e| {
-        let text = e.to_string();
-        let first = text.lines().take_while(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
-        Error::usage(first.trim_start_matches("error: ").to_string())
-    })
+    MemberWords::try_parse_from(std::iter::once("member".to_string()).chain(words)).map_err(|e| in_one_line(&e))
 }
 
 /// Words apart at spaces; those in quotes are one.

@@ -9,6 +9,7 @@ mod flags;
 mod measured;
 mod members;
 mod print;
+mod problem;
 mod resolve;
 mod slurm;
 mod steps;
@@ -30,7 +31,8 @@ use crate::{blas, convert, doctor, guard, nodes, predict, store, train, verify};
 use clap::Parser;
 use flags::{Command, ExportFlags, ImportFlags, InspectFlags, VerifyFlags, Words};
 use print::{Printer, TrainCosts};
-use resolve::{Problem, TrainJob};
+use problem::Problem;
+use resolve::TrainJob;
 use slurm::SlurmJob;
 use std::ffi::OsString;
 use std::fs::File;
@@ -93,15 +95,14 @@ fn refuse(problem: Problem) -> i32 {
     let error = match problem {
         Problem::Settings(error) => error,
         Problem::Words(error) if error.use_stderr() && launcher_size().is_some() => {
-            let text = error.to_string();
-            Error::usage(text.trim_start_matches("error: ").trim_end())
+            Error::usage(error.to_string().trim_end())
         }
         Problem::Words(error) => return print_words(&error),
     };
     run_world(World::Auto, 1, |comm| comm.agree(Err(error.clone())))
 }
 
-/// Help, the version, or what is wrong in clap's own form and colours.
+/// Help or the version, in clap's own form and colours.
 fn print_words(error: &clap::Error) -> i32 {
     if is_first(World::Auto) {
         let _ = error.print();

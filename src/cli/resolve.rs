@@ -4,6 +4,7 @@ use super::flags::{
     BoostFlags, CheckpointFlags, ConvertFlags, EvaluateFlags, ForestFlags, MemoryFlags, ModelFlags, NetworkFlags,
     PredictFlags, RepackFlags, TableFlags, TrainFlags, VerifyFlags, Words,
 };
+use super::problem::Problem;
 use super::{members, steps};
 use crate::config::{BoostConfig, NO_ALPHA};
 use crate::data::convert::ConvertOptions;
@@ -487,24 +488,6 @@ pub fn with_config(mut words: Vec<OsString>) -> std::result::Result<Vec<OsString
     places.sort_by_key(|(index, _)| *index);
     words.extend(places.into_iter().map(|(_, value)| value));
     Ok(words)
-}
-
-/// Why words cannot be taken: in clap's words or in ours.
-pub enum Problem {
-    Words(clap::Error),
-    Settings(Error),
-}
-
-impl From<clap::Error> for Problem {
-    fn from(error: clap::Error) -> Problem {
-        Problem::Words(error)
-    }
-}
-
-impl From<Error> for Problem {
-    fn from(error: Error) -> Problem {
-        Problem::Settings(error)
-    }
 }
 
 pub(super) enum Added {

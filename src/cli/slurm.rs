@@ -2,7 +2,8 @@
 
 use super::flags::{Command, SlurmFlags, TrainFlags};
 use super::print::Printer;
-use super::resolve::{self, Problem, TrainJob};
+use super::problem::Problem;
+use super::resolve::{self, TrainJob};
 use super::understand;
 use crate::comm::World;
 use crate::error::{Error, InContext, Result};
@@ -77,11 +78,8 @@ fn train_flags(file: &Path) -> Result<Box<TrainFlags>> {
     match understand(words.collect()) {
         Ok(Command::Train(flags)) => Ok(flags),
         Ok(_) => Err(Error::internal("the words of train were taken for another command's")),
-        Err(Problem::Settings(error)) => Err(error),
-        Err(Problem::Words(error)) => {
-            let text = error.to_string();
-            Err(Error::usage(text.trim_start_matches("error: ").trim_end())).in_file(file)
-        }
+        Err(Problem::Settings(error)) => Err(error).in_file(file),
+        Err(Problem::Words(_)) => Err(Error::internal("a job file was taken for a call for help")),
     }
 }
 

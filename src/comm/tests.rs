@@ -492,22 +492,22 @@ impl Transport for Spoiling {
         Ok(())
     }
     fn reduce_scatter(&self, _send: Slice<'_>, _counts: &[usize], _recv: SliceMut<'_>, _op: ReduceOp) -> Result<()> {
-        unimplemented!("not needed here")
+        Err(Error::internal("not needed here"))
     }
     fn all_gather(&self, _send: Slice<'_>, _counts: &[usize], _recv: SliceMut<'_>) -> Result<()> {
-        unimplemented!("not needed here")
+        Err(Error::internal("not needed here"))
     }
     fn send(&self, _buf: Slice<'_>, _to: usize, _tag: u32) -> Result<()> {
-        unimplemented!("not needed here")
+        Err(Error::internal("not needed here"))
     }
     fn recv(&self, _buf: SliceMut<'_>, _from: usize, _tag: u32) -> Result<()> {
-        unimplemented!("not needed here")
+        Err(Error::internal("not needed here"))
     }
     fn has_message(&self, _from: usize, _tag: u32) -> Result<bool> {
-        unimplemented!("not needed here")
+        Err(Error::internal("not needed here"))
     }
     fn split(&self, _color: u32) -> Result<Box<dyn Transport>> {
-        unimplemented!("not needed here")
+        Err(Error::internal("not needed here"))
     }
     fn abort(&self, code: i32) -> ! {
         panic!("abort with {code}")

@@ -178,22 +178,36 @@ impl MlpConfig {
 
     /// Weights between features, stages and hidden layers: nearly all parameters. Not collective.
     pub fn n_weights(&self, n_features: usize) -> u64 {
+        self.matrices(n_features).iter().fold(0, |n, [k, m]| n.saturating_add(k.saturating_mul(*m)))
+    }
+
+    /// Numbers of products of thin matrices of this rank that stand for these weights, and weights where that would be no fewer. Not collective.
+    pub fn n_of_rank(&self, n_features: usize, rank: u64) -> u64 {
+        let of_matrix = |[k, m]: &[u64; 2]| {
+            let thin = rank.min(*k).min(*m).saturating_mul(k.saturating_add(*m));
+            thin.min(k.saturating_mul(*m))
+        };
+        self.matrices(n_features).iter().fold(0, |n, matrix| n.saturating_add(of_matrix(matrix)))
+    }
+
+    /// Inputs and outputs of each of them.
+    fn matrices(&self, n_features: usize) -> Vec<[u64; 2]> {
         let mut width = n_features as u64;
-        let mut n = 0u64;
+        let mut matrices = Vec::new();
         if let Some([height, across, channels]) = self.image.filter(|_| !self.conv.is_empty()) {
             let mut inputs = channels;
             for outputs in &self.conv {
-                n = n.saturating_add(inputs.saturating_mul(9).saturating_mul(*outputs));
+                matrices.push([inputs.saturating_mul(9), *outputs]);
                 inputs = *outputs;
             }
             let halved = |side: u64| self.conv.iter().fold(side, |side, _| side / 2);
             width = halved(height).saturating_mul(halved(across)).saturating_mul(inputs);
         }
         for units in &self.layers {
-            n = n.saturating_add(width.saturating_mul(*units));
+            matrices.push([width, *units]);
             width = *units;
         }
-        n
+        matrices
     }
 
     /// Values that all layers make of a row, about. Not collective.

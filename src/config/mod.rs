@@ -81,14 +81,15 @@ pub struct TrainConfig {
     pub l1: f64,
     /// λ₂/2‖w‖² is added to the mean weighted loss. Default 3e-4, of boost, forest and mlp 0.
     pub l2: f64,
-    /// Stop when the gradient is this much smaller than at the start (largest element); 0 never stops early. Default 1e-5.
+    /// Stop when the gradient is this much smaller than at the start (largest element), on mini-batches when the loss of two epochs in a row has changed
+    /// by no more than this share of it; 0 never stops early. Default 1e-5.
     pub tolerance: f64,
     /// Iterations of full-batch solvers. Default 1000.
     pub max_iterations: u64,
     /// Passes of mini-batch solvers. None: 10, or on a short table as many as make a thousand steps.
     pub epochs: Option<u64>,
-    /// Of mini-batch solvers. None: measured on the first rows, see `learning_rate.rs`; 0.1 for sgd and 0.01 for adam and adamw on
-    /// uncorrelated features with unit curvature. Of networks, whose values are of unit scale, it is not measured: 0.001 for adam and adamw, 0.01 for
+    /// Of mini-batch solvers. None: measured on the first rows, see `learning_rate.rs`; 0.1 for sgd and adagrad, 0.01 for adam and adamw, 0.02 for lamb and
+    /// 5 for lars on uncorrelated features with unit curvature. Of networks, whose values are of unit scale, it is not measured: 0.001 for adam and adamw, 0.01 for
     /// adagrad and lamb, 0.05 for sgd, 1 for lars.
     pub learning_rate: Option<f64>,
     pub schedule: Schedule,

@@ -32,7 +32,7 @@ pub struct Regression {
     pub n_rows: u64,
     /// Σw.
     pub weight: f64,
-    /// Root of the weighted mean of (y − p)², in units of the target.
+    /// Root of the weighted mean of (y − p)², in units of the target. NaN, as r² is, where there are errors but their squares are 0 in float64.
     pub rmse: f64,
     /// Weighted mean of |y − p|, in units of the target.
     pub mae: f64,
@@ -136,12 +136,15 @@ impl RegressionStats {
         let value = |which: usize| self.sums[which].value().unwrap_or(f64::NAN);
         let weight = value(W);
         let mean_of = |which: usize| value(which) / weight;
+        // Errors whose squares are 0 in float64 are not none.
+        let is_lost = value(SQUARED) == 0.0 && value(ABSOLUTE) > 0.0;
+        let of_squares = |value: f64| if is_lost { f64::NAN } else { value };
         Some(Regression {
             n_rows: self.n_rows,
             weight,
-            rmse: mean_of(SQUARED).sqrt(),
+            rmse: of_squares(mean_of(SQUARED).sqrt()),
             mae: mean_of(ABSOLUTE),
-            r2: (self.n_rows > 1).then(|| self.r2()),
+            r2: (self.n_rows > 1).then(|| of_squares(self.r2())),
             poisson_deviance: (self.n_not_poisson == 0).then(|| mean_of(DEVIANCE)),
             gaussian_nll: (self.n_gaussian == self.n_rows).then(|| mean_of(NLL)),
         })
@@ -151,9 +154,11 @@ impl RegressionStats {
     ///
     /// The difference loses everything in plain doubles when |mean| > 10⁸ spreads. So each exact sum is written
     /// as a few doubles that do not overlap (about 53 more bits each), and the products of these are added exactly: what is
-    /// subtracted is right to 2⁻²⁰⁰ of Σw·Σwy².
+    /// subtracted is right to 2⁻²⁰⁰ of Σw·Σwy². Only ratios of weights count, so they are taken in a unit that squares well.
     fn r2(&self) -> f64 {
-        let (w, wy, wyy) = (expansion(&self.sums[W]), expansion(&self.sums[WY]), expansion(&self.sums[WYY]));
+        let unit = power_of_two_near(self.sums[W].value().unwrap_or(f64::NAN));
+        let of = |which: usize| expansion(&self.sums[which]).map(|part| part / unit);
+        let (w, wy, wyy) = (of(W), of(WY), of(WYY));
         let mut spread = ExactSum::new();
         for a in w {
             wyy.iter().for_each(|b| spread.add_product(a, *b));
@@ -162,7 +167,7 @@ impl RegressionStats {
             wy.iter().for_each(|b| spread.add_product(-a, *b));
         }
         let Some(spread) = spread.value() else { return f64::NAN };
-        let squared = self.sums[SQUARED].value().unwrap_or(f64::NAN);
+        let squared = self.sums[SQUARED].value().unwrap_or(f64::NAN) / unit;
         if spread <= 0.0 {
             return if squared == 0.0 { 1.0 } else { 0.0 * squared };
         }
@@ -196,6 +201,11 @@ pub fn row_poisson_deviance(target: f64, prediction: f64) -> Option<f64> {
     }
     let log_term = if target == 0.0 { 0.0 } else { target * libm::log(target / prediction) };
     Some(2.0 * (log_term - target + prediction))
+}
+
+/// A power of two that divides the normal number `x` to something from 1 to below 2; 1 for others.
+fn power_of_two_near(x: f64) -> f64 {
+    if x.is_normal() { libm::ldexp(1.0, libm::ilogb(x)) } else { 1.0 }
 }
 
 /// The exact sum as four doubles of falling size whose total differs from it by less than 2⁻²¹⁰ of it.
@@ -335,6 +345,27 @@ mod tests {
         let found = stats_of(&[(1.0, f64::NAN, 1.0), (2.0, 2.0, 1.0)]).finish().unwrap();
         assert!(found.rmse.is_nan() && found.mae.is_nan() && found.r2.unwrap().is_nan());
         assert_eq!(found.weight, 2.0);
+    }
+
+    #[test]
+    fn r2_does_not_hang_on_the_unit_of_weights() {
+        let plain = rows(100, 3.0);
+        let wanted = stats_of(&plain).finish().unwrap();
+        for exponent in [-1000, -600, -1, 600, 900] {
+            let scaled: Vec<_> = plain.iter().map(|&(y, p, w)| (y, p, w * 2.0_f64.powi(exponent))).collect();
+            let found = stats_of(&scaled).finish().unwrap();
+            assert_eq!(found.r2, wanted.r2, "weights times 2^{exponent}");
+        }
+    }
+
+    #[test]
+    fn errors_whose_squares_are_0_are_not_taken_for_none() {
+        let tiny: Vec<_> = rows(100, 3.0).iter().map(|&(y, p, w)| (y * 1e-200, p * 1e-200, w)).collect();
+        let found = stats_of(&tiny).finish().unwrap();
+        assert!(found.mae > 0.0 && found.rmse.is_nan() && found.r2.unwrap().is_nan(), "{found:?}");
+        let right: Vec<_> = tiny.iter().map(|&(y, _, w)| (y, y, w)).collect();
+        let found = stats_of(&right).finish().unwrap();
+        assert_eq!((found.mae, found.rmse, found.r2), (0.0, 0.0, Some(1.0)));
     }
 
     #[test]

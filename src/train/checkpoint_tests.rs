@@ -139,6 +139,31 @@ fn networks_go_on_after_every_step_with_their_running_moments() {
     in_pieces("best epoch", &table, &stopping);
 }
 
+/// What is kept has as many numbers in either precision, and would be taken up without a word.
+#[test]
+fn a_network_in_bfloat16_does_not_go_on_from_a_checkpoint_in_float32() {
+    let table = of_numbers(523);
+    let of = |precision| TrainConfig {
+        epochs: Some(1),
+        global_batch: 128,
+        mlp: Some(MlpConfig { layers: vec![9], precision, ..MlpConfig::default() }),
+        ..TrainConfig::of(Kind::Mlp)
+    };
+    let (wide, narrow) = (of(Precision::F32), of(Precision::Bf16));
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path().join("kept");
+    let stopping = stopping_at_once(&at, Resume::Auto);
+    let stopped = |config| run((2, 1, false), &table, config, Some(&stopping)).unwrap_err().to_string();
+    assert!(stopped(&wide).contains("after step 1,"));
+    assert!(stopped(&narrow).contains("after step 1,"), "begins anew");
+    assert!(stopped(&narrow).contains("after step 2,"), "goes on from its own");
+    let keep = CheckpointConfig { limit: None, ..stopping };
+    for config in [&wide, &narrow] {
+        let alone = run((1, 1, false), &table, config, None).unwrap();
+        assert_eq!(run((3, 1, false), &table, config, Some(&keep)).unwrap().digest, alone.digest);
+    }
+}
+
 /// One kept by ranks that share the optimiser is taken up by more or fewer of them.
 #[test]
 fn networks_whose_optimiser_is_shared_go_on_after_every_step() {

@@ -183,10 +183,15 @@ impl<'a, 's> Job<'a, 's> {
         self.rate * self.config.schedule.at(step, self.course.of_steps, self.course.steps_per_epoch, self.warm_up)
     }
 
+    /// Whether the rate that was given is nothing like the usual one.
+    fn is_wild(&self) -> bool {
+        self.rate > 20.0 * self.usual_rate
+    }
+
     /// What to do about steps that were too long, for people: a rate that is nothing like the usual one is not worth a tenth of it.
     pub fn advice(&self) -> String {
         let (given, usual) = (self.rate / self.scale_of_rate, self.usual_rate / self.scale_of_rate);
-        match given > 20.0 * usual {
+        match self.is_wild() {
             true => format!("try --learning-rate {usual:.1e}, as without the flag"),
             false => format!("try --learning-rate {:.1e}", given / 10.0),
         }
@@ -197,16 +202,17 @@ impl<'a, 's> Job<'a, 's> {
     /// * `lane`: the first one that failed; None where only their sum is known.
     pub fn diverged<V>(&self, comm: &Communicator, step: u64, lane: Option<u64>) -> Result<V> {
         let lane = lane.map_or(String::new(), |lane| format!(", lane {lane}"));
-        // Whatever the rate, the first rows are judged before it counts.
-        let of_data = match step {
-            0 => "look for targets, weights or features that are far beyond all others; if there are none, ",
-            _ => "",
+        const LOOK: &str = "look for targets, weights or features that are far beyond all others";
+        // The first rows are judged before the rate counts, unless lanes are alone, or the first step is the last before parameters are looked at.
+        let advice = match step {
+            0 if self.is_wild() => format!("{}; if that diverges too, {LOOK}", self.advice()),
+            0 => format!("{LOOK}; if there are none, {}", self.advice()),
+            _ => self.advice(),
         };
         let error = Error::usage(format!(
-            "training diverged at step {} (epoch {}{lane}): the loss is no longer finite; {of_data}{}",
+            "training diverged at step {} (epoch {}{lane}): the loss is no longer finite; {advice}",
             step + 1,
             self.course.epoch_of(step),
-            self.advice(),
         ));
         match comm.agree(if comm.is_root() { Err(error) } else { Ok(()) }) {
             Err(error) => Err(error),

@@ -1,13 +1,13 @@
 //! Gradients of a linear model, summed over the lanes every step.
 
-use super::Solver;
 use super::data_parallel::{Job, Together};
 use super::lanes::{Lane, for_each_lane};
 use super::learning_rate::Scales;
+use super::{Solver, TrainConfig};
 use crate::comm::Communicator;
 use crate::error::{Error, Result};
 use crate::exact::{Groups, LaneSums, ScaleWindow, Verdict, Width, judge};
-use crate::optim::{Adagrad, Adam, Average, Lamb, Lars, Optimizer, Sgd, Tensor};
+use crate::optim::{Adagrad, Adam, Average, Lamb, Lars, Optimizer, Real, Sgd, Tensor};
 use serde::{Deserialize, Serialize};
 
 /// What steps of the linear family are measured by.
@@ -18,34 +18,55 @@ pub(super) struct Rules {
 
 impl Rules {
     /// As the settings say. Not collective.
-    pub fn optimizer(&self, job: &Job<'_, '_>, n_params: usize) -> Box<dyn Optimizer> {
-        let config = job.config;
-        let (betas, epsilon) = (config.betas(), config.epsilon() * self.gradient_scale());
-        let decay = config.weight_decay.unwrap_or(0.0);
+    pub fn optimizer(&self, job: &Job<'_, '_>) -> Box<dyn Optimizer> {
+        let (config, scales) = (job.config, &self.scales);
         // Coefficients reach from one end of the scores to the other: steps of their length begin there.
-        let unit = self.scales.score_unit();
-        let n_scores = job.objective.n_scores();
-        let tensors = [Tensor::new(job.table.n_features), Tensor::free(1)].repeat(n_scores);
-        match config.solver {
-            Solver::Adam => Box::new(Adam::new(n_params, betas, epsilon)),
-            Solver::Adamw => {
-                // A rate that was measured carries the scale of the scores; how much a step decays does not.
-                let of_rate = if config.learning_rate.is_some() { 1.0 } else { unit };
-                Box::new(Adam::new(n_params, betas, epsilon).with_decay(decay / of_rate, &tensors))
-            }
-            Solver::Lamb => Box::new(Lamb::new(&tensors, betas, epsilon, decay, unit, unit)),
-            Solver::Lars => {
-                let of_free = self.scales.sgd(config) / self.scales.lars(config);
-                Box::new(Lars::new(&tensors, config.momentum, decay, unit, of_free))
-            }
-            Solver::Adagrad => Box::new(Adagrad::new(n_params, epsilon)),
-            _ => Box::new(Sgd::new(n_params, config.momentum, config.nesterov)),
-        }
+        let params = scales.score_unit();
+        let units = Units {
+            gradient: self.gradient_scale(),
+            params,
+            rate: if config.learning_rate.is_some() { 1.0 } else { params },
+            of_free: scales.sgd(config) / scales.lars(config),
+        };
+        let tensors = [Tensor::new(job.table.n_features), Tensor::free(1)].repeat(job.objective.n_scores());
+        optimizer(config, &tensors, units)
     }
 
     /// A typical |∂loss/∂score|, as a power of two.
     pub fn gradient_scale(&self) -> f64 {
         power_of_two_below(self.scales.score_gradient)
+    }
+}
+
+/// What steps are measured in.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Units {
+    /// A typical gradient.
+    gradient: f64,
+    params: f64,
+    /// A rate that was measured carries the scale of the scores; how much a step of adamw decays does not.
+    rate: f64,
+    /// Of lars: steps of free tensors.
+    of_free: f64,
+}
+
+impl Units {
+    /// Of networks, whose values are all of unit scale.
+    pub const ONE: Units = Units { gradient: 1.0, params: 1.0, rate: 1.0, of_free: 1.0 };
+}
+
+/// The optimiser that the settings name, of all parameters or some of their tensors. Not collective.
+pub(super) fn optimizer<F: Real>(config: &TrainConfig, tensors: &[Tensor], units: Units) -> Box<dyn Optimizer<F>> {
+    let n = tensors.iter().map(|tensor| tensor.len).sum();
+    let (betas, epsilon) = (config.betas(), config.epsilon() * units.gradient);
+    let decay = config.weight_decay.unwrap_or(0.0);
+    match config.solver {
+        Solver::Adam => Box::new(Adam::new(n, betas, epsilon)),
+        Solver::Adamw => Box::new(Adam::new(n, betas, epsilon).with_decay(decay / units.rate, tensors)),
+        Solver::Lamb => Box::new(Lamb::new(tensors, betas, epsilon, decay, units.params, units.params)),
+        Solver::Lars => Box::new(Lars::new(tensors, config.momentum, decay, units.params, units.of_free)),
+        Solver::Adagrad => Box::new(Adagrad::new(n, epsilon)),
+        _ => Box::new(Sgd::new(n, config.momentum, config.nesterov)),
     }
 }
 
@@ -100,7 +121,7 @@ impl EveryStep {
         let n = params.len();
         assert_eq!(n, groups.n_elements(), "start has one number a parameter");
         EveryStep {
-            optimizer: rules.optimizer(job, n),
+            optimizer: rules.optimizer(job),
             average: job.average(n),
             sums: LaneSums::new(&groups, job.course.n_lanes as usize, Width::W32),
             window: ScaleWindow::new(groups.len()),

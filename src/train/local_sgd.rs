@@ -53,13 +53,13 @@ impl Apart {
         let make = |lane| Own {
             lane,
             params: start.clone(),
-            optimizer: rules.optimizer(job, n),
+            optimizer: rules.optimizer(job),
             grad: vec![0.0; n],
             weight: 0.0,
             failed: None,
         };
         let every = if let Sync::Every(steps) = job.config.sync { steps } else { u64::MAX };
-        let of_optimizer: usize = rules.optimizer(job, n).state().iter().map(|(_, values)| values.len()).sum();
+        let of_optimizer: usize = rules.optimizer(job).state().iter().map(|(_, values)| values.len()).sum();
         let n_of_lane = n + of_optimizer + 2;
         let own = job.table.lanes().map(make).collect();
         Apart { own, common: start, average: job.average(n), every, steps_apart: 0, last_step: 0, n_of_lane }

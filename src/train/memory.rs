@@ -4,7 +4,7 @@
 use super::order::{POOL_BYTES, row_bytes};
 use super::{Solver, TrainConfig, warm_start};
 use crate::comm::Communicator;
-use crate::config::Precision;
+use crate::config::{MlpConfig, Precision, Sync};
 use crate::data::names::Reading;
 use crate::data::partition::RowPlan;
 use crate::data::{DataSource, ValueCount};
@@ -222,23 +222,47 @@ fn of_targets(config: &TrainConfig, n_features: usize, n_targets: u64) -> u64 {
 }
 
 /// What a network, its optimiser and the rows on their way through it take; 0 of other models.
-fn network_bytes(plan: &RowPlan, units: &Range<u64>, n_features: usize, config: &TrainConfig) -> u64 {
+pub(super) fn network_bytes(plan: &RowPlan, units: &Range<u64>, n_features: usize, config: &TrainConfig) -> u64 {
     let Some(mlp) = &config.mlp else { return 0 };
     let lanes = units.end - units.start;
-    // Parameters as they are, turned, at the start and as float64 twice (32), gradients twice (8), moments (8), and a checkpoint of them (12).
-    let mut of_weight = 60;
+    // Parameters as they are, turned, at the start and as float64 twice (32), gradients twice (8), moments (8), and a checkpoint of them as numbers and as
+    // bytes (24).
+    let mut of_weight = 72;
     // Copies that are measured, and the best ones.
     of_weight += if config.early_stop > 0 { 24 } else { 0 } + if config.average.is_some() { 8 } else { 0 };
-    // What each lane has left, and the same in a checkpoint.
-    of_weight += if mlp.compressions().is_empty() { 0 } else { 12 * lanes };
-    // Sums apart from words; numbers of all lanes that travel with their places, together and of each rank.
+    of_weight += lanes * lane_bytes(mlp, config);
+    // Sums apart from words.
     of_weight += if mlp.top_k.is_some() || mlp.powersgd.is_some() { 8 } else { 0 };
-    of_weight += mlp.top_k.map_or(0, |share| (16.0 * share * plan.n_lanes() as f64).ceil() as u64);
+    // Numbers that travel with their places: of each lane here, of this rank, and of all.
+    let (here, all) = (lanes as f64, plan.n_lanes() as f64);
+    of_weight +=
+        mlp.top_k.map_or(0, |share| (8.0 * (share * here + (share * here).min(1.0) + share * all)).ceil() as u64);
+    // Thin matrices: of each lane what it sends, twice while it is put together; of the rank their words, sums, columns at right angles, and those in float64.
+    let of_matrices = mlp.powersgd.map_or(0, |rank| mlp.n_of_rank(n_features, rank).saturating_mul(8 * lanes + 24));
     let rows = lanes * (config.global_batch / plan.n_lanes().max(1)).min(plan.longest_lane());
     // Forward and back, float32; and what products see, where that is rounded.
     let of_value = if mlp.precision == Precision::Bf16 { 12 } else { 8 };
     let of_rows = rows.saturating_mul(of_value).saturating_mul(mlp.n_values_of_row(n_features));
-    mlp.n_weights(n_features).saturating_mul(of_weight).saturating_add(of_rows)
+    mlp.n_weights(n_features).saturating_mul(of_weight).saturating_add(of_matrices).saturating_add(of_rows)
+}
+
+/// What each lane here keeps for itself of a weight, and the same twice as float64 when it is taken up from a checkpoint, once as bytes or apart.
+fn lane_bytes(mlp: &MlpConfig, config: &TrainConfig) -> u64 {
+    const IN_CHECKPOINT: u64 = 16;
+    // What it has not sent.
+    let left = if mlp.compressions().is_empty() { 0 } else { 4 + IN_CHECKPOINT };
+    if config.sync == Sync::Step {
+        return left;
+    }
+    let n_of_optimizer = match config.solver {
+        Solver::Adam | Solver::Adamw | Solver::Lamb => 2,
+        _ => 1,
+    };
+    let direction = if config.solver == Solver::Lamb { 4 } else { 0 };
+    // Parameters as they are and turned, and gradients.
+    let own = 12 + 4 * n_of_optimizer + direction + IN_CHECKPOINT * (1 + n_of_optimizer);
+    // Lanes part while what they had together is still there.
+    left + own
 }
 
 /// Bytes that a solver holds beside the rows.

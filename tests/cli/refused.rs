@@ -160,11 +160,9 @@ fn settings_that_do_not_fit_are_refused() {
     table(&folder, "other.h5", 20, |_, _| {});
     refused(&["-o", "other.h5"], &["other.h5", "--force"]);
     refused(&["-o", "m.h5", "--solver", "newton", "--l1", "0.1"], &["--l1", "lbfgs"]);
-    let ended = consort(at, 0, &["train", "logistic", "t.h5", "-o", "m.h5", "--solver", "sgd", "--warm-up", "5m"]);
-    assert!(ended.code == Some(2) && ended.text.contains("write 500steps or 0.5epochs"), "{}", ended.text);
+    refused(&["-o", "m.h5", "--solver", "sgd", "--warm-up", "5m"], &["--warm-up", "write 500steps or 0.5epochs"]);
     // More than the model file can hold: refused before the training, not after it.
-    let ended = consort(at, 0, &["train", "logistic", "t.h5", "-o", "m.h5", "--seed", "18446744073709551615"]);
-    assert!(ended.code == Some(2) && ended.text.contains("--seed"), "{:?}: {}", ended.code, ended.text);
+    refused(&["-o", "m.h5", "--seed", "18446744073709551615"], &["--seed"]);
 }
 
 #[test]

@@ -38,8 +38,8 @@ pub struct SettingFlags {
     /// hessian of a leaf; default 0.
     #[arg(long, value_name = "LAMBDA", allow_negative_numbers = true)]
     pub l2: Option<f64>,
-    /// Stop when the largest element of the gradient is this much smaller than without coefficients; 0 never stops early.
-    /// Default 1e-5.
+    /// Stop when the largest element of the gradient is this much smaller than without coefficients; on mini-batches, when the
+    /// loss of two epochs in a row has changed by no more than this share of it. 0 never stops early. Default 1e-5.
     #[arg(long, value_name = "RATIO", allow_negative_numbers = true)]
     pub tolerance: Option<f64>,
     /// Iterations of full-batch solvers (newton, lbfgs, cd). Default 1000.

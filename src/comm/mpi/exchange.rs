@@ -6,7 +6,8 @@ use std::os::raw::c_int;
 use mpi::ffi;
 
 use super::super::MAX_TAG;
-use super::{Raw, check, count, no_request};
+use super::check;
+use super::datatype::{Raw, count, no_request};
 use crate::error::Result;
 
 /// Parts that are added up, and parts that are gathered; messages of one kind are taken in the order of their calls, which is the same on all ranks.

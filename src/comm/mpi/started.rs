@@ -6,8 +6,9 @@ use std::os::raw::c_int;
 use mpi::ffi;
 
 use super::super::transport::{ElementType, OwnedSlice, PendingReduce, ReduceOp};
+use super::datatype::{count, no_request, operator, ranges, raw, raw_mut, segments, starts};
 use super::exchange::{self, Parts, SUMS_TAG};
-use super::{SEGMENT_BYTES, check, count, is_running, no_request, operator, ranges, raw, raw_mut, segments, starts};
+use super::{SEGMENT_BYTES, check, is_running};
 use crate::error::Result;
 
 /// A reduction with all that MPI reads and writes.

@@ -101,22 +101,18 @@ impl Operation for Embedding {
         }
     }
 
-    /// Only the numbers have slopes.
+    /// Nobody asks for it: it is the first layer, and nothing goes back beyond that.
     fn backward(
         &self,
-        pass: &Pass<'_>,
+        _: &Pass<'_>,
         _: &[f32],
         _: Values<'_>,
         _: Values<'_>,
         _: &mut [f32],
-        d_output: Values<'_>,
-        mut d_input: ValuesMut<'_>,
+        _: Values<'_>,
+        _: ValuesMut<'_>,
     ) {
-        for row in 0..pass.rows.len() {
-            let dx = d_input.row(row);
-            dx.fill(0.0);
-            self.passed.iter().zip(d_output.row(row)).for_each(|(feature, dy)| dx[*feature] = *dy);
-        }
+        unreachable!("an embedding is the first layer of a network")
     }
 
     /// Runs of categories.

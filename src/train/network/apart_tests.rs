@@ -1,6 +1,7 @@
 //! Lanes that step alone: the bits of any number of ranks, a twin in plain loops, what a meeting costs, and the epochs before.
 
 use super::super::data_parallel::Together;
+use super::super::memory::network_bytes;
 use super::super::table::testing::{gaussian, table, two_classes};
 use super::tests::{config, fit_on, network};
 use super::*;
@@ -327,5 +328,29 @@ fn a_lane_that_diverges_is_named_with_its_step_on_every_rank() {
             let found = of_size(size);
             assert!(found.ends_with(&alone) || alone.ends_with(&found), "{found} and {alone}");
         }
+    }
+}
+
+/// Of a lane: parameters, gradients and what the optimiser remembers, turned weights behind the first layer, and in a checkpoint 16 bytes a number while it is
+/// taken up. Biases and the last layer, a hundredth, are left to what the plan has for the rank.
+#[test]
+fn the_memory_plan_has_what_each_lane_keeps_for_itself() {
+    let whole = table(64, 100, 4, 7, gaussian);
+    let mlp = MlpConfig { layers: vec![200, 200], ..MlpConfig::default() };
+    let of_lane = |config: &TrainConfig| {
+        let bytes = |lanes| network_bytes(&whole.plan, &(0..lanes), whole.n_features, config);
+        (bytes(4) - bytes(3)) as f64
+    };
+    for solver in [Solver::Sgd, Solver::Adam, Solver::Adamw, Solver::Lamb, Solver::Lars, Solver::Adagrad] {
+        let together = config(solver, mlp.clone());
+        let alone = TrainConfig { sync: Sync::Every(3), ..together.clone() };
+        let planned = of_lane(&alone) - of_lane(&together);
+        let course = Course::new(&whole, &alone).unwrap();
+        let job = Job::new(&whole, &Squared, &alone, course, || 0.1).unwrap();
+        let network = network(&whole, &Squared, &alone);
+        let n_params = network.params.len();
+        let n_kept = Apart::new(&job, network).n_of_lane();
+        let used = (4 * (n_kept + n_params + 200 * 200) + 16 * n_kept) as f64;
+        assert!((0.98 * used..1.2 * used).contains(&planned), "{solver:?}: {planned} for {used}");
     }
 }

@@ -1,6 +1,8 @@
 //! Gradients of which less travels: the same bits on any number of ranks, kept between steps, and as good in the end.
 
 use super::super::Solver;
+use super::super::data_parallel::Together;
+use super::super::memory::network_bytes;
 use super::super::table::testing::{gaussian, table, two_classes};
 use super::tests::{config, fit_on};
 use super::*;
@@ -87,5 +89,32 @@ fn half_of_the_numbers_and_a_third_of_the_ranks_learn_as_all_do() {
     for (top_k, powersgd) in [(Some(0.5), None), (None, Some(32))] {
         let less = last(top_k, powersgd);
         assert!((less - all).abs() < 0.03 * all, "{top_k:?} {powersgd:?}: {less}, all: {all}");
+    }
+}
+
+/// Of a lane: what it has left, and in a checkpoint 16 bytes a number while it is taken up; of the largest numbers also what it sends with their places.
+#[test]
+fn the_memory_plan_has_what_each_lane_has_left_and_sends() {
+    let whole = table(64, 100, 4, 7, gaussian);
+    let base = MlpConfig { layers: vec![200, 200], ..MlpConfig::default() };
+    let of_lane = |mlp: &MlpConfig| {
+        let config = config(Solver::Sgd, mlp.clone());
+        let bytes = |lanes| network_bytes(&whole.plan, &(0..lanes), whole.n_features, &config);
+        (bytes(4) - bytes(3)) as f64
+    };
+    let ways = [
+        (MlpConfig { gradient_bits: 8, ..base.clone() }, 0.0),
+        (MlpConfig { top_k: Some(0.01), ..base.clone() }, 0.0),
+        (MlpConfig { top_k: Some(0.5), ..base.clone() }, 4.0),
+        (MlpConfig { powersgd: Some(4), ..base.clone() }, 0.0),
+    ];
+    for (mlp, of_sent) in ways {
+        let config = config(Solver::Sgd, mlp.clone());
+        let course = Course::new(&whole, &config).unwrap();
+        let job = Job::new(&whole, &Squared, &config, course, || 0.1).unwrap();
+        let step = Step::new(&Communicator::solo(), &job, super::tests::network(&whole, &Squared, &config)).unwrap();
+        let used = (20.0 + of_sent) * step.n_of_lane() as f64;
+        let planned = of_lane(&mlp) - of_lane(&base);
+        assert!((0.98 * used..1.2 * used).contains(&planned), "{mlp:?}: {planned} for {used}");
     }
 }

@@ -18,6 +18,10 @@ fn tensors_are_matrices_where_thin_ones_are_smaller() {
     let of_matrices: usize = low_rank.matrices.iter().map(|matrix| matrix.range.len()).sum();
     assert_eq!(n + of_matrices, build(&mlp, 64, 1).params.len());
     assert!(low_rank.rest.iter().any(|range| range.len() == 120));
+    // What the memory plan takes for it: all that lanes send but biases and the last layer.
+    let sent = low_rank.first.n_elements() + low_rank.second.n_elements();
+    let left_out = build(&mlp, 64, 1).params.len() - mlp.n_weights(64) as usize;
+    assert_eq!(mlp.n_of_rank(64, 4) as usize, sent - left_out);
 }
 
 const SHAPES: [(usize, usize, usize); 2] = [(37, 41, 3), (301, 33, 2)];

@@ -1,11 +1,12 @@
 //! Which rank keeps what the optimiser remembers of which parameters.
 
+use super::super::every_step::{Units, optimizer};
 use super::super::{Solver, TrainConfig};
 use super::segments::segments;
 use crate::comm::{Communicator, Element};
 use crate::error::Result;
 use crate::model::Network;
-use crate::optim::{Adagrad, Adam, Lamb, Lars, Optimizer, Pieces, Sgd, Tensor, cut};
+use crate::optim::{Pieces, Tensor, cut};
 use std::ops::Range;
 
 /// The parameters of a network in pieces, each of which one rank steps: sums of gradients go to it alone, and all get what it makes of the piece. An
@@ -81,7 +82,11 @@ impl Shards {
 
     /// The optimiser of this rank's pieces.
     pub fn optimizer(&self, config: &TrainConfig) -> Pieces<f32> {
-        Pieces::new(&self.pieces, |piece| self.owners[piece] == self.rank, |tensors| optimizer(config, tensors))
+        Pieces::new(
+            &self.pieces,
+            |piece| self.owners[piece] == self.rank,
+            |tensors| optimizer(config, tensors, Units::ONE),
+        )
     }
 
     /// Values of all pieces, in order, of those of each rank's. Collective where ranks share the work.
@@ -131,20 +136,6 @@ fn tensors(network: &Network) -> Vec<Tensor> {
 /// Whether the optimiser looks at the length of a tensor.
 fn steps_whole_tensors(config: &TrainConfig) -> bool {
     matches!(config.solver, Solver::Lamb | Solver::Lars)
-}
-
-/// The optimiser that the settings name, of some tensors.
-fn optimizer(config: &TrainConfig, tensors: &[Tensor]) -> Box<dyn Optimizer<f32>> {
-    let n = tensors.iter().map(|tensor| tensor.len).sum();
-    let (betas, epsilon, decay) = (config.betas(), config.epsilon(), config.weight_decay.unwrap_or(0.0));
-    match config.solver {
-        Solver::Adam => Box::new(Adam::new(n, betas, epsilon)),
-        Solver::Adamw => Box::new(Adam::new(n, betas, epsilon).with_decay(decay, tensors)),
-        Solver::Lamb => Box::new(Lamb::new(tensors, betas, epsilon, decay, 1.0, 1.0)),
-        Solver::Lars => Box::new(Lars::new(tensors, config.momentum, decay, 1.0, 1.0)),
-        Solver::Adagrad => Box::new(Adagrad::new(n, epsilon)),
-        _ => Box::new(Sgd::new(n, config.momentum, config.nesterov)),
-    }
 }
 
 /// Where each tensor is among all parameters.

@@ -160,3 +160,34 @@ fn a_rate_that_diverges_is_named_with_the_step_on_every_rank() {
     }
     assert_eq!(messages[0], messages[2]);
 }
+
+/// At the first step there is no telling: what is the more likely comes first.
+#[test]
+fn a_first_step_to_infinity_names_a_wild_rate_before_the_data() {
+    let mut whole = table(512, 5, 4, 7, gaussian);
+    let told = |whole: &Table<'_>, learning_rate, sync| {
+        // One step an epoch, after which parameters are looked at.
+        let config =
+            TrainConfig { global_batch: 512, learning_rate, sync, ..config(Solver::Sgd, MlpConfig::default()) };
+        let start = network(whole, &Squared, &config);
+        let solo = Communicator::solo();
+        let failed = train(&solo, whole, &Squared, &config, &start, Session::default(), &mut Silent);
+        let message = failed.unwrap_err().to_string();
+        let (diverged, advice) = message.split_once("no longer finite; ").unwrap();
+        assert!(diverged.contains("diverged at step 1 "), "{message}");
+        advice.to_string()
+    };
+    for sync in [Sync::Step, Sync::Once, Sync::Every(3)] {
+        let advice = told(&whole, Some(1e300), sync);
+        assert!(advice.starts_with("try --learning-rate 5.0e-2, as without the flag; if "), "{sync:?}: {advice}");
+        assert!(advice.contains("look for targets"), "{sync:?}: {advice}");
+    }
+    whole.in_memory_mut().y[3] = 1e300;
+    for sync in [Sync::Step, Sync::Once, Sync::Every(3)] {
+        for rate in [None, Some(0.05)] {
+            let advice = told(&whole, rate, sync);
+            assert!(advice.starts_with("look for targets"), "{sync:?}: {advice}");
+            assert!(advice.ends_with("try --learning-rate 5.0e-3"), "{sync:?}: {advice}");
+        }
+    }
+}
