@@ -14,7 +14,6 @@ use crate::data::{Block, DataSource, Targets};
 use crate::error::{Error, Result};
 use crate::grow::Records;
 use crate::model::TargetCoding;
-use crate::objective::PairLoss;
 use std::ops::{Deref, Range};
 
 /// Rows, and where boosting goes on, if a model is continued.
@@ -91,43 +90,7 @@ pub(super) fn read<'a>(
         })?;
         base.iter_mut().try_for_each(|base| base.add_rows(batch, blocks, preprocess))
     })?;
-    let binned = binning.finish(comm, labels)?;
-    check_scale(comm, &binned, loss)?;
-    Ok((BoostRows { binned, base }, records))
-}
-
-/// Refuses weights and targets that gradients of float32 are 0 beside: no split would gain anything, and leaves stay where scores start. Those that are
-/// too large are found in the gradients. Collective: one more pass over the targets, and only where their mean is next to nothing.
-fn check_scale(comm: &Communicator, rows: &BinnedRows, loss: PairLoss) -> Result<()> {
-    const LEAST: f64 = f32::MIN_POSITIVE as f64;
-    let of_row = rows.total_weight / rows.n_rows.max(1) as f64;
-    if of_row < LEAST {
-        return Err(Error::data(format!(
-            "row weights are {of_row:.0e} on average, and gradients of trees, which are float32, are 0 beside them; multiply all of them by one number \
-             that brings them near 1"
-        )));
-    }
-    // Gradients of the others do not shrink with the target.
-    let follows = match loss {
-        PairLoss::Squared | PairLoss::Huber { .. } | PairLoss::Absolute | PairLoss::Quantile { .. } => true,
-        PairLoss::Poisson => true,
-        PairLoss::Logistic | PairLoss::Softmax { .. } | PairLoss::Gamma | PairLoss::Tweedie { .. } => false,
-    };
-    if !follows || (rows.weighted_y[0] / rows.total_weight).abs() >= LEAST {
-        return Ok(());
-    }
-    let here = (0..rows.y.len()).filter(|row| rows.weight.get(*row) > 0.0).map(|row| rows.y.get(row).abs());
-    // Bits of non-negative doubles are ordered as the numbers are.
-    let mut largest = [here.fold(0, |largest: i64, y| largest.max(y.to_bits() as i64))];
-    comm.all_reduce_max(&mut largest)?;
-    let largest = f64::from_bits(largest[0] as u64);
-    match largest > 0.0 && largest < LEAST {
-        true => Err(Error::data(format!(
-            "a target is {largest:.0e} at most, and gradients of trees, which are float32, are 0 beside it; multiply it by a number that brings it \
-             near 1"
-        ))),
-        false => Ok(()),
-    }
+    Ok((BoostRows { binned: binning.finish(comm, labels)?, base }, records))
 }
 
 /// Errors: targets that `gamma` does not take.
