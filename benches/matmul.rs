@@ -5,7 +5,7 @@
 //! width, in registers, on as many threads, measured in turn with the products; of everything the best of the rounds counts, so that others who
 //! use the machine disturb the share little.
 //!
-//! Work is cut as in a step: rows in strips of at most 128 that threads take, gradients lane by lane (128 rows, packed first) in parts of a panel. Backward leaves
+//! Work is cut as in a step: rows in strips of at most 128 that threads take and pack, gradients lane by lane (128 rows, packed first) in parts of a panel. Backward leaves
 //! out the first layer, whose input has no slope. Fair: products alone, without activations, turning and integers, and on values that lie in the
 //! caches a little better than within a step.
 

@@ -107,23 +107,6 @@ pub fn prefetch_at<T>(values: &[T], at: usize) {
     }
 }
 
-/// Asks the processor to have these values in its second cache soon.
-#[inline(always)]
-#[allow(
-    unsafe_code,
-    reason = "a hint to the processor that has no safe wrapper; products of wide layers do a tenth more"
-)]
-pub fn prefetch_all<T>(values: &[T]) {
-    #[cfg(target_arch = "x86_64")]
-    for line in values.chunks(64 / size_of::<T>().clamp(1, 64)) {
-        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        // SAFETY: a prefetch reads nothing and cannot fault; the address is that of values we hold.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = values;
-}
-
 /// Asks the processor to have these values at hand soon, to be written: cores that read them lately have to let go of them first, which
 /// takes long for one line of a cache after the other, and no longer for many at once.
 #[inline(always)]

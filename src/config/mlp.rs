@@ -210,10 +210,26 @@ impl MlpConfig {
         matrices
     }
 
-    /// Values that all layers make of a row, about. Not collective.
+    /// Values that dense layers keep of a row as products read them: what goes in and what comes out, in panels. Not collective.
+    pub fn n_packed_of_row(&self, n_features: usize) -> u64 {
+        let in_panels = |n: u64| n.saturating_add(31) / 32 * 32;
+        let matrices = self.matrices(n_features);
+        let dense = &matrices[matrices.len() - self.layers.len()..];
+        // The last layer's outputs are not known here; they are few.
+        let last = dense.last().map_or(n_features as u64, |[_, outputs]| *outputs);
+        dense.iter().chain(&[[last, 32]]).fold(0, |n: u64, [inputs, outputs]| {
+            n.saturating_add(in_panels(*inputs)).saturating_add(in_panels(*outputs))
+        })
+    }
+
+    /// Values that all layers make of a row, with the ends of rows that are there for their vectors, about. Not collective.
     pub fn n_values_of_row(&self, n_features: usize) -> u64 {
         let operations = 2 + u64::from(self.norm != Norm::None) + u64::from(self.dropout > 0.0);
-        let mut n = n_features as u64;
+        let with_end = |n: u64| {
+            let whole = n.saturating_add(15) / 16 * 16;
+            whole + if whole.is_multiple_of(256) { 16 } else { 0 }
+        };
+        let mut n = with_end(n_features as u64);
         if let Some([mut height, mut across, _]) = self.image {
             for channels in &self.conv {
                 n = n.saturating_add(
@@ -222,7 +238,7 @@ impl MlpConfig {
                 (height, across) = (height / 2, across / 2);
             }
         }
-        self.layers.iter().fold(n, |n, units| n.saturating_add(units.saturating_mul(operations)))
+        self.layers.iter().fold(n, |n, units| n.saturating_add(with_end(*units).saturating_mul(operations)))
     }
 
     /// Whether the loss is of numbers, of which each has a score.

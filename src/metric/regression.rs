@@ -156,7 +156,12 @@ impl RegressionStats {
     /// as a few doubles that do not overlap (about 53 more bits each), and the products of these are added exactly: what is
     /// subtracted is right to 2⁻²⁰⁰ of Σw·Σwy². Only ratios of weights count, so they are taken in a unit that squares well.
     fn r2(&self) -> f64 {
-        let unit = power_of_two_near(self.sums[W].value().unwrap_or(f64::NAN));
+        let total = self.sums[W].value().unwrap_or(f64::NAN);
+        // Weights below normal numbers have lost what makes them differ.
+        if total > 0.0 && !total.is_normal() {
+            return f64::NAN;
+        }
+        let unit = power_of_two_near(total);
         let of = |which: usize| expansion(&self.sums[which]).map(|part| part / unit);
         let (w, wy, wyy) = (of(W), of(WY), of(WYY));
         let mut spread = ExactSum::new();

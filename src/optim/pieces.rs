@@ -99,17 +99,17 @@ impl<F: Real> Pieces<F> {
         params: &mut [F],
         make: &(impl Fn(Range<usize>, &[F], &mut [F]) + Sync),
     ) {
-        let longest = self.ranges.iter().map(Range::len).max().unwrap_or(0);
         let params = of_ranges(&self.ranges, params);
         let pieces: Vec<_> = self.optimizers.iter_mut().zip(&self.ranges).zip(params).collect();
-        pieces.into_par_iter().for_each_init(
-            || vec![F::default(); longest],
-            |grad, ((optimizer, range), params)| {
-                let grad = &mut grad[..range.len()];
-                make(range.clone(), params, grad);
-                optimizer.step(learning_rate, grad, params);
-            },
-        );
+        pieces.into_par_iter().for_each_init(Vec::new, |room, ((optimizer, range), params)| {
+            // No longer than what it is for: whole tensors may be long.
+            if room.len() < range.len() {
+                *room = vec![F::default(); range.len()];
+            }
+            let grad = &mut room[..range.len()];
+            make(range.clone(), params, grad);
+            optimizer.step(learning_rate, grad, params);
+        });
     }
 
     /// Σ grad² of the pieces owned; the sums of several owners, merged in any order, are that of the whole gradient. Not collective, on all threads.

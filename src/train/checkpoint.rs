@@ -78,6 +78,11 @@ struct Place {
 }
 
 impl Keeper {
+    /// Whether anything is kept. Not collective.
+    pub fn keeps(&self) -> bool {
+        self.of.is_some()
+    }
+
     /// * `settings`: of the whole training.
     pub fn new(config: CheckpointConfig, settings: &impl Serialize) -> Result<Keeper> {
         let settings = serde_json::to_vec(settings).map_err(|e| Error::internal(e.to_string()))?;

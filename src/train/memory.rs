@@ -61,6 +61,8 @@ pub fn usable(limit: u64) -> u64 {
 
 /// Decides for all ranks. Collective.
 ///
+/// `keeps`: checkpoints are written, and may be taken up.
+///
 /// Errors: what has to be held at any rate is more than the limit (usage).
 #[allow(clippy::too_many_arguments)]
 pub fn plan(
@@ -73,6 +75,7 @@ pub fn plan(
     preprocess: &Preprocess,
     config: &TrainConfig,
     holds_out: bool,
+    keeps: bool,
 ) -> Result<MemoryPlan> {
     let threads = rayon::current_num_threads() as u64;
     let Some(limit) = reading.max_memory else {
@@ -82,7 +85,7 @@ pub fn plan(
         } else {
             (rows.end - rows.start).saturating_mul(4 * preprocess.n_features() as u64)
         };
-        let of_network = network_bytes(plan, units, preprocess.n_features(), config);
+        let of_network = network_bytes(plan, units, preprocess.n_features(), config, keeps);
         comm.agree(check_machine("network", of_network))?;
         comm.agree(check_machine("rows", values.saturating_add((rows.end - rows.start).saturating_mul(16))))?;
         let batch_rows = threads * plan.block_rows();
@@ -110,7 +113,7 @@ pub fn plan(
     let raw_values = if schema.is_sparse { count.per_row } else { schema.columns.len() as u64 };
     let raw_bytes = text_bytes + if is_one_kind { 0 } else { of.raw * raw_values };
     let mut solver = solver_bytes(plan, units, schema.is_sparse, row_values, n_features, config, threads);
-    let of_network = network_bytes(plan, units, n_features, config);
+    let of_network = network_bytes(plan, units, n_features, config, keeps);
     solver.in_memory = solver.in_memory.saturating_add(of_network);
     solver.streamed = solver.streamed.saturating_add(of_network);
     if config.solver.is_mini_batch() {
@@ -222,15 +225,23 @@ fn of_targets(config: &TrainConfig, n_features: usize, n_targets: u64) -> u64 {
 }
 
 /// What a network, its optimiser and the rows on their way through it take; 0 of other models.
-pub(super) fn network_bytes(plan: &RowPlan, units: &Range<u64>, n_features: usize, config: &TrainConfig) -> u64 {
+///
+/// `keeps`: checkpoints are written, and may be taken up.
+pub(super) fn network_bytes(
+    plan: &RowPlan,
+    units: &Range<u64>,
+    n_features: usize,
+    config: &TrainConfig,
+    keeps: bool,
+) -> u64 {
     let Some(mlp) = &config.mlp else { return 0 };
     let lanes = units.end - units.start;
-    // Parameters as they are, turned, at the start and as float64 twice (32), gradients twice (8), moments (8), and a checkpoint of them as numbers and as
-    // bytes (24).
-    let mut of_weight = 72;
+    // Parameters as they are, turned, at the start and as float64 twice (32), gradients twice (8), moments (8), and what they are written as (12), or a
+    // checkpoint of them as numbers and as bytes (24).
+    let mut of_weight = if keeps { 72 } else { 60 };
     // Copies that are measured, and the best ones.
     of_weight += if config.early_stop > 0 { 24 } else { 0 } + if config.average.is_some() { 8 } else { 0 };
-    of_weight += lanes * lane_bytes(mlp, config);
+    of_weight += lanes * lane_bytes(mlp, config, keeps);
     // Sums apart from words.
     of_weight += if mlp.top_k.is_some() || mlp.powersgd.is_some() { 8 } else { 0 };
     // Numbers that travel with their places: of each lane here, of this rank, and of all.
@@ -242,15 +253,19 @@ pub(super) fn network_bytes(plan: &RowPlan, units: &Range<u64>, n_features: usiz
     let rows = lanes * (config.global_batch / plan.n_lanes().max(1)).min(plan.longest_lane());
     // Forward and back, float32; and what products see, where that is rounded.
     let of_value = if mlp.precision == Precision::Bf16 { 12 } else { 8 };
-    let of_rows = rows.saturating_mul(of_value).saturating_mul(mlp.n_values_of_row(n_features));
+    let of_values = mlp.n_values_of_row(n_features).saturating_mul(of_value);
+    // Numbers, weights, losses, targets and scores.
+    const OF_ROW: u64 = 64;
+    let of_row = of_values.saturating_add(mlp.n_packed_of_row(n_features).saturating_mul(4)).saturating_add(OF_ROW);
+    let of_rows = rows.saturating_mul(of_row);
     mlp.n_weights(n_features).saturating_mul(of_weight).saturating_add(of_matrices).saturating_add(of_rows)
 }
 
 /// What each lane here keeps for itself of a weight, and the same twice as float64 when it is taken up from a checkpoint, once as bytes or apart.
-fn lane_bytes(mlp: &MlpConfig, config: &TrainConfig) -> u64 {
-    const IN_CHECKPOINT: u64 = 16;
+fn lane_bytes(mlp: &MlpConfig, config: &TrainConfig, keeps: bool) -> u64 {
+    let in_checkpoint = if keeps { 16 } else { 0 };
     // What it has not sent.
-    let left = if mlp.compressions().is_empty() { 0 } else { 4 + IN_CHECKPOINT };
+    let left = if mlp.compressions().is_empty() { 0 } else { 4 + in_checkpoint };
     if config.sync == Sync::Step {
         return left;
     }
@@ -260,7 +275,7 @@ fn lane_bytes(mlp: &MlpConfig, config: &TrainConfig) -> u64 {
     };
     let direction = if config.solver == Solver::Lamb { 4 } else { 0 };
     // Parameters as they are and turned, and gradients.
-    let own = 12 + 4 * n_of_optimizer + direction + IN_CHECKPOINT * (1 + n_of_optimizer);
+    let own = 12 + 4 * n_of_optimizer + direction + in_checkpoint * (1 + n_of_optimizer);
     // Lanes part while what they had together is still there.
     left + own
 }

@@ -111,8 +111,18 @@ fn prepare_as<'s>(
 
     categories::find(comm, &mut reader, &mut preprocess)?;
     let d = preprocess.n_features();
-    let memory =
-        memory::plan(comm, reading, &plan, &units, reader.source(), reader.count, &preprocess, config, hold.is_some())?;
+    let memory = memory::plan(
+        comm,
+        reading,
+        &plan,
+        &units,
+        reader.source(),
+        reader.count,
+        &preprocess,
+        config,
+        hold.is_some(),
+        watch.keeper().keeps(),
+    )?;
     let keep = match memory.is_streamed {
         true => Keep::Nothing,
         false if schema.is_wide() || schema.is_sparse => Keep::Labels,

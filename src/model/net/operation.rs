@@ -169,7 +169,7 @@ pub trait Operation: Send + Sync {
         d_input: ValuesMut<'_>,
     );
 
-    /// Slopes of what comes out are there: the last that happens to rows before gradients are made.
+    /// Slopes of what comes out are there, all of them: what comes before [`backward`](Self::backward) and gradients, which may read nothing else of them.
     fn keep_slopes(&self, _n_rows: usize, _d_output: Values<'_>, _kept: &mut [f32]) {}
 
     /// The layer's parameters in runs whose gradients are made one by one, in order and without gaps.

@@ -39,6 +39,19 @@ fn network(config: &MlpConfig) -> Network {
     network
 }
 
+#[test]
+fn the_memory_plan_has_the_rows_of_a_strip() {
+    let base = MlpConfig::default();
+    for layers in [vec![], vec![8, 1, 40], vec![64, 256]] {
+        let config = MlpConfig { layers, ..base.clone() };
+        let strip = build_for(&config, 6, &[], 3).strip(ROWS, true);
+        let kept: usize = strip.kept.iter().map(|kept| kept.len()).sum();
+        assert_eq!(kept as u64, ROWS as u64 * config.n_packed_of_row(6), "{:?}", config.layers);
+        let values: usize = (0..=2 * config.layers.len()).map(|at| strip.values(at).all.len()).sum();
+        assert_eq!(values as u64, ROWS as u64 * config.n_values_of_row(6), "{:?}", config.layers);
+    }
+}
+
 fn inputs(network: &Network) -> Vec<f64> {
     let draws = Draws::new(9, Stream::Synthetic);
     let mut x: Vec<f64> = (0..ROWS * 6).map(|i| f64::from(draws.normal(i as u64, 0) as f32)).collect();

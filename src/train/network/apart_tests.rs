@@ -338,7 +338,7 @@ fn the_memory_plan_has_what_each_lane_keeps_for_itself() {
     let whole = table(64, 100, 4, 7, gaussian);
     let mlp = MlpConfig { layers: vec![200, 200], ..MlpConfig::default() };
     let of_lane = |config: &TrainConfig| {
-        let bytes = |lanes| network_bytes(&whole.plan, &(0..lanes), whole.n_features, config);
+        let bytes = |lanes| network_bytes(&whole.plan, &(0..lanes), whole.n_features, config, true);
         (bytes(4) - bytes(3)) as f64
     };
     for solver in [Solver::Sgd, Solver::Adam, Solver::Adamw, Solver::Lamb, Solver::Lars, Solver::Adagrad] {

@@ -99,7 +99,7 @@ fn the_memory_plan_has_what_each_lane_has_left_and_sends() {
     let base = MlpConfig { layers: vec![200, 200], ..MlpConfig::default() };
     let of_lane = |mlp: &MlpConfig| {
         let config = config(Solver::Sgd, mlp.clone());
-        let bytes = |lanes| network_bytes(&whole.plan, &(0..lanes), whole.n_features, &config);
+        let bytes = |lanes| network_bytes(&whole.plan, &(0..lanes), whole.n_features, &config, true);
         (bytes(4) - bytes(3)) as f64
     };
     let ways = [
